@@ -1,0 +1,483 @@
+"""Camera models: where a 3D point lands in the picture, and which way a pixel looks.
+
+Conventions: optical frame (x right, y down, z forward), pixel centres at integer coordinates, arrays of points with
+the coordinate last. Everything is float64 and vectorised.
+
+Sources of the formulas: the plumb_bob and rational_polynomial models are those of OpenCV's calib3d documentation
+("Detailed Description", radial, tangential and thin-prism terms); the equidistant model is that of OpenCV's fisheye
+module (Kannala and Brandt 2006). `CameraInfo` semantics follow sensor_msgs/CameraInfo and image_geometry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import yaml
+from numpy.typing import ArrayLike, NDArray
+
+from wildhands_ros.errors import CameraError
+
+FloatArray = NDArray[np.float64]
+
+_NEWTON_STEPS = 30
+_CONVERGED = 1e-12  # normalised units: 1e-9 px at a focal length of 1000 px
+
+
+class Distortion(str, Enum):
+    """Lens distortion models, by their names in sensor_msgs/CameraInfo."""
+
+    NONE = "none"
+    PLUMB_BOB = "plumb_bob"
+    RATIONAL_POLYNOMIAL = "rational_polynomial"
+    EQUIDISTANT = "equidistant"
+
+
+_MODEL_NAMES = {
+    "": Distortion.PLUMB_BOB,
+    "none": Distortion.NONE,
+    "plumb_bob": Distortion.PLUMB_BOB,
+    "radtan": Distortion.PLUMB_BOB,
+    "rational_polynomial": Distortion.RATIONAL_POLYNOMIAL,
+    "thin_prism": Distortion.RATIONAL_POLYNOMIAL,
+    "equidistant": Distortion.EQUIDISTANT,
+    "fisheye": Distortion.EQUIDISTANT,
+    "kannala_brandt4": Distortion.EQUIDISTANT,
+}
+_COEFFICIENT_COUNTS = {
+    Distortion.NONE: (0,),
+    Distortion.PLUMB_BOB: (4, 5),
+    Distortion.RATIONAL_POLYNOMIAL: (8, 12),
+    Distortion.EQUIDISTANT: (4,),
+}
+
+
+class RegionLike(Protocol):
+    """The fields of sensor_msgs/RegionOfInterest that are read here."""
+
+    x_offset: int
+    y_offset: int
+    height: int
+    width: int
+    do_rectify: bool
+
+
+class CameraInfoLike(Protocol):
+    """The fields of sensor_msgs/CameraInfo that are read here (so that no ROS types are needed)."""
+
+    height: int
+    width: int
+    distortion_model: str
+    d: Any
+    k: Any
+    r: Any
+    p: Any
+    binning_x: int
+    binning_y: int
+    roi: RegionLike
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Intrinsics and lens distortion of one picture.
+
+    width, height: size of the picture in pixels.
+    fx, fy, cx, cy: focal lengths and principal point in pixels.
+    model, coefficients: the distortion. plumb_bob: k1 k2 p1 p2 [k3]; rational_polynomial: k1 k2 p1 p2 k3 k4 k5 k6
+        [s1 s2 s3 s4]; equidistant: k1 k2 k3 k4; none: empty.
+
+    Raises CameraError for values no camera can have.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    model: Distortion = Distortion.NONE
+    coefficients: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.width <= 0 or self.height <= 0:
+            raise CameraError(f"camera size {self.width}x{self.height}: width and height must be positive")
+        numbers = (self.fx, self.fy, self.cx, self.cy, *self.coefficients)
+        if not all(math.isfinite(n) for n in numbers):
+            raise CameraError("camera intrinsics contain NaN or infinity: calibrate the camera again")
+        if self.fx == 0 or self.fy == 0:
+            raise CameraError(
+                "the camera is uncalibrated (K[0] is 0): calibrate it (ros2 run camera_calibration cameracalibrator), "
+                "or give a focal length in pixels"
+            )
+        if self.fx < 0 or self.fy < 0:
+            raise CameraError(f"focal lengths must be positive, not fx={self.fx}, fy={self.fy}")
+        if len(self.coefficients) not in _COEFFICIENT_COUNTS[self.model]:
+            allowed = " or ".join(str(n) for n in _COEFFICIENT_COUNTS[self.model])
+            raise CameraError(
+                f"distortion model '{self.model.value}' takes {allowed} coefficients, not {len(self.coefficients)}"
+            )
+
+    # --- making one -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def pinhole(cls, width: int, height: int, focal: float) -> Camera:
+        """An undistorted camera with square pixels and the principal point in the middle of the picture."""
+        return cls(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+    @classmethod
+    def guess(cls, width: int, height: int) -> Camera:
+        """A guess for a head-mounted camera of unknown focal length: about 86° across the longer edge.
+
+        Depth is proportional to the focal length, so whoever uses this must say that metric results are a guess.
+        """
+        return cls.pinhole(width, height, 0.535 * max(width, height))
+
+    @classmethod
+    def from_camera_info(cls, info: CameraInfoLike, *, rectified: bool | None = None) -> Camera:
+        """The camera of a picture published beside this sensor_msgs/CameraInfo.
+
+        info: any object with that message's fields; `K`, `D` and `P` describe the full resolution, `roi` is cut from
+            it first (in full-resolution pixels), then `binning` shrinks it. Scaling by the binning follows
+            image_geometry (principal point divided by the binning), so that all ROS nodes agree.
+        rectified: True for pictures of an `image_rect` topic (uses `P`, no distortion), False for raw pictures (uses
+            `K` and `D`). None decides from the message: rectified if `roi.do_rectify`.
+
+        With a `P` of a stereo pair's second camera the results are relative to that camera's own optical centre (the
+        baseline term P[3] is not used). Raises CameraError if uncalibrated, NaN, or of unknown model.
+        """
+        roi = info.roi
+        use_p = bool(roi.do_rectify) if rectified is None else rectified
+        k = [float(v) for v in info.k]
+        p = [float(v) for v in info.p]
+        if len(k) != 9 or len(p) != 12:
+            raise CameraError(f"camera_info has {len(k)} values in K and {len(p)} in P, expected 9 and 12")
+        if use_p and p[0] == 0 and k[0] != 0 and all(v == 0 for v in info.d):
+            use_p = False  # an undistorted camera whose driver left P empty: K says the same
+        if use_p:
+            fx, fy, cx, cy = p[0], p[5], p[2], p[6]
+            model, coefficients = Distortion.NONE, ()
+        else:
+            fx, fy, cx, cy = k[0], k[4], k[2], k[5]
+            model, coefficients = _distortion(info.distortion_model, info.d)
+
+        width, height = int(info.width), int(info.height)
+        if roi.width or roi.height:  # all zero stands for the whole picture
+            if not (0 < roi.width <= width - roi.x_offset and 0 < roi.height <= height - roi.y_offset):
+                raise CameraError(
+                    f"camera_info roi {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset}) does not lie in "
+                    f"its {width}x{height} picture"
+                )
+            cx, cy = cx - roi.x_offset, cy - roi.y_offset
+            width, height = int(roi.width), int(roi.height)
+        binning_x, binning_y = max(int(info.binning_x), 1), max(int(info.binning_y), 1)
+        return cls(
+            width // binning_x, height // binning_y,
+            fx / binning_x, fy / binning_y, cx / binning_x, cy / binning_y,
+            model, coefficients,
+        )  # fmt: skip
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Camera:
+        """Reads the YAML that ROS's camera_calibration writes (and camera_info_manager reads)."""
+        path = Path(path)
+        try:
+            data = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise CameraError(f"cannot read the camera file {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise CameraError(f"{path} is not YAML: {error}") from error
+        try:
+            k = [float(v) for v in data["camera_matrix"]["data"]]
+            d = [float(v) for v in data.get("distortion_coefficients", {}).get("data", [])]
+            width, height = int(data["image_width"]), int(data["image_height"])
+            name = str(data.get("distortion_model", ""))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CameraError(
+                f"{path} is not a ROS camera calibration: needs image_width, image_height, camera_matrix.data (9 "
+                f"numbers) and distortion_coefficients.data; problem with {error}"
+            ) from error
+        if len(k) != 9:
+            raise CameraError(f"{path}: camera_matrix.data has {len(k)} numbers, expected 9")
+        model, coefficients = _distortion(name, d)
+        return cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
+
+    # --- looking through it -----------------------------------------------------------------------------------------
+
+    @property
+    def matrix(self) -> FloatArray:
+        """K, (3, 3)."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], dtype=np.float64)
+
+    @property
+    def has_distortion(self) -> bool:
+        """True where rays are not those of the pinhole with the same K."""
+        return self.model is Distortion.EQUIDISTANT or any(c != 0 for c in self.coefficients)
+
+    def project(self, points: ArrayLike) -> FloatArray:
+        """Camera-frame points (..., 3) in any unit → pixels (..., 2).
+
+        NaN for points that no pixel sees: behind the camera (pinhole models), at its centre, or so far out that the
+        distortion polynomial has turned back on itself.
+        """
+        points = np.asarray(points, dtype=np.float64)
+        x, y, z = points[..., 0], points[..., 1], points[..., 2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.model is Distortion.EQUIDISTANT:
+                r = np.hypot(x, y)
+                theta = np.arctan2(r, z)
+                lens = _Fisheye(self.coefficients)
+                radius = np.where(theta <= lens.limit, lens.radius(theta), np.nan)
+                scale = np.where(r > 0, radius / r, np.where(z > 0, 0.0, np.nan))
+                xd, yd = x * scale, y * scale
+            else:
+                z = np.where(z > 0, z, np.nan)
+                xd, yd = x / z, y / z
+                if self.has_distortion:
+                    lens = _Polynomial(self.coefficients)
+                    inside = np.hypot(xd, yd) <= lens.limit
+                    xd, yd = (np.where(inside, v, np.nan) for v in lens.distort(xd, yd)[:2])
+        return np.stack([self.fx * xd + self.cx, self.fy * yd + self.cy], axis=-1)
+
+    def unproject(self, pixels: ArrayLike) -> FloatArray:
+        """Pixels (..., 2) → unit vectors (..., 3) along which they look; the inverse of `project`.
+
+        NaN for pixels outside what the distortion model can produce.
+        """
+        pixels = np.asarray(pixels, dtype=np.float64)
+        xd = (pixels[..., 0] - self.cx) / self.fx
+        yd = (pixels[..., 1] - self.cy) / self.fy
+        if self.model is Distortion.EQUIDISTANT:
+            rd = np.hypot(xd, yd)
+            theta = _Fisheye(self.coefficients).angle(rd)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                scale = np.where(rd > 0, np.sin(theta) / rd, 1.0)
+            return np.stack([xd * scale, yd * scale, np.cos(theta)], axis=-1)
+        if self.has_distortion:
+            xd, yd = _Polynomial(self.coefficients).undistort(xd, yd)
+        ray = np.stack([xd, yd, np.ones_like(xd)], axis=-1)
+        return ray / np.linalg.norm(ray, axis=-1, keepdims=True)
+
+    def angles(self, pixels: ArrayLike) -> FloatArray:
+        """Pixels (..., 2) → viewing angles (θx, θy) (..., 2) in radians from the optical axis.
+
+        θx = atan2(X, Z), θy = atan2(Y, Z) of the pixel's ray; for a pinhole that is atan2(px − cx, fx) and
+        atan2(py − cy, fy), the angles that KPE encodes (WildHands, arXiv 2312.06583).
+        """
+        ray = self.unproject(pixels)
+        return np.stack([np.arctan2(ray[..., 0], ray[..., 2]), np.arctan2(ray[..., 1], ray[..., 2])], axis=-1)
+
+    def from_angles(self, angles: ArrayLike) -> FloatArray:
+        """Viewing angles (..., 2) in radians → pixels (..., 2); the inverse of `angles`, also behind a fisheye's side."""
+        angles = np.asarray(angles, dtype=np.float64)
+        z = np.where(np.cos(angles[..., :1]) >= 0, 1.0, -1.0)  # both angles pass 90° together, where Z changes sign
+        return self.project(np.concatenate([np.tan(angles) * z, z], axis=-1))
+
+    # --- derived cameras --------------------------------------------------------------------------------------------
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The camera of the same picture resized (pixel centres at integers, edges kept: cv2.resize's convention)."""
+        sx, sy = width / self.width, height / self.height
+        return replace(
+            self, width=width, height=height, fx=self.fx * sx, fy=self.fy * sy,
+            cx=(self.cx + 0.5) * sx - 0.5, cy=(self.cy + 0.5) * sy - 0.5,
+        )  # fmt: skip
+
+    def cropped(self, x0: int, y0: int, width: int, height: int) -> Camera:
+        """The camera of the window of `width` × `height` pixels at (x0, y0); the window may reach outside."""
+        return replace(self, width=width, height=height, cx=self.cx - x0, cy=self.cy - y0)
+
+    def mirrored(self) -> Camera:
+        """The camera of the picture flipped left to right. Only for models that are symmetric under it."""
+        coefficients = list(self.coefficients)
+        if self.model in (Distortion.PLUMB_BOB, Distortion.RATIONAL_POLYNOMIAL):
+            coefficients[3] = -coefficients[3]  # p2 shifts along x
+            if len(coefficients) == 12:
+                coefficients[8], coefficients[9] = -coefficients[8], -coefficients[9]  # s1, s2 too
+        return replace(self, cx=self.width - 1 - self.cx, coefficients=tuple(coefficients))
+
+    def undistorted(self) -> Camera:
+        """The pinhole camera with the same size, focal lengths and principal point."""
+        return replace(self, model=Distortion.NONE, coefficients=())
+
+    def rectification_maps(self, target: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Maps for `cv2.remap` that turn a picture of this camera into one of `target` (same place and direction).
+
+        Returns x and y maps, (target.height, target.width) float32; -1 where this camera sees nothing.
+        """
+        v, u = np.mgrid[0 : target.height, 0 : target.width].astype(np.float64)
+        pixels = self.project(target.unproject(np.stack([u, v], axis=-1)))
+        pixels = np.where(np.isfinite(pixels), pixels, -1).astype(np.float32)
+        return np.ascontiguousarray(pixels[..., 0]), np.ascontiguousarray(pixels[..., 1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The camera of the JSON lines: model, K (9 numbers, row by row) and D."""
+        model = "pinhole" if self.model is Distortion.NONE else self.model.value
+        return {"model": model, "K": [float(v) for v in self.matrix.ravel()], "D": list(self.coefficients)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], width: int, height: int) -> Camera:
+        """The inverse of `to_dict`."""
+        name = "none" if data["model"] == "pinhole" else str(data["model"])
+        k = data["K"]
+        model, coefficients = _distortion(name, data["D"])
+        return cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
+
+
+def _distortion(name: str, values: Any) -> tuple[Distortion, tuple[float, ...]]:
+    """Model and coefficients from CameraInfo's fields, with the shorthand that drivers use (empty or longer D)."""
+    coefficients = tuple(float(v) for v in values)
+    model = _MODEL_NAMES.get(name.strip().lower())
+    if model is None:
+        known = ", ".join(m.value for m in Distortion)
+        raise CameraError(f"unknown distortion model '{name}': known are {known}")
+    if not coefficients or model is Distortion.NONE:
+        if model is Distortion.EQUIDISTANT:  # an ideal fisheye still is one
+            return model, (0.0, 0.0, 0.0, 0.0)
+        return Distortion.NONE, ()
+    if model is Distortion.PLUMB_BOB and len(coefficients) in (8, 12):
+        model = Distortion.RATIONAL_POLYNOMIAL  # what OpenCV makes of that many coefficients
+    if model is Distortion.RATIONAL_POLYNOMIAL:
+        if len(coefficients) in (4, 5):
+            model = Distortion.PLUMB_BOB
+        elif len(coefficients) == 14 and coefficients[12] == coefficients[13] == 0:
+            coefficients = coefficients[:12]  # OpenCV's tilted sensor, not tilted
+    if model is Distortion.EQUIDISTANT and len(coefficients) > 4 and not any(coefficients[4:]):
+        coefficients = coefficients[:4]
+    return model, coefficients
+
+
+class _Polynomial:
+    """plumb_bob and rational_polynomial lenses in normalised image coordinates (pixels over focal length).
+
+    With r² = x² + y²:
+        radial = (1 + k1 r² + k2 r⁴ + k3 r⁶) / (1 + k4 r² + k5 r⁴ + k6 r⁶)
+        x' = x·radial + 2 p1 x y + p2 (r² + 2x²) + s1 r² + s2 r⁴
+        y' = y·radial + p1 (r² + 2y²) + 2 p2 x y + s3 r² + s4 r⁴
+    """
+
+    def __init__(self, coefficients: tuple[float, ...]) -> None:
+        k1, k2, self.p1, self.p2, *rest = coefficients
+        k3, k4, k5, k6, *prism = [*rest, *[0.0] * (8 - len(rest))]
+        self.numerator = np.array([1.0, k1, k2, k3])
+        self.denominator = np.array([1.0, k4, k5, k6])
+        self.s1, self.s2, self.s3, self.s4 = prism
+        self.limit = self._turning_radius()
+
+    def radial(self, r2: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """radial and its derivative by r²."""
+        n, d = _horner(self.numerator, r2), _horner(self.denominator, r2)
+        dn, dd = _horner(_derivative(self.numerator), r2), _horner(_derivative(self.denominator), r2)
+        return n / d, (dn * d - n * dd) / (d * d)
+
+    def _turning_radius(self) -> float:
+        """The smallest radius at which r·radial(r²) stops growing (infinity if it never does)."""
+        # d/dr [r n/d] = 0  <=>  (n + 2 r² n') d - 2 r² n d' = 0, a polynomial in r²
+        n, d = np.poly1d(self.numerator[::-1]), np.poly1d(self.denominator[::-1])
+        t = np.poly1d([1.0, 0.0])
+        roots = ((n + 2 * t * n.deriv()) * d - 2 * t * n * d.deriv()).roots
+        poles = d.roots
+        candidates = [z.real for z in (*roots, *poles) if abs(z.imag) < 1e-9 * max(1.0, abs(z.real)) and z.real > 0]
+        return math.sqrt(min(candidates)) if candidates else math.inf
+
+    def distort(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...]]:
+        """Distorted x', y' and the Jacobian entries (∂x'/∂x, ∂x'/∂y, ∂y'/∂x, ∂y'/∂y)."""
+        r2 = x * x + y * y
+        radial, slope = self.radial(r2)
+        xd = x * radial + 2 * self.p1 * x * y + self.p2 * (r2 + 2 * x * x) + self.s1 * r2 + self.s2 * r2 * r2
+        yd = y * radial + self.p1 * (r2 + 2 * y * y) + 2 * self.p2 * x * y + self.s3 * r2 + self.s4 * r2 * r2
+        prism_x = 2 * self.s1 + 4 * self.s2 * r2
+        prism_y = 2 * self.s3 + 4 * self.s4 * r2
+        cross = 2 * slope * x * y + 2 * self.p1 * x + 2 * self.p2 * y
+        jacobian = (
+            radial + 2 * slope * x * x + 2 * self.p1 * y + 6 * self.p2 * x + prism_x * x,
+            cross + prism_x * y,
+            cross + prism_y * x,
+            radial + 2 * slope * y * y + 6 * self.p1 * y + 2 * self.p2 * x + prism_y * y,
+        )
+        return xd, yd, jacobian
+
+    def undistort(self, xd: FloatArray, yd: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The inverse of `distort` by Newton's method, started from the inverse of the radial part alone."""
+        rd = np.hypot(xd, yd)
+        r = _invert_monotone(lambda t: t * self.radial(t * t)[0], rd, self.limit)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scale = np.where(rd > 0, r / rd, 1.0)
+            # a tangential shift may carry a pixel past the radial limit: start at the limit and let Newton decide
+            scale = np.where(np.isfinite(scale), scale, min(self.limit, 1e6) / rd)
+            x, y = xd * scale, yd * scale
+            for _ in range(_NEWTON_STEPS):
+                fx, fy, (a, b, c, d) = self.distort(x, y)
+                ex, ey = fx - xd, fy - yd
+                det = a * d - b * c
+                dx, dy = (d * ex - b * ey) / det, (a * ey - c * ex) / det
+                x, y = x - dx, y - dy
+                if np.nanmax(np.abs(dx) + np.abs(dy), initial=0.0) < _CONVERGED:
+                    break
+            fx, fy, _ = self.distort(x, y)
+            good = (np.hypot(fx - xd, fy - yd) < 1e-9) & (np.hypot(x, y) <= self.limit)
+        return np.where(good, x, np.nan), np.where(good, y, np.nan)
+
+
+class _Fisheye:
+    """The equidistant lens: radius(θ) = θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸), θ from the optical axis."""
+
+    def __init__(self, coefficients: tuple[float, ...]) -> None:
+        self.polynomial = np.array([1.0, *coefficients])
+        slope = self.polynomial * np.array([1, 3, 5, 7, 9])  # d radius / dθ, in θ²
+        roots = np.poly1d(slope[::-1]).roots
+        turning = [z.real for z in roots if abs(z.imag) < 1e-9 * max(1.0, abs(z.real)) and z.real > 0]
+        self.limit = min([math.pi, *[math.sqrt(t) for t in turning]])
+
+    def radius(self, theta: FloatArray) -> FloatArray:
+        return theta * _horner(self.polynomial, theta * theta)
+
+    def angle(self, radius: FloatArray) -> FloatArray:
+        """The inverse of `radius`; NaN past its largest value."""
+        return _invert_monotone(self.radius, radius, self.limit)
+
+
+def _invert_monotone(function: Any, values: FloatArray, limit: float) -> FloatArray:
+    """Solves function(t) = value for t in [0, limit], function growing from 0; NaN where there is no solution."""
+    values = np.asarray(values, dtype=np.float64)
+    if math.isinf(limit):
+        limit = 1.0
+        largest = np.nanmax(values, initial=0.0)
+        while limit < 1e6 and function(np.float64(limit)) < largest:
+            limit *= 2
+    top = float(function(np.float64(limit)))
+    # a pole or a turning point may lie exactly at the limit: stay on its near side
+    if not math.isfinite(top) or top <= 0:
+        limit *= 1 - 1e-9
+        top = float(function(np.float64(limit)))
+    low, high = np.zeros_like(values), np.full_like(values, limit)
+    t = np.clip(values, 0, limit)
+    for _ in range(80):
+        f = function(t)
+        low, high = np.where(f < values, t, low), np.where(f < values, high, t)
+        h = 1e-7 * (1 + t)
+        slope = (function(t + h) - function(t - h)) / (2 * h)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = t - (f - values) / slope
+        inside = np.isfinite(step) & (step > low) & (step < high)
+        new = np.where(inside, step, (low + high) / 2)
+        if np.all(np.abs(new - t) <= 1e-15 * (1 + np.abs(t))):
+            t = new
+            break
+        t = new
+    return np.where((values <= top) & (values >= 0), t, np.nan)
+
+
+def _horner(ascending: FloatArray, t: FloatArray) -> FloatArray:
+    result = np.zeros_like(t)
+    for c in ascending[::-1]:
+        result = result * t + c
+    return result
+
+
+def _derivative(ascending: FloatArray) -> FloatArray:
+    return ascending[1:] * np.arange(1, len(ascending))

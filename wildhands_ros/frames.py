@@ -1,0 +1,45 @@
+"""One picture of a stream, with everything needed to understand it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.errors import ImageError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture and its camera.
+
+    image: (H, W, 3) uint8 RGB.
+    camera: intrinsics and distortion of exactly this picture (its size is checked against the image's).
+    stamp_ns: integer nanoseconds, when the picture was taken.
+    frame_id: the camera's optical frame.
+    index: place in the stream, from 0.
+    name: file name or topic, for messages to people.
+    """
+
+    image: NDArray[np.uint8]
+    camera: Camera
+    stamp_ns: int = 0
+    frame_id: str = "camera_optical_frame"
+    index: int = 0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ImageError(
+                f"a frame needs an RGB image of shape (H, W, 3) and type uint8, not {self.image.shape} {self.image.dtype}"
+            )
+        if self.image.size == 0:
+            raise ImageError("the image is empty (zero width or height): check the camera driver or the file")
+        height, width = self.image.shape[:2]
+        if (width, height) != (self.camera.width, self.camera.height):
+            raise ImageError(
+                f"the image is {width}x{height} but its camera describes {self.camera.width}x{self.camera.height}: "
+                "publish camera_info for this resolution, or set its binning and roi"
+            )
