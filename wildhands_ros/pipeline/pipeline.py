@@ -1,0 +1,137 @@
+"""One picture in, its hands out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.detection import HandDetector
+from wildhands_ros.estimation import Estimator, LandmarkFit
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import HandModel, load_hand_model
+from wildhands_ros.hands import Hand, HandBox, Side
+from wildhands_ros.pipeline.config import PipelineConfig
+from wildhands_ros.tracking import HandTracker
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """The hands of one picture.
+
+    hands: what to use; smoothed where the configuration says so. raw: always as estimated, same order.
+    boxes: every hand the detector found, also those without an estimate.
+    skipped: for each box without an estimate, the reason in words.
+    timings: seconds spent in 'detect', 'estimate', 'track' and in 'total'.
+    """
+
+    stamp_ns: int
+    hands: tuple[Hand, ...]
+    raw: tuple[Hand, ...]
+    boxes: tuple[HandBox, ...]
+    skipped: tuple[str, ...]
+    timings: Mapping[str, float]
+
+
+class Detector(Protocol):
+    """What the pipeline needs of a detector; `HandDetector` is one."""
+
+    def detect(self, image: NDArray[np.uint8]) -> list[HandBox]:
+        """Hands of a single picture, RGB (H, W, 3) uint8."""
+        ...
+
+    def follow(self, image: NDArray[np.uint8], stamp_ns: int) -> list[HandBox]:
+        """Hands of the next picture of a stream."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets the stream."""
+        ...
+
+
+class Pipeline:
+    """Detector, estimator and tracker for one camera stream. Not thread-safe: one instance per stream.
+
+        pipeline = Pipeline.from_config(PipelineConfig())
+        result = pipeline.process(Frame(image, Camera.pinhole(1280, 720, focal=640)))
+        for hand in result.hands:
+            print(hand.side.value, hand.joints[0])
+    """
+
+    def __init__(
+        self, config: PipelineConfig, detector: Detector, estimator: Estimator, hand_model: HandModel
+    ) -> None:
+        self.config = config
+        self.estimator = estimator
+        self.hand_model = hand_model
+        self._detector = detector
+        self._tracker = HandTracker(config.tracking, hand_model)
+        self._stamp_ns: int | None = None
+
+    @classmethod
+    def from_config(cls, config: PipelineConfig) -> Pipeline:
+        """Loads the models. Raises ModelFileError naming what is missing and how to get it."""
+        hand_model = load_hand_model(config.estimation.mano_dir)
+        detector = HandDetector.from_directory(config.models_dir, config.detection)
+        estimator = LandmarkFit(hand_model, with_mesh=config.estimation.mesh)
+        return cls(config, detector, estimator, hand_model)
+
+    @property
+    def faces(self) -> dict[Side, NDArray[np.int32]]:
+        """Triangles (F, 3) of each side's mesh."""
+        return {side: self.hand_model.layer(side).faces for side in Side}
+
+    def reset(self) -> None:
+        """Forgets everything that was seen: a new stream begins."""
+        self._detector.reset()
+        self.estimator.reset()
+        self._tracker.reset()
+        self._stamp_ns = None
+
+    def process(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
+        """The hands of the next picture of a stream.
+
+        boxes: take these instead of running the detector. A stamp before the last one (a bag that loops, a clock that
+        was set) starts a new stream.
+        """
+        if self._stamp_ns is not None and frame.stamp_ns < self._stamp_ns:
+            self.reset()
+        self._stamp_ns = frame.stamp_ns
+        start = time.perf_counter()
+        if boxes is None:
+            boxes = self._detector.follow(frame.image, frame.stamp_ns)
+        return self._hands(frame, boxes, start, tracked=True)
+
+    def process_still(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
+        """The hands of a single picture that belongs to no stream: looked at more closely, without track ids."""
+        start = time.perf_counter()
+        if boxes is None:
+            boxes = self._detector.detect(frame.image)
+        return self._hands(frame, boxes, start, tracked=False)
+
+    def _hands(self, frame: Frame, boxes: Sequence[HandBox], start: float, *, tracked: bool) -> PipelineResult:
+        boxes = [box for box in boxes if box.score >= self.config.min_score]
+        detected = time.perf_counter()
+        estimates = self.estimator.estimate(frame, boxes)
+        estimated = time.perf_counter()
+        raw = smooth = list(estimates.hands)
+        if tracked:
+            raw, smooth = self._tracker.update(raw, frame.stamp_ns, frame.camera)
+        end = time.perf_counter()
+        return PipelineResult(
+            stamp_ns=frame.stamp_ns,
+            hands=tuple(smooth),
+            raw=tuple(raw),
+            boxes=tuple(boxes),
+            skipped=tuple(estimates.skipped),
+            timings={
+                "detect": detected - start,
+                "estimate": estimated - detected,
+                "track": end - estimated,
+                "total": end - start,
+            },
+        )

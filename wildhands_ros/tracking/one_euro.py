@@ -1,0 +1,84 @@
+"""The One-Euro filter (Casiez, Roussel and Vogel, CHI 2012): steady when still, quick when moving."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.rotations import exp_so3, log_so3
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OneEuroConfig:
+    """min_cutoff: Hz, lower is steadier at rest. beta: Hz per unit of speed, higher lags less in motion.
+
+    derivative_cutoff: Hz, smooths the speed estimate.
+    """
+
+    min_cutoff: float = 1.5
+    beta: float = 6.0
+    derivative_cutoff: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.min_cutoff > 0 and self.beta >= 0 and self.derivative_cutoff > 0):
+            raise ConfigError("One-Euro: min_cutoff and derivative_cutoff must be positive and beta not negative")
+
+
+def smoothing_factor(cutoff: float, dt: float) -> float:
+    """Weight of the new sample in a first-order low-pass of `cutoff` Hz after `dt` seconds, 0 to 1."""
+    r = 2 * math.pi * cutoff * dt
+    return r / (r + 1)
+
+
+class OneEuro:
+    """Filters vectors. One cutoff for the whole vector, from the length of its velocity, so that it keeps its shape."""
+
+    def __init__(self, config: OneEuroConfig) -> None:
+        self._config = config
+        self._value: FloatArray | None = None
+        self._velocity = np.zeros(1)
+        self._stamp_ns = 0
+
+    def __call__(self, value: FloatArray, stamp_ns: int) -> FloatArray:
+        """The filtered value at this time; the first value passes unchanged, and so does one that is not later."""
+        dt = (stamp_ns - self._stamp_ns) * 1e-9
+        if self._value is None or dt <= 0:
+            self._value, self._velocity, self._stamp_ns = value.copy(), np.zeros_like(value), stamp_ns
+            return value
+        a = smoothing_factor(self._config.derivative_cutoff, dt)
+        self._velocity = self._velocity + a * ((value - self._value) / dt - self._velocity)
+        cutoff = self._config.min_cutoff + self._config.beta * float(np.linalg.norm(self._velocity))
+        self._value = self._value + smoothing_factor(cutoff, dt) * (value - self._value)
+        self._stamp_ns = stamp_ns
+        return self._value.copy()
+
+
+class RotationOneEuro:
+    """Filters rotations (N, 3, 3), each on its own, along the shortest way; speeds are in radians per second."""
+
+    def __init__(self, config: OneEuroConfig) -> None:
+        self._config = config
+        self._value: FloatArray | None = None
+        self._velocity = np.zeros((0, 3))
+        self._stamp_ns = 0
+
+    def __call__(self, value: FloatArray, stamp_ns: int) -> FloatArray:
+        """The filtered rotations at this time; the first pass unchanged, and so do those that are not later."""
+        dt = (stamp_ns - self._stamp_ns) * 1e-9
+        if self._value is None or dt <= 0:
+            self._value, self._velocity, self._stamp_ns = value.copy(), np.zeros(value.shape[:-1]), stamp_ns
+            return value
+        step = log_so3(np.swapaxes(self._value, -1, -2) @ value)
+        a = smoothing_factor(self._config.derivative_cutoff, dt)
+        self._velocity = self._velocity + a * (step / dt - self._velocity)
+        cutoffs = self._config.min_cutoff + self._config.beta * np.linalg.norm(self._velocity, axis=-1)
+        weights = np.array([smoothing_factor(c, dt) for c in np.atleast_1d(cutoffs)]).reshape(cutoffs.shape)
+        self._value = self._value @ exp_so3(weights[..., None] * step)
+        self._stamp_ns = stamp_ns
+        return self._value.copy()

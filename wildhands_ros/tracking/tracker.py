@@ -1,0 +1,180 @@
+"""Keeps each hand's identity over time, marks impossible motion, and smooths where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.hand_model import HandModel
+from wildhands_ros.hands import Hand
+from wildhands_ros.rotations import angle_between
+from wildhands_ros.tracking.one_euro import OneEuro, OneEuroConfig, RotationOneEuro
+
+FloatArray = NDArray[np.float64]
+
+_SHAPE_FILTER = OneEuroConfig(min_cutoff=0.1, beta=0.0)  # a person's hand does not change its shape
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """How hands are kept apart over time.
+
+    smooth: filter place, turn and pose with a One-Euro filter (adds lag; results are marked `smoothed`).
+    min_cutoff, beta: the filter, see `OneEuroConfig`; beta for positions is per m/s, for rotations per rad/s ÷ 10.
+    max_gap_s: a hand unseen for longer gets a new id when it comes back.
+    reach_m: a hand that was lost is taken for the same if it reappears within this distance, plus what
+        `max_speed_m_s` allows for half the gap.
+    max_speed_m_s, max_turn_rad_s: faster changes of the wrist are marked as jumps.
+    """
+
+    smooth: bool = False
+    min_cutoff: float = 1.5
+    beta: float = 6.0
+    max_gap_s: float = 1.0
+    reach_m: float = 0.15
+    max_speed_m_s: float = 6.0
+    max_turn_rad_s: float = 40.0
+
+    def __post_init__(self) -> None:
+        OneEuroConfig(self.min_cutoff, self.beta)
+        for name in ("max_gap_s", "reach_m", "max_speed_m_s", "max_turn_rad_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"tracking.{name} must be positive, not {getattr(self, name)}")
+
+
+class _Track:
+    """What is remembered of one hand."""
+
+    def __init__(self, track_id: int, config: TrackingConfig) -> None:
+        self.id = track_id
+        self.last: Hand | None = None
+        self.stamp_ns = 0
+        position = OneEuroConfig(config.min_cutoff, config.beta)
+        rotation = OneEuroConfig(config.min_cutoff, config.beta / 10)
+        self.wrist_filter = OneEuro(position)
+        self.pose_filter = RotationOneEuro(rotation)
+        self.shape_filter = OneEuro(_SHAPE_FILTER)
+
+
+class HandTracker:
+    """Gives hands stable ids. One instance per camera stream; not thread-safe."""
+
+    def __init__(self, config: TrackingConfig, hand_model: HandModel) -> None:
+        self._config = config
+        self._hand_model = hand_model
+        self._tracks: list[_Track] = []
+        self._next_id = 0
+        self._stamp_ns: int | None = None
+
+    def reset(self) -> None:
+        """Forgets every hand; ids go on counting, so that an old id never means a new hand."""
+        self._tracks = []
+        self._stamp_ns = None
+
+    def update(self, hands: Sequence[Hand], stamp_ns: int, camera: Camera) -> tuple[list[Hand], list[Hand]]:
+        """The raw hands of one picture with ids and jump flags, and the same smoothed (or the same list again).
+
+        stamp_ns: when the picture was taken. Time that goes backwards resets the tracker.
+        """
+        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
+            self.reset()
+        self._stamp_ns = stamp_ns
+        self._tracks = [t for t in self._tracks if (stamp_ns - t.stamp_ns) * 1e-9 <= self._config.max_gap_s]
+
+        raw = []
+        smooth = []
+        for hand, track in zip(hands, self._assign(hands, stamp_ns)):
+            hand = replace(hand, track_id=track.id, jump=self._jumped(track, hand, stamp_ns))
+            raw.append(hand)
+            if self._config.smooth:
+                smooth.append(self._smoothed(track, hand, stamp_ns, camera))
+            track.last, track.stamp_ns = hand, stamp_ns
+        return raw, smooth if self._config.smooth else raw
+
+    def _assign(self, hands: Sequence[Hand], stamp_ns: int) -> list[_Track]:
+        """A track for every hand: first those the detector followed, then the nearest lost one, else a new one."""
+        assigned: dict[int, _Track] = {}
+        free = list(self._tracks)
+        for i, hand in enumerate(hands):
+            if hand.follow_id < 0:
+                continue
+            for track in free:
+                if track.last is not None and track.last.follow_id == hand.follow_id:
+                    assigned[i] = track
+                    free.remove(track)
+                    break
+        # a hand that was lost and found again: same side, close to where it was
+        pairs = sorted(
+            (distance, i, track.id)
+            for i, hand in enumerate(hands)
+            if i not in assigned
+            for track in free
+            if (distance := self._distance(track, hand, stamp_ns)) < 1
+        )
+        for _, i, track_id in pairs:
+            match = next((t for t in free if t.id == track_id), None)
+            if i not in assigned and match is not None:
+                assigned[i] = match
+                free.remove(match)
+        for i in range(len(hands)):
+            if i not in assigned:
+                track = _Track(self._next_id, self._config)
+                self._next_id += 1
+                self._tracks.append(track)
+                assigned[i] = track
+        return [assigned[i] for i in range(len(hands))]
+
+    def _distance(self, track: _Track, hand: Hand, stamp_ns: int) -> float:
+        """How far a hand is from where a lost one may be by now, in units of the farthest that is allowed."""
+        if track.last is None or track.last.side is not hand.side:
+            return np.inf
+        gap_s = (stamp_ns - track.stamp_ns) * 1e-9
+        allowed = self._config.reach_m + 0.5 * self._config.max_speed_m_s * min(gap_s, 0.2)
+        # sideways distance counts in full, depth for a third: from one camera it is known far less well
+        offset = hand.joints[0] - track.last.joints[0]
+        view = hand.joints[0] / max(float(np.linalg.norm(hand.joints[0])), 1e-9)
+        along = float(offset @ view)
+        sideways = float(np.linalg.norm(offset - along * view))
+        return float(np.hypot(sideways, along / 3)) / allowed
+
+    def _jumped(self, track: _Track, hand: Hand, stamp_ns: int) -> bool:
+        if track.last is None or stamp_ns <= track.stamp_ns:
+            return False
+        dt = (stamp_ns - track.stamp_ns) * 1e-9
+        (old_place, old_turn), (place, turn) = track.last.wrist, hand.wrist
+        speed = float(np.linalg.norm(place - old_place)) / dt
+        turn_rate = float(angle_between(old_turn, turn)) / dt
+        return (
+            hand.side is not track.last.side
+            or speed > self._config.max_speed_m_s
+            or turn_rate > self._config.max_turn_rad_s
+        )
+
+    def _smoothed(self, track: _Track, hand: Hand, stamp_ns: int, camera: Camera) -> Hand:
+        """Filters the parameters and evaluates the hand model anew, so that joints, mesh and pose still agree."""
+        if hand.jump:  # do not glide between two different things
+            fresh = _Track(track.id, self._config)
+            track.wrist_filter, track.pose_filter = fresh.wrist_filter, fresh.pose_filter
+            track.shape_filter = fresh.shape_filter
+        wrist = track.wrist_filter(hand.joints[0], stamp_ns)
+        pose = track.pose_filter(hand.pose, stamp_ns)
+        betas = track.shape_filter(hand.betas, stamp_ns)
+        layer = self._hand_model.layer(hand.side)
+        # the root turns about joint 0, whose place at zero translation depends on the shape alone
+        translation = wrist - layer.rest_joints(betas)[0]
+        vertices, joints = layer.numpy(pose, betas, translation)
+        return replace(
+            hand,
+            pose=pose,
+            betas=betas,
+            translation=translation,
+            joints=joints,
+            keypoints=camera.project(joints),
+            vertices=vertices if hand.vertices is not None else None,
+            smoothed=True,
+        )
