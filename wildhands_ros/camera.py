@@ -363,8 +363,8 @@ class _Polynomial:
     def __init__(self, coefficients: tuple[float, ...]) -> None:
         k1, k2, self.p1, self.p2, *rest = coefficients
         k3, k4, k5, k6, *prism = [*rest, *[0.0] * (8 - len(rest))]
-        self.numerator = np.array([1.0, k1, k2, k3])
-        self.denominator = np.array([1.0, k4, k5, k6])
+        self.numerator = _without_dust(1.0, k1, k2, k3)
+        self.denominator = _without_dust(1.0, k4, k5, k6)
         self.s1, self.s2, self.s3, self.s4 = prism
         self.limit = self._turning_radius()
 
@@ -427,7 +427,7 @@ class _Fisheye:
     """The equidistant lens: radius(θ) = θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸), θ from the optical axis."""
 
     def __init__(self, coefficients: tuple[float, ...]) -> None:
-        self.polynomial = np.array([1.0, *coefficients])
+        self.polynomial = _without_dust(1.0, *coefficients)
         slope = self.polynomial * np.array([1, 3, 5, 7, 9])  # d radius / dθ, in θ²
         roots = np.poly1d(slope[::-1]).roots
         turning = [z.real for z in roots if abs(z.imag) < 1e-9 * max(1.0, abs(z.real)) and z.real > 0]
@@ -470,6 +470,11 @@ def _invert_monotone(function: Any, values: FloatArray, limit: float) -> FloatAr
             break
         t = new
     return np.where((values <= top) & (values >= 0), t, np.nan)
+
+
+def _without_dust(*coefficients: float) -> FloatArray:
+    """Coefficients too small to move any pixel set to zero: they would overflow the search for roots."""
+    return np.array([c if abs(c) > 1e-15 else 0.0 for c in coefficients])
 
 
 def _horner(ascending: FloatArray, t: FloatArray) -> FloatArray:

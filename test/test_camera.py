@@ -1,0 +1,207 @@
+"""Camera models: inverses, known answers, an independent implementation, and bad calibrations."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.errors import CameraError
+
+CAMERAS = {
+    "pinhole": Camera(1280, 720, 600.0, 620.0, 611.0, 380.0),
+    "plumb_bob": Camera(1280, 720, 620, 615, 640, 355, Distortion.PLUMB_BOB, (-0.28, 0.07, 5e-4, -3e-4, 0.0)),
+    "plumb_bob_4": Camera(640, 480, 500, 505, 320, 245, Distortion.PLUMB_BOB, (-0.2, 0.05, 1e-3, 1e-3)),
+    "rational": Camera(
+        1920, 1080, 1000, 1002, 960, 540, Distortion.RATIONAL_POLYNOMIAL,
+        (12.3, 8.1, 2e-4, -1e-4, 0.5, 12.6, 12.5, 2.3),
+    ),
+    "thin_prism": Camera(
+        1280, 960, 700, 700, 640, 480, Distortion.RATIONAL_POLYNOMIAL,
+        (0.1, -0.05, 1e-3, 2e-3, 0.01, 0.05, -0.02, 0.01, 1e-3, -2e-3, 5e-4, 1e-3),
+    ),
+    "fisheye_wide": Camera(1280, 720, 380, 381, 640, 355, Distortion.EQUIDISTANT, (-0.01, 0.02, -0.01, 0.001)),
+    "fisheye_ideal": Camera(1000, 1000, 300, 300, 500, 500, Distortion.EQUIDISTANT, (0.0, 0.0, 0.0, 0.0)),
+}  # fmt: skip
+
+
+def pixel_grid(camera: Camera, step: int = 13) -> np.ndarray:
+    v, u = np.mgrid[0 : camera.height : step, 0 : camera.width : step].astype(float)
+    corners = [[0, 0], [camera.width - 1, 0], [0, camera.height - 1], [camera.width - 1, camera.height - 1]]
+    return np.concatenate([np.stack([u, v], axis=-1).reshape(-1, 2), corners])
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_unproject_is_the_inverse_of_project_over_the_whole_image(name: str) -> None:
+    camera = CAMERAS[name]
+    pixels = pixel_grid(camera)
+    rays = camera.unproject(pixels)
+    assert np.allclose(np.linalg.norm(rays, axis=-1), 1)
+    assert np.abs(camera.project(0.7 * rays) - pixels).max() < 1e-6
+    assert np.abs(camera.unproject(camera.project(3 * rays)) - rays).max() < 1e-9
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_from_angles_is_the_inverse_of_angles(name: str) -> None:
+    camera = CAMERAS[name]
+    pixels = pixel_grid(camera)
+    assert np.abs(camera.from_angles(camera.angles(pixels)) - pixels).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_project_agrees_with_opencv(name: str) -> None:
+    camera = CAMERAS[name]
+    rays = camera.unproject(pixel_grid(camera))
+    points = 2 * rays[rays[:, 2] > 0.01]
+    if camera.model is Distortion.EQUIDISTANT:
+        expected = cv2.fisheye.projectPoints(
+            points[None], np.zeros(3), np.zeros(3), camera.matrix, np.array(camera.coefficients)
+        )[0][0]
+    else:
+        expected = cv2.projectPoints(
+            points, np.zeros(3), np.zeros(3), camera.matrix, np.array(camera.coefficients)
+        )[0][:, 0]
+    assert np.abs(camera.project(points) - expected).max() < 1e-6
+
+
+def test_pinhole_angles_are_those_of_the_formula() -> None:
+    camera = CAMERAS["pinhole"]
+    pixels = pixel_grid(camera)
+    expected = np.arctan2(pixels - [camera.cx, camera.cy], [camera.fx, camera.fy])
+    assert np.allclose(camera.angles(pixels), expected, atol=1e-12)
+
+
+def test_an_ideal_fisheye_grows_by_the_angle_also_behind_its_side() -> None:
+    camera = CAMERAS["fisheye_ideal"]
+    theta = np.deg2rad([0, 30, 90, 120])
+    points = np.stack([np.sin(theta), np.zeros(4), np.cos(theta)], axis=-1)
+    assert np.allclose(camera.project(points)[:, 0], 500 + 300 * theta)
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_a_mirrored_camera_sees_the_mirrored_world(name: str) -> None:
+    camera = CAMERAS[name]
+    pixels = pixel_grid(camera)
+    mirrored = camera.mirrored().project(camera.unproject(pixels) * [-1, 1, 1])
+    assert np.allclose(mirrored, np.stack([camera.width - 1 - pixels[:, 0], pixels[:, 1]], axis=-1), atol=1e-6)
+
+
+def test_what_the_camera_cannot_see_is_nan() -> None:
+    pinhole = CAMERAS["pinhole"]
+    barrel = Camera(1280, 720, 620, 615, 640, 355, Distortion.PLUMB_BOB, (-0.3, 0.0, 0.0, 0.0))
+    assert np.isnan(pinhole.project([[0, 0, -1], [0, 0, 0]])).all()
+    assert np.isnan(barrel.project([5.0, 0, 1])).all()  # far outside: the polynomial has turned back
+    assert np.isnan(CAMERAS["fisheye_wide"].unproject([1e5, 0])).all()
+
+
+@given(
+    st.floats(-0.3, 0.3), st.floats(-0.1, 0.1), st.floats(-2e-3, 2e-3), st.floats(-2e-3, 2e-3),
+    st.floats(400, 2000), st.floats(400, 2000),
+)  # fmt: skip
+def test_any_plumb_bob_inverts_or_says_nan(k1: float, k2: float, p1: float, p2: float, fx: float, fy: float) -> None:
+    camera = Camera(1280, 720, fx, fy, 600, 370, Distortion.PLUMB_BOB, (k1, k2, p1, p2, 0.0))
+    pixels = pixel_grid(camera, 97)
+    back = camera.project(camera.unproject(pixels))
+    seen = np.isfinite(back).all(axis=-1)
+    assert np.abs(back[seen] - pixels[seen]).max(initial=0) < 1e-6
+    assert seen[np.hypot(*(pixels - [600, 370]).T).argmin()]  # the middle is always seen
+
+
+def test_resizing_and_cropping_follow_the_pixels() -> None:
+    camera = CAMERAS["plumb_bob"]
+    points = camera.unproject(pixel_grid(camera, 97))
+    original = camera.project(points)
+    assert np.allclose(camera.resized(640, 360).project(points), (original + 0.5) / 2 - 0.5)
+    assert np.allclose(camera.cropped(100, 50, 320, 240).project(points), original - [100, 50])
+
+
+def test_rectification_maps_sample_where_the_target_looks() -> None:
+    camera = CAMERAS["fisheye_wide"]
+    target = Camera.pinhole(320, 240, 200)
+    map_x, map_y = camera.rectification_maps(target)
+    expected = camera.project(target.unproject([[17, 33], [160, 120]]))
+    assert np.allclose([[map_x[33, 17], map_y[33, 17]], [map_x[120, 160], map_y[120, 160]]], expected, atol=1e-3)
+
+
+def test_dictionary_round_trip() -> None:
+    for camera in CAMERAS.values():
+        assert Camera.from_dict(camera.to_dict(), camera.width, camera.height) == camera
+
+
+# --- from a CameraInfo ------------------------------------------------------------------------------------------------
+
+
+def camera_info(**changes: object) -> SimpleNamespace:
+    roi = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0, do_rectify=False)
+    info = SimpleNamespace(
+        width=1280, height=720, distortion_model="plumb_bob", d=[-0.2, 0.05, 0.0, 0.0, 0.0],
+        k=[600.0, 0, 640, 0, 610.0, 360, 0, 0, 1], r=[1.0, 0, 0, 0, 1, 0, 0, 0, 1],
+        p=[550.0, 0, 650, 0, 0, 560.0, 370, 0, 0, 0, 1, 0], binning_x=0, binning_y=0, roi=roi,
+    )  # fmt: skip
+    for name, value in changes.items():
+        setattr(info, name, value)
+    return info
+
+
+def region(x: int, y: int, width: int, height: int, do_rectify: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(x_offset=x, y_offset=y, width=width, height=height, do_rectify=do_rectify)
+
+
+def test_camera_info_raw_uses_k_and_d_and_rectified_uses_p() -> None:
+    raw = Camera.from_camera_info(camera_info())
+    assert (raw.fx, raw.cy, raw.model) == (600, 360, Distortion.PLUMB_BOB)
+    rectified = Camera.from_camera_info(camera_info(), rectified=True)
+    assert (rectified.fx, rectified.fy, rectified.cx, rectified.cy) == (550, 560, 650, 370)
+    assert rectified.model is Distortion.NONE
+    assert Camera.from_camera_info(camera_info(roi=region(0, 0, 0, 0, do_rectify=True))) == rectified
+
+
+def test_camera_info_roi_then_binning() -> None:
+    camera = Camera.from_camera_info(camera_info(roi=region(100, 60, 800, 600), binning_x=2, binning_y=4))
+    assert (camera.width, camera.height) == (400, 150)
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (300, 152.5, 270, 75)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": [0.0] * 9}, "uncalibrated"),
+        ({"k": [float("nan")] * 9}, "NaN"),
+        ({"distortion_model": "magic"}, "magic"),
+        ({"d": [0.1, 0.2]}, "coefficients"),
+        ({"width": 0}, "positive"),
+        ({"k": [600.0]}, "expected 9"),
+        ({"roi": region(1000, 0, 800, 600)}, "does not lie"),
+    ],
+)
+def test_bad_camera_info_is_refused_by_name(changes: dict, message: str) -> None:
+    with pytest.raises(CameraError, match=message):
+        Camera.from_camera_info(camera_info(**changes))
+
+
+def test_calibration_yaml(tmp_path) -> None:
+    path = tmp_path / "camera.yaml"
+    path.write_text(
+        "image_width: 640\nimage_height: 480\ncamera_name: head\n"
+        "camera_matrix: {rows: 3, cols: 3, data: [400.5, 0, 320, 0, 401, 240, 0, 0, 1]}\n"
+        "distortion_model: plumb_bob\n"
+        "distortion_coefficients: {rows: 1, cols: 5, data: [-0.1, 0.01, 0, 0, 0]}\n"
+    )
+    camera = Camera.from_yaml(path)
+    assert (camera.fx, camera.fy, camera.width) == (400.5, 401, 640)
+    assert camera.coefficients == (-0.1, 0.01, 0, 0, 0)
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "image_width: 3", "image_width: x\nimage_height: 1\ncamera_matrix: {}"])
+def test_bad_calibration_yaml_says_what_is_needed(tmp_path, text: str) -> None:
+    path = tmp_path / "camera.yaml"
+    path.write_text(text)
+    with pytest.raises(CameraError, match="camera.yaml"):
+        Camera.from_yaml(path)
+    with pytest.raises(CameraError, match="cannot read"):
+        Camera.from_yaml(tmp_path / "missing.yaml")

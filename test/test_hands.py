@@ -1,0 +1,63 @@
+"""Hand types and the anatomical wrist frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, MANO_TO_KEYPOINTS, SKELETON, Hand, Side, wrist_rotation
+from wildhands_ros.rotations import exp_so3
+
+
+def flat_right_hand() -> np.ndarray:
+    """Palm down on a table, fingers along +x, seen in axes x forward, y left, z up: the thumb is on the left (+y)."""
+    joints = np.zeros((21, 3))
+    for place, name in zip((0.03, 0.02, 0.0, -0.02, -0.04), FINGERS):
+        for k, index in enumerate(FINGERS[name]):
+            joints[index] = [0.09 + 0.025 * k, place, 0]
+    return joints
+
+
+def test_wrist_frame_of_a_flat_right_hand_is_the_identity() -> None:
+    joints = flat_right_hand()
+    assert np.allclose(wrist_rotation(joints, Side.RIGHT), np.eye(3), atol=1e-12)
+
+
+def test_wrist_frame_of_a_left_hand_points_out_of_its_back_too() -> None:
+    joints = flat_right_hand() * [1, -1, 1]  # the mirrored hand, also palm down
+    assert np.allclose(wrist_rotation(joints, Side.LEFT), np.eye(3), atol=1e-12)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_wrist_frame_turns_with_the_hand_and_mirrors_with_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    joints = flat_right_hand() + 0.005 * rng.normal(size=(21, 3))
+    rotation, shift = exp_so3(rng.normal(size=3)), rng.normal(size=3)
+    frame = wrist_rotation(joints, Side.RIGHT)
+    assert np.allclose(frame.T @ frame, np.eye(3)) and np.linalg.det(frame) > 0
+    assert np.allclose(wrist_rotation(joints @ rotation.T + shift, Side.RIGHT), rotation @ frame)
+    mirror = np.diag([-1.0, 1, 1])
+    assert np.allclose(wrist_rotation(joints @ mirror, Side.LEFT), mirror @ frame @ np.diag([1.0, -1, 1]))
+
+
+def test_collapsed_joints_have_no_orientation_but_no_nan_either() -> None:
+    assert np.allclose(wrist_rotation(np.zeros((21, 3)), Side.LEFT), np.eye(3))
+
+
+def test_names_skeleton_and_mano_order_belong_together() -> None:
+    assert len(KEYPOINT_NAMES) == 21 and sorted(MANO_TO_KEYPOINTS) == list(range(21))
+    assert len(SKELETON) == 20 and {child for _, child in SKELETON} == set(range(1, 21))
+    for finger, indices in FINGERS.items():
+        assert all(KEYPOINT_NAMES[i].startswith(finger) for i in indices)
+    mano_tips = [MANO_TO_KEYPOINTS[indices[-1]] for indices in FINGERS.values()]
+    assert mano_tips == [16, 17, 18, 19, 20]
+
+
+def test_a_hand_of_the_wrong_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="joints"):
+        Hand(
+            Side.LEFT, 1.0, (0, 0, 1, 1), np.zeros((20, 3)), np.zeros((21, 2)), np.zeros((16, 3, 3)), np.zeros(10),
+            np.zeros(3), "none", "none",
+        )  # fmt: skip

@@ -1,0 +1,94 @@
+"""Error measures: cases worked out by hand and properties."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial import procrustes
+
+from wildhands_ros.evaluation import (
+    FrameTruth,
+    absolute_error,
+    keypoint_error,
+    mpjpe,
+    mrrpe,
+    pa_mpjpe,
+    score_sequence,
+    similarity_align,
+    wrist_error,
+)
+from wildhands_ros.hands import Hand, Side
+from wildhands_ros.rotations import exp_so3
+
+RNG = np.random.default_rng(5)
+JOINTS = 0.1 * RNG.normal(size=(21, 3)) + [0, 0, 0.5]
+
+
+def test_known_answers() -> None:
+    shifted = JOINTS + [0.03, 0, 0.04]
+    assert mpjpe(shifted, JOINTS) == pytest.approx(0)
+    assert absolute_error(shifted, JOINTS) == pytest.approx(0.05)
+    distance, fraction = wrist_error(shifted, JOINTS)
+    assert distance == pytest.approx(0.05) and fraction == pytest.approx(0.05 / np.linalg.norm(JOINTS[0]))
+    assert mrrpe(shifted, JOINTS, JOINTS, JOINTS) == pytest.approx(0.05)
+    one_off = JOINTS.copy()
+    one_off[4] += [0, 0.021, 0]
+    assert mpjpe(one_off, JOINTS) == pytest.approx(0.001)
+
+
+def test_procrustes_removes_place_turn_and_size_but_not_mirroring() -> None:
+    moved = 1.3 * JOINTS @ exp_so3([0.3, -2, 1]).T + [1, 2, 3]
+    assert pa_mpjpe(moved, JOINTS) == pytest.approx(0, abs=1e-12)
+    assert pa_mpjpe(JOINTS * [-1, 1, 1], JOINTS) > 0.01
+
+
+def test_procrustes_agrees_with_scipy() -> None:
+    other = JOINTS + 0.01 * RNG.normal(size=(21, 3))
+    aligned = similarity_align(other, JOINTS)
+    _, _, disparity = procrustes(JOINTS, other)  # residual as a fraction of the target's spread
+    spread = ((JOINTS - JOINTS.mean(0)) ** 2).sum()
+    assert ((aligned - JOINTS) ** 2).sum() == pytest.approx(disparity * spread)
+
+
+def test_keypoints_behind_the_camera_do_not_count() -> None:
+    a, b = np.zeros((21, 2)), np.full((21, 2), 3.0)
+    b[:, 1] = 4
+    a[3] = np.nan
+    assert keypoint_error(a, b) == pytest.approx(5)
+    assert np.isnan(keypoint_error(np.full((21, 2), np.nan), b))
+
+
+def hand(side: Side, x: float, track_id: int = 0) -> Hand:
+    joints = 0.05 * np.random.default_rng(3).normal(size=(21, 3)) + [x, 0, 0.5]
+    keypoints = 500 * joints[:, :2] / joints[:, 2:] + [640, 360]
+    return Hand(
+        side, 1.0, (0, 0, 1, 1), joints, keypoints, np.tile(np.eye(3), (16, 1, 1)), np.zeros(10), np.zeros(3), "t", "t",
+        track_id=track_id,
+    )  # fmt: skip
+
+
+def test_a_perfect_sequence_scores_perfectly() -> None:
+    hands = [hand(Side.LEFT, -0.2, 0), hand(Side.RIGHT, 0.2, 1)]
+    score = score_sequence([hands] * 6, [FrameTruth(hands, [True, True])] * 6)
+    assert (score.recall, score.side_accuracy, score.false, score.id_changes) == (1, 1, 0, 0)
+    assert (score.mpjpe_mm, score.wrist_percent, score.mrrpe_mm) == (0, 0, 0)
+
+
+def test_misses_wrong_sides_swaps_and_inventions_are_counted() -> None:
+    left, right = hand(Side.LEFT, -0.2, 0), hand(Side.RIGHT, 0.2, 1)
+    truth = [FrameTruth([left, right], [True, True])] * 6
+    wrong = replace(right, side=Side.LEFT, track_id=7)
+    invented = hand(Side.LEFT, 3.0, 9)
+    score = score_sequence([[left, right]] * 4 + [[wrong], [wrong, invented]], truth)
+    assert score.found == 10 and score.hands == 12
+    assert score.recall_left == pytest.approx(4 / 6) and score.recall_right == 1
+    assert score.false == 1 and score.id_changes == 1
+    assert score.side_accuracy == pytest.approx(2 / 4)  # sides count from the fourth sighting on: 1 left, 3 right
+
+
+def test_hidden_hands_are_not_expected() -> None:
+    left = hand(Side.LEFT, -0.2)
+    score = score_sequence([[], [left]], [FrameTruth([left], [False])] * 2)
+    assert score.hands == 0 and score.false == 0

@@ -1,0 +1,17 @@
+"""How far estimates are from the truth."""
+
+from wildhands_ros.evaluation.metrics import (
+    absolute_error,
+    keypoint_error,
+    mpjpe,
+    mrrpe,
+    pa_mpjpe,
+    similarity_align,
+    wrist_error,
+)
+from wildhands_ros.evaluation.sequence import FrameTruth, SequenceScore, score_sequence
+
+__all__ = [
+    "FrameTruth", "SequenceScore", "absolute_error", "keypoint_error", "mpjpe", "mrrpe", "pa_mpjpe", "score_sequence",
+    "similarity_align", "wrist_error",
+]  # fmt: skip
