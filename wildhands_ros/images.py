@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wildhands_ros.errors import ImageError
 
-Buffer: TypeAlias = bytes | bytearray | memoryview | array[int] | NDArray[np.uint8]
+Buffer: TypeAlias = "bytes | bytearray | memoryview | array[int] | NDArray[np.uint8]"
 RgbImage: TypeAlias = NDArray[np.uint8]
 
 JPEG_QUALITY = 90
