@@ -463,9 +463,9 @@ def _invert_monotone(function: Any, values: FloatArray, limit: float) -> FloatAr
         slope = (function(t + h) - function(t - h)) / (2 * h)
         with np.errstate(divide="ignore", invalid="ignore"):
             step = t - (f - values) / slope
-        inside = np.isfinite(step) & (step > low) & (step < high)
+        inside = np.isfinite(step) & (step >= low) & (step <= high)
         new = np.where(inside, step, (low + high) / 2)
-        if np.all(np.abs(new - t) <= 1e-15 * (1 + np.abs(t))):
+        if np.all(np.abs(new - t) <= 1e-14 * (1 + np.abs(t))):
             t = new
             break
         t = new
