@@ -1,6 +1,6 @@
 """Finding hands in pictures and following them through streams.
 
-detector = HandDetector()
+detector = HandDetector.from_directory()
 boxes = detector.detect(image)               # a still
 boxes = detector.follow(image, stamp_ns)     # the next picture of a stream
 """

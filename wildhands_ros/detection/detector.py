@@ -16,7 +16,6 @@ from wildhands_ros.detection.search import (
     Sighting,
     confirm,
     find_candidates,
-    palm_evidence,
     same_palm,
     without_duplicates,
 )
@@ -28,14 +27,20 @@ from wildhands_ros.hands import HandBox, Landmarks, Side
 class HandDetector:
     """Finds hands in pictures. Not safe for calls from several threads at once."""
 
-    def __init__(self, models_dir: Path | str | None = None, config: DetectorConfig | None = None) -> None:
+    def __init__(self, palms: PalmDetector, network: LandmarkNetwork, config: DetectorConfig | None = None) -> None:
+        self.config = config or DetectorConfig()
+        self.palms = palms
+        self.network = network
+
+    @classmethod
+    def from_directory(cls, models_dir: Path | str | None = None, config: DetectorConfig | None = None) -> HandDetector:
         """models_dir: where `wildhands models fetch` put the models; None for `default_models_dir()`.
 
         Raises ModelFileError where a model is missing, damaged or not the published one.
         """
-        self.config = config or DetectorConfig()
-        self.palms = PalmDetector(load_model(PALM_MODEL, models_dir), self.config.threads)
-        self.network = LandmarkNetwork(load_model(LANDMARK_MODEL, models_dir), self.config.threads)
+        config = config or DetectorConfig()
+        palms = PalmDetector(load_model(PALM_MODEL, models_dir), config.threads)
+        return cls(palms, LandmarkNetwork(load_model(LANDMARK_MODEL, models_dir), config.threads), config)
 
     def detect(self, image: RgbImage) -> list[HandBox]:
         """The hands in one picture, most certain first, without regard to any picture before it.
@@ -55,12 +60,12 @@ class HandDetector:
         """Every hand in the picture that is probable enough, best first: near views, then far ones if need be."""
         config = self.config
         views = views_of(picture.width, picture.height)
-        palms = [self.palms.find(picture, view, config.palm_threshold) for view in views.near]
-        looked = self._look_closer(picture, find_candidates(palms), [])
+        near = [self.palms.find(picture, view, config.palm_threshold) for view in views.near]
+        looked = self._look_closer(picture, find_candidates(near), [])
         found = self._probable(looked)
         if len(found) < config.wanted_hands:
-            palms += [self.palms.find(picture, view, config.palm_threshold) for view in views.far]
-            looked = self._look_closer(picture, find_candidates(palms), looked)
+            far = [self.palms.find(picture, view, config.palm_threshold) for view in views.far]
+            looked = self._look_closer(picture, find_candidates(near, far), looked)
             found = self._probable(looked)
         return found
 
@@ -72,7 +77,7 @@ class HandDetector:
             if known is None:
                 looked.append(_Looked(candidate, confirm(self.network, picture, candidate)))
             else:
-                seen = known.sighting and replace(known.sighting, palm=palm_evidence(candidate))
+                seen = known.sighting and replace(known.sighting, palm=candidate.evidence)
                 looked.append(_Looked(candidate, seen))
         return looked
 

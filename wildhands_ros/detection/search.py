@@ -17,10 +17,11 @@ from wildhands_ros.detection.palm import Palm, box_overlap
 from wildhands_ros.detection.regions import Pyramid
 from wildhands_ros.hands import FloatArray, Landmarks
 
-# Log-odds of "a hand" are a weighted sum of independent-ish evidence. The weights come from a logistic regression on
-# head-camera pictures, rounded; see docs/detection.md.
-_PALM_WEIGHT, _SUPPORT_WEIGHT, _PRESENCE_WEIGHT, _BIAS = 0.6, 0.75, 0.8, -1.4
+# Log-odds of "a hand" are a weighted sum of evidence. The weights are those of a logistic regression on head-camera
+# pictures, rounded; see docs/detection.md.
+_PALM_WEIGHT, _NEAR_BONUS, _NEAR_WEIGHT, _PRESENCE_WEIGHT, _BIAS = 0.5, 2.3, 0.4, 0.6, -1.3
 _LEAST_PRESENCE = 0.2
+_TRIES = 2  # palms of a candidate that are shown to the landmark network
 _SAME_PALM = 0.3  # overlap of two palms of one hand, seen in two views
 
 
@@ -28,11 +29,22 @@ _SAME_PALM = 0.3  # overlap of two palms of one hand, seen in two views
 class Candidate:
     """A palm, perhaps seen in several views.
 
-    palm: the best of them. support: sum of the best scores of the other views that saw it.
+    palms: what the views saw of it, best first. near: sum of its best scores in the near views; 0 where only far
+    views saw it, whose small tiles turn more of the clutter into palms.
     """
 
-    palm: Palm
-    support: float
+    palms: tuple[Palm, ...]
+    near: float
+
+    @property
+    def palm(self) -> Palm:
+        return self.palms[0]
+
+    @property
+    def evidence(self) -> float:
+        """What the palm detector adds to the log-odds that this is a hand."""
+        bonus = _NEAR_BONUS if self.near > 0 else 0.0
+        return _PALM_WEIGHT * log_odds(self.palm.score) + bonus + _NEAR_WEIGHT * self.near
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Sighting:
     landmarks: as for `HandBox`.
     right: log-odds that it is a right hand, by the network, upright and mirrored looks averaged.
     presence: log-odds that there is a hand, by the landmark network, averaged likewise.
-    palm: the palm detector's part of the log-odds, with its support (`palm_evidence`).
+    palm: the palm detector's part of the log-odds (`Candidate.evidence`).
     """
 
     landmarks: Landmarks
@@ -56,10 +68,10 @@ class Sighting:
         return hand_score(self.palm, self.presence)
 
 
-def find_candidates(palms_of_views: Sequence[Sequence[Palm]]) -> list[Candidate]:
-    """The palms of several views of one picture, put together; best first."""
+def find_candidates(near: Sequence[Sequence[Palm]], far: Sequence[Sequence[Palm]] = ()) -> list[Candidate]:
+    """The palms of the near and far views of one picture (one list a view), put together; best first."""
     groups: list[list[tuple[int, Palm]]] = []
-    seen = [(view, palm) for view, palms in enumerate(palms_of_views) for palm in palms]
+    seen = [(view, palm) for view, palms in enumerate((*near, *far)) for palm in palms]
     for view, palm in sorted(seen, key=lambda item: -item[1].score):
         for group in groups:
             if same_palm(palm, group[0][1]):
@@ -67,14 +79,15 @@ def find_candidates(palms_of_views: Sequence[Sequence[Palm]]) -> list[Candidate]
                 break
         else:
             groups.append([(view, palm)])
-    return [_candidate(group) for group in groups]
+    return [_candidate(group, len(near)) for group in groups]
 
 
-def _candidate(group: Sequence[tuple[int, Palm]]) -> Candidate:
-    best: dict[int, float] = {}
-    for view, palm in group:
-        best[view] = max(best.get(view, 0.0), palm.score)
-    return Candidate(group[0][1], sum(best.values()) - group[0][1].score)
+def _candidate(group: Sequence[tuple[int, Palm]], near_views: int) -> Candidate:
+    best: dict[int, Palm] = {}
+    for view, palm in group:  # best first
+        best.setdefault(view, palm)
+    near = sum(palm.score for view, palm in best.items() if view < near_views)
+    return Candidate(tuple(best.values()), near)
 
 
 def same_palm(palm: Palm, other: Palm) -> bool:
@@ -84,26 +97,30 @@ def same_palm(palm: Palm, other: Palm) -> bool:
 
 def confirm(network: LandmarkNetwork, picture: Pyramid, candidate: Candidate) -> Sighting | None:
     """The hand at a candidate's place, or None where the landmark network sees none."""
-    first = network.look(picture, candidate.palm.hand_region())
-    if first is None or first.presence < _LEAST_PRESENCE:
-        return None
-    second = network.look(picture, region_of_landmarks(first.landmarks.image))
-    if second is None or second.presence < _LEAST_PRESENCE:
-        return None
-    third = network.look(picture, region_of_landmarks(first.landmarks.image), mirrored=True)
-    if third is None:
-        return None
-    presence = (log_odds(second.presence) + log_odds(third.presence)) / 2
-    return Sighting(second.landmarks, (second.right + third.right) / 2, presence, palm_evidence(candidate))
+    for palm in candidate.palms[:_TRIES]:
+        first = network.look(picture, palm.hand_region())
+        if first is not None and first.presence >= _LEAST_PRESENCE:
+            return settle(network, picture, first.landmarks.image, candidate.evidence)
+    return None
 
 
-def palm_evidence(candidate: Candidate) -> float:
-    """What the palm detector adds to the log-odds that a candidate is a hand."""
-    return _PALM_WEIGHT * log_odds(candidate.palm.score) + _SUPPORT_WEIGHT * candidate.support
+def settle(network: LandmarkNetwork, picture: Pyramid, places: FloatArray, palm: float) -> Sighting | None:
+    """The hand about which rough landmarks (21, 2) are known, from an upright and a mirrored look; None: no hand.
+
+    palm: the palm detector's part of the log-odds.
+    """
+    upright = network.look(picture, region_of_landmarks(places))
+    if upright is None or upright.presence < _LEAST_PRESENCE:
+        return None
+    mirrored = network.look(picture, upright.region, mirrored=True)
+    if mirrored is None:
+        return None
+    presence = (log_odds(upright.presence) + log_odds(mirrored.presence)) / 2
+    return Sighting(upright.landmarks, (upright.right + mirrored.right) / 2, presence, palm)
 
 
 def hand_score(palm: float, presence: float) -> float:
-    """Probability of a hand, from `palm_evidence` and the log-odds of the landmark presence."""
+    """Probability of a hand, from `Candidate.evidence` and the log-odds of the landmark presence."""
     return 1 / (1 + math.exp(-(palm + _PRESENCE_WEIGHT * presence + _BIAS)))
 
 
