@@ -1,0 +1,329 @@
+"""Pictures, folders, videos and webcams as frames; videos written."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.errors import CameraError, ImageError, RecordingError
+from wildhands_ros.images import encode_jpeg
+from wildhands_ros.recordings import SourceKind, VideoWriter, open_source
+from wildhands_ros.recordings.pictures import exif_focal_35mm, natural_key
+
+
+def scene(index: int, width: int = 96, height: int = 64) -> np.ndarray:
+    """A smooth picture whose brightness tells its index (RGB, red on the left)."""
+    image = np.full((height, width, 3), 20 + 10 * index, np.uint8)
+    image[:, : width // 3, 0] = 220
+    return image
+
+
+def brightness_index(image: np.ndarray) -> int:
+    return round((float(image[10:-10, image.shape[1] // 2 :].mean()) - 20) / 10)  # codecs shift colours by up to 4
+
+
+def write_video(path: Path, count: int = 20, fps: float = 25.0, size: tuple[int, int] = (96, 64)) -> None:
+    with VideoWriter(path, fps) as video:
+        for i in range(count):
+            video.write(scene(i, *size))
+
+
+def boxes(data: bytes) -> dict[bytes, tuple[int, int]]:
+    """Place and length of the outermost boxes of an MP4."""
+    found, place = {}, 0
+    while place < len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        found[kind] = (place, length)
+        place += length
+    return found
+
+
+def index_first(data: bytes) -> bytes:
+    """The same MP4 with its index (moov) in front of the pictures, as cameras and web videos have it."""
+    found = boxes(data)
+    place, length = found[b"moov"]
+    moov = bytearray(data[place : place + length])
+    table = moov.find(b"stco")
+    (count,) = struct.unpack_from(">I", moov, table + 8)
+    for entry in range(table + 12, table + 12 + 4 * count, 4):
+        struct.pack_into(">I", moov, entry, struct.unpack_from(">I", moov, entry)[0] + length)
+    head = found[b"ftyp"][1]
+    return data[:head] + bytes(moov) + data[head:place] + data[place + length :]
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_one_frame(tmp_path: Path) -> None:
+    path = tmp_path / "hand.png"
+    cv2.imwrite(str(path), scene(3)[..., ::-1])
+    with open_source(path, focal=80.0) as source:
+        assert (source.kind, source.length, source.camera_is_guess, source.fps) == (SourceKind.PICTURE, 1, False, None)
+        (frame,) = source
+    np.testing.assert_array_equal(frame.image, scene(3))
+    assert frame.camera == Camera.pinhole(96, 64, 80.0)
+    assert (frame.name, frame.index, frame.stamp_ns) == ("hand.png", 0, 0)
+
+
+def test_a_folder_is_sorted_as_people_sort(tmp_path: Path) -> None:
+    for i in (10, 2, 1):
+        cv2.imwrite(str(tmp_path / f"Frame{i}.jpg"), scene(i)[..., ::-1])
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / ".hidden.jpg").write_bytes(b"")
+    source = open_source(tmp_path, fps=10)
+    for _ in range(2):  # again from the start
+        frames = list(source)
+        assert [f.name for f in frames] == ["Frame1.jpg", "Frame2.jpg", "Frame10.jpg"]
+        assert [brightness_index(f.image) for f in frames] == [1, 2, 10]
+        assert [f.stamp_ns for f in frames] == [0, 100_000_000, 200_000_000]
+    assert source.kind is SourceKind.FOLDER and source.length == 3 and source.camera_is_guess
+
+
+@given(st.lists(st.integers(0, 2000), min_size=2, unique=True))
+def test_natural_order_is_numeric(numbers: list[int]) -> None:
+    assert sorted((f"a{n}b.png" for n in numbers), key=natural_key) == [f"a{n}b.png" for n in sorted(numbers)]
+
+
+def test_mixed_sizes_get_their_own_cameras(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), scene(0, 96, 64))
+    cv2.imwrite(str(tmp_path / "2.png"), scene(0, 192, 128))
+    cv2.imwrite(str(tmp_path / "3.png"), scene(0, 64, 96))
+    assert [f.camera for f in open_source(tmp_path)] == [
+        Camera.guess(96, 64), Camera.guess(192, 128), Camera.guess(64, 96)
+    ]  # fmt: skip
+    camera = Camera.pinhole(96, 64, 70)
+    source = open_source(tmp_path, camera=camera)
+    assert [f.camera for f in source] == [camera, camera.resized(192, 128)]
+    assert "3.png was left out" in source.problems[0] and "another shape" in source.problems[0]
+    assert not source.camera_is_guess
+
+
+def test_a_damaged_picture_in_a_folder_is_left_out(tmp_path: Path) -> None:
+    jpeg = encode_jpeg(scene(1))
+    (tmp_path / "1.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (tmp_path / "2.jpg").write_bytes(jpeg)
+    (tmp_path / "3.png").write_bytes(b"")
+    source = open_source(tmp_path)
+    frames = list(source)
+    assert [(f.name, f.index) for f in frames] == [("2.jpg", 1)]
+    assert "1.jpg" in source.problems[0] and "ends early" in source.problems[0] and "3.png" in source.problems[1]
+    (tmp_path / "2.jpg").unlink()
+    with pytest.raises(RecordingError, match=r"no frame could be read.*1\.jpg"):
+        list(open_source(tmp_path))
+
+
+def test_a_single_damaged_picture_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(encode_jpeg(scene(1))[:-40])
+    with pytest.raises(ImageError, match=r"x\.jpg: the JPEG ends early"):
+        list(open_source(tmp_path / "x.jpg"))
+
+
+def with_exif(jpeg: bytes, order: str, *, orientation: int | None = None, focal_35mm: int | None = None) -> bytes:
+    """A JPEG with EXIF written by hand (Exif 2.32, 4.6)."""
+    pack = (">" if order == "MM" else "<").__add__
+
+    def entry(tag: int, kind: int, value: int) -> bytes:
+        short = kind == 3
+        return struct.pack(pack("HHIHH" if short else "HHII"), tag, kind, 1, *([value, 0] if short else [value]))
+
+    entries = ([entry(0x0112, 3, orientation)] if orientation else []) + [entry(0x8769, 4, 0)]
+    sub = 8 + 2 + 12 * len(entries) + 4
+    entries[-1] = entry(0x8769, 4, sub)
+    first = struct.pack(pack("H"), len(entries)) + b"".join(entries) + bytes(4)
+    second_entries = [entry(0xA405, 3, focal_35mm)] if focal_35mm else []
+    second = struct.pack(pack("H"), len(second_entries)) + b"".join(second_entries) + bytes(4)
+    tiff = order.encode() + struct.pack(pack("HI"), 42, 8) + first + second
+    body = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+@pytest.mark.parametrize("order", ["II", "MM"])
+def test_exif_turns_the_picture_and_tells_the_focal_length(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "phone.jpg"
+    path.write_bytes(with_exif(encode_jpeg(scene(2)), order, orientation=6, focal_35mm=26))
+    source = open_source(path)
+    (frame,) = source
+    assert frame.image.shape == (96, 64, 3)  # a quarter turn clockwise: what was left is now on top
+    assert frame.image[5, 32, 0] > 180 > frame.image[-5, 32, 0]
+    # 26 mm on film of 43.27 mm diagonal: by hand, sqrt(96² + 64²) / 43.267 * 26
+    assert frame.camera.fx == pytest.approx(69.33, abs=0.01)
+    assert source.camera_is_guess
+    assert open_source(path, focal=50).camera_is_guess is False
+
+
+@given(st.binary(max_size=80))
+def test_damaged_exif_harms_nobody(rubbish: bytes) -> None:
+    exif_focal_35mm(b"\xff\xd8\xff\xe1\0\x60Exif\0\0II*\0\x08\0\0\0" + rubbish)
+    exif_focal_35mm(b"\xff\xd8" + rubbish)
+
+
+# --- videos ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".avi"])
+def test_video_round_trip(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    write_video(path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    with open_source(path) as source:
+        assert (source.kind, source.length, source.camera_is_guess) == (SourceKind.VIDEO, 20, True)
+        assert source.fps == pytest.approx(25, abs=0.01)
+        for _ in range(2):
+            frames = list(source)
+            assert [brightness_index(f.image) for f in frames] == list(range(20))
+            assert [f.index for f in frames] == list(range(20))
+            np.testing.assert_allclose([f.stamp_ns for f in frames], np.arange(20) * 40e6, atol=1.1e6)
+            assert frames[0].image[32, 8, 0] > 180 > frames[0].image[32, 8, 2]  # red, not blue
+        assert source.problems == ()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+@pytest.mark.parametrize("cut", [0.55, 0.7, 0.9])
+def test_a_video_that_ends_mid_frame_gives_the_frames_before_it(tmp_path: Path, suffix: str, cut: float) -> None:
+    rng = np.random.default_rng(3)
+    noise = [cv2.resize(rng.integers(0, 255, (16, 24, 3), np.uint8), (96, 64)) for _ in range(20)]
+    path = tmp_path / f"clip{suffix}"
+    with VideoWriter(path, 25) as video:
+        for image in noise:
+            video.write(image)
+    data = path.read_bytes()
+    data = index_first(data) if suffix == ".mp4" else data
+    path.write_bytes(data)
+    whole = [f.image for f in open_source(path)]
+    assert len(whole) == 20
+    path.write_bytes(data[: int(len(data) * cut)])
+    source = open_source(path)
+    frames = list(source)
+    assert 20 * cut - 5 <= len(frames) <= 20 * cut
+    for frame, image in zip(frames, whole, strict=False):
+        np.testing.assert_array_equal(frame.image, image)
+    assert f"is cut off: {len(frames)} whole frames" in source.problems[0]
+
+
+def test_a_webm_that_ends_early_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "clip.webm"
+    write_video(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    source = open_source(path)
+    frames = list(source)
+    assert 3 < len(frames) < 20
+    assert [brightness_index(f.image) for f in frames] == list(range(len(frames)))
+    assert "ends early" in source.problems[0] and str(len(frames)) in source.problems[0]
+
+
+@pytest.mark.parametrize("content", ["no index", "garbage", "empty"])
+def test_videos_that_cannot_be_opened(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "clip.mp4"
+    write_video(path, 5)
+    data = path.read_bytes()
+    path.write_bytes({"no index": data[: boxes(data)[b"moov"][0]], "garbage": b"\x07" * 5000, "empty": b""}[content])
+    with pytest.raises(RecordingError, match=r"clip\.mp4 cannot be opened"):
+        open_source(path)
+
+
+def test_a_killed_writer_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, numpy as np; from wildhands_ros.recordings import VideoWriter\n"
+        "video = VideoWriter(sys.argv[1], 25)\n"
+        "for i in range(5): video.write(np.zeros((64, 96, 3), np.uint8))\n"
+        "os._exit(9)"
+    )
+    path = tmp_path / "out.mp4"
+    assert subprocess.run([sys.executable, "-c", script, str(path)], cwd=Path(__file__).parents[1]).returncode == 9
+    assert not path.exists()
+
+
+def test_a_failed_run_leaves_no_video_and_keeps_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    write_video(path, 3)
+    before = path.read_bytes()
+    with pytest.raises(RecordingError, match="resize"), VideoWriter(path, 25) as video:
+        video.write(scene(0))
+        video.write(scene(0, 64, 64))
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_writing_what_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match=r"\.mp4"):
+        VideoWriter(tmp_path / "x.gif", 25)
+    with pytest.raises(RecordingError, match="frames a second"):
+        VideoWriter(tmp_path / "x.mp4", 0)
+    with pytest.raises(RecordingError, match="no pictures"), VideoWriter(tmp_path / "x.mp4", 25):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordingError, match="cannot create"), VideoWriter(tmp_path / "file" / "x.mp4", 25) as video:
+        video.write(scene(0))
+
+
+def test_odd_sides_lose_a_row(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.mp4", 2, size=(97, 65))
+    assert next(iter(open_source(tmp_path / "x.mp4"))).image.shape == (64, 96, 3)
+
+
+# --- webcams --------------------------------------------------------------------------------------------------------
+
+
+class FakeCapture:
+    """cv2.VideoCapture of a camera that is unplugged after three frames."""
+
+    def __init__(self, index: int) -> None:
+        self.index, self.left, self.released = index, 3, False
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return self.index == 0
+
+    def get(self, _: int) -> float:
+        return 30.0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.left -= 1
+        return (True, scene(1)[..., ::-1].copy()) if self.left >= 0 else (False, None)
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_a_webcam_runs_until_it_is_unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
+    with open_source("webcam:0", focal=60) as source:
+        frames = list(source)
+    assert source.length is None and source.kind is SourceKind.WEBCAM
+    assert len(frames) == 3 and brightness_index(frames[0].image) == 1
+    assert frames[0].stamp_ns > 1.6e18 and frames[0].stamp_ns <= frames[1].stamp_ns
+    assert "unplugged" in source.problems[0]
+    with pytest.raises(RecordingError, match="webcam:1 cannot be opened"):
+        open_source("webcam:1")
+
+
+# --- what is nothing of all that -------------------------------------------------------------------------------------
+
+
+def test_unknown_sources_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.pdf").write_text("")
+    (tmp_path / "old.bag").write_text("")
+    (tmp_path / "empty").mkdir()
+    for source, says in [
+        (tmp_path / "missing.png", "does not exist"),
+        (tmp_path / "x.pdf", "no known kind"),
+        (tmp_path / "old.bag", "rosbags-convert"),
+        (tmp_path / "empty", "no pictures"),
+        ("webcam:front", "webcam:0"),
+    ]:
+        with pytest.raises(RecordingError, match=says):
+            open_source(source)
+    with pytest.raises(CameraError, match="one of them"):
+        open_source(tmp_path, focal=3, camera=Camera.guess(4, 4))
+    with pytest.raises(CameraError, match="positive"):
+        open_source(tmp_path, focal=-3)
+    with pytest.raises(RecordingError, match="fps"):
+        open_source(tmp_path, fps=0)

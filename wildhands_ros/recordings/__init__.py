@@ -1,0 +1,22 @@
+"""Recordings: pictures, videos, webcams and rosbag2 as frames, and results into bags and videos."""
+
+from wildhands_ros.recordings.bag_reader import BagReader, BagTopic
+from wildhands_ros.recordings.bag_writer import BagWriter, qos
+from wildhands_ros.recordings.message_types import message_definitions
+from wildhands_ros.recordings.opening import open_source
+from wildhands_ros.recordings.salvage import RawMessage
+from wildhands_ros.recordings.source import FrameSource, SourceKind
+from wildhands_ros.recordings.video import VideoWriter
+
+__all__ = [
+    "BagReader",
+    "BagTopic",
+    "BagWriter",
+    "FrameSource",
+    "RawMessage",
+    "SourceKind",
+    "VideoWriter",
+    "message_definitions",
+    "open_source",
+    "qos",
+]

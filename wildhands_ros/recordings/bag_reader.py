@@ -1,0 +1,232 @@
+"""Messages out of rosbag2 folders and files, damaged ones as far as they go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import TypesysError, get_types_from_msg
+
+from wildhands_ros.errors import RecordingError
+from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
+from wildhands_ros.recordings.pictures import natural_key
+from wildhands_ros.recordings.salvage import Definition, RawMessage, Salvage, salvage, write_ahead_log
+
+logger = logging.getLogger(__name__)
+
+BAG_SUFFIXES = frozenset({".mcap", ".db3"})
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BagTopic:
+    """A topic of a bag: its name, message type, and number of messages (as far as the bag knows)."""
+
+    name: str
+    msgtype: str
+    count: int
+
+
+def is_bag(path: Path) -> bool:
+    """Whether this is a bag file, or a folder with metadata.yaml or bag files in it."""
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file() or bool(_bag_files(path))
+    return path.suffix.lower() in BAG_SUFFIXES
+
+
+class BagReader:
+    """A rosbag2 folder, or a single .mcap or .db3 file with or without its metadata.yaml; a context manager.
+
+    Where the index or the metadata is missing or damaged, the files are read from the front as far as they make
+    sense, and `problems` says so. Raises RecordingError where nothing can be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._problems: list[str] = []
+        self._store = make_typestore()
+        self._parts = self._open(self.path)
+        if not self._parts:
+            raise RecordingError(f"{self.path} cannot be read as a bag: {'; '.join(self._problems)}")
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was wrong with the bag so far; each was also logged as a warning."""
+        return tuple(self._problems)
+
+    @property
+    def topics(self) -> dict[str, BagTopic]:
+        """The bag's topics by name."""
+        result: dict[str, BagTopic] = {}
+        for part in self._parts:
+            for topic in part.topics():
+                known = result.get(topic.name)
+                result[topic.name] = BagTopic(topic.name, topic.msgtype, topic.count + (known.count if known else 0))
+        return dict(sorted(result.items()))
+
+    def messages(self, topics: Collection[str] | None = None) -> Iterator[RawMessage]:
+        """The messages of these topics (None: all) by the time they were recorded."""
+        wanted = self.topics.keys() if topics is None else topics
+        for part in self._parts:
+            yield from part.messages(wanted)
+
+    def deserialize(self, message: RawMessage) -> object:
+        """The message as an object with the fields of its definition. Raises RecordingError."""
+        if message.msgtype not in self._store.fielddefs and not self._learn(message):
+            raise RecordingError(
+                f"{message.topic} is of type {message.msgtype}, whose definition is neither in the bag nor installed: "
+                "source the workspace that defines it"
+            )
+        try:
+            return self._store.deserialize_cdr(message.data, message.msgtype)
+        except Exception as error:  # rosbags lets numpy's and struct's errors through where the bytes are damaged
+            raise RecordingError(f"a message of {message.topic} is damaged ({error})") from error
+
+    def close(self) -> None:
+        """Closes the files."""
+        for part in self._parts:
+            part.close()
+
+    def __enter__(self) -> BagReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, path: Path) -> list[_Part]:
+        if not path.exists():
+            raise RecordingError(f"{path} does not exist")
+        if not path.is_dir():
+            return [self._open_file(path)]
+        if (path / "metadata.yaml").is_file():
+            files = _bag_files(path)
+            if not any(write_ahead_log(f) for f in files):
+                try:
+                    return [_Part(path, files, self._report, _opened(path))]
+                except _Unreadable as error:
+                    self._report(f"{path}: {error}; reading its files one by one")
+        else:
+            self._report(f"{path} has no metadata.yaml: the recording was not finished; reading its files one by one")
+        parts = []
+        for file in _bag_files(path):
+            try:
+                parts.append(self._open_file(file))
+            except RecordingError as error:
+                self._report(str(error))
+        if not _bag_files(path):
+            packed = [p.name for p in path.iterdir() if p.name.endswith((".mcap.zstd", ".db3.zstd"))]
+            hint = f"unpack {', '.join(packed)} with zstd -d" if packed else "its .mcap or .db3 files are missing"
+            self._report(f"{path} holds no bag files: {hint}")
+        return parts
+
+    def _open_file(self, file: Path) -> _Part:
+        if file.suffix.lower() == ".bag":
+            raise RecordingError(f"{file} is a ROS 1 bag: convert it with rosbags-convert --src {file}")
+        if write_ahead_log(file) is None:
+            with suppress(_Unreadable):
+                return _Part(file, [file], self._report, _opened(file))
+        part = _Part(file, [file], self._report, None)
+        part.look_over()
+        return part
+
+    def _learn(self, message: RawMessage) -> bool:
+        definition = next((d for p in self._parts for d in p.definitions() if d.msgtype == message.msgtype), None)
+        if definition is not None and definition.encoding == "ros2msg":
+            with suppress(TypesysError):
+                types = get_types_from_msg(definition.text, definition.msgtype)
+                self._store.register({k: v for k, v in types.items() if k not in self._store.fielddefs})
+                return True
+        return learn_installed_type(self._store, message.msgtype)
+
+    def _report(self, problem: str) -> None:
+        if problem not in self._problems:
+            self._problems.append(problem)
+            logger.warning(problem)
+
+
+class _Unreadable(Exception):
+    """What rosbags cannot open; the text says why."""
+
+
+def _opened(path: Path) -> Reader:
+    try:
+        reader = Reader(path)
+        reader.open()
+    except Exception as error:  # damaged bytes surface as anything: struct, zlib, assertion, database errors, ...
+        raise _Unreadable(str(error) or type(error).__name__) from error
+    return reader
+
+
+class _Part:
+    """One file, or the files that one metadata.yaml describes: read by its index, else from the front."""
+
+    def __init__(self, path: Path, files: list[Path], report: Report, reader: Reader | None) -> None:
+        self._path, self._files, self._report, self._reader = path, files, report, reader
+        self._salvaged: dict[Path, Salvage] = {}
+
+    def look_over(self) -> None:
+        """Finds out what can be salvaged. Raises RecordingError where there is nothing."""
+        for file in self._files:
+            self._salvaged[file] = salvage(file)
+            found = sum(self._salvaged[file].counts.values())
+            self._report(f"{file} {', '.join(self._salvaged[file].damage) or 'has no index'}: {found} messages saved")
+
+    def topics(self) -> list[BagTopic]:
+        if self._reader is not None:
+            return [BagTopic(c.topic, c.msgtype, c.msgcount) for c in self._reader.connections]
+        return [BagTopic(n, d.msgtype, s.counts[n]) for s in self._salvaged.values() for n, d in s.topics.items()]
+
+    def definitions(self) -> Iterator[Definition]:
+        if self._reader is None:
+            for part in self._salvaged.values():
+                yield from part.topics.values()
+            return
+        for c in self._reader.connections:
+            kind = "ros2msg" if c.msgdef.format is MessageDefinitionFormat.MSG else ""
+            yield Definition(c.msgtype, kind, c.msgdef.data)
+
+    def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
+        last_ns = -1
+        if self._reader is not None:
+            connections = [c for c in self._reader.connections if c.topic in topics]
+            if not connections:  # to rosbags no connections mean all of them
+                return
+            try:
+                for connection, time_ns, data in self._reader.messages(connections):
+                    last_ns = time_ns
+                    yield RawMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
+                return
+            except Exception as error:  # damaged bytes surface as anything
+                self._report(f"{self._path} is damaged ({error}): reading on without its index")
+        for file in self._files:
+            yield from self._from_the_front(file, topics, last_ns)
+
+    def _from_the_front(self, file: Path, topics: Collection[str], after_ns: int) -> Iterator[RawMessage]:
+        try:
+            saved = self._salvaged[file] if file in self._salvaged else salvage(file)
+        except RecordingError as error:
+            self._report(str(error))
+            return
+        self._salvaged[file] = saved
+        yield from saved.messages(topics, after_ns)
+        for damage in saved.damage:
+            self._report(f"{file} {damage}")
+
+    def close(self) -> None:
+        if self._reader is not None:
+            with suppress(Exception):  # nothing was written, so nothing can be lost
+                self._reader.close()
+
+
+def _bag_files(folder: Path) -> list[Path]:
+    files = (p for p in folder.iterdir() if p.suffix.lower() in BAG_SUFFIXES and p.is_file())
+    return sorted(files, key=lambda p: natural_key(p.name))

@@ -1,0 +1,258 @@
+"""The pictures of a bag as frames, each with the camera_info that belongs to it."""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.camera import Camera, CameraInfoLike
+from wildhands_ros.errors import CameraError, RecordingError, WildHandsError
+from wildhands_ros.frames import Frame
+from wildhands_ros.images import RgbImage, decode_compressed, decode_raw
+from wildhands_ros.recordings.bag_reader import BagReader, BagTopic
+from wildhands_ros.recordings.salvage import RawMessage
+from wildhands_ros.recordings.source import CameraChoice, FrameSource, SourceKind
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+
+_LOOK_AHEAD = 8
+_REMEMBERED = 256
+
+Info = TypeVar("Info")
+
+
+class _Stamp(Protocol):
+    sec: int
+    nanosec: int
+
+
+class _Header(Protocol):
+    stamp: _Stamp
+    frame_id: str
+
+
+class _ImageMessage(Protocol):
+    header: _Header
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    format: str
+    data: NDArray[np.uint8]
+
+
+class _CameraInfoMessage(CameraInfoLike, Protocol):
+    header: _Header
+
+
+class InfoMatcher(Generic[Info]):
+    """Which camera_info belongs to a picture: the one with its stamp, else the latest before it, else the first."""
+
+    def __init__(self) -> None:
+        self._stamps: list[int] = []
+        self._infos: list[Info] = []
+
+    def add(self, stamp_ns: int, info: Info) -> None:
+        place = bisect.bisect_right(self._stamps, stamp_ns)
+        self._stamps.insert(place, stamp_ns)
+        self._infos.insert(place, info)
+        if len(self._stamps) > _REMEMBERED:
+            del self._stamps[0], self._infos[0]
+
+    def is_settled(self, stamp_ns: int) -> bool:
+        """Whether no later camera_info could match better (they arrive roughly in order)."""
+        return bool(self._stamps) and self._stamps[-1] >= stamp_ns
+
+    def match(self, stamp_ns: int) -> Info | None:
+        """None only where there is none at all."""
+        if not self._stamps:
+            return None
+        return self._infos[max(bisect.bisect_right(self._stamps, stamp_ns) - 1, 0)]
+
+
+class BagSource(FrameSource):
+    """The frames of one image topic of a bag, by the time they were recorded, stamped by their headers."""
+
+    def __init__(
+        self, path: Path, choice: CameraChoice, *, topic: str | None, camera_info_topic: str | None,
+        rectified: bool | None, frame_id: str,
+    ) -> None:  # fmt: skip
+        self._bag = BagReader(path)
+        try:
+            self._choice, self._frame_id = choice, frame_id
+            topics = self._bag.topics
+            self._topic = choose_image_topic(topics, topic, str(path))
+            self._rectified = True if rectified is None and "rect" in _camera_topic(self._topic.name) else rectified
+            self._info_topic = None if choice.is_given else choose_info_topic(topics, self._topic, camera_info_topic)
+            self._first_camera = self._look_at_first_info()
+        except BaseException:
+            self._bag.close()
+            raise
+        super().__init__(
+            SourceKind.BAG, f"{self._topic.name} of {path}", length=self._topic.count,
+            camera_is_guess=not choice.is_given and self._first_camera is None,
+        )  # fmt: skip
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return (*self._bag.problems, *super().problems)
+
+    @property
+    def topic(self) -> str:
+        """The image topic that is read."""
+        return self._topic.name
+
+    @property
+    def camera_info_topic(self) -> str | None:
+        """The camera_info topic that is read, if any."""
+        return self._info_topic
+
+    def close(self) -> None:
+        self._bag.close()
+
+    def _look_at_first_info(self) -> tuple[int, Camera] | None:
+        """Stamp and camera of the first camera_info, so that a useless one is refused before anything is read."""
+        if self._info_topic is None:
+            return None
+        for message in self._bag.messages([self._info_topic]):
+            return self._camera(message)
+        self._info_topic = None
+        return None
+
+    def _camera(self, message: RawMessage) -> tuple[int, Camera]:
+        info = cast(_CameraInfoMessage, self._bag.deserialize(message))
+        try:
+            return _stamp_ns(info.header, message), Camera.from_camera_info(info, rectified=self._rectified)
+        except CameraError as error:
+            raise CameraError(f"{message.topic}: {error}") from error
+
+    def _frames(self) -> Iterator[Frame]:
+        index = delivered = 0
+        for message, camera in self._paired():
+            try:
+                frame = self._frame(message, camera, index)
+            except WildHandsError as error:
+                self._skip(f"{self._topic.name} #{index}", error, delivered=delivered)
+            else:
+                delivered += 1
+                yield frame
+            index += 1
+
+    def _paired(self) -> Iterator[tuple[RawMessage, Camera | None]]:
+        """Each image message with its camera; keeps a few images back until their camera_info has come."""
+        if self._info_topic is None:
+            for message in self._bag.messages([self._topic.name]):
+                yield message, None
+            return
+        matcher: InfoMatcher[Camera] = InfoMatcher()
+        if self._first_camera is not None:
+            matcher.add(*self._first_camera)
+        waiting: deque[tuple[int, RawMessage]] = deque()
+        for message in self._bag.messages([self._topic.name, self._info_topic]):
+            if message.topic == self._info_topic:
+                try:
+                    matcher.add(*self._camera(message))
+                except WildHandsError as error:
+                    self._report(f"a camera_info was left out: {error}")
+            else:
+                waiting.append((_peek_stamp_ns(message), message))
+            while waiting and (matcher.is_settled(waiting[0][0]) or len(waiting) > _LOOK_AHEAD):
+                stamp_ns, image = waiting.popleft()
+                yield image, matcher.match(stamp_ns)
+        for stamp_ns, image in waiting:
+            yield image, matcher.match(stamp_ns)
+
+    def _frame(self, message: RawMessage, camera: Camera | None, index: int) -> Frame:
+        picture = cast(_ImageMessage, self._bag.deserialize(message))
+        image = _decode(picture, message.msgtype)
+        if camera is None:
+            camera = self._choice.of_size(image.shape[1], image.shape[0])
+        frame_id = picture.header.frame_id or self._frame_id
+        return Frame(image, camera, _stamp_ns(picture.header, message), frame_id, index, self._topic.name)
+
+
+def choose_image_topic(topics: Mapping[str, BagTopic], wanted: str | None, where: str) -> BagTopic:
+    """The wanted image topic (or its compressed form), or the only one. Raises RecordingError listing what there is."""
+    images = {n: t for n, t in topics.items() if t.msgtype in (IMAGE, COMPRESSED_IMAGE) and not _is_depth(n)}
+    if wanted is not None:
+        for name in (wanted, f"{wanted}/compressed"):
+            if name in images:
+                return images[name]
+        if wanted in topics:
+            raise RecordingError(
+                f"{wanted} of {where} is of type {topics[wanted].msgtype}, not an image; {_list_images(images)}"
+            )
+        raise RecordingError(f"{where} has no topic {wanted}; {_list_images(images)}{_list_others(topics)}")
+    # the compressed twin of a raw topic shows the same pictures, only worse
+    twins = {n for n in images if _camera_topic(n) != n and _camera_topic(n) in images}
+    candidates = [t for n, t in images.items() if t.count and n not in twins]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise RecordingError(f"{where} has several image topics, so say which (--topic): {_list_images(images)}")
+    raise RecordingError(f"{where} holds no images{_list_others(topics)}")
+
+
+def choose_info_topic(topics: Mapping[str, BagTopic], image: BagTopic, wanted: str | None) -> str | None:
+    """The camera_info topic beside an image topic (as image_transport names it), or the bag's only one, or None."""
+    infos = [n for n, t in topics.items() if t.msgtype == CAMERA_INFO]
+    if wanted is not None:
+        if wanted not in infos:
+            raise RecordingError(
+                f"there is no camera_info topic {wanted}; camera_info topics are: {', '.join(infos) or 'none'}"
+            )
+        return wanted
+    beside = f"{_camera_topic(image.name).rpartition('/')[0]}/camera_info"
+    if beside in infos:
+        return beside
+    return infos[0] if len(infos) == 1 else None
+
+
+def _camera_topic(name: str) -> str:
+    """The raw topic of an image_transport topic: /camera/image_raw for /camera/image_raw/compressed."""
+    return name.removesuffix("/compressed")
+
+
+def _is_depth(name: str) -> bool:
+    return name.endswith(("/compressedDepth", "/theora", "/zstd"))
+
+
+def _list_images(images: Mapping[str, BagTopic]) -> str:
+    names = [f"{t.name} ({t.msgtype.rpartition('/')[2]}, {t.count})" for t in images.values()]
+    return f"image topics are: {', '.join(names) or 'none'}"
+
+
+def _list_others(topics: Mapping[str, BagTopic]) -> str:
+    names = [f"{t.name} ({t.msgtype}, {t.count})" for t in topics.values()]
+    return f"; its topics are: {', '.join(names) or 'none'}"
+
+
+def _decode(picture: _ImageMessage, msgtype: str) -> RgbImage:
+    if msgtype == COMPRESSED_IMAGE:
+        return decode_compressed(picture.data, picture.format)
+    return decode_raw(
+        picture.data, picture.height, picture.width, picture.step, picture.encoding, picture.is_bigendian
+    )
+
+
+def _stamp_ns(header: _Header, message: RawMessage) -> int:
+    """The header's stamp, or the time of recording where the driver left it empty."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec or message.log_time_ns
+
+
+def _peek_stamp_ns(message: RawMessage) -> int:
+    """The same without decoding: a header opens with its stamp, after the four bytes that say CDR's byte order."""
+    if len(message.data) < 12:
+        return message.log_time_ns
+    sec, nanosec = struct.unpack_from("<iI" if message.data[1] == 1 else ">iI", message.data, 4)
+    return int(sec) * 1_000_000_000 + nanosec or message.log_time_ns

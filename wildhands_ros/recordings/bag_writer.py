@@ -1,0 +1,192 @@
+"""Messages into an MCAP bag that explains itself and survives being killed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
+from rosbags.rosbag2.storage_mcap import McapWriter
+from rosbags.typesys.store import Typestore
+
+from wildhands_ros.errors import RecordingError
+from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
+
+FLUSH_PERIOD_S = 1.0
+
+_FOREVER = QosTime(2147483647, 4294967295)  # RMW_DURATION_INFINITE, as ros2 bag writes it
+
+
+def qos(*, reliable: bool = True, transient_local: bool = False, depth: int = 10) -> Qos:
+    """A quality of service to note in a bag, so that `ros2 bag play` offers the same."""
+    return Qos(
+        QosHistory.KEEP_LAST,
+        depth,
+        QosReliability.RELIABLE if reliable else QosReliability.BEST_EFFORT,
+        QosDurability.TRANSIENT_LOCAL if transient_local else QosDurability.VOLATILE,
+        _FOREVER,
+        _FOREVER,
+        QosLiveliness.AUTOMATIC,
+        _FOREVER,
+        False,
+    )
+
+
+class BagWriter:
+    """Writes a rosbag2 of MCAP, with message definitions and QoS embedded: Foxglove, rerun and `ros2 bag` open it.
+
+    path: a folder to create (with metadata.yaml), or a file ending in `.mcap`, which appears when it is complete; until
+        then it lies in a folder `<path>.recording`.
+    overwrite: replace what is there; otherwise that is an error.
+
+    Nothing recorded is lost: every second (and every MiB) what was written goes to the operating system, so that at
+    most the last second is missing if the process is killed; `BagReader` reads such a bag, `ros2 bag reindex` and
+    `mcap recover` repair it. A context manager; what was written before an exception is kept and finished.
+
+    Raises RecordingError (existing path, full disk, unknown type).
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        single = self.path.suffix == ".mcap"
+        self._folder = self.path.with_name(f"{self.path.stem}.mcap.recording") if single else self.path
+        self._single = single
+        self.typestore: Typestore = make_typestore()
+        self._make_room(overwrite)
+        self._writer = _Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._connections: dict[str, Connection] = {}
+        self.counts: dict[str, int] = {}
+        try:
+            self._writer.open()
+        except (OSError, WriterError) as error:
+            raise RecordingError(f"cannot create the bag {self.path}: {error}") from error
+        self._flushed = time.monotonic()
+        self._open = True
+
+    @property
+    def types(self) -> Mapping[str, type]:
+        """Message classes by name ("sensor_msgs/msg/Image") from which `write` takes objects."""
+        return self.typestore.types
+
+    def add_topic(self, topic: str, msgtype: str, *, offered: Sequence[Qos] | None = None) -> None:
+        """Announces a topic; adding it again does nothing.
+
+        offered: the publishers' QoS; by default reliable, and transient local for /tf_static.
+        """
+        if topic in self._connections:
+            known = self._connections[topic].msgtype
+            if known != msgtype:
+                raise RecordingError(f"{topic} is recorded as {known} and cannot hold {msgtype} too")
+            return
+        if not learn_installed_type(self.typestore, msgtype):
+            raise RecordingError(
+                f"{topic} is of type {msgtype}, whose definition was not found: source the workspace that defines it"
+            )
+        if offered is None:
+            offered = [qos(transient_local=topic == "/tf_static")]
+        self._connections[topic] = self._writer.add_connection(
+            topic, msgtype, typestore=self.typestore, offered_qos_profiles=offered
+        )
+        self.counts[topic] = 0
+
+    def write(self, topic: str, message: object, time_ns: int) -> None:
+        """Appends a message made of `types`. time_ns: when it was received."""
+        connection = self._connection(topic)
+        self.write_serialized(topic, self.typestore.serialize_cdr(message, connection.msgtype), time_ns)
+
+    def write_serialized(self, topic: str, data: bytes | memoryview, time_ns: int) -> None:
+        """Appends a message in CDR, as it came from a raw subscription. time_ns: when it was received."""
+        connection = self._connection(topic)
+        if not self._open:
+            raise RecordingError(f"the bag {self.path} is closed")
+        try:
+            self._writer.write(connection, time_ns, data)
+            self.counts[topic] += 1
+            if time.monotonic() - self._flushed > FLUSH_PERIOD_S:
+                self.flush()
+        except OSError as error:
+            raise RecordingError(f"cannot write to the bag {self.path}: {error.strerror}") from error
+
+    def flush(self) -> None:
+        """Hands what was written to the operating system, in a form that can be read if nothing follows."""
+        if self._open:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Finishes the bag; closing again does nothing."""
+        if not self._open:
+            return
+        self._open = False
+        try:
+            self._writer.close()
+            if self._single:
+                next(self._folder.glob("*.mcap")).replace(self.path)
+                shutil.rmtree(self._folder)
+        except OSError as error:
+            self._writer.abort()
+            raise RecordingError(
+                f"the bag {self.path} could not be finished ({error.strerror}): what was written is in {self._folder}"
+            ) from error
+
+    def __enter__(self) -> BagWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connection(self, topic: str) -> Connection:
+        if topic not in self._connections:
+            raise RecordingError(f"{topic} was not added to the bag {self.path}: call add_topic first")
+        return self._connections[topic]
+
+    def _make_room(self, overwrite: bool) -> None:
+        for existing in {self.path, self._folder}:
+            if not existing.exists():
+                continue
+            if not overwrite:
+                raise RecordingError(f"{existing} exists already: choose another name, or allow overwriting")
+            if existing.is_dir():
+                if not _is_only_a_bag(existing):
+                    raise RecordingError(f"{existing} holds more than a bag and is kept: choose another name")
+                shutil.rmtree(existing)
+            else:
+                existing.unlink()
+
+
+def _is_only_a_bag(folder: Path) -> bool:
+    """Whether deleting this folder deletes nothing but a recording."""
+    return all(p.is_file() and (p.suffix in (".mcap", ".db3") or p.name == "metadata.yaml") for p in folder.iterdir())
+
+
+class _FlushingMcap(McapWriter):
+    """rosbags' MCAP storage, which otherwise keeps up to a MiB in memory."""
+
+    def flush(self) -> None:
+        if self.chunk.msgs:
+            self.close_chunk()
+        self.bio.flush()
+
+
+class _Writer(Writer):
+    """rosbags' writer with that storage."""
+
+    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: _FlushingMcap}
+
+    def flush(self) -> None:
+        if isinstance(self.storage, _FlushingMcap):
+            self.storage.flush()

@@ -1,0 +1,281 @@
+"""Reads what is left of a damaged or unfinished bag file, without its index.
+
+The layouts are those of the MCAP specification (https://mcap.dev/spec) and of rosbag2's SQLite storage.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import struct
+import sys
+from binascii import crc32
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped]
+
+from wildhands_ros.errors import RecordingError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_MAGIC = b"\x89MCAP0\r\n"
+_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = range(1, 7)
+_DATA_END, _LAST_OPCODE, _PRIVATE_OPCODES = 0x0F, 0x0F, 0x80
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A topic's message definition as it was recorded ("" where it was not)."""
+
+    msgtype: str
+    encoding: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RawMessage:
+    """One recorded message; data: CDR. log_time_ns: when it was recorded."""
+
+    topic: str
+    msgtype: str
+    log_time_ns: int
+    data: bytes
+
+
+class Salvage(Protocol):
+    """Recorded messages in the order of the file. `damage` says what was wrong, once everything was read."""
+
+    damage: list[str]
+
+    @property
+    def topics(self) -> dict[str, Definition]: ...
+
+    @property
+    def counts(self) -> Counter[str]: ...
+
+    def messages(self, topics: Collection[str], after_ns: int = -1) -> Iterator[RawMessage]: ...
+
+
+def salvage(path: Path) -> Salvage:
+    """The salvager for a file, by its content. Raises RecordingError where it is no bag."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+    if head.startswith(_MAGIC):
+        return McapSalvage(path)
+    if head.startswith(b"SQLite format 3\0"):
+        return SqliteSalvage(path)
+    raise RecordingError(
+        f"{path} is no bag: it is empty"
+        if not head
+        else f"{path} is no bag: it begins neither as MCAP nor as SQLite, so it is damaged or another kind of file"
+    )
+
+
+class McapSalvage:
+    """Walks the records of an MCAP file from the front, as far as they make sense.
+
+    Incomplete chunks are decompressed as far as they go; chunks that contradict their checksum are left out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._schemas: dict[int, Definition] = {}
+        self._channels: dict[int, str] = {}
+        self.topics: dict[str, Definition] = {}
+        self.counts: Counter[str] = Counter()
+        self.damage: list[str] = []
+        for message in self._scan():
+            self.counts[message.topic] += 1
+
+    def messages(self, topics: Collection[str], after_ns: int = -1) -> Iterator[RawMessage]:
+        """The messages of these topics that were recorded later than `after_ns`."""
+        return (m for m in self._scan() if m.topic in topics and m.log_time_ns > after_ns)
+
+    def _scan(self) -> Iterator[RawMessage]:
+        self.damage = []
+        size = self._path.stat().st_size
+        with self._path.open("rb") as file:
+            place = len(_MAGIC)
+            while True:
+                file.seek(place)
+                head = file.read(9)
+                if len(head) < 9:
+                    self.damage.append(f"ends without index after {size} bytes")
+                    return
+                code, length = struct.unpack("<BQ", head)
+                if code in (_DATA_END, _FOOTER):
+                    return
+                if code == 0 or _LAST_OPCODE < code < _PRIVATE_OPCODES:
+                    self.damage.append(f"makes no sense from byte {place} of {size} on")
+                    return
+                place += 9
+                whole = place + length <= size
+                if not whole:
+                    self.damage.append(f"is cut off in a record at byte {place} ({size} of {place + length} bytes)")
+                if code == _CHUNK:
+                    yield from self._chunk(file.read(min(length, size - place)), place)
+                elif whole and code in (_SCHEMA, _CHANNEL, _MESSAGE):
+                    yield from self._record(code, file.read(length))
+                if not whole:
+                    return
+                place += length
+
+    def _chunk(self, body: bytes, place: int) -> Iterator[RawMessage]:
+        try:
+            size, checksum, name_length = struct.unpack_from("<QII", body, 16)
+            compression = body[32 : 32 + name_length].decode("ascii")
+            (compressed_size,) = struct.unpack_from("<Q", body, 32 + name_length)
+            compressed = body[40 + name_length : 40 + name_length + compressed_size]
+            records = _decompress(compressed, compression)
+        except (struct.error, ValueError, RuntimeError, zstd.ZstdError, EOFError) as error:
+            self.damage.append(f"has an unreadable chunk at byte {place} ({error})")
+            return
+        if checksum and len(records) == size and crc32(records) != checksum:
+            self.damage.append(f"has a chunk at byte {place} that contradicts its checksum")
+            return
+        yield from self._records(records)
+
+    def _records(self, data: bytes) -> Iterator[RawMessage]:
+        """The messages among the records of a chunk, up to one that is cut off."""
+        place = 0
+        while place + 9 <= len(data):
+            code, length = struct.unpack_from("<BQ", data, place)
+            place += 9
+            if place + length > len(data):
+                return
+            yield from self._record(code, data[place : place + length])
+            place += length
+
+    def _record(self, code: int, body: bytes) -> Iterator[RawMessage]:
+        try:
+            if code == _SCHEMA:
+                (key,) = struct.unpack_from("<H", body)
+                name, encoding, text = _strings(body, 2, 3)
+                self._schemas[key] = Definition(name, encoding, text)
+            elif code == _CHANNEL:
+                key, schema = struct.unpack_from("<HH", body)
+                topic, _ = _strings(body, 4, 2)
+                self._channels[key] = topic
+                self.topics.setdefault(topic, self._schemas.get(schema, Definition("", "", "")))
+            elif code == _MESSAGE:
+                key, _, log_time = struct.unpack_from("<HIQ", body)
+                channel = self._channels.get(key)
+                if channel is not None and len(body) > 22:
+                    yield RawMessage(channel, self.topics[channel].msgtype, log_time, body[22:])
+        except (struct.error, UnicodeDecodeError):
+            self.damage.append("has a record that contradicts itself")
+
+
+class SqliteSalvage:
+    """Reads the messages table of a rosbag2 SQLite file in the order of writing, up to the first damaged page.
+
+    A write-ahead log beside the file (an unfinished recording has one) is taken into account.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ids: dict[int, str] = {}
+        self.topics: dict[str, Definition] = {}
+        self.counts: Counter[str] = Counter()
+        self.damage: list[str] = []
+        with _opened(path) as database:
+            definitions = self._definitions(database)
+            try:
+                for key, name, msgtype in database.execute("SELECT id, name, type FROM topics"):
+                    self._ids[key] = name
+                    self.topics[name] = definitions.get(msgtype, Definition(msgtype, "", ""))
+            except sqlite3.Error as error:
+                raise RecordingError(f"{path} is damaged beyond its list of topics ({error})") from error
+        for message in self.messages(self.topics):
+            self.counts[message.topic] += 1
+
+    def messages(self, topics: Collection[str], after_ns: int = -1) -> Iterator[RawMessage]:
+        """The messages of these topics that were recorded later than `after_ns`."""
+        self.damage = []
+        count = 0
+        with _opened(self._path) as database:
+            try:
+                rows = database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
+                for topic, time_ns, data in rows:
+                    count += 1
+                    name = self._ids.get(topic)
+                    if name in topics and name is not None and time_ns > after_ns:
+                        yield RawMessage(name, self.topics[name].msgtype, time_ns, data)
+            except sqlite3.Error as error:
+                self.damage.append(f"is damaged or cut off after {count} messages ({error})")
+
+    @staticmethod
+    def _definitions(database: sqlite3.Connection) -> dict[str, Definition]:
+        query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
+        try:
+            return {row[0]: Definition(*row) for row in database.execute(query)}
+        except sqlite3.Error:  # bags before Iron have none
+            return {}
+
+
+class _opened:
+    """Context manager: the database, readable as far as possible, without changing anything beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._copy: TemporaryDirectory[str] | None = None
+        log = write_ahead_log(self._path)
+        if log is None:
+            uri = f"{self._path.resolve().as_uri()}?mode=ro&immutable=1"
+        else:  # SQLite merges the log only where it may write
+            self._copy = TemporaryDirectory(prefix="wildhands-bag-")
+            copy = Path(self._copy.name) / self._path.name
+            shutil.copyfile(self._path, copy)
+            shutil.copyfile(log, copy.with_name(log.name))
+            uri = copy.as_uri()
+        self._database = sqlite3.connect(uri, uri=True)
+        self._database.execute("PRAGMA writable_schema = ON")  # else SQLite refuses files that are cut off altogether
+        return self._database
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+        if self._copy is not None:
+            self._copy.cleanup()
+
+
+def write_ahead_log(path: Path) -> Path | None:
+    """The log beside an SQLite file that holds messages not yet in it, or None."""
+    log = path.with_name(f"{path.name}-wal")
+    return log if log.is_file() and log.stat().st_size > 0 else None
+
+
+def _decompress(data: bytes, compression: str) -> bytes:
+    """As much of a chunk's content as `data` holds."""
+    decompressors: dict[str, Callable[[bytes], bytes]] = {
+        "": lambda d: d,
+        "lz4": lambda d: bytes(LZ4FrameDecompressor().decompress(d)),
+        "zstd": lambda d: bytes(zstd.ZstdDecompressor().decompress(d)),
+    }
+    if compression not in decompressors:
+        raise ValueError(f"unknown compression '{compression}'")
+    return decompressors[compression](data)
+
+
+def _strings(data: bytes, place: int, count: int) -> list[str]:
+    """`count` strings, each after its length."""
+    result = []
+    for _ in range(count):
+        (length,) = struct.unpack_from("<I", data, place)
+        if place + 4 + length > len(data):
+            raise struct.error("string reaches past its record")
+        result.append(data[place + 4 : place + 4 + length].decode("utf-8"))
+        place += 4 + length
+    return result

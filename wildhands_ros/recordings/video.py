@@ -1,0 +1,235 @@
+"""Video files and webcams as frames, and frames as a video file."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from wildhands_ros.errors import RecordingError
+from wildhands_ros.frames import Frame
+from wildhands_ros.images import RgbImage
+from wildhands_ros.recordings.source import CameraChoice, FrameSource, SourceKind
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".ogv"})
+
+_CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}
+_COUNT_TOLERANCE = 0.02
+
+
+class VideoSource(FrameSource):
+    """The frames of a video file, stamped with their time in it (the first is about 0), turned upright."""
+
+    def __init__(self, path: Path, choice: CameraChoice, *, frame_id: str) -> None:
+        self._path, self._choice, self._frame_id = path, choice, frame_id
+        capture = self._open()
+        count, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+        capture.release()
+        super().__init__(
+            SourceKind.VIDEO, f"video {path}", camera_is_guess=not choice.is_given,
+            length=int(count) if 0 < count < 1e9 else None, fps=fps if 0 < fps < 1e4 else None,
+        )  # fmt: skip
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            raise RecordingError(
+                f"the video {self._path} cannot be opened: damaged, cut off before its index was written, or of a "
+                "format that OpenCV does not know (try: ffmpeg -i FILE -c:v mjpeg copy.avi)"
+            )
+        return capture
+
+    def _frames(self) -> Iterator[Frame]:
+        cut_off = is_cut_off(self._path)
+        capture = self._open()
+        try:
+            held: Frame | None = None  # one frame behind, because the last of a video that is cut off is no good
+            for frame in self._decoded(capture):
+                if held is not None:
+                    yield held
+                held = frame
+        finally:
+            capture.release()
+        read = 0 if held is None else held.index + 1
+        if cut_off:
+            self._report(
+                f"{self.description} is cut off: {max(read - 1, 0)} whole frames were read of {self.length or '?'}"
+            )
+        elif self.length is not None and read < self.length * (1 - _COUNT_TOLERANCE) - 1:
+            self._report(f"{self.description} ends early: {read} frames were read of the {self.length} it announces")
+        if held is not None and not cut_off:
+            yield held
+
+    def _decoded(self, capture: cv2.VideoCapture) -> Iterator[Frame]:
+        period_ns = 1e9 / (self.fps or 30.0)
+        index, last_ns = 0, -1
+        while True:
+            done, bgr = capture.read()
+            if not done:
+                return
+            stamp_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+            if stamp_ns <= last_ns:  # containers without times
+                stamp_ns = last_ns + round(period_ns)
+            last_ns = stamp_ns
+            image = _rgb(bgr)
+            camera = self._choice.of_size(image.shape[1], image.shape[0])
+            yield Frame(image, camera, stamp_ns, self._frame_id, index, self._path.name)
+            index += 1
+
+
+class WebcamSource(FrameSource):
+    """A camera at this computer, without end; frames are stamped with the system's time when they arrive."""
+
+    def __init__(self, index: int, choice: CameraChoice, *, frame_id: str) -> None:
+        self._capture = cv2.VideoCapture(index)
+        if not self._capture.isOpened():
+            raise RecordingError(
+                f"webcam:{index} cannot be opened: is a camera plugged in (ls /dev/video*), is another program using "
+                "it, may this user read it (group video)?"
+            )
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        super().__init__(
+            SourceKind.WEBCAM, f"webcam:{index}", length=None, camera_is_guess=not choice.is_given,
+            fps=fps if 0 < fps < 1e4 else None,
+        )  # fmt: skip
+        self._choice, self._frame_id = choice, frame_id
+
+    def close(self) -> None:
+        self._capture.release()
+
+    def _frames(self) -> Iterator[Frame]:
+        index = 0
+        while True:
+            done, bgr = self._capture.read()
+            if not done:
+                self._report(f"{self.description} stopped delivering frames after {index}: unplugged?")
+                return
+            stamp_ns = time.time_ns()
+            image = _rgb(bgr)
+            camera = self._choice.of_size(image.shape[1], image.shape[0])
+            yield Frame(image, camera, stamp_ns, self._frame_id, index, self.description)
+            index += 1
+
+
+class VideoWriter:
+    """Writes RGB pictures to a video file, which appears under its name only when it is complete.
+
+    The suffix chooses the codec among those free to ship: `.mp4` is MPEG-4 part 2 (fast and small; plays in VLC, mpv
+    and most players, not in browsers), `.webm` is VP8 (plays in browsers too; encoding takes some twenty times as
+    long), `.avi` is Motion JPEG (each frame on its own; large). H.264 encoders are patented or GPL, so none is used.
+
+    path: of the file; replaced if it exists. fps: frames a second. The first picture sets the size.
+
+    A context manager; leaving it by an exception leaves no file. Raises RecordingError.
+    """
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() not in _CODECS:
+            raise RecordingError(f"videos are written as {', '.join(_CODECS)}, not '{self.path.suffix}': {self.path}")
+        if not 0 < fps < 1e4:
+            raise RecordingError(f"a video needs a positive number of frames a second, not {fps}")
+        self._fps = fps
+        self._partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self.count = 0
+
+    def write(self, image: RgbImage) -> None:
+        """Appends a picture (H, W, 3), uint8 RGB, all of the same size; an odd last row or column is left out."""
+        height, width = (side // 2 * 2 for side in image.shape[:2])  # the codecs share colours between 2×2 pixels
+        if self._writer is None:
+            self._writer, self._size = self._open(width, height), (width, height)
+        if (width, height) != self._size:
+            raise RecordingError(
+                f"{self.path}: a picture of {width}x{height} in a video of {self._size[0]}x{self._size[1]}: resize it "
+                "or write a video for each size"
+            )
+        self._writer.write(cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2BGR))
+        self.count += 1
+
+    def close(self) -> None:
+        """Finishes the file. Raises RecordingError where nothing was written or the disk is full."""
+        if self._writer is None:
+            raise RecordingError(f"{self.path} was not written: there were no pictures to put into it")
+        self._writer.release()
+        self._writer = None
+        if self.count and not is_complete_video(self._partial):
+            self._partial.unlink(missing_ok=True)
+            raise RecordingError(f"{self.path} could not be written completely: is the disk full?")
+        self._partial.replace(self.path)
+
+    def abort(self) -> None:
+        """Gives up: leaves no file."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+            self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _open(self, width: int, height: int) -> cv2.VideoWriter:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecordingError(f"cannot create the folder {self.path.parent}: {error.strerror}") from error
+        code = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
+        writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG, code, self._fps, (width, height))
+        if width == 0 or height == 0 or not writer.isOpened():
+            raise RecordingError(
+                f"cannot write {width}x{height} pictures to {self.path}: is the folder writable, and does this OpenCV "
+                "write videos (wildhands doctor)?"
+            )
+        return writer
+
+
+def is_complete_video(path: Path) -> bool:
+    """Whether the file can be opened and is as long as it says."""
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    opened = bool(capture.isOpened())
+    capture.release()
+    return opened and not is_cut_off(path)
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether the outermost boxes of an MP4 or MOV (ISO/IEC 14496-12), or chunks of an AVI, reach past its end."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] == b"RIFF":
+            (length,) = struct.unpack("<I", head[4:8])
+            return size < 8 + int(length)
+        if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            return False
+        place = 0
+        while place + 8 <= size:
+            file.seek(place)
+            header = file.read(16)
+            length = struct.unpack(">I", header[:4])[0]
+            if length == 1 and len(header) == 16:
+                length = struct.unpack(">Q", header[8:])[0]
+            if length == 0:  # the last box, up to the end of the file
+                return False
+            if length < 8:
+                return True
+            place += length
+        return place != size
+
+
+def _rgb(bgr: np.ndarray) -> RgbImage:
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
