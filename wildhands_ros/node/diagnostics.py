@@ -1,0 +1,260 @@
+"""What the node counts and measures, and what it says about it: rates, drops, errors, and silent failures."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+_WINDOW_S = 5.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The counters since the start and the measurements of the last seconds.
+
+    input_hz, output_hz: images received and results published a second. latency_ms: from reception to publication,
+    median and 95th percentile; NaN where nothing was published lately. problems: counts by kind.
+    """
+
+    received: int
+    processed: int
+    dropped: int
+    failed: int
+    input_hz: float
+    output_hz: float
+    latency_ms: tuple[float, float]
+    timings_ms: Mapping[str, float]
+    hands: int
+    problems: Mapping[str, int]
+    last_problem: str
+
+
+class Statistics:
+    """Counts and measures. Thread-safe. clock: seconds, monotonic."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._start = clock()
+        self._arrivals: deque[float] = deque(maxlen=2000)
+        self._results: deque[tuple[float, float, Mapping[str, float]]] = deque(maxlen=2000)
+        self._received = self._processed = self._dropped = self._failed = self._hands = 0
+        self._problems: Counter[str] = Counter()
+        self._last_problem = ""
+
+    def image_received(self, *, dropped_another: bool) -> None:
+        """An image came; perhaps at the cost of one that was still waiting."""
+        with self._lock:
+            self._received += 1
+            self._dropped += dropped_another
+            self._arrivals.append(self._clock())
+
+    def result_published(self, hands: int, latency_s: float, timings: Mapping[str, float]) -> None:
+        """latency_s: from reception. timings: seconds by stage."""
+        with self._lock:
+            self._processed += 1
+            self._hands = hands
+            self._results.append((self._clock(), latency_s, timings))
+
+    def image_failed(self) -> None:
+        """An image that no result came of."""
+        with self._lock:
+            self._failed += 1
+
+    def problem(self, kind: str, text: str) -> None:
+        """Something that a person should know."""
+        with self._lock:
+            self._problems[kind] += 1
+            self._last_problem = text
+
+    def summary(self) -> Summary:
+        with self._lock:
+            now = self._clock()
+            since = max(now - _WINDOW_S, self._start)
+            span = max(now - since, 1e-3)
+            recent = [(latency, timings) for at, latency, timings in self._results if at >= since]
+            latencies = sorted(latency * 1e3 for latency, _ in recent)
+            stages = list(recent[-1][1]) if recent else []
+            return Summary(
+                received=self._received,
+                processed=self._processed,
+                dropped=self._dropped,
+                failed=self._failed,
+                input_hz=sum(at >= since for at in self._arrivals) / span,
+                output_hz=len(recent) / span,
+                latency_ms=(_quantile(latencies, 0.5), _quantile(latencies, 0.95)),
+                timings_ms={s: _quantile(sorted(t[s] * 1e3 for _, t in recent if s in t), 0.5) for s in stages},
+                hands=self._hands,
+                problems=dict(self._problems),
+                last_problem=self._last_problem,
+            )
+
+
+class Throttle:
+    """Lets a repeated message through once a period, or sooner if it says something else. Thread-safe.
+
+    period_s: between equal messages of one kind. change_s: between different ones.
+    """
+
+    def __init__(
+        self, period_s: float = 10.0, change_s: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._period_s = period_s
+        self._change_s = change_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last: dict[str, tuple[float, str]] = {}
+        self._held: Counter[str] = Counter()
+
+    def __call__(self, kind: str, text: str) -> str | None:
+        """The text to log now, with how many of its kind were held back; or None."""
+        with self._lock:
+            now = self._clock()
+            at, before = self._last.get(kind, (-math.inf, text))
+            if now - at < (self._period_s if text == before else self._change_s):
+                self._held[kind] += 1
+                return None
+            self._last[kind] = now, text
+            held = self._held.pop(kind, 0)
+            return f"{text} ({held} more of this kind in the meantime)" if held else text
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What can be seen of the node's inputs from outside.
+
+    image_topic, info_topic: resolved names. image_publishers, info_publishers: how many there are. other_images: image
+    topics that somebody publishes. fastdds_unprofiled: Fast DDS is in use without a profile of the user's.
+    profile: where the profile for large images lies.
+    """
+
+    image_topic: str
+    info_topic: str
+    image_publishers: int
+    info_publishers: int
+    other_images: tuple[str, ...] = ()
+    fastdds_unprofiled: bool = False
+    profile: str = ""
+
+
+@dataclass
+class InputWatch:
+    """Notices inputs that stay silent. Times are monotonic seconds; one `complaint` a second is enough.
+
+    started: when the node began to listen. patience_s: how long images may fail to come; info_patience_s: how long
+    images may come without camera info.
+    """
+
+    started: float
+    patience_s: float = 5.0
+    info_patience_s: float = 2.0
+    first_image: float | None = field(default=None, init=False)
+    last_image: float | None = field(default=None, init=False)
+    last_info: float | None = field(default=None, init=False)
+
+    def image(self, now: float) -> None:
+        """An image came."""
+        self.first_image = now if self.first_image is None else self.first_image
+        self.last_image = now
+
+    def info(self, now: float) -> None:
+        """Camera info came."""
+        self.last_info = now
+
+    def complaint(self, now: float, around: Surroundings) -> tuple[str, str] | None:
+        """Kind and text of what is wrong with the inputs, or None."""
+        if self.first_image is not None and self.last_info is None and now - self.first_image > self.info_patience_s:
+            return "no_camera_info", self._no_info(around)
+        last = self.started if self.last_image is None else self.last_image
+        if now - last <= self.patience_s:
+            return None
+        if self.last_image is not None:
+            return "images_stopped", (
+                f"no image for {now - last:.0f} s on {around.image_topic} ({around.image_publishers} publishers): "
+                "has the camera or the player stopped?"
+            )
+        if around.image_publishers == 0:
+            others = ", ".join(around.other_images) or "none"
+            return "no_publisher", (
+                f"nobody publishes {around.image_topic}. Image topics seen: {others}. Remap the input "
+                "(--ros-args -r image:=/camera/image_raw), and compare ROS_DOMAIN_ID and "
+                "ROS_AUTOMATIC_DISCOVERY_RANGE of both sides"
+            )
+        return "images_do_not_arrive", self._not_arriving(around, now)
+
+    def _no_info(self, around: Surroundings) -> str:
+        return (
+            f"images come on {around.image_topic} but no camera_info on {around.info_topic} ({around.info_publishers} "
+            "publishers), and without the camera's intrinsics nothing metric can be said: remap camera_info to the "
+            "topic of the same camera, or calibrate it (ros2 run camera_calibration cameracalibrator)"
+        )
+
+    def _not_arriving(self, around: Surroundings, now: float) -> str:
+        text = f"{around.image_topic} has {around.image_publishers} publisher(s) but no image arrives"
+        if self.last_info is not None:
+            text += ", although camera_info does"
+        if around.fastdds_unprofiled:
+            return (
+                f"{text}. If the camera is running: Fast DDS loses images larger than its shared memory (512 KB). "
+                f"Start the camera driver and this node with FASTDDS_DEFAULT_PROFILES_FILE={around.profile}, or use "
+                "image_transport:=compressed"
+            )
+        return (
+            f"{text}: is the camera running (ros2 topic hz {around.image_topic})? The publisher's process needs the "
+            "Fast DDS profile too (FASTDDS_DEFAULT_PROFILES_FILE), or use image_transport:=compressed"
+        )
+
+
+def diagnostic_array(
+    stamp: Time, node_name: str, summary: Summary, complaint: str | None, facts: Mapping[str, str]
+) -> DiagnosticArray:
+    """One status that says how the node is doing. complaint: what is wrong right now. facts: models, topics, ..."""
+    level, message = _verdict(summary, complaint)
+    median, high = summary.latency_ms
+    values: dict[str, str] = {
+        "images received": str(summary.received),
+        "images processed": str(summary.processed),
+        "images dropped (a newer one came)": str(summary.dropped),
+        "images failed": str(summary.failed),
+        "input rate (Hz)": f"{summary.input_hz:.1f}",
+        "output rate (Hz)": f"{summary.output_hz:.1f}",
+        "latency from reception, median (ms)": f"{median:.1f}",
+        "latency from reception, 95 % (ms)": f"{high:.1f}",
+        **{f"{stage} (ms)": f"{value:.1f}" for stage, value in summary.timings_ms.items()},
+        "hands in the last image": str(summary.hands),
+        **{f"problem: {kind}": str(count) for kind, count in sorted(summary.problems.items())},
+        "last problem": summary.last_problem,
+        **facts,
+    }
+    status = DiagnosticStatus(
+        level=level,
+        name=f"{node_name.lstrip('/')}: hands",
+        message=message,
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )
+    array = DiagnosticArray(status=[status])
+    array.header.stamp = stamp
+    return array
+
+
+def _verdict(summary: Summary, complaint: str | None) -> tuple[bytes, str]:
+    if complaint is not None:
+        return DiagnosticStatus.ERROR, complaint
+    if summary.output_hz == 0 and summary.input_hz > 0:
+        return DiagnosticStatus.ERROR, summary.last_problem or "images come but no result"
+    if summary.output_hz == 0:
+        return DiagnosticStatus.WARN, "waiting for images"
+    if summary.output_hz < 0.5 * summary.input_hz:
+        return DiagnosticStatus.WARN, f"{summary.output_hz:.1f} of {summary.input_hz:.1f} images a second are processed"
+    return DiagnosticStatus.OK, f"{summary.output_hz:.1f} images a second"
+
+
+def _quantile(ascending: list[float], q: float) -> float:
+    return ascending[min(int(q * len(ascending)), len(ascending) - 1)] if ascending else math.nan

@@ -1,0 +1,102 @@
+"""What the node listens to: names of topics, cameras from camera_info, and what else is around."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from rclpy.node import Node
+from rclpy.utilities import get_rmw_implementation_identifier
+from sensor_msgs.msg import CameraInfo
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.node.diagnostics import Surroundings
+from wildhands_ros.node.qos import fastdds_profile
+
+_IMAGE_TYPES = {False: "sensor_msgs/msg/Image", True: "sensor_msgs/msg/CompressedImage"}
+_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
+
+_Fields: TypeAlias = "tuple[object, ...]"
+
+
+@dataclass(frozen=True)
+class InputTopics:
+    """Resolved names. compressed: whether `image` carries CompressedImage."""
+
+    image: str
+    info: str
+    compressed: bool
+
+    @property
+    def names_rectified_images(self) -> bool:
+        """Whether the topic is called image_rect or the like, as image_proc does."""
+        return "rect" in self.image.removesuffix("/compressed").rpartition("/")[2]
+
+
+def input_topics(node: Node, transport: str) -> InputTopics:
+    """Where to listen, as image_transport does it.
+
+    `image` may be remapped; for compressed transport `/compressed` is appended to the result (unless `image/compressed`
+    is remapped itself). `camera_info` is the image's neighbour (/camera/image_raw → /camera/camera_info) unless it is
+    remapped.
+    """
+    image = node.resolve_topic_name("image")
+    info = node.resolve_topic_name("camera_info")
+    if info == node.resolve_topic_name("camera_info", only_expand=True):
+        info = f"{image.rpartition('/')[0]}/camera_info"
+    if transport != "compressed":
+        return InputTopics(image, info, compressed=False)
+    compressed = node.resolve_topic_name("image/compressed")
+    if compressed == node.resolve_topic_name("image/compressed", only_expand=True):
+        compressed = f"{image}/compressed"
+    return InputTopics(compressed, info, compressed=True)
+
+
+class CameraCache:
+    """Cameras from camera_info, computed only when it changes. rectified: as for `Camera.from_camera_info`."""
+
+    def __init__(self, rectified: bool | None) -> None:
+        self._rectified = rectified
+        self._fields: _Fields | None = None
+        self._camera: Camera | None = None
+
+    def __call__(self, info: CameraInfo) -> Camera:
+        """Raises CameraError for what no camera can be."""
+        fields = _fields_of(info)
+        if self._camera is None or fields != self._fields:
+            self._camera = Camera.from_camera_info(info, rectified=self._rectified)
+            self._fields = fields
+        return self._camera
+
+
+def survey(node: Node, topics: InputTopics) -> Surroundings:
+    """What can be seen of the inputs from outside, for `InputWatch`."""
+    profiled = any(variable in os.environ for variable in _PROFILE_VARIABLES)
+    unprofiled = "fastrtps" in get_rmw_implementation_identifier() and not profiled
+    own = node.get_fully_qualified_name()
+    others = [
+        name
+        for name, types in node.get_topic_names_and_types()
+        if _IMAGE_TYPES[topics.compressed] in types
+        and name != topics.image
+        and not name.startswith(f"{own}/")
+        and node.count_publishers(name)
+    ]
+    return Surroundings(
+        image_topic=topics.image,
+        info_topic=topics.info,
+        image_publishers=node.count_publishers(topics.image),
+        info_publishers=node.count_publishers(topics.info),
+        other_images=tuple(sorted(others)),
+        fastdds_unprofiled=unprofiled,
+        profile=str(fastdds_profile()) if unprofiled else "",
+    )
+
+
+def _fields_of(info: CameraInfo) -> _Fields:
+    """Everything of a camera_info but its header, comparable."""
+    roi = info.roi
+    arrays = (bytes(memoryview(v)) for v in (info.d, info.k, info.r, info.p))
+    region = (roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify)
+    return (info.width, info.height, info.distortion_model, info.binning_x, info.binning_y, *region, *arrays)

@@ -1,0 +1,107 @@
+"""Hands as RViz markers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from geometry_msgs.msg import Point
+from numpy.typing import NDArray
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from wildhands_ros.drawing import FINGER_COLORS, SIDE_COLORS
+from wildhands_ros.hands import FINGERS, SKELETON, Hand, Side
+from wildhands_ros.node.messages import duration, points
+
+Key: TypeAlias = tuple[str, int]
+"""Namespace and id, which together name a marker in RViz."""
+
+_BONE_WIDTH_M = 0.004
+_JOINT_SIZE_M = 0.009
+_MESH_OPACITY = 0.6
+_INVALID_OPACITY = 0.25  # of everything that belongs to a hand that is not valid
+
+_FINGER_OF = {joint: finger for finger, joints in FINGERS.items() for joint in joints}
+
+
+def hand_markers(
+    hands: Sequence[Hand],
+    header: Header,
+    faces: Mapping[Side, NDArray[np.integer]],
+    shown: frozenset[Key] = frozenset(),
+    *,
+    mesh: bool = True,
+    lifetime_s: float = 0.5,
+) -> tuple[MarkerArray, frozenset[Key]]:
+    """Skeleton, joints and mesh of each hand, and the deletion of what was `shown` before and is gone.
+
+    Namespaces `left/skeleton`, `left/joints`, `left/mesh` and the same on the right; the id is the hand's track id, or
+    its place in the list where it has none. Markers vanish by themselves after `lifetime_s` (0: never), so that a
+    picture of hands does not outlive its node. Hands that are not valid are faint. Hands with coordinates that are not
+    finite are left out, as RViz refuses them.
+
+    Returns the message and the keys that are shown now.
+    """
+    markers = []
+    for place, hand in enumerate(hands):
+        if not np.isfinite(hand.joints).all():
+            continue
+        marker_id = hand.track_id if hand.track_id >= 0 else place
+        markers.append(_skeleton(hand, header, marker_id))
+        markers.append(_joints(hand, header, marker_id))
+        if mesh and hand.vertices is not None and hand.side in faces and np.isfinite(hand.vertices).all():
+            markers.append(_mesh(hand, header, marker_id, faces[hand.side]))
+    for marker in markers:
+        marker.lifetime = duration(round(lifetime_s * 1e9))
+    keys = frozenset((marker.ns, marker.id) for marker in markers)
+    gone = [Marker(header=header, ns=ns, id=i, action=Marker.DELETE) for ns, i in sorted(shown - keys)]
+    return MarkerArray(markers=gone + markers), keys
+
+
+def _skeleton(hand: Hand, header: Header, marker_id: int) -> Marker:
+    marker = _marker(hand, header, marker_id, "skeleton", Marker.LINE_LIST)
+    marker.scale.x = _BONE_WIDTH_M
+    joints = points(hand.joints)
+    colors = _joint_colors(hand)
+    marker.points = [joints[joint] for bone in SKELETON for joint in bone]
+    marker.colors = [colors[child] for _, child in SKELETON for _ in range(2)]
+    return marker
+
+
+def _joints(hand: Hand, header: Header, marker_id: int) -> Marker:
+    marker = _marker(hand, header, marker_id, "joints", Marker.SPHERE_LIST)
+    marker.scale.x = marker.scale.y = marker.scale.z = _JOINT_SIZE_M
+    marker.points = points(hand.joints)
+    marker.colors = _joint_colors(hand)
+    return marker
+
+
+def _mesh(hand: Hand, header: Header, marker_id: int, faces: NDArray[np.integer]) -> Marker:
+    assert hand.vertices is not None
+    marker = _marker(hand, header, marker_id, "mesh", Marker.TRIANGLE_LIST)
+    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
+    marker.color.a *= _MESH_OPACITY
+    vertices: list[Point] = points(hand.vertices)
+    marker.points = [vertices[i] for i in faces.reshape(-1).tolist()]  # corners share their points
+    return marker
+
+
+def _marker(hand: Hand, header: Header, marker_id: int, part: str, kind: int) -> Marker:
+    marker = Marker(header=header, ns=f"{hand.side.value}/{part}", id=marker_id, type=kind, action=Marker.ADD)
+    marker.pose.orientation.w = 1.0
+    marker.color = _color(SIDE_COLORS[hand.side], 1.0 if hand.valid else _INVALID_OPACITY)
+    return marker
+
+
+def _joint_colors(hand: Hand) -> list[ColorRGBA]:
+    """One for each of the 21 joints: its finger's, and the side's for the wrist."""
+    opacity = 1.0 if hand.valid else _INVALID_OPACITY
+    of_finger = {name: _color(rgb, opacity) for name, rgb in FINGER_COLORS[hand.side].items()}
+    return [_color(SIDE_COLORS[hand.side], opacity), *(of_finger[_FINGER_OF[joint]] for joint in range(1, 21))]
+
+
+def _color(rgb: tuple[int, int, int], opacity: float) -> ColorRGBA:
+    red, green, blue = (value / 255 for value in rgb)
+    return ColorRGBA(r=red, g=green, b=blue, a=opacity)

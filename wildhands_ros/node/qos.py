@@ -1,0 +1,107 @@
+"""Quality of service: which profiles are used, what does not fit together, and how large images get through."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+IMAGE_INPUT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+"""SensorData as drivers offer it, but only the newest: takes reliable and best-effort publishers alike."""
+
+INFO_INPUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+
+RESULT_OUTPUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+"""For hands and markers: nothing is lost, and best-effort subscribers fit too."""
+
+IMAGE_OUTPUT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+"""Annotated images: RViz asks for reliable ones by default."""
+
+TF_OUTPUT = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=100,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+)
+"""The same as tf2_ros's DynamicBroadcasterQoS."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGEST_THRESHOLD = 32 << 20  # glibc accepts no more
+
+
+def fastdds_profile() -> Path:
+    """The Fast DDS profile that lets camera-sized images through shared memory.
+
+    Name it in FASTDDS_DEFAULT_PROFILES_FILE for the camera driver and for the node, before they start. Raises
+    FileNotFoundError for a broken installation.
+    """
+    # beside the sources (also reached through the links of a symlink install), or in the prefix this is installed into
+    here = Path(__file__).resolve()
+    places = [here.parents[2] / "config", *(prefix / "share/wildhands_ros/config" for prefix in here.parents)]
+    for place in places:
+        if (place / "fastdds.xml").is_file():
+            return place / "fastdds.xml"
+    raise FileNotFoundError("config/fastdds.xml of this package is not there: install the package again")
+
+
+def keep_image_buffers() -> bool:
+    """Tells glibc to reuse the memory of image-sized buffers instead of asking the kernel for each one anew.
+
+    A fresh megabyte costs hundreds of page faults, at 30 images a second in several copies. For the whole process;
+    call once at its start. False where there is no glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    accepted = mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD), mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
+    return all(accepted)
+
+
+def describe(profile: QoSProfile) -> str:
+    """Reliability and durability in words, such as 'best effort, volatile'."""
+    return f"{_words(profile.reliability)}, {_words(profile.durability)}"
+
+
+def input_mismatch(topic: str, policy: QoSPolicyKind, ours: QoSProfile, publishers: Iterable[TopicEndpointInfo]) -> str:
+    """Why nothing arrives on `topic`: both sides' policies and the remedy."""
+    offers = "; ".join(f"{_full_name(p)} offers {describe(p.qos_profile)}" for p in publishers) or "it is gone by now"
+    return (
+        f"a publisher of {topic} does not fit in {_words(policy)}: this node asks for {describe(ours)}; {offers}. "
+        f"Set the parameter qos_overrides.{topic}.subscription.reliability (or .durability) of this node to what is "
+        "offered, or change the publisher"
+    )
+
+
+def output_mismatch(
+    topic: str, policy: QoSPolicyKind, ours: QoSProfile, subscribers: Iterable[TopicEndpointInfo]
+) -> str:
+    """Why a subscriber gets nothing from `topic`: both sides' policies and the remedy."""
+    asks = "; ".join(f"{_full_name(s)} asks for {describe(s.qos_profile)}" for s in subscribers) or "it is gone by now"
+    return (
+        f"a subscriber of {topic} does not fit in {_words(policy)}: this node offers {describe(ours)}; {asks}. Let the "
+        "subscriber ask for volatile durability and no deadline or liveliness"
+    )
+
+
+def publishers_of(node: Node, topic: str) -> list[TopicEndpointInfo]:
+    return list(node.get_publishers_info_by_topic(topic))
+
+
+def subscribers_of(node: Node, topic: str) -> list[TopicEndpointInfo]:
+    return list(node.get_subscriptions_info_by_topic(topic))
+
+
+def _words(value: ReliabilityPolicy | DurabilityPolicy | QoSPolicyKind) -> str:
+    return value.name.lower().replace("_", " ")
+
+
+def _full_name(endpoint: TopicEndpointInfo) -> str:
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"

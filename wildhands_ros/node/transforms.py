@@ -1,0 +1,134 @@
+"""Hands as TF frames: their names, their orientations, and who sends them.
+
+tf2_ros and tf_transformations are used where a ROS distribution provides them; the stand-ins do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from geometry_msgs.msg import TransformStamped
+from numpy.typing import NDArray
+from rclpy.node import Node
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
+from wildhands_ros import rotations
+from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, Hand, Side
+from wildhands_ros.node.qos import TF_OUTPUT
+
+try:
+    from tf_transformations import quaternion_from_matrix as _tf_quaternion
+except ImportError:
+    _tf_quaternion = None
+
+FloatArray = NDArray[np.float64]
+
+
+class Broadcaster(Protocol):
+    """What sends transforms; tf2_ros.TransformBroadcaster is one."""
+
+    def sendTransform(self, transform: list[TransformStamped]) -> None:  # noqa: N802 (tf2_ros's name)
+        """Sends transforms together, in one message."""
+        ...
+
+
+class TopicBroadcaster:
+    """Sends transforms as tf2_ros.TransformBroadcaster does: reliable, volatile, depth 100, on /tf."""
+
+    def __init__(self, node: Node) -> None:
+        self._publisher = node.create_publisher(TFMessage, "/tf", TF_OUTPUT)
+
+    def sendTransform(self, transform: list[TransformStamped]) -> None:  # noqa: N802
+        """Sends transforms together, in one message."""
+        self._publisher.publish(TFMessage(transforms=transform))
+
+
+def make_broadcaster(node: Node) -> Broadcaster:
+    """tf2_ros's broadcaster where there is one, else the stand-in."""
+    try:
+        from tf2_ros import TransformBroadcaster
+    except ImportError:
+        return TopicBroadcaster(node)
+    return TransformBroadcaster(node)
+
+
+def quaternions(matrices: FloatArray) -> FloatArray:
+    """Rotation matrices (N, 3, 3) → unit quaternions (N, 4) as x, y, z, w with w >= 0."""
+    if _tf_quaternion is None:
+        q = rotations.quaternion_from_matrix(matrices)
+    else:
+        homogeneous = np.tile(np.eye(4), (len(matrices), 1, 1))
+        homogeneous[:, :3, :3] = matrices
+        q = np.array([_tf_quaternion(m) for m in homogeneous]).reshape(-1, 4)
+    return np.where(q[:, 3:] < 0, -q, q)
+
+
+def joint_rotations(hand: Hand) -> FloatArray:
+    """Orientations (21, 3, 3) of the joint frames in the camera frame; columns are their axes.
+
+    The wrist's is the anatomical wrist frame. Along each finger the frame of the joint before is turned by the smallest
+    rotation that points x along the bone to the next joint, so that z goes on pointing out of the back of the finger
+    however far it curls. A tip continues the last bone. Bones of no length keep the frame before them.
+    """
+    result = np.empty((21, 3, 3))
+    result[0] = hand.wrist[1]
+    for finger in FINGERS.values():
+        frame = result[0]
+        for joint, child in zip(finger[:-1], finger[1:], strict=True):
+            frame = _turned(frame, hand.joints[child] - hand.joints[joint])
+            result[joint] = frame
+        result[finger[-1]] = frame
+    return result
+
+
+def hand_transforms(
+    hands: Sequence[Hand], header: Header, *, prefix: str = "", joints: bool = True
+) -> list[TransformStamped]:
+    """The TF frames of the hands of one image, all children of the camera frame `header.frame_id`.
+
+    `<prefix>left_wrist`, `<prefix>left_index_mcp`, ... The most probable hand of a side has the plain names, further
+    ones `left_2_wrist`, `left_3_wrist`, ... Hands that are not valid have no frames: TF cannot say "do not use".
+    """
+    transforms = []
+    for name, hand in named_hands(hands):
+        turns = joint_rotations(hand) if joints else hand.wrist[1][None]
+        q = quaternions(turns)
+        for joint in range(len(turns)):
+            child = f"{prefix}{name}_{KEYPOINT_NAMES[joint]}"
+            transforms.append(_transform(header, child, hand.joints[joint], q[joint]))
+    return transforms
+
+
+def named_hands(hands: Sequence[Hand]) -> list[tuple[str, Hand]]:
+    """The valid hands with the first part of their frames' names: left, right, and left_2 for a second left hand."""
+    named = []
+    for side in Side:
+        of_side = [h for h in hands if h.side is side and h.valid and np.isfinite(h.joints).all()]
+        of_side.sort(key=lambda h: -h.score)
+        for rank, hand in enumerate(of_side, 1):
+            named.append((side.value if rank == 1 else f"{side.value}_{rank}", hand))
+    return named
+
+
+def _turned(frame: FloatArray, direction: FloatArray) -> FloatArray:
+    """The frame (3, 3) turned by the smallest rotation that points its x axis along `direction` (3,)."""
+    length = float(np.linalg.norm(direction))
+    if not length > 1e-9:
+        return frame
+    x, target = frame[:, 0], direction / length
+    axis = np.cross(x, target)
+    sine, cosine = float(np.linalg.norm(axis)), float(x @ target)
+    # straight on, or folded back by exactly half a turn, there is no axis: take z
+    axis = frame[:, 2] if sine < 1e-9 else axis / sine
+    return rotations.exp_so3(axis * np.arctan2(sine, cosine)) @ frame
+
+
+def _transform(header: Header, child: str, place: FloatArray, turn: FloatArray) -> TransformStamped:
+    message = TransformStamped(header=header, child_frame_id=child)
+    translation, rotation = message.transform.translation, message.transform.rotation
+    translation.x, translation.y, translation.z = place.tolist()
+    rotation.x, rotation.y, rotation.z, rotation.w = turn.tolist()
+    return message
