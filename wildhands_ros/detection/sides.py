@@ -65,14 +65,19 @@ def right_log_odds(cues: Sequence[SideCue], wearer_prior: float = 1.0) -> list[f
     wearer_prior: weight of everything that is assumed of a wearer's hands; 0 for a camera that nobody wears.
     """
     alone = [_NETWORK_WEIGHT * cue.network + wearer_prior * cue.wearer * cue.prior for cue in cues]
+    return weighed_together(cues, alone, wearer_prior)
+
+
+def weighed_together(cues: Sequence[SideCue], alone: Sequence[float], wearer_prior: float = 1.0) -> list[float]:
+    """Log-odds of "right" for each hand, from those of each hand alone and what the hands say about each other."""
     # Only the most probable wearer's hands can influence each other; more than a few of them are not one person's.
     group = sorted(range(len(cues)), key=lambda i: -cues[i].wearer)[:_LARGEST_GROUP]
-    posterior = list(alone)
+    together = list(alone)
     if len(group) > 1 and wearer_prior > 0:
         joint = _joint([cues[i] for i in group], [alone[i] for i in group], wearer_prior)
         for i, value in zip(group, joint, strict=True):
-            posterior[i] = value
-    return posterior
+            together[i] = value
+    return together
 
 
 def _joint(cues: Sequence[SideCue], alone: Sequence[float], wearer_prior: float) -> list[float]:

@@ -1,0 +1,342 @@
+"""Hands through a stream: each is followed by its own landmarks, and the search for more is spread over the frames.
+
+Following costs one look of the landmark network a hand and frame. What the palm detector says comes in now and then,
+and keeps a follow from clinging to something that is no hand. What a frame costs is bounded: by the number of hands
+followed, and by `search_views` views while there are none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wildhands_ros.detection.boxes import make_box
+from wildhands_ros.detection.landmarks import LandmarkResult, region_of_landmarks
+from wildhands_ros.detection.palm import Palm
+from wildhands_ros.detection.regions import Pyramid, Region
+from wildhands_ros.detection.search import (
+    LEAST_PRESENCE,
+    Candidate,
+    HandSearch,
+    Sighting,
+    hand_score,
+    hand_size,
+    log_odds,
+    mean_distance,
+    same_hand,
+    settle,
+)
+from wildhands_ros.detection.sides import SideCue, right_log_odds, side_cue, weighed_together
+from wildhands_ros.detection.views import views_of
+from wildhands_ros.hands import FloatArray, HandBox, Landmarks
+
+_LONGEST_GAP_S = 1.0  # after a longer pause nothing is where it was
+_MEMORY_S = 1.5  # how long a hand that was lost may come back as the same one
+_LARGEST_STEP = 0.7  # of the hand's size: prediction never moves a region further
+_REFINE_STEP = 0.3  # of the hand's size: where a hand was missed by so much, it is looked at again
+_STREAM_PALM_THRESHOLD = 0.3  # least score of a palm that one view alone must give to be worth a look
+_FIRST_PRESENCE = 0.4  # least presence at a palm's place to look twice more
+_SIDE_CORRELATION_S = 0.5  # looks closer together than this are one piece of evidence about the side
+_BELIEF_LIMIT = 8.0  # log-odds: no hand is so sure of its side that a few seconds could not change it
+_SIDE_MEMORY_S = 4.0  # over which the network's opinion of the side is averaged
+_MIRRORED_EVERY = 8  # frames between mirrored looks at one hand, which only serve to tell its side
+_LEAST_PALM_EVIDENCE = -0.3  # log-odds: the palm detector alone does not end a follow, it misses many a fist
+
+
+@dataclass
+class _Mean:
+    """A running mean with a limited memory."""
+
+    value: float = 0.0
+    count: int = 0
+
+    def add(self, value: float, weight: float) -> None:
+        """weight: share of the newest value in the long run; the first values count equally."""
+        self.count += 1
+        self.value += max(weight, 1 / self.count) * (value - self.value)
+
+
+@dataclass(eq=False)
+class _Follow:
+    """One hand on its way through the stream.
+
+    landmarks: the last ones seen. velocity: (2,) pixels per second. seen_ns: when. palm: what the palm detector adds
+    to the log-odds of a hand. presence: running log-odds from the landmark network. belief: log-odds of "right",
+    gathered over the frames.
+    """
+
+    id: int
+    landmarks: Landmarks
+    seen_ns: int
+    palm: float
+    presence: float
+    velocity: FloatArray = field(default_factory=lambda: np.zeros(2))
+    upright: _Mean = field(default_factory=_Mean)
+    mirrored: _Mean = field(default_factory=_Mean)
+    belief: float | None = None
+    reported: bool = False
+    lost: bool = False
+
+    @property
+    def places(self) -> FloatArray:
+        return self.landmarks.image
+
+    @property
+    def size(self) -> float:
+        return hand_size(self.landmarks.image)
+
+    @property
+    def score(self) -> float:
+        return hand_score(self.palm, self.presence)
+
+    @property
+    def network(self) -> float:
+        """Log-odds of "right" by the network: upright and mirrored looks have opposite biases and count equally."""
+        means = [mean.value for mean in (self.upright, self.mirrored) if mean.count]
+        return sum(means) / max(len(means), 1)
+
+    def predicted(self, stamp_ns: int) -> FloatArray:
+        """(21, 2): the landmarks where they should be now, at constant velocity."""
+        step = self.velocity * ((stamp_ns - self.seen_ns) * 1e-9)
+        length = float(np.hypot(*step))
+        largest = _LARGEST_STEP * self.size
+        return self.places + (step if length <= largest else step * (largest / length))
+
+
+@dataclass(frozen=True)
+class _Glance:
+    """A view to search next. watched: the follow whose hand should be there."""
+
+    view: Region
+    near: bool
+    watched: _Follow | None = None
+
+
+class HandFollower:
+    """The hands of one stream. Not safe for calls from several threads at once."""
+
+    def __init__(self, search: HandSearch) -> None:
+        self._search = search
+        self._config = search.config
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the stream."""
+        self._follows: list[_Follow] = []
+        self._ids = itertools.count()
+        self._frame = 0
+        self._stamp_ns: int | None = None
+        self._cycle = 0
+
+    def step(self, picture: Pyramid, stamp_ns: int) -> list[HandBox]:
+        """The hands in the next picture of the stream, oldest follow first."""
+        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
+            self.reset()
+        gap = math.inf if self._stamp_ns is None else (stamp_ns - self._stamp_ns) * 1e-9
+        self._stamp_ns = stamp_ns
+        if gap > _LONGEST_GAP_S:
+            self._follows = []
+            for sighting in self._search.look_around(picture):
+                self._begin(sighting, stamp_ns)
+        else:
+            self._look_at_followed(picture, stamp_ns, gap)
+            self._drop_duplicates(stamp_ns)
+            self._look_for_more(picture, stamp_ns)
+        self._forget(stamp_ns)
+        self._frame += 1
+        return self._report(picture, gap)
+
+    # --- following ------------------------------------------------------------------------------------------------
+
+    def _look_at_followed(self, picture: Pyramid, stamp_ns: int, gap: float) -> None:
+        for place, follow in enumerate(self._seen()):
+            seen = self._look(picture, follow, stamp_ns)
+            if seen is None or not self._plausible(follow, seen):
+                follow.lost = True
+                continue
+            self._advance(follow, seen, stamp_ns, gap)
+            if (self._frame + place * (_MIRRORED_EVERY // 2)) % _MIRRORED_EVERY == 0:
+                mirrored = self._search.network.look(picture, region_of_landmarks(follow.places), mirrored=True)
+                if mirrored is not None:
+                    follow.mirrored.add(mirrored.right, min(1.0, _MIRRORED_EVERY * gap / _SIDE_MEMORY_S))
+
+    def _look(self, picture: Pyramid, follow: _Follow, stamp_ns: int) -> LandmarkResult | None:
+        network = self._search.network
+        expected = follow.predicted(stamp_ns)
+        region = region_of_landmarks(expected)
+        if not (0 <= region.x < picture.width and 0 <= region.y < picture.height):
+            center = expected.mean(axis=0)
+            if not (0 <= center[0] < picture.width and 0 <= center[1] < picture.height):
+                return None
+        seen = network.look(picture, region)
+        if seen is None or seen.presence < LEAST_PRESENCE:
+            return None
+        if mean_distance(seen.landmarks.image, expected) > _REFINE_STEP * follow.size:
+            seen = network.look(picture, region_of_landmarks(seen.landmarks.image))
+        return seen if seen is not None and seen.presence >= LEAST_PRESENCE else None
+
+    def _plausible(self, follow: _Follow, seen: LandmarkResult) -> bool:
+        """Whether this can be the followed hand, and not another that it met."""
+        growth = hand_size(seen.landmarks.image) / follow.size
+        if not 0.4 < growth < 2.5:
+            return False
+        presence = 0.5 * (follow.presence + log_odds(seen.presence))
+        return hand_score(follow.palm, presence) >= self._config.keep_threshold
+
+    def _advance(self, follow: _Follow, seen: LandmarkResult, stamp_ns: int, gap: float) -> None:
+        if gap > 0:
+            moved = (seen.landmarks.image - follow.places).mean(axis=0) / gap
+            follow.velocity = 0.5 * (follow.velocity + moved)
+        follow.landmarks = seen.landmarks
+        follow.seen_ns = stamp_ns
+        follow.presence = 0.5 * (follow.presence + log_odds(seen.presence))
+        follow.upright.add(seen.right, min(1.0, gap / _SIDE_MEMORY_S))
+
+    def _drop_duplicates(self, stamp_ns: int) -> None:
+        """Where two follows have come to lie on one hand, it stays with the one that it resembles more."""
+        for a, b in itertools.combinations(self._seen(), 2):
+            if a.lost or b.lost or not same_hand(a.places, b.places):
+                continue
+            loser = min(a, b, key=lambda follow: (self._resemblance(follow), -follow.id))
+            loser.lost = True
+
+    @staticmethod
+    def _resemblance(follow: _Follow) -> float:
+        """How well what is seen fits what was followed: side, certainty, and steadiness, in log-odds."""
+        agreement = math.tanh((follow.belief or 0.0) / 2) * follow.network
+        return agreement + follow.palm + 0.5 * follow.presence
+
+    # --- searching ------------------------------------------------------------------------------------------------
+
+    def _look_for_more(self, picture: Pyramid, stamp_ns: int) -> None:
+        config, followed = self._config, len(self._seen())
+        if followed == 0:
+            count, looks = config.search_views, 2
+        elif followed < config.wanted_hands:
+            count, looks = 1, 1
+        else:
+            count, looks = (1, 1) if self._frame % config.patrol_every == 1 else (0, 0)
+        for glance in self._next_glances(picture, count):
+            palms = self._search.palms.find(picture, glance.view, config.palm_threshold)
+            owners = [self._owner(palm) for palm in palms]
+            for palm, owner in zip(palms, owners, strict=True):
+                if owner is not None:
+                    owner.palm = max(owner.palm, _evidence(palm, glance.near))
+                elif palm.score >= _STREAM_PALM_THRESHOLD and looks > 0:
+                    looks -= 1
+                    self._look_at_palm(picture, palm, glance.near, stamp_ns)
+            if glance.watched is not None and glance.watched not in owners:
+                glance.watched.palm = max(0.5 * glance.watched.palm, _LEAST_PALM_EVIDENCE)
+
+    def _next_glances(self, picture: Pyramid, count: int) -> list[_Glance]:
+        """The next views in turn, and every second frame first the place where a hand was just lost."""
+        lost = [follow for follow in self._follows if follow.lost]
+        chosen = [_Glance(_around(lost[-1]), True)] if lost and count and self._frame % 2 == 0 else []
+        views = views_of(picture.width, picture.height)
+        near = [_Glance(view, True) for view in views.near]
+        far = [_Glance(view, False) for view in views.far]
+        watch = [_Glance(_around(follow), True, follow) for follow in self._seen()]
+        if len(watch) < self._config.wanted_hands:
+            turns = itertools.chain.from_iterable(itertools.zip_longest(near, far))
+            order = [glance for glance in turns if glance is not None] + watch
+        else:
+            order = near + watch
+        while len(chosen) < min(count, len(order)):
+            self._cycle = (self._cycle + 1) % len(order)
+            chosen.append(order[self._cycle])
+        return chosen
+
+    def _owner(self, palm: Palm) -> _Follow | None:
+        """The followed hand to which a palm belongs."""
+        for follow in self._seen():
+            center = follow.places[[0, 5, 9, 13, 17]].mean(axis=0)
+            if np.hypot(*(palm.center - center)) < 0.5 * max(palm.size, 0.5 * follow.size):
+                return follow
+        return None
+
+    def _look_at_palm(self, picture: Pyramid, palm: Palm, near: bool, stamp_ns: int) -> None:
+        network = self._search.network
+        first = network.look(picture, palm.hand_region())
+        if first is None or first.presence < _FIRST_PRESENCE:
+            return
+        if any(same_hand(first.landmarks.image, follow.places) for follow in self._seen()):
+            return
+        sighting = settle(network, picture, first.landmarks.image, _evidence(palm, near))
+        if sighting is None or sighting.score < self._config.keep_threshold:
+            return
+        if not any(same_hand(sighting.landmarks.image, f.places, sighting.doubt) for f in self._seen()):
+            self._begin(sighting, stamp_ns)
+
+    def _begin(self, sighting: Sighting, stamp_ns: int) -> None:
+        """Starts a follow, or takes up that of the hand that was lost here."""
+        follow = self._lost_match(sighting, stamp_ns)
+        if follow is None:
+            follow = _Follow(next(self._ids), sighting.landmarks, stamp_ns, sighting.palm, sighting.presence)
+            self._follows.append(follow)
+        follow.landmarks, follow.seen_ns, follow.lost = sighting.landmarks, stamp_ns, False
+        follow.palm, follow.presence = sighting.palm, sighting.presence
+        follow.velocity = np.zeros(2)
+        follow.upright.add(sighting.right, 0.1)
+
+    def _lost_match(self, sighting: Sighting, stamp_ns: int) -> _Follow | None:
+        best, least = None, math.inf
+        size = hand_size(sighting.landmarks.image)
+        for follow in self._follows:
+            if not follow.lost or not 0.5 < size / follow.size < 2:
+                continue
+            away = mean_distance(sighting.landmarks.image, follow.places) / max(size, follow.size)
+            reach = 1 + 4 * (stamp_ns - follow.seen_ns) * 1e-9
+            contradicted = (follow.belief or 0.0) * sighting.right < -6
+            if away < reach and away < least and not contradicted:
+                best, least = follow, away
+        return best
+
+    # --- telling --------------------------------------------------------------------------------------------------
+
+    def _forget(self, stamp_ns: int) -> None:
+        self._follows = [
+            follow
+            for follow in self._follows
+            if not follow.lost or (follow.reported and (stamp_ns - follow.seen_ns) * 1e-9 < _MEMORY_S)
+        ]
+
+    def _report(self, picture: Pyramid, gap: float) -> list[HandBox]:
+        config = self._config
+        for follow in self._seen():
+            follow.reported = follow.reported or follow.score >= config.score_threshold
+        shown = [follow for follow in self._seen() if follow.reported]
+        cues = [side_cue(f.places, f.network, picture.width, picture.height) for f in shown]
+        self._believe(shown, cues, gap)
+        rights = weighed_together(cues, [follow.belief or 0.0 for follow in shown], config.wearer_prior)
+        boxes = [
+            make_box(follow.landmarks, follow.score, right, config.box_margin, follow.id)
+            for follow, right in zip(shown, rights, strict=True)
+        ]
+        best = sorted(boxes, key=lambda box: -box.score)[: config.max_hands]
+        return sorted(best, key=lambda box: box.follow_id)
+
+    def _believe(self, follows: Sequence[_Follow], cues: Sequence[SideCue], gap: float) -> None:
+        """Gathers the evidence of this frame about the sides."""
+        evidence = right_log_odds(cues, self._config.wearer_prior)
+        weight = min(1.0, gap / _SIDE_CORRELATION_S)
+        for follow, right in zip(follows, evidence, strict=True):
+            belief = right if follow.belief is None else follow.belief + weight * right
+            follow.belief = min(max(belief, -_BELIEF_LIMIT), _BELIEF_LIMIT)
+
+    def _seen(self) -> list[_Follow]:
+        return [follow for follow in self._follows if not follow.lost]
+
+
+def _evidence(palm: Palm, near: bool) -> float:
+    """What one palm of one view adds to the log-odds of a hand."""
+    return Candidate((palm,), palm.score if near else 0.0).evidence
+
+
+def _around(follow: _Follow) -> Region:
+    """A view that shows the hand at the size at which the palm detector sees best."""
+    x, y = follow.places.mean(axis=0)
+    return Region(float(x), float(y), 3.5 * follow.size)
