@@ -53,7 +53,7 @@ def pack(image: np.ndarray, encoding: str) -> np.ndarray:
     base, bits = encoding.lower(), 8
     if base.endswith("16") or base == "16uc1":
         bits = 16
-    wide = (lambda a: (a.astype(np.uint16) * 257)) if bits == 16 else (lambda a: a)
+    wide = (lambda a: a.astype(np.uint16) * 257) if bits == 16 else (lambda a: a)
     alpha = np.full((h, w, 1), 77, np.uint8)
     order = {
         "rgb": image, "bgr": image[..., ::-1],

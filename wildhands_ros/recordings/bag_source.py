@@ -240,9 +240,7 @@ def _list_others(topics: Mapping[str, BagTopic]) -> str:
 def _decode(picture: _ImageMessage, msgtype: str) -> RgbImage:
     if msgtype == COMPRESSED_IMAGE:
         return decode_compressed(picture.data, picture.format)
-    return decode_raw(
-        picture.data, picture.height, picture.width, picture.step, picture.encoding, picture.is_bigendian
-    )
+    return decode_raw(picture.data, picture.height, picture.width, picture.step, picture.encoding, picture.is_bigendian)
 
 
 def _stamp_ns(header: _Header, message: RawMessage) -> int:

@@ -1,0 +1,621 @@
+"""Bags in and out: both storages, camera_info matching, topics, and every kind of damage."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.errors import CameraError, RecordingError
+from wildhands_ros.images import decode_compressed, encode_jpeg
+from wildhands_ros.recordings import (
+    BagReader,
+    BagWriter,
+    FrameSource,
+    SourceKind,
+    message_definitions,
+    open_source,
+    qos,
+)
+from wildhands_ros.recordings.bag_source import InfoMatcher
+from wildhands_ros.recordings.message_types import make_typestore
+from wildhands_ros.recordings.salvage import salvage
+
+STORE = make_typestore()
+T = STORE.types
+START = 1_700_000_000_000_000_000
+PERIOD = 33_000_000
+MCAP, SQLITE = StoragePlugin.MCAP, StoragePlugin.SQLITE3
+SUFFIX = {MCAP: ".mcap", SQLITE: ".db3"}
+
+
+def header(stamp_ns: int, frame_id: str = "head_camera") -> object:
+    time = T["builtin_interfaces/msg/Time"](stamp_ns // 10**9, stamp_ns % 10**9)
+    return T["std_msgs/msg/Header"](time, frame_id)
+
+
+def picture(index: int, height: int = 60, width: int = 80) -> np.ndarray:
+    """Noise that does not compress, so that bags are large enough to be cut off anywhere."""
+    return np.random.default_rng(index).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def image(index: int, stamp_ns: int | None = None) -> object:
+    rgb = picture(index)
+    stamp_ns = START + index * PERIOD if stamp_ns is None else stamp_ns
+    return T["sensor_msgs/msg/Image"](header(stamp_ns), 60, 80, "rgb8", 0, 240, rgb.reshape(-1))
+
+
+def compressed(index: int) -> object:
+    data = np.frombuffer(encode_jpeg(picture(index), 95), np.uint8)
+    return T["sensor_msgs/msg/CompressedImage"](header(START + index * PERIOD), "rgb8; jpeg compressed bgr8", data)
+
+
+def camera_info(stamp_ns: int, focal: float = 70.0, width: int = 80, height: int = 60) -> object:
+    k = np.array([focal, 0, 39.5, 0, focal, 29.5, 0, 0, 1])
+    p = np.array([2 * focal, 0, 39.5, 0, 0, 2 * focal, 29.5, 0, 0, 0, 1, 0])
+    roi = T["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    return T["sensor_msgs/msg/CameraInfo"](
+        header(stamp_ns), height, width, "plumb_bob", np.array([0.1, 0, 0, 0, 0.0]), k, np.eye(3).ravel(), p, 0, 0, roi
+    )  # fmt: skip
+
+
+def write_bag(
+    path: Path, messages: list[tuple[str, str, int, object]], storage: StoragePlugin = MCAP,
+    compression: CompressionMode = CompressionMode.NONE,
+) -> Path:  # fmt: skip
+    """A bag by rosbags' own writer. messages: topic, type, time of recording, message."""
+    writer = Writer(path, version=9, storage_plugin=storage)
+    writer.set_compression(compression, CompressionFormat.ZSTD)
+    connections = {}
+    with writer:
+        for topic, msgtype, time_ns, message in messages:
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, msgtype, typestore=STORE)
+            writer.write(connections[topic], time_ns, STORE.serialize_cdr(message, msgtype))
+    return path
+
+
+def camera_messages(count: int = 40, focal: float = 70.0) -> list[tuple[str, str, int, object]]:
+    messages = []
+    for i in range(count):
+        time_ns = START + i * PERIOD
+        messages.append(("/cam/image_raw", "sensor_msgs/msg/Image", time_ns + 2_000_000, image(i)))
+        messages.append(
+            ("/cam/camera_info", "sensor_msgs/msg/CameraInfo", time_ns + 3_000_000, camera_info(time_ns, focal))
+        )
+    return messages
+
+
+def bag_file(folder: Path) -> Path:
+    return next(p for p in folder.iterdir() if p.suffix in (".mcap", ".db3"))
+
+
+def read_all(source: FrameSource) -> list[int]:
+    """The indices of the frames, checked to be the pictures and stamps of these indices."""
+    found = []
+    with source:
+        for frame in source:
+            index = (frame.stamp_ns - START) // PERIOD
+            np.testing.assert_array_equal(frame.image, picture(index))
+            found.append(index)
+    return found
+
+
+# --- whole bags -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+@pytest.mark.parametrize("lone_file", [False, True])
+def test_bag_round_trip(tmp_path: Path, storage: StoragePlugin, lone_file: bool) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(), storage)
+    if lone_file:
+        shutil.move(bag_file(path), tmp_path / f"lone{SUFFIX[storage]}")
+        path = tmp_path / f"lone{SUFFIX[storage]}"
+    source = open_source(path)
+    assert (source.kind, source.length, source.camera_is_guess) == (SourceKind.BAG, 40, False)
+    assert read_all(open_source(path)) == list(range(40))
+    frame = next(iter(source))
+    assert frame.frame_id == "head_camera" and frame.name == "/cam/image_raw" and frame.stamp_ns == START
+    assert frame.camera.fx == 70 and frame.camera.coefficients[0] == 0.1
+    assert [f.index for f in source] == list(range(40))  # again from the start
+    assert source.problems == ()
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+@pytest.mark.parametrize("compression", [CompressionMode.FILE, CompressionMode.MESSAGE, CompressionMode.STORAGE])
+def test_compressed_bags(tmp_path: Path, storage: StoragePlugin, compression: CompressionMode) -> None:
+    if storage is SQLITE and compression is CompressionMode.STORAGE:
+        return  # there is no such thing
+    assert read_all(open_source(write_bag(tmp_path / "bag", camera_messages(8), storage, compression))) == list(
+        range(8)
+    )
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_both_byte_orders_keep_their_stamps(tmp_path: Path, order: str) -> None:
+    with BagWriter(tmp_path / "x.mcap") as writer:
+        writer.add_topic("/i", "sensor_msgs/msg/Image")
+        writer.add_topic("/camera_info", "sensor_msgs/msg/CameraInfo")
+        for i in range(3):
+            data = STORE.serialize_cdr(image(i), "sensor_msgs/msg/Image", little_endian=order == "little")
+            writer.write_serialized("/i", data, START + i)
+            writer.write("/camera_info", camera_info(START + i * PERIOD, 50.0 + i), START + 5)
+    source = open_source(tmp_path / "x.mcap")
+    assert [(f.stamp_ns, f.camera.fx) for f in source] == [(START + i * PERIOD, 50.0 + i) for i in range(3)]
+
+
+def test_compressed_images(tmp_path: Path) -> None:
+    messages = [
+        ("/cam/image_raw/compressed", "sensor_msgs/msg/CompressedImage", START + i, compressed(i)) for i in range(3)
+    ]
+    messages.append(("/cam/camera_info", "sensor_msgs/msg/CameraInfo", START, camera_info(START)))
+    path = write_bag(tmp_path / "bag", messages)
+    for topic in (None, "/cam/image_raw", "/cam/image_raw/compressed"):
+        source = open_source(path, topic=topic)
+        frames = list(source)
+        assert len(frames) == 3 and frames[0].camera.fx == 70 and not source.camera_is_guess
+        np.testing.assert_array_equal(frames[1].image, decode_compressed(encode_jpeg(picture(1), 95)))
+
+
+def test_given_cameras_replace_the_recorded_one(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(2))
+    camera = Camera.pinhole(160, 120, 99)
+    assert next(iter(open_source(path, camera=camera))).camera == camera.resized(80, 60)
+    source = open_source(path, focal=44)
+    assert next(iter(source)).camera == Camera.pinhole(80, 60, 44) and not source.camera_is_guess
+
+
+def test_without_camera_info_the_focal_length_is_a_guess(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", [m for m in camera_messages(2) if m[0] == "/cam/image_raw"])
+    source = open_source(path)
+    assert source.camera_is_guess and next(iter(source)).camera == Camera.guess(80, 60)
+
+
+def test_rectified_pictures_use_the_projection_matrix(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(1))
+    assert next(iter(open_source(path, rectified=True))).camera.fx == 140
+    renamed = [("/cam/image_rect" if m[0] == "/cam/image_raw" else m[0], *m[1:]) for m in camera_messages(1)]
+    path = write_bag(tmp_path / "rect", renamed)
+    assert next(iter(open_source(path))).camera == Camera(80, 60, 140, 140, 39.5, 29.5)
+    assert next(iter(open_source(path, rectified=False))).camera.fx == 70
+
+
+def test_an_uncalibrated_camera_is_refused_at_once(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(2, focal=0.0))
+    with pytest.raises(CameraError, match=r"/cam/camera_info: the camera is uncalibrated"):
+        open_source(path)
+    assert len(list(open_source(path, focal=50))) == 2
+    path = write_bag(tmp_path / "nan", camera_messages(2, focal=float("nan")))
+    with pytest.raises(CameraError, match="NaN"):
+        open_source(path)
+
+
+def test_empty_stamps_give_way_to_the_time_of_recording(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", [("/i", "sensor_msgs/msg/Image", START + 5, image(0, stamp_ns=0))])
+    assert next(iter(open_source(path))).stamp_ns == START + 5
+
+
+# --- camera_info ----------------------------------------------------------------------------------------------------
+
+
+@given(stamps=st.lists(st.integers(0, 50), min_size=1), wanted=st.integers(-5, 60))
+def test_matching_rule(stamps: list[int], wanted: int) -> None:
+    matcher: InfoMatcher[int] = InfoMatcher()
+    for stamp in stamps:
+        matcher.add(stamp, stamp)
+    before = [s for s in stamps if s <= wanted]
+    assert matcher.match(wanted) == (max(before) if before else min(stamps))
+    assert matcher.is_settled(wanted) == (stamps[-1] >= wanted or max(stamps) >= wanted)
+    assert InfoMatcher[int]().match(3) is None
+
+
+def focal_by_frame(tmp_path: Path, infos: list[tuple[int, int, float]], frames: int = 30) -> list[float]:
+    """Focal lengths of the frames of a bag with these camera_infos: (recorded, stamped, focal), in frame periods."""
+    messages = [("/cam/image_raw", "sensor_msgs/msg/Image", START + i * PERIOD, image(i)) for i in range(frames)]
+    for recorded, stamped, focal in infos:
+        time_ns = START + recorded * PERIOD + 1000
+        messages.append(
+            ("/cam/camera_info", "sensor_msgs/msg/CameraInfo", time_ns, camera_info(START + stamped * PERIOD, focal))
+        )
+    messages.sort(key=lambda m: m[2])
+    return [f.camera.fx for f in open_source(write_bag(tmp_path / "bag", messages))]
+
+
+def test_camera_info_with_the_same_stamp_wins_though_it_comes_later(tmp_path: Path) -> None:
+    infos = [(i + 3, i, 50.0 + i) for i in range(30)]
+    assert focal_by_frame(tmp_path, infos) == [50.0 + i for i in range(30)]
+
+
+def test_a_zoom_applies_from_its_stamp_on(tmp_path: Path) -> None:
+    assert (
+        focal_by_frame(tmp_path, [(0, 0, 50.0), (10, 10, 60.0), (20, 20, 70.0)])
+        == [50.0] * 10 + [60.0] * 10 + [70.0] * 10
+    )
+
+
+def test_a_single_camera_info_that_comes_late_serves_all_frames(tmp_path: Path) -> None:
+    assert focal_by_frame(tmp_path, [(25, 25, 50.0)]) == [50.0] * 30
+
+
+def test_the_only_camera_info_is_taken_whatever_its_name(tmp_path: Path) -> None:
+    messages = camera_messages(2) + [
+        ("/other/camera_info", "sensor_msgs/msg/CameraInfo", START, camera_info(START, 33.0))
+    ]
+    path = write_bag(tmp_path / "two", messages)
+    assert next(iter(open_source(path))).camera.fx == 70
+    assert next(iter(open_source(path, camera_info_topic="/other/camera_info"))).camera.fx == 33
+    with pytest.raises(RecordingError, match=r"no camera_info topic /cam/info.*/cam/camera_info, /other/camera_info"):
+        open_source(path, camera_info_topic="/cam/info")
+    path = write_bag(tmp_path / "one", [m for m in messages if m[0] != "/cam/camera_info"])
+    assert next(iter(open_source(path))).camera.fx == 33
+
+
+# --- topics ---------------------------------------------------------------------------------------------------------
+
+
+def test_topics_are_chosen_or_listed(tmp_path: Path) -> None:
+    messages = camera_messages(2)
+    messages.append(("/cam/image_raw/compressed", "sensor_msgs/msg/CompressedImage", START, compressed(0)))
+    path = write_bag(tmp_path / "twin", messages)
+    assert read_all(open_source(path)) == [0, 1]  # the raw one of the pair
+    with pytest.raises(
+        RecordingError, match=r"no topic /left; image topics are: /cam/image_raw \(Image, 2\).*CameraInfo"
+    ):
+        open_source(path, topic="/left")
+    with pytest.raises(RecordingError, match=r"CameraInfo, not an image"):
+        open_source(path, topic="/cam/camera_info")
+    messages.append(("/right/image_raw", "sensor_msgs/msg/Image", START, image(0)))
+    path = write_bag(tmp_path / "two", messages)
+    with pytest.raises(RecordingError, match=r"several image topics.*/cam/image_raw.*/right/image_raw \(Image, 1\)"):
+        open_source(path)
+    assert read_all(open_source(path, topic="/right/image_raw")) == [0]
+    path = write_bag(tmp_path / "none", [m for m in messages if m[1] == "sensor_msgs/msg/CameraInfo"])
+    with pytest.raises(RecordingError, match=r"holds no images; its topics are: /cam/camera_info"):
+        open_source(path)
+
+
+def test_bad_frames_are_left_out_and_named(tmp_path: Path) -> None:
+    messages = camera_messages(6)
+    messages[2][3].step = 10  # frame 1
+    messages[4][3].encoding = "magic"  # frame 2
+    messages[9] = (*messages[9][:3], camera_info(START + 4 * PERIOD, width=640, height=480))  # frame 4
+    source = open_source(write_bag(tmp_path / "bag", messages))
+    assert [(f.index, (f.stamp_ns - START) // PERIOD) for f in source] == [(0, 0), (3, 3), (5, 5)]
+    assert len(source.problems) == 3
+    for problem, says in zip(
+        source.problems, ("step is 10", "'magic'", "80x60 but its camera describes 640x480"), strict=True
+    ):
+        assert "/cam/image_raw #" in problem and says in problem
+
+
+def test_a_bag_of_nothing_but_bad_frames_is_given_up_early(tmp_path: Path) -> None:
+    messages = camera_messages(60)
+    for message in messages[::2]:
+        message[3].encoding = "magic"
+    source = open_source(write_bag(tmp_path / "bag", messages))
+    with pytest.raises(RecordingError, match=r"no frame could be read.*'magic'"):
+        list(source)
+    assert len(source.problems) == 5
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+@pytest.mark.parametrize("compression", [CompressionMode.NONE, CompressionMode.STORAGE])
+@pytest.mark.parametrize("with_metadata", [False, True])
+@pytest.mark.parametrize("cut", [0.3, 0.75, 0.995])
+def test_a_bag_that_is_cut_off_gives_what_is_there(
+    tmp_path: Path, storage: StoragePlugin, compression: CompressionMode, with_metadata: bool, cut: float
+) -> None:
+    if storage is SQLITE and compression is CompressionMode.STORAGE:
+        return
+    path = write_bag(tmp_path / "bag", camera_messages(200), storage, compression)
+    file = bag_file(path)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * cut)])
+    source = open_source(path if with_metadata else file)
+    found = read_all(source)
+    assert found == list(range(len(found)))
+    slack = 60 if compression is CompressionMode.STORAGE else 12  # a compressed block is lost as a whole
+    assert 200 * cut - slack <= len(found) <= 200
+    assert any("cut off" in p or "ends without index" in p for p in source.problems), source.problems
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+def test_a_recording_that_was_not_finished_has_no_metadata(tmp_path: Path, storage: StoragePlugin) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(5), storage)
+    (path / "metadata.yaml").unlink()
+    source = open_source(path)
+    assert read_all(source) == list(range(5))
+    assert "no metadata.yaml" in source.problems[0]
+    (path / "metadata.yaml").write_text("rosbag2_bagfile_information: {version: 9")
+    source = open_source(path)
+    assert read_all(source) == list(range(5)) and "metadata" in source.problems[0]
+
+
+def test_a_split_bag_with_a_missing_part(tmp_path: Path) -> None:
+    messages = camera_messages(12)
+    path = tmp_path / "bag"
+    path.mkdir()
+    for part in range(3):
+        folder = write_bag(tmp_path / f"part_{part}", messages[part * 8 : part * 8 + 8])
+        shutil.move(bag_file(folder), path / f"bag_{part}.mcap")
+    assert read_all(open_source(path)) == list(range(12))
+    (path / "bag_1.mcap").write_bytes(b"")
+    source = open_source(path)
+    assert read_all(source) == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert any("bag_1.mcap is no bag: it is empty" in p for p in source.problems)
+
+
+def test_damage_in_the_middle_of_an_mcap_costs_only_its_chunk(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(400), compression=CompressionMode.STORAGE)
+    file = bag_file(path)
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 4000] = bytes(4000)
+    file.write_bytes(data)
+    source = open_source(path)
+    found = read_all(source)
+    assert found == sorted(set(found)) and found[0] == 0 and found[-1] == 399
+    assert 250 < len(found) < 400
+    assert any("damaged" in p for p in source.problems) and any("unreadable chunk" in p for p in source.problems)
+
+
+def test_damage_in_the_middle_of_an_sqlite_bag_gives_what_is_before(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(200), SQLITE)
+    file = bag_file(path)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 40_000] = b"\xa5" * 40_000
+    file.write_bytes(data)
+    source = open_source(path)
+    with source:
+        frames = list(source)
+    assert len(frames) > 80
+    for i, frame in enumerate(frames[:80]):
+        np.testing.assert_array_equal(frame.image, picture(i))
+    assert source.problems
+
+
+@pytest.mark.parametrize("name", ["x.mcap", "x.db3"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b"\x00" * 5000, "another kind of file"),
+        (b"\x89MCAP0\r\n", "holds no images"),
+        (b"\x89MCAP0\r\n" + bytes(3000), "holds no images"),
+        (b"SQLite format 3\0" + bytes(5000), "damaged"),
+    ],
+)
+def test_files_that_are_no_bags(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RecordingError, match=says):
+        open_source(tmp_path / name)
+
+
+def test_folders_that_are_no_bags(tmp_path: Path) -> None:
+    (tmp_path / "metadata.yaml").write_text("rosbag2_bagfile_information: {}")
+    with pytest.raises(RecordingError, match="holds no bag files"):
+        open_source(tmp_path)
+    (tmp_path / "bag_0.mcap.zstd").write_bytes(b"x")
+    with pytest.raises(RecordingError, match=r"unpack bag_0\.mcap\.zstd"):
+        open_source(tmp_path)
+
+
+@settings(max_examples=60)
+@given(place=st.floats(0, 1), rubbish=st.binary(min_size=1, max_size=300))
+def test_no_damage_escapes_as_anything_but_our_errors(
+    tmp_path_factory: pytest.TempPathFactory, place: float, rubbish: bytes
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "fuzz"
+    for storage in (MCAP, SQLITE):
+        path = folder / storage.name
+        if not path.exists():
+            folder.mkdir(exist_ok=True)
+            write_bag(path, camera_messages(4), storage)
+        data = bytearray(bag_file(path).read_bytes())
+        start = int(place * len(data))
+        data[start : start + len(rubbish)] = rubbish
+        damaged = folder / f"damaged{SUFFIX[storage]}"
+        damaged.write_bytes(data)
+        try:
+            with open_source(damaged) as source:
+                assert len(list(source)) <= 4
+        except (RecordingError, CameraError):
+            pass
+
+
+def test_an_unfinished_sqlite_recording_keeps_its_write_ahead_log(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(10), SQLITE)
+    file = bag_file(path)
+    live = sqlite3.connect(file)
+    live.execute("PRAGMA journal_mode = WAL")
+    live.execute("PRAGMA wal_autocheckpoint = 0")
+    live.execute("INSERT INTO messages (topic_id, timestamp, data) SELECT topic_id, timestamp + 1, data FROM messages")
+    live.commit()
+    crashed = tmp_path / "crashed"  # as the disk looks to whoever comes after the crash
+    crashed.mkdir()
+    for p in path.glob("*.db3*"):
+        shutil.copy(p, crashed)
+    live.close()
+    before = {p.name: p.read_bytes() for p in crashed.iterdir()}
+    source = open_source(crashed)
+    assert source.length == 20 and len(list(source)) == 20
+    assert {p.name: p.read_bytes() for p in crashed.iterdir()} == before  # reading changes nothing
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def hands_message(count: int = 2) -> object:
+    point, quaternion = T["geometry_msgs/msg/Point"], T["geometry_msgs/msg/Quaternion"]
+    duration = T["builtin_interfaces/msg/Duration"]
+    rng = np.random.default_rng(0)
+    hands = [
+        T["wildhands_ros/msg/HandPose"](
+            side=1 + i, side_probability=0.75, track_id=i, score=0.5, box=np.arange(4, dtype=np.float32),
+            keypoints=rng.random(42, np.float32),
+            wrist=T["geometry_msgs/msg/Pose"](point(1, 2, 3), quaternion(0, 0, 0, 1)),
+            joints=[point(j, 0.5, i) for j in range(21)], mano_pose=rng.random(144, np.float32),
+            mano_betas=rng.random(10, np.float32), mano_translation=rng.random(3, np.float32),
+            vertices=rng.random(9, np.float32), hand_model="open", estimator="landmarks", valid=True, jump=False,
+            smoothed=False, reprojection_error=1.5, grasp=255, grasp_probabilities=np.zeros(0, np.float32),
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    return T["wildhands_ros/msg/HandPoseArray"](header(START), hands, 640, 480, duration(0, 5), duration(0, 3))
+
+
+def test_our_own_messages_come_back_and_explain_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "hands.mcap"
+    with BagWriter(path) as writer:
+        writer.add_topic("/wildhands/hands", "wildhands_ros/msg/HandPoseArray")
+        writer.write("/wildhands/hands", hands_message(), START)
+    assert [p.name for p in tmp_path.iterdir()] == ["hands.mcap"]
+    with Reader(path) as plain:  # somebody who knows nothing of us
+        (connection,) = plain.connections
+        assert connection.msgdef.data.startswith("std_msgs/Header header\nwildhands_ros/HandPose[] hands\n")
+        assert (
+            "MSG: wildhands_ros/HandPose\n" in connection.msgdef.data
+            and "MSG: geometry_msgs/Pose" in connection.msgdef.data
+        )
+    with BagReader(path) as reader:
+        (message,) = reader.messages()
+        array = reader.deserialize(message)
+    np.testing.assert_array_equal(array.hands[1].keypoints, hands_message().hands[1].keypoints)
+    assert array.hands[1].joints[20].x == 20 and array.hands[0].hand_model == "open" and array.image_width == 640
+
+
+def test_definitions_are_those_of_the_message_files() -> None:
+    folder = Path(__file__).parents[1] / "msg"
+    assert message_definitions() == {f"wildhands_ros/msg/{p.stem}": p.read_text() for p in folder.glob("*.msg")}
+
+
+def test_topics_carry_their_qos(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.add_topic("/tf_static", "tf2_msgs/msg/TFMessage")
+        writer.add_topic("/tf", "tf2_msgs/msg/TFMessage")
+        writer.add_topic("/image", "sensor_msgs/msg/Image", offered=[qos(reliable=False, depth=1)])
+        writer.add_topic("/image", "sensor_msgs/msg/Image")
+        with pytest.raises(RecordingError, match="recorded as"):
+            writer.add_topic("/image", "sensor_msgs/msg/CompressedImage")
+        with pytest.raises(RecordingError, match="definition was not found"):
+            writer.add_topic("/x", "nobody_msgs/msg/Nothing")
+        with pytest.raises(RecordingError, match="add_topic"):
+            writer.write("/y", image(0), START)
+    with Reader(tmp_path / "bag") as reader:
+        offered = {c.topic: c.ext.offered_qos_profiles[0] for c in reader.connections}
+    assert [offered[t].durability.name for t in ("/tf_static", "/tf", "/image")] == [
+        "TRANSIENT_LOCAL",
+        "VOLATILE",
+        "VOLATILE",
+    ]
+    assert offered["/image"].reliability.name == "BEST_EFFORT" and offered["/image"].depth == 1
+
+
+def test_installed_packages_teach_their_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    share = tmp_path / "share" / "lab_msgs" / "msg"
+    share.mkdir(parents=True)
+    (share / "Glove.msg").write_text("std_msgs/Header header\nFinger[] fingers\n")
+    (share / "Finger.msg").write_text("float32 bend\n")
+    monkeypatch.setattr("wildhands_ros.recordings.message_types._prefixes", lambda: iter([tmp_path]))
+    with BagWriter(tmp_path / "x.mcap") as writer:
+        writer.add_topic("/glove", "lab_msgs/msg/Glove")
+        finger, glove = writer.types["lab_msgs/msg/Finger"], writer.types["lab_msgs/msg/Glove"]
+        writer.write("/glove", glove(header(START), [finger(0.5)]), START)
+    monkeypatch.undo()
+    with BagReader(tmp_path / "x.mcap") as reader:  # where the package is not installed
+        (message,) = reader.messages(["/glove"])
+        assert reader.deserialize(message).fingers[0].bend == 0.5
+
+
+@pytest.mark.parametrize("name", ["bag", "bag.mcap"])
+def test_existing_recordings_are_not_overwritten_by_mistake(tmp_path: Path, name: str) -> None:
+    def write(index: int, overwrite: bool) -> None:
+        with BagWriter(tmp_path / name, overwrite=overwrite) as writer:
+            writer.add_topic("/i", "sensor_msgs/msg/Image")
+            writer.write("/i", image(index), START)
+
+    write(1, False)
+    with pytest.raises(RecordingError, match="exists already"):
+        write(2, False)
+    assert read_all(open_source(tmp_path / name)) == [1]
+    write(3, True)
+    assert read_all(open_source(tmp_path / name)) == [3]
+
+
+def test_a_folder_with_anything_else_in_it_is_never_deleted(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(RecordingError, match="more than a bag"):
+        BagWriter(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("name", ["bag", "bag.mcap"])
+def test_a_killed_recording_keeps_what_was_flushed(tmp_path: Path, name: str) -> None:
+    script = """if True:
+        import os, sys
+        sys.path.insert(0, sys.argv[2])
+        from test_recordings_bags import BagWriter, image, START, PERIOD
+        writer = BagWriter(sys.argv[1])
+        writer.add_topic("/i", "sensor_msgs/msg/Image")
+        for i in range(100):
+            writer.write("/i", image(i), START + i * PERIOD)
+        writer.flush()
+        os._exit(9)"""
+    tests = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / name), str(tests)], cwd=tests.parent)
+    assert done.returncode == 9
+    left = tmp_path / ("bag" if name == "bag" else "bag.mcap.recording")
+    assert not (tmp_path / "bag.mcap").exists() and not (left / "metadata.yaml").exists()
+    source = open_source(left)
+    assert read_all(source) == list(range(100))
+    assert "not finished" in source.problems[0]
+    assert list(salvage(bag_file(left)).topics) == ["/i"]
+
+
+def test_an_error_while_recording_keeps_what_came_before(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), BagWriter(tmp_path / "x.mcap") as writer:
+        writer.add_topic("/i", "sensor_msgs/msg/Image")
+        writer.write("/i", image(0), START)
+        raise ZeroDivisionError
+    assert read_all(open_source(tmp_path / "x.mcap")) == [0]
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Call it, and nothing can be written any more."""
+
+    def fill() -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("wildhands_ros.recordings.bag_writer._FlushingMcap.close_chunk", refuse)
+
+    yield fill
+    monkeypatch.undo()
+
+
+def test_a_full_disk_is_reported(tmp_path: Path, full_disk: Callable[[], None]) -> None:
+    writer = BagWriter(tmp_path / "x.mcap")
+    writer.add_topic("/i", "sensor_msgs/msg/Image")
+    writer.write("/i", image(0), START)
+    writer.flush()
+    full_disk()
+    with pytest.raises(RecordingError, match="No space left"):
+        for i in range(1, 200):
+            writer.write("/i", image(i), START + i)
+    with pytest.raises(RecordingError, match=r"could not be finished.*x\.mcap\.recording"):
+        writer.close()
+    assert read_all(open_source(tmp_path / "x.mcap.recording"))[0] == 0
