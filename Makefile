@@ -17,7 +17,8 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 unexport PYTHONPATH PYTHONHOME
 
 MESSAGE_SOURCES := CMakeLists.txt package.xml setup.py pyproject.toml \
-    $(wildcard msg/*.msg cmake/*.cmake third_party/*/CMakeLists.txt third_party/*/package.xml third_party/*/msg/*.msg)
+    $(wildcard msg/*.msg config/* launch/* cmake/* third_party/*/CMakeLists.txt third_party/*/package.xml \
+    third_party/*/msg/*.msg)
 
 .DELETE_ON_ERROR:
 .PHONY: help setup check demo test bench lint clean
@@ -69,8 +70,9 @@ $(DONE)/dependencies: $(DONE)/venv pyproject.toml constraints.txt
 	@$(BIN)/python tools/setup_requirements.py > $(DONE)/requirements.txt
 	@$(PIP) install --progress-bar off --constraint constraints.txt --requirement $(DONE)/requirements.txt \
 	    $(PIP_FLAGS) > $(DONE)/pip.log 2>&1 || { tail -n 25 $(DONE)/pip.log; \
-	    echo; echo 'Installing failed: see above and $(DONE)/pip.log. It needs the network and 10 GB of disk;'; \
-	    echo 'behind a proxy set HTTPS_PROXY. Then run the same command again.'; exit 1; }
+	    echo; echo 'Installing failed: see above and $(DONE)/pip.log. Where no versions were found or all of them'; \
+	    echo 'conflict, PyPI could not be reached: check the network, and behind a proxy set HTTPS_PROXY. It also'; \
+	    echo 'needs 10 GB of disk. Then run the same command again.'; exit 1; }
 	@touch $@
 
 $(DONE)/messages: $(DONE)/dependencies $(MESSAGE_SOURCES)

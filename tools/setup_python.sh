@@ -18,8 +18,8 @@ esac
 IFS=:
 for prefix in ${AMENT_PREFIX_PATH:-}; do
     if [ -f "$prefix/share/rclpy/package.xml" ] && [ ! -f "$prefix/pyvenv.cfg" ]; then
-        fail "a ROS 2 distribution is sourced ($prefix). 'make' is for machines without one and would mix its libraries
-with ROS 2 from PyPI. Build with 'colcon build' instead (docs/installation.md), or open a shell in which no
+        fail "a ROS 2 distribution is sourced ($prefix).
+'make' is for machines without one and would mix its libraries with ROS 2 from PyPI. Build with 'colcon build' instead (docs/installation.md), or open a shell in which no
 setup.bash was sourced."
     fi
 done
@@ -28,7 +28,7 @@ unset IFS
 supported='import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 if [ $# -gt 0 ] && [ -n "$1" ]; then
     "$1" -c "$supported" 2>/dev/null ||
-        fail "$1 is not a Python 3.10, 3.11, 3.12 or 3.13 that runs ($("$1" --version 2>&1)). Name another one,
+        fail "$1 is not a Python 3.10, 3.11, 3.12 or 3.13 that runs ($("$1" --version 2>&1 | head -n 1)). Name another one,
 make PYTHON=/path/to/python3.12, and if .venv was made with a Python that is gone or too old, run 'make clean' first."
     python=$1
 else
