@@ -159,7 +159,7 @@ def sample_people() -> Hands:
 
     by_bone = np.zeros((vertices.shape[1], len(model.bone_labels)))
     rows = np.arange(len(by_bone))
-    for bones, weights in zip(model.vertex_bone_indices.numpy().T, model.vertex_bone_weights.numpy().T):
+    for bones, weights in zip(model.vertex_bone_indices.numpy().T, model.vertex_bone_weights.numpy().T, strict=True):
         np.add.at(by_bone, (rows, bones), weights)
     columns = [model.bone_labels.index(bone) for bone in SOURCE_BONES]
     weights = by_bone[:, columns]
@@ -248,7 +248,7 @@ def to_mano_axes(hands: Hands) -> Hands:
     z = _unit(z - x * (z @ x))
     target = (mean[palm] - mean[MIDDLE]) @ np.stack([x, np.cross(z, x), z]).T
     vertices, joints = np.empty_like(hands.vertices), np.empty_like(hands.joints)
-    for i, (v, j) in enumerate(zip(hands.vertices, hands.joints)):
+    for i, (v, j) in enumerate(zip(hands.vertices, hands.joints, strict=True)):
         rotation = _rotation_between(j[palm] - j[MIDDLE], target)
         vertices[i], joints[i] = (v - j[MIDDLE]) @ rotation.T, (j - j[MIDDLE]) @ rotation.T
     laid = replace(hands, vertices=vertices, joints=joints)
@@ -376,7 +376,7 @@ def thinned(hands: Hands, locked: list[int]) -> tuple[list[int], NDArray[np.int6
 
     def cost(gone: int, kept: int) -> float:
         total = 0.0
-        for points, quadric in zip(poses, quadrics):
+        for points, quadric in zip(poses, quadrics, strict=True):
             place = np.append(points[kept], 1.0)
             total += place @ (quadric[gone] + quadric[kept]) @ place
         length = np.linalg.norm(vertices[gone] - vertices[kept])
