@@ -1,0 +1,102 @@
+"""Hands and pipelines with known results, and a node that uses them: `python node_fakes.py KIND [ROS arguments]`.
+
+The fake pipeline can be steered by the picture: a black one has no hands, one with a pure red first pixel makes it fail.
+Its hands tell what it saw: `translation` is the picture's mean colour, `betas` hold its camera, and `track_id` the number
+of resets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+
+import numpy as np
+
+from wildhands_ros.frames import Frame
+from wildhands_ros.hands import FINGERS, Hand, Side
+from wildhands_ros.pipeline import PipelineConfig, PipelineResult
+
+FACES = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]], dtype=np.int32)
+
+
+def make_joints(side: Side) -> np.ndarray:
+    """A flat hand (21, 3) before the camera with its back towards it, fingers up in the picture."""
+    sign = 1.0 if side is Side.RIGHT else -1.0  # with its back to us, a right hand's thumb is on the left
+    joints = np.zeros((21, 3))
+    for i, finger in enumerate(FINGERS.values()):
+        across = sign * (-0.04 + 0.02 * i)
+        for k, joint in enumerate(finger):
+            joints[joint] = across, -0.08 - 0.025 * k if i else -0.02 - 0.02 * k, 0.0
+    return joints + [0.1 * sign, 0.05, 0.4]
+
+
+def make_hand(side: Side = Side.RIGHT, **changes: object) -> Hand:
+    joints = make_joints(side)
+    hand = Hand(
+        side=side,
+        score=0.9,
+        box=(10.0, 20.0, 110.0, 140.0),
+        joints=joints,
+        keypoints=joints[:, :2] / joints[:, 2:] * 200 + 160,
+        pose=np.tile(np.eye(3), (16, 1, 1)),
+        betas=np.zeros(10),
+        translation=np.array([0.1, 0.2, 0.3]),
+        estimator="fake",
+        hand_model="tetrahedron",
+        vertices=joints[[0, 5, 9, 17]],
+        side_probability=0.8,
+        reprojection_error=1.5,
+        track_id=0 if side is Side.LEFT else 1,
+    )
+    return dataclasses.replace(hand, **changes)
+
+
+class FakePipeline:
+    """delay_s: how long a picture takes."""
+
+    def __init__(self, config: PipelineConfig, delay_s: float = 0.0) -> None:
+        self.config = config
+        self.delay_s = delay_s
+        self.resets = 0
+
+    @property
+    def faces(self) -> dict[Side, np.ndarray]:
+        return {side: FACES for side in Side}
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def process(self, frame: Frame) -> PipelineResult:
+        if tuple(frame.image[0, 0]) == (255, 0, 0):
+            raise RuntimeError("red")
+        time.sleep(self.delay_s)
+        camera = frame.camera
+        betas = np.zeros(10)
+        betas[:6] = camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
+        betas[6] = self.config.min_score
+        colour = frame.image.reshape(-1, 3).mean(axis=0)
+        hands = tuple(
+            make_hand(side, translation=colour, betas=betas, track_id=self.resets)
+            for side in Side
+            if frame.image.any()
+        )
+        return PipelineResult(
+            stamp_ns=frame.stamp_ns, hands=hands, raw=hands, boxes=(), skipped=(), timings={"detect": self.delay_s}
+        )
+
+
+def fake_pipeline(config: PipelineConfig) -> FakePipeline:
+    return FakePipeline(config)
+
+
+def slow_pipeline(config: PipelineConfig) -> FakePipeline:
+    return FakePipeline(config, delay_s=0.2)
+
+
+if __name__ == "__main__":
+    from wildhands_ros.node.wildhands_node import main
+
+    factories = {"fake": fake_pipeline, "slow": slow_pipeline}
+    kind = sys.argv.pop(1)
+    sys.exit(main(sys.argv, factories[kind]))

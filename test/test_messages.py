@@ -1,0 +1,263 @@
+"""Message builders: hands to HandPose, TF and markers, without a node."""
+
+import math
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from node_fakes import FACES, make_hand, make_joints
+from rclpy.serialization import deserialize_message, serialize_message
+from std_msgs.msg import Header
+from transforms3d.quaternions import mat2quat
+from visualization_msgs.msg import Marker
+
+from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, SKELETON, Side
+from wildhands_ros.msg import HandPose, HandPoseArray
+from wildhands_ros.node import transforms
+from wildhands_ros.node.markers import hand_markers
+from wildhands_ros.node.messages import duration, hand_pose, hand_pose_array, stamp_ns
+from wildhands_ros.node.transforms import hand_transforms, joint_rotations, quaternions
+from wildhands_ros.rotations import exp_so3, matrix_from_quaternion
+
+HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="camera")
+
+
+def _array(point):
+    return np.array([point.x, point.y, point.z])
+
+
+def _quaternion(q):
+    return np.array([q.x, q.y, q.z, q.w])
+
+
+# --- HandPose -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_hand_pose_carries_every_field_through_serialisation(side):
+    rng = np.random.default_rng(1)
+    hand = make_hand(
+        side,
+        pose=exp_so3(rng.normal(size=(16, 3))),
+        betas=rng.normal(size=10),
+        track_id=7,
+        valid=False,
+        jump=True,
+        smoothed=True,
+    )
+    message = deserialize_message(serialize_message(hand_pose(hand)), HandPose)
+
+    assert message.side == {Side.LEFT: HandPose.SIDE_LEFT, Side.RIGHT: HandPose.SIDE_RIGHT}[side]
+    assert (message.track_id, message.hand_model, message.estimator) == (7, "tetrahedron", "fake")
+    assert message.score == pytest.approx(0.9) and message.side_probability == pytest.approx(0.8)
+    assert (message.valid, message.jump, message.smoothed) == (False, True, True)
+    assert message.reprojection_error == pytest.approx(1.5)
+    np.testing.assert_allclose(message.box, hand.box)
+    np.testing.assert_allclose(np.reshape(message.keypoints, (21, 2)), hand.keypoints, rtol=1e-6)
+    np.testing.assert_allclose([_array(p) for p in message.joints], hand.joints)
+    np.testing.assert_allclose(np.reshape(message.mano_pose, (16, 3, 3)), hand.pose, atol=1e-6)
+    np.testing.assert_allclose(message.mano_betas, hand.betas, rtol=1e-6)
+    np.testing.assert_allclose(message.mano_translation, hand.translation, rtol=1e-6)
+    position, rotation = hand.wrist
+    np.testing.assert_allclose(_array(message.wrist.position), position)
+    np.testing.assert_allclose(matrix_from_quaternion(_quaternion(message.wrist.orientation)), rotation, atol=1e-12)
+
+
+def test_wrist_points_along_the_middle_finger_and_out_of_the_back():
+    for side in Side:  # both hands hold their fingers up and their backs towards the camera
+        rotation = matrix_from_quaternion(_quaternion(hand_pose(make_hand(side)).wrist.orientation))
+        np.testing.assert_allclose(rotation[:, 0], [0, -1, 0], atol=1e-12)
+        np.testing.assert_allclose(rotation[:, 2], [0, 0, -1], atol=1e-12)
+
+
+def test_unknown_grasp_is_marked_as_unknown():
+    message = hand_pose(make_hand())
+    assert message.grasp == HandPose.GRASP_UNKNOWN and len(message.grasp_probabilities) == 0
+    known = hand_pose(make_hand(grasp=(HandPose.GRASP_LATERAL, np.eye(9)[6])))
+    assert known.grasp == HandPose.GRASP_LATERAL
+    np.testing.assert_allclose(known.grasp_probabilities, np.eye(9)[6])
+
+
+def test_vertices_only_where_asked_for():
+    hand = make_hand()
+    assert len(hand_pose(hand).vertices) == 0
+    np.testing.assert_allclose(np.reshape(hand_pose(hand, with_vertices=True).vertices, (-1, 3)), hand.vertices, 1e-6)
+    assert len(hand_pose(make_hand(vertices=None), with_vertices=True).vertices) == 0
+
+
+def test_nan_survives_where_the_message_allows_it():
+    keypoints = np.full((21, 2), math.nan)
+    message = hand_pose(make_hand(keypoints=keypoints, reprojection_error=math.nan))
+    assert np.isnan(message.keypoints).all() and math.isnan(message.reprojection_error)
+
+
+def test_no_hands_is_an_empty_array_with_the_images_header():
+    message = hand_pose_array([], HEADER, (640, 480), latency_ns=1_500_000_002, processing_ns=3_000)
+    message = deserialize_message(serialize_message(message), HandPoseArray)
+    assert (message.header, list(message.hands)) == (HEADER, [])
+    assert (message.image_width, message.image_height) == (640, 480)
+    assert (message.latency.sec, message.latency.nanosec) == (1, 500_000_002)
+    assert (message.processing_time.sec, message.processing_time.nanosec) == (0, 3_000)
+
+
+def test_a_stamp_of_another_clock_gives_no_junk():
+    ahead = hand_pose_array([], HEADER, (1, 1), latency_ns=-5).latency
+    assert (ahead.sec, ahead.nanosec) == (0, 0)
+    longest = duration(10**30)
+    assert (longest.sec, longest.nanosec) == (2**31 - 1, 0)
+    before = duration(-1)
+    assert (before.sec, before.nanosec) == (-1, 999_999_999)
+
+
+def test_stamps_are_integer_nanoseconds():
+    assert stamp_ns(Time(sec=1_700_000_000, nanosec=123_456_789)) == 1_700_000_000_123_456_789
+
+
+# --- TF -------------------------------------------------------------------------------------------------------------
+
+
+def test_quaternions_equal_those_of_transforms3d():
+    rng = np.random.default_rng(0)
+    half_turns = math.pi * np.eye(3)
+    matrices = exp_so3(np.concatenate([rng.normal(size=(200, 3)) * 3, np.zeros((1, 3)), half_turns]))
+    for q, matrix in zip(quaternions(matrices), matrices, strict=True):
+        w, x, y, z = mat2quat(matrix)
+        np.testing.assert_allclose(np.abs(q @ [x, y, z, w]), 1, atol=1e-12)  # the same up to sign
+        assert q[3] >= 0
+
+
+def test_tf_transformations_is_used_where_it_is_installed(monkeypatch):
+    def like_tf_transformations(matrix):
+        assert matrix.shape == (4, 4)
+        w, x, y, z = mat2quat(matrix[:3, :3])
+        return np.array([x, y, z, w])
+
+    matrices = exp_so3(np.random.default_rng(0).normal(size=(20, 3)))
+    own = quaternions(matrices)
+    monkeypatch.setattr(transforms, "_tf_quaternion", like_tf_transformations)
+    np.testing.assert_allclose(quaternions(matrices), own, atol=1e-12)
+    assert quaternions(np.zeros((0, 3, 3))).shape == (0, 4)
+
+
+def test_frames_are_named_and_placed():
+    hand = make_hand(Side.LEFT)
+    frames = {t.child_frame_id: t for t in hand_transforms([hand], HEADER, prefix="robot/")}
+    assert set(frames) == {f"robot/left_{name}" for name in KEYPOINT_NAMES}
+    for joint, name in enumerate(KEYPOINT_NAMES):
+        frame = frames[f"robot/left_{name}"]
+        assert frame.header == HEADER
+        np.testing.assert_allclose(_array(frame.transform.translation), hand.joints[joint])
+        np.testing.assert_allclose(np.linalg.norm(_quaternion(frame.transform.rotation)), 1)
+    assert [t.child_frame_id for t in hand_transforms([hand], HEADER, joints=False)] == ["left_wrist"]
+
+
+def test_the_best_hand_of_a_side_has_the_plain_name():
+    hands = [make_hand(Side.LEFT, score=0.6), make_hand(Side.LEFT, score=0.8), make_hand(Side.RIGHT)]
+    names = [t.child_frame_id for t in hand_transforms(hands, HEADER, joints=False)]
+    assert names == ["left_wrist", "left_2_wrist", "right_wrist"]
+    assert transforms.named_hands(hands)[0][1] is hands[1]
+
+
+def test_hands_that_are_not_valid_have_no_frames():
+    nan = make_hand(joints=np.full((21, 3), np.nan))
+    assert hand_transforms([make_hand(valid=False), nan], HEADER) == []
+
+
+def _curled(side, angle=1.2):
+    """A hand whose long fingers bend by `angle` at every joint, towards the palm (+z, away from the camera)."""
+    joints = make_joints(side)
+    for name, (mcp, *rest) in FINGERS.items():
+        if name == "thumb":
+            continue
+        bend, place = 0.0, joints[mcp]
+        for joint in rest:
+            bend += angle
+            place = place + 0.025 * np.array([0, -math.cos(bend), math.sin(bend)])
+            joints[joint] = place
+    return make_hand(side, joints=joints)
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_joint_frames_point_along_their_bones_and_keep_their_backs(side):
+    hand = _curled(side)
+    turns = joint_rotations(hand)
+    np.testing.assert_allclose(turns @ turns.transpose(0, 2, 1), np.tile(np.eye(3), (21, 1, 1)), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(turns), 1)
+    for parent, child in SKELETON:
+        if parent:
+            bone = hand.joints[child] - hand.joints[parent]
+            np.testing.assert_allclose(turns[parent][:, 0], bone / np.linalg.norm(bone), atol=1e-9)
+    for tip in (8, 12, 16, 20):
+        np.testing.assert_allclose(turns[tip], turns[tip - 1])
+        # curled by 3 × 1.2 rad in one plane, z still points out of the finger's back
+        bend = 3 * 1.2
+        np.testing.assert_allclose(turns[tip][:, 2], [0, -math.sin(bend), -math.cos(bend)], atol=1e-9)
+
+
+def test_collapsed_fingers_still_have_frames():
+    joints = make_joints(Side.RIGHT)
+    joints[6:9] = joints[5]
+    turns = joint_rotations(make_hand(joints=joints))
+    assert np.isfinite(turns).all()
+    np.testing.assert_allclose(turns[5], turns[0])
+
+
+# --- markers --------------------------------------------------------------------------------------------------------
+
+
+def _markers(hands, shown=frozenset(), **options):
+    return hand_markers(hands, HEADER, {side: FACES for side in Side}, shown, **options)
+
+
+def test_markers_show_bones_joints_and_mesh():
+    hand = make_hand(Side.LEFT, track_id=5)
+    message, keys = _markers([hand], lifetime_s=0.25)
+    by_ns = {m.ns: m for m in message.markers}
+    assert keys == {("left/skeleton", 5), ("left/joints", 5), ("left/mesh", 5)}
+    for marker in message.markers:
+        assert (marker.header, marker.action) == (HEADER, Marker.ADD)
+        assert (marker.lifetime.sec, marker.lifetime.nanosec) == (0, 250_000_000)
+        assert marker.pose.orientation.w == 1
+    bones = np.array([_array(p) for p in by_ns["left/skeleton"].points])
+    np.testing.assert_allclose(bones.reshape(20, 2, 3), hand.joints[np.array(SKELETON)])
+    assert len(by_ns["left/skeleton"].colors) == len(bones)
+    np.testing.assert_allclose([_array(p) for p in by_ns["left/joints"].points], hand.joints)
+    corners = np.array([_array(p) for p in by_ns["left/mesh"].points])
+    np.testing.assert_allclose(corners, hand.vertices[FACES.reshape(-1)])
+
+
+def test_markers_of_gone_hands_are_deleted_once():
+    _, keys = _markers([make_hand(Side.LEFT, track_id=0), make_hand(Side.RIGHT, track_id=1)])
+    message, keys = _markers([make_hand(Side.RIGHT, track_id=1)], keys)
+    deleted = {(m.ns, m.id) for m in message.markers if m.action == Marker.DELETE}
+    assert deleted == {("left/skeleton", 0), ("left/joints", 0), ("left/mesh", 0)}
+    message, keys = _markers([], keys)
+    assert {m.ns for m in message.markers} == {"right/skeleton", "right/joints", "right/mesh"}
+    message, keys = _markers([], keys)
+    assert message.markers == [] and keys == frozenset()
+
+
+def test_a_hand_that_changes_its_side_leaves_no_marker_behind():
+    _, keys = _markers([make_hand(Side.LEFT, track_id=3)])
+    message, keys = _markers([make_hand(Side.RIGHT, track_id=3)], keys)
+    assert {m.ns for m in message.markers if m.action == Marker.DELETE} == {
+        "left/skeleton", "left/joints", "left/mesh",
+    }  # fmt: skip
+
+
+def test_two_hands_of_one_side_without_tracks_have_their_own_markers():
+    _, keys = _markers([make_hand(track_id=-1), make_hand(track_id=-1)])
+    assert len(keys) == 6
+
+
+def test_markers_leave_out_what_rviz_refuses():
+    nan = np.full((4, 3), np.nan)
+    assert _markers([make_hand(joints=np.full((21, 3), np.nan))])[0].markers == []
+    assert {m.ns for m in _markers([make_hand(vertices=nan)])[0].markers} == {"right/skeleton", "right/joints"}
+    assert {m.ns for m in _markers([make_hand(vertices=None)])[0].markers} == {"right/skeleton", "right/joints"}
+    assert {m.ns for m in _markers([make_hand()], mesh=False)[0].markers} == {"right/skeleton", "right/joints"}
+
+
+def test_hands_that_are_not_valid_are_faint():
+    faint, solid = (_markers([make_hand(valid=valid)])[0].markers[0].colors[0].a for valid in (False, True))
+    assert faint < 0.5 < solid

@@ -1,0 +1,415 @@
+"""The node's parts, each on its own: parameters, inbox, images, watching, statistics."""
+
+import dataclasses
+import threading
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from wildhands_ros.errors import ConfigError, ImageError
+from wildhands_ros.node import parameters
+from wildhands_ros.node.diagnostics import InputWatch, Statistics, Surroundings, Throttle, diagnostic_array
+from wildhands_ros.node.images import compressed_message, decode, image_message
+from wildhands_ros.node.inbox import Inbox
+from wildhands_ros.node.inputs import CameraCache, InputTopics
+from wildhands_ros.node.parameter_file import parameter_file
+from wildhands_ros.node.qos import IMAGE_INPUT, RESULT_OUTPUT, fastdds_profile, input_mismatch, output_mismatch
+from wildhands_ros.pipeline import PipelineConfig, config_to_dict
+
+# --- parameters -----------------------------------------------------------------------------------------------------
+
+
+def _defaults():
+    return {row.name: row.default for row in parameters.parameter_table()}
+
+
+def test_defaults_are_those_of_the_pipeline():
+    assert parameters.snapshot(_defaults()).pipeline == PipelineConfig()
+
+
+def test_every_setting_of_the_pipeline_is_a_documented_parameter():
+    def leaves(values, prefix=""):
+        for name, value in values.items():
+            yield from leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+
+    rows = {row.name: row for row in parameters.parameter_table()}
+    for name in leaves(config_to_dict(PipelineConfig())):
+        assert len(rows[name].description) > 10 and not rows[name].description.startswith("See "), name
+    for row in rows.values():
+        assert row.description and row.descriptor().read_only != row.live
+
+
+def test_values_reach_their_place():
+    values = {**_defaults(), "min_score": 0.25, "tracking.smooth": True, "rectified": "true", "tf_prefix": "robot/"}
+    taken = parameters.snapshot(values)
+    assert (taken.pipeline.min_score, taken.pipeline.tracking.smooth) == (0.25, True)
+    assert (taken.rectified, taken.tf_prefix) == (True, "robot/")
+    assert parameters.snapshot({**values, "estimation.mano_dir": ""}).pipeline.estimation.mano_dir is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("min_score", 1.5, "between 0 and 1"),
+        ("min_score", float("nan"), "between 0 and 1"),
+        ("image_transport", "theora", "raw, compressed"),
+        ("rectified", "maybe", "auto, true, false"),
+        ("jpeg_quality", 0, "between 1 and 100"),
+        ("marker_lifetime", -1.0, "between 0 and"),
+        ("tf_prefix", "/robot", "no leading slash"),
+        ("tracking.min_cutoff", -1.0, "min_cutoff"),
+        ("estimation.estimator", "magic", "magic"),
+        ("tracking.smooth", "yes", "tracking.smooth"),
+    ],
+)
+def test_senseless_values_are_refused_with_a_reason(name, value, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        parameters.snapshot({**_defaults(), name: value})
+    assert name.rpartition(".")[2] in str(caught.value)
+
+
+def test_descriptors_carry_ranges_and_choices():
+    rows = {row.name: row.descriptor() for row in parameters.parameter_table()}
+    assert (rows["min_score"].floating_point_range[0].to_value, rows["min_score"].read_only) == (1.0, False)
+    assert rows["jpeg_quality"].integer_range[0].to_value == 100
+    assert "compressed" in rows["image_transport"].additional_constraints
+    assert rows["models_dir"].read_only
+
+
+def test_the_parameter_file_is_up_to_date_and_means_the_defaults():
+    text = fastdds_profile().with_name("wildhands.yaml").read_text()
+    assert text == parameter_file(), "run: python -m wildhands_ros.node.parameter_file > config/wildhands.yaml"
+    values = yaml.safe_load(text)["/**"]["ros__parameters"]
+    flat = {}
+    for name, value in values.items():
+        flat.update({f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value})
+    assert parameters.snapshot(flat) == parameters.snapshot({})
+
+
+# --- inbox ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_image_wins_and_drops_are_told():
+    inbox = Inbox()
+    inbox.put_info("info", 0)
+    assert [inbox.put_image(i, i) for i in range(4)] == [False, True, True, True]
+    parcel = inbox.take()
+    assert (parcel.image, parcel.stamp_ns) == (3, 3)
+    assert inbox.put_image(4, 4) is False
+
+
+def test_an_image_waits_for_the_first_camera_info():
+    inbox, taken = Inbox(), []
+    worker = threading.Thread(target=lambda: taken.append(inbox.take()))
+    worker.start()
+    inbox.put_image("image", 10)
+    inbox.put_info("info", 20)
+    worker.join(5)
+    assert (taken[0].image, taken[0].info) == ("image", "info")
+
+
+def test_infos_are_paired_by_stamp_whichever_comes_first():
+    inbox = Inbox(pair_timeout=5)
+    inbox.put_info("a", 1)
+    inbox.put_info("b", 2)
+    inbox.put_image("image of a", 1)
+    assert inbox.take().info == "a"
+    # from now on the info of the same stamp is expected, and waited for
+    inbox.put_image("image of c", 3)
+    taken = []
+    worker = threading.Thread(target=lambda: taken.append(inbox.take()))
+    worker.start()
+    inbox.put_info("c", 3)
+    worker.join(5)
+    assert taken[0].info == "c"
+
+
+def test_a_lost_info_does_not_stop_the_stream():
+    inbox = Inbox(pair_timeout=0.01)
+    inbox.put_info("a", 1)
+    inbox.put_image(1, 1)
+    inbox.take()
+    inbox.put_image(2, 2)
+    assert inbox.take().info == "a"
+
+
+def test_a_camera_that_never_pairs_is_not_waited_for():
+    inbox = Inbox(pair_timeout=1e6)
+    inbox.put_info("a", 1)
+    for stamp in (10, 11, 12):
+        inbox.put_image(stamp, stamp)
+        assert inbox.take().info == "a"
+
+
+def test_closing_ends_the_wait():
+    inbox, taken = Inbox(), []
+    worker = threading.Thread(target=lambda: taken.append(inbox.take()))
+    worker.start()
+    inbox.close()
+    worker.join(5)
+    assert taken == [None]
+    inbox.put_info("a", 1)
+    inbox.put_image("late", 1)
+    assert inbox.take() is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["put", "take"]), max_size=30))
+def test_every_image_is_taken_once_or_dropped_once_in_order(actions):
+    inbox = Inbox()
+    inbox.put_info("info", -1)
+    put = dropped = 0
+    waiting, taken = False, []
+    for action in actions:
+        if action == "put":
+            dropped += inbox.put_image(put, put)
+            put += 1
+            waiting = True
+        elif waiting:
+            taken.append(inbox.take().image)
+            assert taken[-1] == put - 1, "not the newest"
+            waiting = False
+    assert len(taken) + dropped + waiting == put
+    assert taken == sorted(set(taken))
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def _picture(height=12, width=16):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_image_messages_round_trip():
+    rgb, header = _picture(), Header(frame_id="camera")
+    message = image_message(rgb, header)
+    assert (message.encoding, message.step, message.height, message.header) == ("rgb8", 48, 12, header)
+    np.testing.assert_array_equal(decode(message), rgb)
+    np.testing.assert_array_equal(decode(image_message(rgb[:, ::-1], header)), rgb[:, ::-1])
+
+
+def test_compressed_messages_round_trip():
+    rgb = cv2.GaussianBlur(_picture(64, 64), (0, 0), 8)
+    message = compressed_message(rgb, Header(), quality=95)
+    assert "jpeg" in message.format
+    assert np.abs(decode(message).astype(int) - rgb).max() < 20
+
+
+class CvBridge:
+    """Converts as cv_bridge does, for what cv_bridge knows, and remembers what it was asked for."""
+
+    CODES = {"bgr8": cv2.COLOR_BGR2RGB, "bayer_rggb8": cv2.COLOR_BayerBG2RGB, "yuv422": cv2.COLOR_YUV2RGB_UYVY}
+
+    def __init__(self):
+        self.asked = []
+
+    def imgmsg_to_cv2(self, img_msg, desired_encoding="passthrough"):
+        assert desired_encoding == "rgb8"
+        self.asked.append(img_msg.encoding)
+        channels = {"bgr8": 3, "yuv422": 2}.get(img_msg.encoding, 1)
+        rows = np.frombuffer(img_msg.data, np.uint8).reshape(img_msg.height, img_msg.step)
+        pixels = rows[:, : img_msg.width * channels].reshape(img_msg.height, img_msg.width, channels)
+        return cv2.cvtColor(np.ascontiguousarray(pixels), self.CODES[img_msg.encoding])
+
+
+def _raw(encoding, channels, height=8, width=10, padding=0, seed=0):
+    step = width * channels + padding
+    message = Image(height=height, width=width, encoding=encoding, step=step)
+    message.data.frombytes(np.random.default_rng(seed).integers(0, 256, step * height, dtype=np.uint8))
+    return message
+
+
+@pytest.mark.parametrize(("encoding", "channels"), [("bgr8", 3), ("bayer_rggb8", 1), ("yuv422", 2)])
+def test_with_and_without_cv_bridge_pictures_are_equal(encoding, channels):
+    message, bridge = _raw(encoding, channels, padding=6), CvBridge()
+    np.testing.assert_array_equal(decode(message, bridge), decode(message))
+    assert bridge.asked == [encoding]
+
+
+def test_what_cv_bridge_does_not_know_or_would_crash_on_never_reaches_it():
+    bridge = CvBridge()
+    nv12 = Image(height=4, width=4, encoding="nv12", step=4)
+    nv12.data.frombytes(bytes(24))
+    assert decode(nv12, bridge).shape == (4, 4, 3)
+    short = _raw("bgr8", 3)
+    short.data = short.data[:-1]
+    with pytest.raises(ImageError, match="cut off"):
+        decode(short, bridge)
+    with pytest.raises(ImageError, match="empty"):
+        decode(Image(encoding="bgr8"), bridge)
+    with pytest.raises(ImageError, match="step"):
+        decode(Image(height=1, width=4, encoding="bgr8", step=4, data=bytes(4)), bridge)
+    whole = compressed_message(_picture(64, 64), Header())
+    truncated = CompressedImage(format="jpeg", data=bytes(whole.data)[: len(whole.data) // 2])
+    with pytest.raises(ImageError, match="ends early"):
+        decode(truncated, bridge)
+    assert bridge.asked == []
+
+
+# --- cameras --------------------------------------------------------------------------------------------------------
+
+
+def _info(**changes):
+    fields = {"width": 64, "height": 48, "k": [50.0, 0, 31, 0, 50, 23, 0, 0, 1], "distortion_model": "plumb_bob"}
+    return CameraInfo(**{**fields, **changes})
+
+
+def test_cameras_are_computed_only_when_camera_info_changes():
+    cameras = CameraCache(rectified=None)
+    first = cameras(_info(header=Header(stamp=Time(sec=1))))
+    assert cameras(_info(header=Header(stamp=Time(sec=2)))) is first
+    changed = cameras(_info(k=[60.0, 0, 31, 0, 50, 23, 0, 0, 1]))
+    assert changed is not first and changed.fx == 60
+
+
+def test_a_bad_camera_info_does_not_stick():
+    cameras = CameraCache(rectified=None)
+    good = cameras(_info())
+    with pytest.raises(Exception, match="uncalibrated"):
+        cameras(_info(k=[0.0] * 9))
+    assert cameras(_info()) == good
+
+
+def test_rectified_topics_are_known_by_their_name():
+    assert InputTopics("/rect/image_rect/compressed", "", True).names_rectified_images
+    assert InputTopics("/camera/image_rect_color", "", False).names_rectified_images
+    assert not InputTopics("/rect/image_raw", "", False).names_rectified_images
+
+
+# --- watching -------------------------------------------------------------------------------------------------------
+
+AROUND = Surroundings("/image", "/camera_info", 1, 0, ("/other",), fastdds_unprofiled=True, profile="/x/fastdds.xml")
+
+
+def test_all_is_well_while_images_and_infos_come():
+    watch = InputWatch(started=0)
+    for now in range(1, 30):
+        watch.image(now)
+        watch.info(now)
+        assert watch.complaint(now + 0.5, AROUND) is None
+
+
+def test_missing_camera_info_is_noticed_after_two_seconds_of_images():
+    watch = InputWatch(started=0)
+    watch.image(100.0)
+    watch.image(101.9)
+    assert watch.complaint(101.9, AROUND) is None
+    watch.image(102.1)
+    kind, text = watch.complaint(102.1, AROUND)
+    assert kind == "no_camera_info" and "/camera_info" in text and "remap" in text
+
+
+def test_nobody_publishing_names_what_there_is():
+    watch = InputWatch(started=0)
+    around = dataclasses.replace(AROUND, image_publishers=0)
+    assert watch.complaint(4.9, around) is None
+    kind, text = watch.complaint(5.1, around)
+    assert kind == "no_publisher" and "/other" in text and "/image" in text
+
+
+def test_images_announced_but_never_arriving_suggest_the_profile():
+    watch = InputWatch(started=0)
+    watch.info(3.0)
+    kind, text = watch.complaint(6.0, AROUND)
+    assert kind == "images_do_not_arrive"
+    assert "FASTDDS_DEFAULT_PROFILES_FILE=/x/fastdds.xml" in text and "although camera_info does" in text
+    kind, text = watch.complaint(6.0, dataclasses.replace(AROUND, fastdds_unprofiled=False))
+    assert "512 KB" not in text and "publisher's process" in text
+
+
+def test_a_stream_that_stops_is_noticed():
+    watch = InputWatch(started=0)
+    watch.image(1.0)
+    watch.info(1.0)
+    assert watch.complaint(7.0, AROUND)[0] == "images_stopped"
+
+
+def test_throttle_lets_repetitions_through_once_a_period():
+    now = [0.0]
+    throttle = Throttle(10, 1, clock=lambda: now[0])
+    assert throttle("a", "text") == "text"
+    now[0] = 5.0
+    assert throttle("a", "text") is None and throttle("a", "text") is None
+    assert throttle("b", "another kind") == "another kind"
+    assert throttle("a", "something else of that kind") == "something else of that kind (2 more of this kind in the meantime)"
+    now[0] = 16.0
+    assert throttle("a", "text") == "text"
+
+
+def test_statistics_count_and_measure():
+    now = [0.0]
+    statistics = Statistics(clock=lambda: now[0])
+    for i in range(50):
+        now[0] = i * 0.1
+        statistics.image_received(dropped_another=i % 2 == 1)
+        if i % 2:
+            statistics.result_published(2, 0.02 + 0.001 * (i // 2), {"detect": 0.01})
+    statistics.image_failed()
+    statistics.problem("bad_image", "it is bad")
+    summary = statistics.summary()
+    assert (summary.received, summary.processed, summary.dropped, summary.failed) == (50, 25, 25, 1)
+    assert summary.input_hz == pytest.approx(50 / 4.9) and summary.output_hz == pytest.approx(25 / 4.9)
+    assert summary.latency_ms == pytest.approx((32, 43))
+    assert summary.timings_ms == pytest.approx({"detect": 10}) and summary.hands == 2
+    assert summary.problems == {"bad_image": 1} and summary.last_problem == "it is bad"
+    now[0] = 100.0
+    assert statistics.summary().output_hz == 0
+
+
+def test_diagnostics_tell_the_truth():
+    now = [0.0]
+    statistics = Statistics(clock=lambda: now[0])
+
+    def status(complaint=None):
+        message = diagnostic_array(Time(sec=3), "/wildhands", statistics.summary(), complaint, {"estimator": "fake"})
+        assert message.header.stamp.sec == 3
+        return message.status[0]
+
+    now[0] = 1.0
+    assert status().level == DiagnosticStatus.WARN
+    statistics.image_received(dropped_another=False)
+    statistics.problem("bad_image", "it is bad")
+    assert (status().level, status().message) == (DiagnosticStatus.ERROR, "it is bad")
+    statistics.result_published(1, 0.01, {})
+    assert status().level == DiagnosticStatus.OK
+    assert status("no camera_info").message == "no camera_info"
+    values = {v.key: v.value for v in status().values}
+    assert (values["problem: bad_image"], values["estimator"], values["images processed"]) == ("1", "fake", "1")
+
+
+# --- QoS ------------------------------------------------------------------------------------------------------------
+
+
+class _Endpoint:
+    node_name, node_namespace = "driver", "/camera"
+
+    def __init__(self, profile):
+        self.qos_profile = profile
+
+
+def test_mismatches_name_both_sides_and_the_remedy():
+    reliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+    text = input_mismatch("/image", QoSPolicyKind.RELIABILITY, reliable, [_Endpoint(IMAGE_INPUT)])
+    for part in ("reliability", "asks for reliable", "/camera/driver offers best effort", "qos_overrides./image"):
+        assert part in text
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    text = output_mismatch("/hands", QoSPolicyKind.DURABILITY, RESULT_OUTPUT, [_Endpoint(latched)])
+    for part in ("durability", "offers reliable, volatile", "/camera/driver asks for reliable, transient local"):
+        assert part in text
+
+
+def test_the_fastdds_profile_is_there_and_well_formed():
+    from xml.etree import ElementTree
+
+    names = {"d": "http://www.eprosima.com"}
+    size = ElementTree.parse(fastdds_profile()).find(".//d:segment_size", names)
+    assert int(size.text) > 4 * 1920 * 1080 * 3
