@@ -85,9 +85,7 @@ class HandLayer:
         # Most of MANO's bytes; the open hand has none of them, and then the product is skipped
         self._pose_basis = data.posedirs.reshape(-1, 135) if data.posedirs.any() else None
         self._has_mean = bool(data.hands_mean.any())
-        self.anatomy: HandAnatomy = hand_anatomy(
-            self._skeleton.joints_template, self._skeleton.tips_template, data.side
-        )
+        self._anatomy = hand_anatomy(self._skeleton.joints_template, self._skeleton.tips_template, data.side)
         self._module: MANOLayer | None = None
 
     # --- what it is -------------------------------------------------------------------------------------------------
@@ -115,7 +113,10 @@ class HandLayer:
         """(5,) vertices at the finger tips: thumb, index, middle, ring, pinky."""
         return self.data.tip_vertices
 
-    # `anatomy`, set above: axes and limits of the finger joints
+    @property
+    def anatomy(self) -> HandAnatomy:
+        """Axes and limits of the finger joints."""
+        return self._anatomy
 
     def skeleton(self) -> HandSkeleton:
         return self._skeleton

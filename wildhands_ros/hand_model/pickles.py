@@ -68,7 +68,7 @@ def _check_opcodes(content: bytes) -> None:
             count += 1
             if opcode.name not in _OPCODES:
                 raise RefusedPickle(f"uses the pickle instruction {opcode.name}, which no file of arrays needs")
-            if opcode.name in _MEMO_OPCODES and int(argument) > count:  # would make the reader allocate that much
+            if opcode.name in _MEMO_OPCODES and int(argument or 0) > count:  # would make the reader allocate that much
                 raise RefusedPickle("is a damaged pickle (its memo has holes)")
     except RefusedPickle:
         raise
@@ -154,10 +154,12 @@ class _Object(_Record):
     """Anything else that may appear but is not read: object, set, other chumpy classes."""
 
 
-class _Reconstructor(_Record):
+class _Constructor:
     """copyreg._reconstructor(class, base, state): an instance, as protocols 0 and 1 write it."""
 
-    def __new__(cls, *args: object) -> _Record:
+    __slots__ = ()  # nothing that a pickle could alter
+
+    def __call__(self, *args: object) -> _Record:
         made = args[0] if args else None
         if not (isinstance(made, type) and issubclass(made, _Record)):
             raise RefusedPickle("reconstructs something that is no array")
@@ -166,12 +168,12 @@ class _Reconstructor(_Record):
 
 _NUMPY_CORES = ("numpy.core", "numpy._core")
 _SPARSE_KINDS = {"csc": _Column, "csr": _Row, "coo": _Coordinates}
-_NAMES: dict[tuple[str, str], type] = {
+_NAMES: dict[tuple[str, str], type | _Constructor] = {
     ("numpy", "ndarray"): _Ndarray,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _Encode,
-    ("copy_reg", "_reconstructor"): _Reconstructor,
-    ("copyreg", "_reconstructor"): _Reconstructor,
+    ("copy_reg", "_reconstructor"): _Constructor(),
+    ("copyreg", "_reconstructor"): _Constructor(),
     ("__builtin__", "object"): _Object,
     ("builtins", "object"): _Object,
     ("__builtin__", "set"): _Object,
@@ -193,7 +195,7 @@ _NAMES: dict[tuple[str, str], type] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type:
+    def find_class(self, module: str, name: str) -> type | _Constructor:
         """What a name in the pickle stands for: never the thing itself."""
         found = _NAMES.get((module, name))
         if found is not None:
@@ -237,7 +239,8 @@ def _dense(record: _Record) -> np.ndarray:
         data, dtype, shape, order = record.args
         fortran = order == "F"
     else:
-        _, shape, dtype, fortran, data = _tuple(record.state, 5)
+        _, shape, dtype, flag, data = _tuple(record.state, 5)
+        fortran = bool(flag)
     kind = _dtype(dtype)
     sizes = _shape(shape)
     raw = _bytes(data)
@@ -291,7 +294,7 @@ def _state(record: _Record) -> dict[object, object]:
     return record.state
 
 
-def _tuple(value: object, length: int) -> tuple:
+def _tuple(value: object, length: int) -> tuple[object, ...]:
     if not isinstance(value, tuple) or len(value) != length:
         raise RefusedPickle("has no content")
     return value
