@@ -1,0 +1,6 @@
+"""From boxes to metric hands: the `Estimator` protocol and what implements it."""
+
+from wildhands_ros.estimation.estimator import Estimates, Estimator
+from wildhands_ros.estimation.landmark_fit import LandmarkFit, LandmarkFitConfig
+
+__all__ = ["Estimates", "Estimator", "LandmarkFit", "LandmarkFitConfig"]

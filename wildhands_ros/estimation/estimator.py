@@ -1,0 +1,45 @@
+"""What every estimator promises: boxes in a picture become metric hands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import HandModel
+from wildhands_ros.hands import Hand, HandBox
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What came of the boxes of one picture.
+
+    hands: one for every box that could be used, in the order of the boxes.
+    skipped: for every other box, the reason in words, in the order of the boxes.
+    """
+
+    hands: tuple[Hand, ...]
+    skipped: tuple[str, ...] = ()
+
+
+class Estimator(Protocol):
+    """Turns boxes of one picture into hands in 3D. Not thread-safe: one instance per stream."""
+
+    @property
+    def name(self) -> str:
+        """Written into `Hand.estimator`."""
+        ...
+
+    @property
+    def hand_model(self) -> HandModel:
+        """The model that poses, betas and vertices of the hands refer to."""
+        ...
+
+    def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
+        """The hands of one picture. A box that cannot be used is skipped with a reason, never an exception."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets what it knows from earlier pictures: a new stream begins."""
+        ...

@@ -1,0 +1,142 @@
+"""The landmark-fit baseline: a hand model fitted to what the landmark network saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.estimation.estimator import Estimates
+from wildhands_ros.estimation.landmark_fit.evidence import Evidence, gather
+from wildhands_ros.estimation.landmark_fit.freedom import hand_kinematics, natural_prior
+from wildhands_ros.estimation.landmark_fit.kinematics import Kinematics
+from wildhands_ros.estimation.landmark_fit.minimise import minimise
+from wildhands_ros.estimation.landmark_fit.objective import Estimate, Objective, Prior, Weights
+from wildhands_ros.estimation.landmark_fit.start import first_estimate, of_model_size
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import HandModel
+from wildhands_ros.hands import Hand, HandBox, Side
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LandmarkFitConfig:
+    """How the fit weighs its evidence and when it stops.
+
+    weights: how wrong landmarks tend to be. size_sigma: standard deviation of the betas; firm, because one picture
+    cannot tell a large hand from a near one. max_steps, tolerance: of the minimisation.
+    doubtful_cost: a fit that started from the last picture and costs more than this is also tried afresh; in halved
+    squared standard deviations, of some 60 independent numbers.
+    nearest, farthest: metres; hands whose wrist lies outside are marked invalid.
+    largest_error: mean reprojection error, as a fraction of the landmarks' box, above which a hand is invalid.
+    """
+
+    weights: Weights = field(default_factory=Weights)
+    size_sigma: float = 0.3
+    max_steps: int = 15
+    tolerance: float = 1e-2
+    doubtful_cost: float = 40.0
+    nearest: float = 0.05
+    farthest: float = 2.0
+    largest_error: float = 0.1
+
+
+class LandmarkFit:
+    """Fits the hand model to the detector's landmarks. A baseline: docs/landmark_fit.md says what it cannot do.
+
+    hand_model: which hand. with_mesh: whether hands carry vertices. Each picture is fitted on its own; the hand
+    followed from the last picture is only where the search starts (`HandBox.follow_id`), so results are raw.
+    """
+
+    name = "landmarks"
+
+    def __init__(
+        self, hand_model: HandModel, *, with_mesh: bool = True, config: LandmarkFitConfig | None = None
+    ) -> None:
+        self.hand_model = hand_model
+        self.with_mesh = with_mesh
+        self.config = config or LandmarkFitConfig()
+        self._kinematics: dict[Side, Kinematics] = {}
+        self._priors: dict[Side, Prior] = {}
+        for side in Side:
+            self._kinematics[side] = hand_kinematics(hand_model.layer(side))
+            self._priors[side] = natural_prior(hand_model.layer(side), self.config.size_sigma)
+        self._followed: dict[tuple[int, Side], Estimate] = {}
+
+    def reset(self) -> None:
+        """Forgets the hands of earlier pictures."""
+        self._followed = {}
+
+    def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
+        """The hands of one picture; boxes without usable landmarks are skipped with the reason."""
+        with_landmarks = [box.landmarks for box in boxes if box.landmarks is not None]
+        evidence = iter(gather(with_landmarks, frame.camera))
+        hands: list[Hand] = []
+        skipped: list[str] = []
+        followed: dict[tuple[int, Side], Estimate] = {}
+        for index, box in enumerate(boxes):
+            found = next(evidence) if box.landmarks is not None else "it has no landmarks; let the detector find it"
+            if isinstance(found, Evidence):
+                estimate, cost = self._fit(box, found)
+                if np.isfinite(cost):
+                    hands.append(self._hand(box, found, estimate, frame))
+                    if box.follow_id >= 0:
+                        followed[box.follow_id, box.side] = estimate
+                    continue
+                found = "no hand in front of the camera agrees with its landmarks"
+            skipped.append(f"{box.side.value} hand in box {index} cannot be fitted: {found}")
+        self._followed = followed
+        return Estimates(tuple(hands), tuple(skipped))
+
+    def _fit(self, box: HandBox, evidence: Evidence) -> tuple[Estimate, float]:
+        kinematics, prior = self._kinematics[box.side], self._priors[box.side]
+        evidence = of_model_size(evidence, kinematics, prior)
+        objective = Objective(kinematics, prior, self.config.weights, evidence)
+        best: tuple[Estimate, float] | None = None
+        for start in self._starts(box, evidence):
+            found = minimise(objective, start, max_steps=self.config.max_steps, tolerance=self.config.tolerance)
+            if best is None or found[1] < best[1]:
+                best = found
+            if best[1] <= self.config.doubtful_cost:
+                break
+        assert best is not None  # there is always a first estimate
+        return best
+
+    def _starts(self, box: HandBox, evidence: Evidence) -> Iterator[Estimate]:
+        """Places to search from: the hand of the last picture if it was followed, then what this picture suggests."""
+        if (box.follow_id, box.side) in self._followed:
+            yield self._followed[box.follow_id, box.side]
+        yield first_estimate(self._kinematics[box.side], self._priors[box.side], evidence)
+
+    def _hand(self, box: HandBox, evidence: Evidence, estimate: Estimate, frame: Frame) -> Hand:
+        kinematics, layer = self._kinematics[box.side], self.hand_model.layer(box.side)
+        posture = estimate.posture
+        pose, translation = kinematics.mano_pose(posture), kinematics.translation(posture)
+        betas = np.zeros(10)
+        betas[: len(posture.betas)] = posture.betas
+        vertices, joints = layer.numpy(pose, betas, translation)
+        keypoints = frame.camera.project(joints)
+        expected = frame.camera.project(kinematics.landmarks(posture))
+        error = float(np.mean(np.linalg.norm(expected - evidence.pixels, axis=1)[evidence.seen > 0]))
+        distance = float(np.linalg.norm(joints[0]))
+        config = self.config
+        return Hand(
+            side=box.side,
+            score=box.score,
+            side_probability=box.side_probability,
+            box=box.xyxy,
+            joints=joints,
+            keypoints=keypoints,
+            pose=pose,
+            betas=betas,
+            translation=translation,
+            vertices=vertices if self.with_mesh else None,
+            estimator=self.name,
+            hand_model=self.hand_model.name,
+            reprojection_error=error,
+            valid=config.nearest <= distance <= config.farthest and error <= config.largest_error * evidence.size,
+            follow_id=box.follow_id,
+        )

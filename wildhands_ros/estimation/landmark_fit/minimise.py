@@ -1,0 +1,47 @@
+"""Levenberg–Marquardt on the landmark fit's cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from wildhands_ros.estimation.landmark_fit.objective import Estimate, Linearised
+
+_LARGEST_DAMPING = 1e6
+
+
+def minimise(
+    objective: Callable[[Estimate], Linearised], start: Estimate, *, max_steps: int, tolerance: float
+) -> tuple[Estimate, float]:
+    """The estimate near `start` with the smallest cost, and that cost (infinite if `start` is impossible).
+
+    max_steps: evaluations of the objective after the first. tolerance: stops when a step is expected to improve, or
+    has improved, the cost by less than this; the cost is in squared standard deviations, so that 1e-3 is nothing.
+    Damping follows Marquardt (1963): the diagonal is scaled, so that units do not matter.
+    """
+    estimate, here = start, objective(start)
+    if not np.isfinite(here.cost):
+        return start, np.inf
+    damping = 1e-3
+    for _ in range(max_steps):
+        damped = here.curvature.copy()
+        diagonal = np.einsum("ii->i", damped)
+        diagonal *= 1 + damping
+        step = np.linalg.solve(damped, -here.gradient)
+        expected = -0.5 * float(here.gradient @ step)
+        if expected < tolerance:
+            break
+        candidate = estimate.moved(step)
+        there = objective(candidate)
+        gain = here.cost - there.cost
+        if gain > 0:
+            estimate, here = candidate, there
+            damping = max(damping * 0.2, 1e-7)
+            if gain < tolerance:
+                break
+        else:
+            damping *= 8
+            if damping > _LARGEST_DAMPING:
+                break
+    return estimate, here.cost
