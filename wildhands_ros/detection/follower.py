@@ -28,6 +28,7 @@ from wildhands_ros.detection.search import (
     log_odds,
     mean_distance,
     same_hand,
+    same_palm,
     settle,
 )
 from wildhands_ros.detection.sides import SideCue, right_log_odds, side_cue, weighed_together
@@ -40,8 +41,10 @@ _LARGEST_STEP = 0.7  # of the hand's size: prediction never moves a region furth
 _REFINE_STEP = 0.3  # of the hand's size: where a hand was missed by so much, it is looked at again
 _STREAM_PALM_THRESHOLD = 0.3  # least score of a palm that one view alone must give to be worth a look
 _FIRST_PRESENCE = 0.4  # least presence at a palm's place to look twice more
+_COAST_NS = 300_000_000  # for so long, a hand that was lost is looked for where it was going
+_VAIN_NS = 400_000_000  # for so long, a palm in which the landmark network saw no hand is not looked at again
 _SIDE_CORRELATION_S = 0.5  # looks closer together than this are one piece of evidence about the side
-_BELIEF_LIMIT = 8.0  # log-odds: no hand is so sure of its side that a few seconds could not change it
+_BELIEF_LIMIT = 6.0  # log-odds: no hand is so sure of its side that a few seconds could not change it
 _SIDE_MEMORY_S = 4.0  # over which the network's opinion of the side is averaged
 _MIRRORED_EVERY = 8  # frames between mirrored looks at one hand, which only serve to tell its side
 _LEAST_PALM_EVIDENCE = -0.3  # log-odds: the palm detector alone does not end a follow, it misses many a fist
@@ -109,11 +112,12 @@ class _Follow:
 
 @dataclass(frozen=True)
 class _Glance:
-    """A view to search next. watched: the follow whose hand should be there."""
+    """A view to search next. watched: the follow whose hand should be there. again: a hand was just lost there."""
 
     view: Region
     near: bool
     watched: _Follow | None = None
+    again: bool = False
 
 
 class HandFollower:
@@ -131,6 +135,7 @@ class HandFollower:
         self._frame = 0
         self._stamp_ns: int | None = None
         self._cycle = 0
+        self._vain: list[tuple[Palm, int]] = []
 
     def step(self, picture: Pyramid, stamp_ns: int) -> list[HandBox]:
         """The hands in the next picture of the stream, oldest follow first."""
@@ -153,7 +158,9 @@ class HandFollower:
     # --- following ------------------------------------------------------------------------------------------------
 
     def _look_at_followed(self, picture: Pyramid, stamp_ns: int, gap: float) -> None:
-        for place, follow in enumerate(self._seen()):
+        for place, follow in enumerate(self._follows):
+            if follow.lost and stamp_ns - follow.seen_ns > _COAST_NS:
+                continue
             seen = self._look(picture, follow, stamp_ns)
             if seen is None or not self._plausible(follow, seen):
                 follow.lost = True
@@ -165,19 +172,22 @@ class HandFollower:
                     follow.mirrored.add(mirrored.right, min(1.0, _MIRRORED_EVERY * gap / _SIDE_MEMORY_S))
 
     def _look(self, picture: Pyramid, follow: _Follow, stamp_ns: int) -> LandmarkResult | None:
-        network = self._search.network
+        """The followed hand where it should be now; None where the network sees none."""
         expected = follow.predicted(stamp_ns)
-        region = region_of_landmarks(expected)
-        if not (0 <= region.x < picture.width and 0 <= region.y < picture.height):
-            center = expected.mean(axis=0)
-            if not (0 <= center[0] < picture.width and 0 <= center[1] < picture.height):
-                return None
+        x, y = expected.mean(axis=0)
+        if not (0 <= x < picture.width and 0 <= y < picture.height):
+            return None
+        network, region = self._search.network, region_of_landmarks(expected)
+        # A hand that was just lost must show itself more clearly than one that is followed.
+        least = _FIRST_PRESENCE if follow.lost else LEAST_PRESENCE
         seen = network.look(picture, region)
-        if seen is None or seen.presence < LEAST_PRESENCE:
+        if (seen is None or seen.presence < least) and not follow.lost:
+            seen = network.look(picture, region, mirrored=True)  # another chance: it errs in other places
+        if seen is None or seen.presence < least:
             return None
         if mean_distance(seen.landmarks.image, expected) > _REFINE_STEP * follow.size:
             seen = network.look(picture, region_of_landmarks(seen.landmarks.image))
-        return seen if seen is not None and seen.presence >= LEAST_PRESENCE else None
+        return seen if seen is not None and seen.presence >= least else None
 
     def _plausible(self, follow: _Follow, seen: LandmarkResult) -> bool:
         """Whether this can be the followed hand, and not another that it met."""
@@ -188,10 +198,11 @@ class HandFollower:
         return hand_score(follow.palm, presence) >= self._config.keep_threshold
 
     def _advance(self, follow: _Follow, seen: LandmarkResult, stamp_ns: int, gap: float) -> None:
-        if gap > 0:
-            moved = (seen.landmarks.image - follow.places).mean(axis=0) / gap
+        elapsed = (stamp_ns - follow.seen_ns) * 1e-9
+        if elapsed > 0:
+            moved = (seen.landmarks.image - follow.places).mean(axis=0) / elapsed
             follow.velocity = 0.5 * (follow.velocity + moved)
-        follow.landmarks = seen.landmarks
+        follow.landmarks, follow.lost = seen.landmarks, False
         follow.seen_ns = stamp_ns
         follow.presence = 0.5 * (follow.presence + log_odds(seen.presence))
         follow.upright.add(seen.right, min(1.0, gap / _SIDE_MEMORY_S))
@@ -215,27 +226,33 @@ class HandFollower:
     def _look_for_more(self, picture: Pyramid, stamp_ns: int) -> None:
         config, followed = self._config, len(self._seen())
         if followed == 0:
-            count, looks = config.search_views, 2
+            count = config.search_views
         elif followed < config.wanted_hands:
-            count, looks = 1, 1
+            count = 1
         else:
-            count, looks = (1, 1) if self._frame % config.patrol_every == 1 else (0, 0)
+            count = int(self._frame % config.patrol_every == 1)
+        self._vain = [(palm, until) for palm, until in self._vain if until > stamp_ns]
+        new: list[tuple[Palm, bool]] = []
         for glance in self._next_glances(picture, count):
             palms = self._search.palms.find(picture, glance.view, config.palm_threshold)
             owners = [self._owner(palm) for palm in palms]
             for palm, owner in zip(palms, owners, strict=True):
                 if owner is not None:
                     owner.palm = max(owner.palm, _evidence(palm, glance.near))
-                elif palm.score >= _STREAM_PALM_THRESHOLD and looks > 0:
-                    looks -= 1
-                    self._look_at_palm(picture, palm, glance.near, stamp_ns)
+                elif palm.score >= _STREAM_PALM_THRESHOLD and (glance.again or not self._was_vain(palm)):
+                    new.append((palm, glance.near))
             if glance.watched is not None and glance.watched not in owners:
                 glance.watched.palm = max(0.5 * glance.watched.palm, _LEAST_PALM_EVIDENCE)
+        # One look a frame, at the best palm that was not looked at in vain just before: clutter must not hide a hand.
+        if new:
+            palm, near = max(new, key=lambda item: item[0].score)
+            if not self._look_at_palm(picture, palm, near, stamp_ns):
+                self._vain.append((palm, stamp_ns + _VAIN_NS))
 
     def _next_glances(self, picture: Pyramid, count: int) -> list[_Glance]:
         """The next views in turn, and every second frame first the place where a hand was just lost."""
         lost = [follow for follow in self._follows if follow.lost]
-        chosen = [_Glance(_around(lost[-1]), True)] if lost and count and self._frame % 2 == 0 else []
+        chosen = [_Glance(_around(lost[-1]), True, again=True)] if lost and count and self._frame % 2 == 0 else []
         views = views_of(picture.width, picture.height)
         near = [_Glance(view, True) for view in views.near]
         far = [_Glance(view, False) for view in views.far]
@@ -258,18 +275,25 @@ class HandFollower:
                 return follow
         return None
 
-    def _look_at_palm(self, picture: Pyramid, palm: Palm, near: bool, stamp_ns: int) -> None:
+    def _look_at_palm(self, picture: Pyramid, palm: Palm, near: bool, stamp_ns: int) -> bool:
+        """Starts a follow where the landmark network confirms the palm. False: nothing new there."""
         network = self._search.network
         first = network.look(picture, palm.hand_region())
-        if first is None or first.presence < _FIRST_PRESENCE:
-            return
-        if any(same_hand(first.landmarks.image, follow.places) for follow in self._seen()):
-            return
+        if first is None or first.presence < _FIRST_PRESENCE or self._is_followed(first.landmarks.image):
+            return False
         sighting = settle(network, picture, first.landmarks.image, _evidence(palm, near))
         if sighting is None or sighting.score < self._config.keep_threshold:
-            return
-        if not any(same_hand(sighting.landmarks.image, f.places, sighting.doubt) for f in self._seen()):
-            self._begin(sighting, stamp_ns)
+            return False
+        if self._is_followed(sighting.landmarks.image, sighting.doubt):
+            return False
+        self._begin(sighting, stamp_ns)
+        return True
+
+    def _was_vain(self, palm: Palm) -> bool:
+        return any(same_palm(palm, vain) for vain, _until in self._vain)
+
+    def _is_followed(self, places: FloatArray, doubt: float = 0.0) -> bool:
+        return any(same_hand(places, follow.places, doubt) for follow in self._seen())
 
     def _begin(self, sighting: Sighting, stamp_ns: int) -> None:
         """Starts a follow, or takes up that of the hand that was lost here."""
@@ -277,22 +301,30 @@ class HandFollower:
         if follow is None:
             follow = _Follow(next(self._ids), sighting.landmarks, stamp_ns, sighting.palm, sighting.presence)
             self._follows.append(follow)
+        elif follow.belief is not None:
+            follow.belief *= 0.5  # it may be another hand after all
         follow.landmarks, follow.seen_ns, follow.lost = sighting.landmarks, stamp_ns, False
         follow.palm, follow.presence = sighting.palm, sighting.presence
         follow.velocity = np.zeros(2)
         follow.upright.add(sighting.right, 0.1)
 
     def _lost_match(self, sighting: Sighting, stamp_ns: int) -> _Follow | None:
+        """The lost follow that most probably was this hand, if any.
+
+        A lost hand's place is a normal distribution that widens with time: the density favours the hand that was
+        lost last over one that might be anywhere by now.
+        """
         best, least = None, math.inf
         size = hand_size(sighting.landmarks.image)
         for follow in self._follows:
             if not follow.lost or not 0.5 < size / follow.size < 2:
                 continue
             away = mean_distance(sighting.landmarks.image, follow.places) / max(size, follow.size)
-            reach = 1 + 4 * (stamp_ns - follow.seen_ns) * 1e-9
+            spread = 0.3 + 2.0 * (stamp_ns - follow.seen_ns) * 1e-9
             contradicted = (follow.belief or 0.0) * sighting.right < -6
-            if away < reach and away < least and not contradicted:
-                best, least = follow, away
+            cost = 0.5 * (away / spread) ** 2 + 2 * math.log(spread)
+            if away < 3 * spread and cost < least and not contradicted:
+                best, least = follow, cost
         return best
 
     # --- telling --------------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """Left or right? What the network says, weighed with what a head-mounted camera makes likely.
 
 All quantities are log-odds of "this is the person's right hand": evidence adds up, nothing is a rule. A hand whose
-forearm points down in the picture is probably the wearer's own. Of those, the right one tends to be in the right
-half, to come from the right, and to be right of the left one; and a person has one of each. A hand whose forearm
-points up belongs to somebody who faces the camera, and none of this is said of it.
+forearm points down in the picture is probably the wearer's own. Of those, the right one's elbow tends to be in the
+right half (wrists cross the body's middle, elbows rarely do), the forearm to come from the right, and the hand to be
+right of the left one; and a person has one of each. A hand whose forearm points up belongs to somebody who faces the
+camera, and none of this is said of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from wildhands_ros.hands import MIDDLE_MCP, FloatArray
 # odds around 3. The other weights are well below what the evaluation pictures would support, so that a sure network
 # (log-odds of 5, twice) outvotes them.
 _NETWORK_WEIGHT = 0.45
-_PLACE_WEIGHT = 2.5  # per half picture width from the centre
+_FOREARM_LENGTH = 1.5  # of the hand's box: how far from the wrist the elbow is taken to be, foreshortened as it is
+_ELBOW_WEIGHT = 2.5  # per half picture width from the centre
 _ARM_WEIGHT = 0.8  # forearm straight from the right
 _ORDER_WEIGHT = 3.0  # two of the wearer's hands, a hand's size or more apart
 _SAME_SIDE_PENALTY = 2.0  # two of the wearer's hands with the same side
@@ -52,11 +54,12 @@ def side_cue(places: FloatArray, network: float, width: int, height: int) -> Sid
     length = float(np.hypot(*forearm))
     along_x, along_y = forearm / length if length > 0 else (0.0, 0.0)
     # Level forearms are mostly the wearer's, reaching across; clearly rising ones are not.
-    wearer = 1 / (1 + math.exp(-6 * (float(along_y) + 0.2)))
-    offset = float(np.clip((wrist[0] - (width - 1) / 2) / (width / 2), -1, 1))
-    prior = _PLACE_WEIGHT * offset + _ARM_WEIGHT * float(along_x)
-    extent = places.max(axis=0) - places.min(axis=0)
-    return SideCue(network, wearer, prior, float(wrist[0]), float(extent.max()))
+    wearer = 1 / (1 + math.exp(-6 * (float(along_y) + 0.5)))
+    size = float((places.max(axis=0) - places.min(axis=0)).max())
+    elbow = wrist[0] + _FOREARM_LENGTH * size * along_x
+    offset = float(np.clip((elbow - (width - 1) / 2) / (width / 2), -1.2, 1.2))
+    prior = _ELBOW_WEIGHT * offset + _ARM_WEIGHT * float(along_x)
+    return SideCue(network, wearer, prior, float(wrist[0]), size)
 
 
 def right_log_odds(cues: Sequence[SideCue], wearer_prior: float = 1.0) -> list[float]:
