@@ -114,16 +114,20 @@ class BagWriter:
         try:
             self._writer.write(connection, time_ns, data)
             self.counts[topic] += 1
-            if time.monotonic() - self._flushed > FLUSH_PERIOD_S:
-                self.flush()
         except OSError as error:
-            raise RecordingError(f"cannot write to the bag {self.path}: {error.strerror}") from error
+            raise self._cannot_write(error) from error
+        if time.monotonic() - self._flushed > FLUSH_PERIOD_S:
+            self.flush()
 
     def flush(self) -> None:
         """Hands what was written to the operating system, in a form that can be read if nothing follows."""
-        if self._open:
+        if not self._open:
+            return
+        try:
             self._writer.flush()
-            self._flushed = time.monotonic()
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Finishes the bag; closing again does nothing."""
@@ -148,6 +152,9 @@ class BagWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _cannot_write(self, error: OSError) -> RecordingError:
+        return RecordingError(f"cannot write to the bag {self.path}: {error.strerror}")
 
     def _connection(self, topic: str) -> Connection:
         if topic not in self._connections:

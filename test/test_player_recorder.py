@@ -1,0 +1,415 @@
+"""Playing onto real topics and recording from them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+from geometry_msgs.msg import TransformStamped
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
+from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.errors import RecordingError
+from wildhands_ros.images import decode_compressed, decode_raw
+from wildhands_ros.msg import HandPose, HandPoseArray
+from wildhands_ros.node import player as player_module
+from wildhands_ros.node.camera_info import camera_to_camera_info
+from wildhands_ros.node.player import Player, PlayerOptions, Stamps, _Pacer
+from wildhands_ros.node.recorder import Recorder
+from wildhands_ros.recordings import BagReader, BagWriter, FrameSource, open_source
+
+ROOT = Path(__file__).parents[1]
+DOMAIN = 1 + os.getpid() % 100
+DEADLINE_S = 30.0
+SIZE = (64, 48)
+
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds.xml")
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    made = Context()
+    rclpy.init(context=made, domain_id=DOMAIN)
+    yield made
+    made.try_shutdown()
+
+
+class Listener:
+    """A node in a thread of its own that keeps what it hears."""
+
+    def __init__(self, context: Context, name: str = "listener") -> None:
+        self.node = Node(name, context=context)
+        self.heard: list[object] = []
+        self.changed = threading.Condition()
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+
+    def listen(self, kind: type, topic: str, then: Callable[[object], None] | None = None, qos: object = 50) -> None:
+        def take(message: object) -> None:
+            if then is not None:
+                then(message)
+            with self.changed:
+                self.heard.append(message)
+                self.changed.notify_all()
+
+        self.node.create_subscription(kind, topic, take, qos)
+
+    def wait(self, count: int, kind: type = object) -> list[object]:
+        with self.changed:
+            found = lambda: [m for m in self.heard if isinstance(m, kind)]  # noqa: E731
+            assert self.changed.wait_for(lambda: len(found()) >= count, DEADLINE_S), (
+                f"{len(found())} of {count} arrived"
+            )
+            return found()
+
+    def __enter__(self) -> Listener:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.executor.shutdown()
+        self.thread.join()
+        self.node.destroy_node()
+
+
+def folder_of_pictures(path: Path, count: int = 5, size: tuple[int, int] = SIZE) -> FrameSource:
+    path.mkdir(exist_ok=True)
+    for i in range(count):
+        cv2.imwrite(str(path / f"{i}.png"), np.full((size[1], size[0], 3), (i, 100, 200), np.uint8))
+    return open_source(path, focal=50, fps=100, frame_id="head_camera")
+
+
+def colours(images: list[object]) -> list[int]:
+    """The index that each picture carries in its blue channel (rgb8)."""
+    return [decode_raw(m.data, m.height, m.width, m.step, m.encoding)[0, 0, 2] for m in images]
+
+
+def stamp(message: object) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+# --- camera_info ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        Camera.pinhole(64, 48, 50),
+        Camera(64, 48, 50, 51, 31, 24, Distortion.PLUMB_BOB, (0.1, -0.2, 0.01, 0.02, 0.3)),
+        Camera(64, 48, 50, 51, 31, 24, Distortion.RATIONAL_POLYNOMIAL, (0.1, -0.2, 0.01, 0.02, 0.3, 0.1, 0.2, 0.3)),
+        Camera(64, 48, 50, 51, 31, 24, Distortion.EQUIDISTANT, (0.1, 0.02, 0.003, 0.0004)),
+    ],
+    ids=lambda camera: camera.model.value,
+)
+def test_camera_info_gives_the_camera_back(camera: Camera) -> None:
+    info = camera_to_camera_info(camera, Header(frame_id="head"))
+    assert Camera.from_camera_info(info) == camera
+    assert Camera.from_camera_info(info, rectified=True) == camera.undistorted()
+    assert info.header.frame_id == "head"
+
+
+# --- playing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("qos", [50, qos_profile_sensor_data], ids=["reliable", "sensor data"])
+def test_pictures_arrive_as_they_are_with_their_camera(context: Context, tmp_path: Path, qos: object) -> None:
+    source = folder_of_pictures(tmp_path)
+    options = PlayerOptions(topic="cam/image_raw", stamps=Stamps.ORIGINAL)
+    with Listener(context) as listener:
+        listener.listen(Image, "/cam/image_raw", qos=qos)
+        listener.listen(CameraInfo, "/cam/camera_info", qos=qos)
+        with Player(source, options, context=context) as player:
+            assert player.run().frames == 5
+        images, infos = listener.wait(5, Image), listener.wait(5, CameraInfo)
+    assert colours(images) == [0, 1, 2, 3, 4]
+    assert [stamp(m) for m in images] == [stamp(m) for m in infos] == [i * 10_000_000 or 1 for i in range(5)]
+    assert images[0].header.frame_id == infos[0].header.frame_id == "head_camera"
+    assert Camera.from_camera_info(infos[0]) == Camera.pinhole(64, 48, 50)
+
+
+def test_compressed_pictures_with_stamps_of_now(context: Context, tmp_path: Path) -> None:
+    published: dict[str, int] = {}
+    before = Node("clock", context=context).get_clock().now().nanoseconds
+    with Listener(context) as listener:
+        listener.listen(CompressedImage, "/ns/image_raw/compressed")
+        with Player(
+            folder_of_pictures(tmp_path), PlayerOptions(compressed=True), context=context, namespace="/ns",
+            on_publish=lambda frame, stamp_ns: published.update({frame.name: stamp_ns}),
+        ) as player:  # fmt: skip
+            player.run()
+        images = listener.wait(5)
+    assert [stamp(m) for m in images] == list(published.values()) == sorted(published.values())
+    assert list(published) == ["0.png", "1.png", "2.png", "3.png", "4.png"] and stamp(images[0]) > before
+    assert np.abs(decode_compressed(images[3].data, images[3].format)[0, 0].astype(int) - (200, 100, 3)).max() <= 3
+
+
+def test_looping_never_goes_back_in_time(context: Context, tmp_path: Path) -> None:
+    options = PlayerOptions(loop=True, stamps=Stamps.ORIGINAL, rate=4)
+    with Listener(context) as listener:
+        listener.listen(Image, "/image_raw")
+        with Player(folder_of_pictures(tmp_path, 3), options, context=context) as player:
+            running = threading.Thread(target=player.run)
+            running.start()
+            images = listener.wait(8)[:8]
+            player.stop()
+            running.join(DEADLINE_S)
+            assert not running.is_alive()
+    assert [stamp(m) for m in images] == [i * 10_000_000 or 1 for i in range(8)]
+    assert colours(images) == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_the_pace_is_that_of_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(player_module.time, "monotonic", lambda: now)
+    pacer = _Pacer(rate=2.0)
+    assert pacer.delay(5_000_000_000) == 0
+    assert pacer.delay(5_500_000_000) == pytest.approx(0.25)
+    now = 100.2
+    assert pacer.delay(6_000_000_000) == pytest.approx(0.3)  # half a second after the first
+    now = 102.0
+    assert pacer.delay(7_000_000_000) == 0  # late: at once, and without shifting those that follow
+    assert pacer.delay(10_000_000_000) == pytest.approx(0.5)
+
+
+class Consumer(Listener):
+    """Takes a picture, and publishes a result for it unless told not to; newest picture wins, as in the real node."""
+
+    def __init__(self, context: Context, silent: Callable[[int], bool]) -> None:
+        super().__init__(context, "consumer")
+        self.results = self.node.create_publisher(HandPoseArray, "/wildhands/hands", 10)
+        self.listen(Image, "/image_raw", self.answer, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+        self.silent = silent
+
+    def answer(self, image: Image) -> None:
+        if not self.silent(colours([image])[0]):
+            self.results.publish(HandPoseArray(header=image.header))
+
+
+@pytest.mark.parametrize("stamps", list(Stamps))
+def test_in_lockstep_nothing_is_lost(context: Context, tmp_path: Path, stamps: Stamps) -> None:
+    with Consumer(context, silent=lambda _: False) as consumer:
+        options = PlayerOptions(lockstep=True, stamps=stamps, result_timeout_s=DEADLINE_S)
+        with Player(folder_of_pictures(tmp_path, 40), options, context=context) as player:
+            report = player.run()
+            # each picture waited for the result before, so all but the last have been heard by now
+            assert (report.frames, report.unanswered) == (40, 0)
+        assert colours(consumer.wait(40)) == list(range(40))
+
+
+def test_a_missing_result_is_counted_and_many_are_an_error(context: Context, tmp_path: Path) -> None:
+    options = PlayerOptions(lockstep=True, result_timeout_s=0.5)
+    with Consumer(context, silent=lambda i: i == 2) as consumer:
+        with Player(folder_of_pictures(tmp_path), options, context=context) as player:
+            assert player.run().unanswered == 1
+        assert colours(consumer.wait(5)) == [0, 1, 2, 3, 4]
+    with Consumer(context, silent=lambda i: i >= 1):
+        with Player(open_source(tmp_path), options, context=context) as player:
+            with pytest.raises(RecordingError, match=r"no result for frame 3 .*/wildhands/hands, nor for the 2 before"):
+                player.run()
+
+
+def test_nobody_listens(context: Context, tmp_path: Path) -> None:
+    options = PlayerOptions(subscriber_timeout_s=0.2)
+    with Player(folder_of_pictures(tmp_path), options, context=context) as player:
+        with pytest.raises(RecordingError, match=r"0 of 1 subscriptions to /image_raw.*ROS_DOMAIN_ID"):
+            player.run()
+    with Player(open_source(tmp_path), PlayerOptions(subscribers=0), context=context) as player:
+        assert player.run().frames == 5
+    with Listener(context) as listener:
+        listener.listen(Image, "/image_raw")
+        options = PlayerOptions(subscriber_timeout_s=0.5, lockstep=True)
+        with Player(open_source(tmp_path), options, context=context) as player:
+            with pytest.raises(RecordingError, match="nobody publishes wildhands_ros/msg/HandPoseArray"):
+                player.run()
+
+
+def test_bad_options() -> None:
+    with pytest.raises(RecordingError, match="rate"):
+        PlayerOptions(rate=0)
+
+
+# --- recording ------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> dict[str, list[object]]:
+    with BagReader(path) as reader:
+        found: dict[str, list[object]] = {}
+        for message in reader.messages():
+            found.setdefault(message.topic, []).append(reader.deserialize(message))
+        return found
+
+
+def test_what_is_published_is_in_the_bag(context: Context, tmp_path: Path) -> None:
+    sender = Node("sender", context=context)
+    hands = sender.create_publisher(HandPoseArray, "/wildhands/hands", 10)
+    static = sender.create_publisher(
+        TFMessage, "/tf_static", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    )
+    static.publish(TFMessage(transforms=[TransformStamped(child_frame_id="early")]))  # before anybody records
+    sent = HandPoseArray(header=Header(frame_id="head"), hands=[HandPose(side=HandPose.SIDE_LEFT, hand_model="open")])
+    with Recorder(tmp_path / "x.mcap", {"/wildhands/hands": None, "/tf_static": None}, context=context) as recorder:
+        assert recorder.wait_until_connected(["/wildhands/hands", "/tf_static"], DEADLINE_S)
+        assert recorder.wait_for("/tf_static", 1, DEADLINE_S)
+        _wait_until_matched(hands)
+        for i in range(20):
+            sent.image_width = i
+            hands.publish(sent)
+        assert recorder.wait_for("/wildhands/hands", 20, DEADLINE_S)
+    report = recorder.stop()
+    assert report.counts == {"/tf_static": 1, "/wildhands/hands": 20} and report.problems == ()
+    found = read(tmp_path / "x.mcap")
+    assert [m.image_width for m in found["/wildhands/hands"]] == list(range(20))
+    assert found["/wildhands/hands"][0].hands[0].hand_model == "open"
+    assert found["/tf_static"][0].transforms[0].child_frame_id == "early"
+    with BagReader(tmp_path / "x.mcap") as reader:
+        assert reader.problems == ()
+    sender.destroy_node()
+
+
+def _wait_until_matched(publisher: object) -> None:
+    """Until a subscription is known to the publisher (the recorder may know the publisher first)."""
+    done = threading.Event()
+    for _ in range(int(DEADLINE_S / 0.01)):
+        if publisher.get_subscription_count():
+            return
+        done.wait(0.01)
+    raise AssertionError("nobody subscribed")
+
+
+def test_subscriptions_follow_the_publishers_qos(context: Context, tmp_path: Path) -> None:
+    """The recorder comes first, with a known type, and the publisher turns out to be best effort."""
+    with Recorder(tmp_path / "bag", {"/image_raw": "sensor_msgs/msg/Image"}, context=context) as recorder:
+        sender = Node("sender", context=context)
+        images = sender.create_publisher(Image, "/image_raw", qos_profile_sensor_data)
+        assert recorder.wait_until_connected(["/image_raw"], DEADLINE_S)
+        _wait_until_matched(images)
+        image = player_module.image_message(np.full((48, 64, 3), 7, np.uint8), Header(frame_id="c"))
+        images.publish(image)
+        assert recorder.wait_for("/image_raw", 1, DEADLINE_S)
+        sender.destroy_node()
+    source = open_source(tmp_path / "bag")
+    assert [f.image[0, 0, 0] for f in source] == [7]
+    text = (tmp_path / "bag" / "metadata.yaml").read_text()
+    assert "reliability: best_effort" in text
+
+
+def test_everything_with_images_as_jpeg(context: Context, tmp_path: Path) -> None:
+    with Recorder(tmp_path / "all.mcap", jpeg=True, context=context) as recorder:
+        with Player(folder_of_pictures(tmp_path / "p", 4), PlayerOptions(rate=0.5), context=context) as player:
+            assert player.run().frames == 4
+            assert recorder.wait_for("/image_raw", 4, DEADLINE_S) and recorder.wait_for("/camera_info", 1, DEADLINE_S)
+    counts = recorder.stop().counts
+    assert counts["/image_raw/compressed"] == 4 and "/image_raw" not in counts
+    source = open_source(tmp_path / "all.mcap")
+    frames = list(source)
+    assert len(frames) == 4 and not source.camera_is_guess and frames[0].camera.fx == 50
+    assert np.abs(frames[2].image[0, 0].astype(int) - (200, 100, 2)).max() <= 3
+
+
+def test_what_cannot_be_recorded_is_named(context: Context, tmp_path: Path) -> None:
+    topics = {"/glove": "lab_msgs/msg/Glove", "/silent": None, "/image_raw": None}
+    sender = Node("sender", context=context)
+    images = sender.create_publisher(Image, "/image_raw", 10)
+    with Recorder(tmp_path / "x.mcap", topics, jpeg=True, context=context) as recorder:
+        assert recorder.wait_until_connected(["/image_raw"], DEADLINE_S)
+        _wait_until_matched(images)
+        images.publish(Image(height=2, width=2, encoding="magic", step=2, data=bytes(4)))
+        assert recorder.wait_for("/image_raw", 1, DEADLINE_S)
+    problems = "\n".join(recorder.stop().problems)
+    assert "/glove is of type lab_msgs/msg/Glove, which is not installed" in problems
+    assert "nobody published /silent" in problems and "'magic'" in problems
+    sender.destroy_node()
+
+
+def test_a_full_disk_ends_the_recording_and_keeps_the_rest(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RecordingError("cannot write to the bag: No space left on device")
+
+    recorder = Recorder(tmp_path / "x.mcap", {"/image_raw": "sensor_msgs/msg/Image"}, context=context)
+    monkeypatch.setattr(BagWriter, "write_serialized", refuse)
+    with Player(folder_of_pictures(tmp_path / "p"), context=context) as player:
+        player.run()
+    assert recorder.wait_for_failure(0) or not recorder.wait_for("/image_raw", 1, DEADLINE_S)
+    with pytest.raises(RecordingError, match="No space left"):
+        recorder.stop()
+
+
+# --- as processes ---------------------------------------------------------------------------------------------------
+
+
+def start(module: str, *args: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", f"wildhands_ros.node.{module}", *map(str, args)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str], code: int) -> str:
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == code, errors
+    return errors
+
+
+def test_a_bag_is_played_and_recorded_between_processes(tmp_path: Path) -> None:
+    """1280×720 pictures cross from one process to another, all of them, and Ctrl-C twice ends the recording well."""
+    folder_of_pictures(tmp_path / "p", 15, (1280, 720))
+    recorder = start("recorder", tmp_path / "x.mcap", "/image_raw:sensor_msgs/msg/Image", "/camera_info")
+    player = start("player", tmp_path / "p", "--focal", 600, "--fps", 20, "--stamps", "original", "--wait", DEADLINE_S)
+    assert "15 frames" in finish(player, 0)
+    recorder.send_signal(signal.SIGINT)
+    recorder.send_signal(signal.SIGINT)
+    errors = finish(recorder, 0)
+    assert "15  /image_raw" in errors
+    source = open_source(tmp_path / "x.mcap")
+    frames = list(source)
+    assert [f.stamp_ns for f in frames] == [i * 50_000_000 or 1 for i in range(15)]
+    assert [f.image[0, 0, 2] for f in frames] == list(range(15))
+    assert frames[0].camera.fx == 600 and source.problems == ()
+
+
+def test_a_killed_recorder_leaves_a_readable_bag(context: Context, tmp_path: Path) -> None:
+    recorder = start("recorder", tmp_path / "bag", "/image_raw:sensor_msgs/msg/Image")
+    flushed = threading.Event()
+    with Player(folder_of_pictures(tmp_path / "p", 3), PlayerOptions(loop=True, rate=0.5), context=context) as player:
+        running = threading.Thread(target=player.run)
+        running.start()
+        for _ in range(int(DEADLINE_S / 0.05)):  # until something is on the disk
+            files = list((tmp_path / "bag").glob("*.mcap"))
+            if files and files[0].stat().st_size > 20_000:
+                break
+            flushed.wait(0.05)
+        recorder.kill()
+        finish(recorder, -signal.SIGKILL)
+        player.stop()
+        running.join(DEADLINE_S)
+    source = open_source(tmp_path / "bag", focal=50)
+    assert len(list(source)) >= 2 and "not finished" in source.problems[0]
+
+
+def test_what_the_commands_say_when_they_cannot(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "x").write_text("")
+    commands = [
+        (start("player", tmp_path / "missing.mp4"), "missing.mp4 does not exist"),
+        (start("recorder", tmp_path / "there"), "exists already"),
+    ]
+    for process, says in commands:
+        assert says in finish(process, 1)

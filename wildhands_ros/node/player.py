@@ -1,0 +1,432 @@
+"""Plays pictures, videos and bags onto ROS topics, as a camera driver would publish them.
+
+python -m wildhands_ros.node.player clip.mp4 --focal 600 --ros-args -r __ns:=/head_camera
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import signal
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from importlib import import_module
+from types import TracebackType
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from rclpy.context import Context
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.errors import RecordingError, WildHandsError
+from wildhands_ros.frames import Frame
+from wildhands_ros.images import JPEG_QUALITY, RgbImage, encode_jpeg
+from wildhands_ros.node.camera_info import camera_to_camera_info
+from wildhands_ros.recordings import FrameSource, open_source
+from wildhands_ros.recordings.message_types import HAND_POSE_ARRAY
+
+logger = logging.getLogger(__name__)
+
+# Reliable, because a reliable publisher serves subscriptions of both kinds; few, because old pictures help nobody.
+QOS = QoSProfile(
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+    history=HistoryPolicy.KEEP_LAST,
+    depth=4,
+)
+
+_SECOND = 10**9
+_POLL_S = 0.02
+_INFO_GRACE_S = 1.0
+_DEFAULT_PERIOD_NS = 33_333_333
+_ANSWERS_REMEMBERED = 1024
+
+
+class Stamps(str, Enum):
+    """How published pictures are stamped: with the time of publishing, or as recorded (but 1 ns for 0)."""
+
+    NOW = "now"
+    ORIGINAL = "original"
+
+
+@dataclass(frozen=True)
+class PlayerOptions:
+    """How to play.
+
+    topic: of the pictures, in the node's namespace; camera_info goes beside it. compressed: publish JPEG of `quality`
+        on `<topic>/compressed` instead.
+    rate: factor on the recorded speed. loop: start again at the end, for ever; original stamps go on growing.
+    lockstep: instead of the recorded speed, publish each picture when the result for the one before has come on
+        `result_topic` (a message of `result_type`, which must begin with a header, with that picture's stamp).
+    result_timeout_s: how long to wait for one result; after `give_up_after` in a row without one playing fails.
+    subscribers: how many subscriptions to the pictures to wait for before starting (0: do not wait), at most
+        `subscriber_timeout_s`.
+    """
+
+    topic: str = "image_raw"
+    compressed: bool = False
+    quality: int = JPEG_QUALITY
+    rate: float = 1.0
+    loop: bool = False
+    stamps: Stamps = Stamps.NOW
+    lockstep: bool = False
+    result_topic: str = "/wildhands/hands"
+    result_type: str = HAND_POSE_ARRAY
+    result_timeout_s: float = 10.0
+    give_up_after: int = 3
+    subscribers: int = 1
+    subscriber_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.rate) and self.rate > 0):
+            raise RecordingError(f"the rate of playing must be a positive number, not {self.rate}")
+
+
+@dataclass(frozen=True)
+class PlayReport:
+    """What was played. unanswered: pictures without a result in time (lockstep only)."""
+
+    frames: int
+    unanswered: int
+    seconds: float
+
+
+class Player:
+    """Publishes the frames of a source; a context manager that owns its node.
+
+    on_publish: called with each frame and the stamp it was published with, before it goes out.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        options: PlayerOptions | None = None,
+        *,
+        node_name: str = "wildhands_play",
+        namespace: str | None = None,
+        context: Context | None = None,
+        on_publish: Callable[[Frame, int], None] | None = None,
+    ) -> None:
+        self._source, self._options = source, options or PlayerOptions()
+        self._on_publish = on_publish
+        self._stop = threading.Event()
+        self.node = Node(node_name, namespace=namespace, context=context)
+        topic, kind = (f"{self._options.topic}/compressed", CompressedImage) if self._options.compressed else (
+            self._options.topic, Image
+        )  # fmt: skip
+        beside = "/".join([*self._options.topic.split("/")[:-1], "camera_info"])
+        self._images: Publisher[Image] | Publisher[CompressedImage] = self.node.create_publisher(kind, topic, QOS)
+        self._infos: Publisher[CameraInfo] = self.node.create_publisher(CameraInfo, beside, QOS)
+        self._answers = _Answers(self.node, self._options) if self._options.lockstep else None
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="wildhands-play", daemon=True)
+        self._thread.start()
+
+    def run(self) -> PlayReport:
+        """Plays to the end, or until `stop`. Raises RecordingError where nobody listens or answers."""
+        self._wait_for_listeners()
+        pacer = _Pacer(self._options.rate)
+        frames = unanswered = in_a_row = 0
+        started = time.monotonic()
+        for frame, original_ns in self._endless() if self._options.loop else self._once():
+            if self._answers is None:
+                self._stop.wait(pacer.delay(original_ns))
+            if self._stop.is_set():
+                break
+            stamp_ns = original_ns or 1  # to ROS a stamp of 0 is none
+            if self._options.stamps is Stamps.NOW:
+                stamp_ns = self.node.get_clock().now().nanoseconds
+            self._publish(frame, stamp_ns)
+            frames += 1
+            if self._answers is None:
+                continue
+            if self._answers.wait(stamp_ns, self._options.result_timeout_s):
+                in_a_row = 0
+            elif not self._stop.is_set():
+                unanswered, in_a_row = unanswered + 1, in_a_row + 1
+                self._complain(frame, in_a_row)
+        # the last pictures are still on their way to reliable subscriptions when the publisher could be gone
+        self._images.wait_for_all_acked(Duration(seconds=2))
+        return PlayReport(frames, unanswered, time.monotonic() - started)
+
+    def stop(self) -> None:
+        """Ends `run` soon; may be called from any thread, but not from a signal handler (see `call_on_signals`)."""
+        self._stop.set()
+        if self._answers is not None:
+            self._answers.stop()
+
+    def close(self) -> None:
+        """Stops and destroys the node."""
+        self.stop()
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:  # the context was shut down first
+            pass
+
+    def _once(self) -> Iterator[tuple[Frame, int]]:
+        for frame in self._source:
+            yield frame, frame.stamp_ns
+
+    def _endless(self) -> Iterator[tuple[Frame, int]]:
+        """The frames again and again with stamps that go on growing."""
+        offset_ns = 0
+        while not self._stop.is_set():
+            stamps: list[int] = []
+            for frame in self._source:
+                stamps = [*stamps[:1], *stamps[-1:], frame.stamp_ns]  # the first and the last two
+                yield frame, frame.stamp_ns + offset_ns
+            period_ns = stamps[-1] - stamps[-2] if len(stamps) > 1 else _DEFAULT_PERIOD_NS
+            offset_ns += stamps[-1] - stamps[0] + max(period_ns, 1)
+
+    def _publish(self, frame: Frame, stamp_ns: int) -> None:
+        if self._on_publish is not None:
+            self._on_publish(frame, stamp_ns)
+        header = Header(stamp=Time(sec=stamp_ns // _SECOND, nanosec=stamp_ns % _SECOND), frame_id=frame.frame_id)
+        self._infos.publish(camera_to_camera_info(frame.camera, header))
+        if self._options.compressed:
+            self._images.publish(compressed_message(frame.image, header, self._options.quality))
+        else:
+            self._images.publish(image_message(frame.image, header))
+
+    def _wait_for_listeners(self) -> None:
+        options = self._options
+        if not self._wait(lambda: self._images.get_subscription_count() >= options.subscribers):
+            raise RecordingError(
+                f"{self._images.get_subscription_count()} of {options.subscribers} subscriptions to "
+                f"{self._images.topic_name} after {options.subscriber_timeout_s:g} s: start the node that takes the "
+                "pictures, and check its topic names, ROS_DOMAIN_ID and that it takes "
+                f"{'compressed' if options.compressed else 'raw'} images"
+            )
+        if options.subscribers:  # who takes pictures mostly takes camera_info too, and is discovered topic by topic
+            self._wait(lambda: self._infos.get_subscription_count() >= 1, _INFO_GRACE_S)
+        if self._answers is not None and not self._wait(self._answers.has_publisher):
+            raise RecordingError(
+                f"nobody publishes {options.result_type} on {options.result_topic} after "
+                f"{options.subscriber_timeout_s:g} s: start the node, or name the topic of its results"
+            )
+
+    def _wait(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Whether the condition came true in time (or playing was stopped, which needs no complaint)."""
+        deadline = time.monotonic() + (self._options.subscriber_timeout_s if seconds is None else seconds)
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            if self._stop.wait(_POLL_S):  # there is no event for subscriptions in all supported distributions
+                return True
+        return True
+
+    def _complain(self, frame: Frame, in_a_row: int) -> None:
+        message = (
+            f"no result for frame {frame.index} of {self._source.description} within "
+            f"{self._options.result_timeout_s:g} s on {self._options.result_topic}"
+        )
+        if in_a_row >= self._options.give_up_after:
+            raise RecordingError(f"{message}, nor for the {in_a_row - 1} before it: is the node still running?")
+        logger.warning(message)
+
+
+def image_message(image: RgbImage, header: Header) -> Image:
+    """RGB (H, W, 3) → sensor_msgs/Image of encoding rgb8."""
+    height, width = image.shape[:2]
+    message = Image(header=header, height=height, width=width, encoding="rgb8", step=width * 3)
+    message.data = byte_array(np.ascontiguousarray(image).data)
+    return message
+
+
+def compressed_message(image: RgbImage, header: Header, quality: int = JPEG_QUALITY) -> CompressedImage:
+    """RGB (H, W, 3) → sensor_msgs/CompressedImage as image_transport publishes it."""
+    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    message.data = byte_array(encode_jpeg(image, quality))
+    return message
+
+
+def byte_array(data: bytes | memoryview) -> array[int]:
+    """Bytes as the one type that a message takes without looking at every single value (720p: 0.05 ms, not 44)."""
+    result = array("B")
+    result.frombytes(data)
+    return result
+
+
+def call_on_signals(callback: Callable[[], None]) -> None:
+    """Makes Ctrl-C and SIGTERM call `callback` and do nothing else, however often they come (launch sends two).
+
+    In a thread of its own, because a signal handler interrupts code that may hold the very lock it needs.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: threading.Thread(target=callback, daemon=True).start())
+
+
+class _Pacer:
+    """When each frame is due: as far after the first as it was recorded after the first."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._start: tuple[float, int] | None = None
+
+    def delay(self, stamp_ns: int) -> float:
+        """Seconds from now until the frame of this stamp is due; 0 where it is late."""
+        now = time.monotonic()
+        if self._start is None:
+            self._start = now, stamp_ns
+        began, first_ns = self._start
+        return max(began + (stamp_ns - first_ns) / 1e9 / self._rate - now, 0.0)
+
+
+class _Answers:
+    """The stamps of the results that have come."""
+
+    def __init__(self, node: Node, options: PlayerOptions) -> None:
+        package, _, name = options.result_type.split("/")
+        try:
+            kind = getattr(import_module(f"{package}.msg"), name)
+        except (ImportError, AttributeError) as error:
+            raise RecordingError(
+                f"the message type {options.result_type} is not installed: build it or source its workspace"
+            ) from error
+        self._node = node
+        self._changed = threading.Condition()
+        self._stamps: dict[int, None] = {}
+        self._stopped = False
+        # best effort takes results of publishers of both kinds
+        qos = QoSProfile(reliability=ReliabilityPolicy.BEST_EFFORT, history=HistoryPolicy.KEEP_LAST, depth=10)
+        self._subscription = node.create_subscription(kind, options.result_topic, self._take, qos, raw=True)
+
+    def has_publisher(self) -> bool:
+        return bool(self._node.count_publishers(self._subscription.topic_name) > 0)
+
+    def wait(self, stamp_ns: int, seconds: float) -> bool:
+        """Whether the result for this stamp has come in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: stamp_ns in self._stamps or self._stopped, seconds)
+            return stamp_ns in self._stamps
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _take(self, serialized: bytes) -> None:
+        # a header opens with its stamp, after the four bytes that say CDR's byte order
+        order = "<" if serialized[1] == 1 else ">"
+        sec, nanosec = np.frombuffer(serialized, f"{order}u4", 2, 4)
+        with self._changed:
+            self._stamps[int(sec) * _SECOND + int(nanosec)] = None
+            if len(self._stamps) > _ANSWERS_REMEMBERED:
+                del self._stamps[next(iter(self._stamps))]
+            self._changed.notify_all()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line of `python -m wildhands_ros.node.player`; returns the exit code."""
+    argv = list(sys.argv if args is None else ["wildhands-play", *args])
+    options = _parser().parse_args(remove_ros_args(argv)[1:])
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return _play(options)
+    except WildHandsError as error:
+        logger.error("%s", error)
+        return 1
+    except KeyboardInterrupt:  # before playing began
+        return 130
+    finally:
+        rclpy.try_shutdown()
+
+
+def _play(options: argparse.Namespace) -> int:
+    source = open_source(
+        options.source,
+        camera=Camera.from_yaml(options.camera) if options.camera else None,
+        focal=options.focal,
+        topic=options.image_topic,
+        fps=options.fps,
+        frame_id=options.frame_id,
+    )
+    with source, Player(source, _player_options(options)) as player:
+        call_on_signals(player.stop)
+        if source.camera_is_guess:
+            logger.warning("%s: the focal length is a guess, so depth will be one too (--focal)", source.description)
+        report = player.run()
+    logger.info("%d frames of %s in %.1f s", report.frames, source.description, report.seconds)
+    if report.unanswered:
+        logger.warning("%d frames had no result in time", report.unanswered)
+    return 0
+
+
+def _player_options(options: argparse.Namespace) -> PlayerOptions:
+    return PlayerOptions(
+        topic=options.topic,
+        compressed=options.compressed,
+        quality=options.quality,
+        rate=options.rate,
+        loop=options.loop,
+        stamps=Stamps(options.stamps),
+        lockstep=options.lockstep,
+        result_topic=options.result_topic,
+        result_timeout_s=options.result_timeout,
+        subscribers=options.subscribers,
+        subscriber_timeout_s=options.wait,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = PlayerOptions()
+    parser = argparse.ArgumentParser(
+        prog="wildhands-play",
+        description="Plays pictures, a video or a bag onto image_raw and camera_info, as a camera driver would.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("source", help="picture, folder of pictures, video, webcam:0, or rosbag2 (folder, .mcap, .db3)")
+    parser.add_argument("--focal", type=float, help="focal length in pixels, instead of what was recorded")
+    parser.add_argument("--camera", help="calibration file of ROS's camera_calibration (YAML)")
+    parser.add_argument("--image-topic", help="image topic in the bag, where it has several")
+    parser.add_argument("--fps", type=float, default=30.0, help="frames a second of a folder of pictures")
+    parser.add_argument("--frame-id", default="camera_optical_frame", help="camera frame, where none was recorded")
+    parser.add_argument("--topic", default=defaults.topic, help="topic to publish on; camera_info goes beside it")
+    parser.add_argument("--compressed", action="store_true", help="publish JPEG on TOPIC/compressed instead")
+    parser.add_argument("--quality", type=int, default=defaults.quality, help="of the JPEG, 1 to 100")
+    parser.add_argument("--rate", type=float, default=defaults.rate, help="factor on the recorded speed")
+    parser.add_argument("--loop", action="store_true", help="start again at the end, for ever")
+    parser.add_argument(
+        "--stamps", choices=[s.value for s in Stamps], default=defaults.stamps.value, help="of pictures"
+    )
+    parser.add_argument("--lockstep", action="store_true", help="publish a picture when the last one's result has come")
+    parser.add_argument("--result-topic", default=defaults.result_topic, help="HandPoseArray to wait for in lockstep")
+    parser.add_argument("--result-timeout", type=float, default=defaults.result_timeout_s, help="seconds for a result")
+    parser.add_argument("--subscribers", type=int, default=defaults.subscribers, help="how many to wait for; 0: none")
+    parser.add_argument("--wait", type=float, default=defaults.subscriber_timeout_s, help="seconds to wait for them")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,355 @@
+"""Records topics of any type into an MCAP bag.
+
+python -m wildhands_ros.node.recorder out/session.mcap /wildhands/hands /tf /head_camera/image_raw --jpeg
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, cast
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+from rclpy.utilities import remove_ros_args
+
+from wildhands_ros.errors import ImageError, RecordingError, WildHandsError
+from wildhands_ros.images import JPEG_QUALITY, decode_raw, encode_jpeg
+from wildhands_ros.node.player import call_on_signals
+from wildhands_ros.recordings import BagWriter
+from wildhands_ros.recordings.bag_source import COMPRESSED_IMAGE, IMAGE
+from wildhands_ros.recordings.bag_writer import qos as recorded_qos
+
+logger = logging.getLogger(__name__)
+
+_LOOK_PERIOD_S = 0.1
+_DEPTH, _IMAGE_DEPTH = 100, 10
+_REPORTED_PROBLEMS = 100
+
+
+@dataclass(frozen=True)
+class RecordingReport:
+    """What was recorded: messages by topic, and what went wrong."""
+
+    path: Path
+    counts: Mapping[str, int]
+    problems: tuple[str, ...]
+
+
+@dataclass
+class _Channel:
+    """One topic being recorded."""
+
+    msgtype: str
+    reliable: bool
+    transient_local: bool
+    subscription: Subscription[object]
+    recorded_as: str
+    jpeg: bool
+    added: bool = False
+    received: int = 0
+    endpoints: list[TopicEndpointInfo] = field(default_factory=list)
+
+
+class Recorder:
+    """Records from construction until `stop`; a context manager that owns its node.
+
+    path: a bag folder, or a file ending in .mcap (see BagWriter). topics: names, as keys of their message types
+        ("sensor_msgs/msg/Image"), or None where the type is to be learnt from the publishers; no topics at all means
+        every one there is, also later. Topics of known type are subscribed at once, before anybody publishes.
+    jpeg: keep raw images as JPEG of `quality`, as CompressedImage on `<topic>/compressed`.
+
+    Subscriptions follow the QoS of the publishers (reliable if all are, transient local if all are), and what they
+    offer is noted in the bag. Messages carry the time of receipt by the node's clock. Everything received is in the
+    file after at most about a second, also if this process is killed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        topics: Mapping[str, str | None] | None = None,
+        *,
+        overwrite: bool = False,
+        jpeg: bool = False,
+        quality: int = JPEG_QUALITY,
+        node_name: str = "wildhands_record",
+        context: Context | None = None,
+    ) -> None:
+        self._jpeg, self._quality = jpeg, quality
+        self._changed = threading.Condition()
+        self._channels: dict[str, _Channel] = {}
+        self._problems: dict[str, None] = {}
+        self._failure: RecordingError | None = None
+        self._report: RecordingReport | None = None
+        self.node = Node(node_name, context=context)
+        self._wanted = {self.node.resolve_topic_name(n): t for n, t in topics.items()} if topics else None
+        try:
+            self._writer = BagWriter(path, overwrite=overwrite)
+        except RecordingError:
+            self.node.destroy_node()
+            raise
+        self._look()
+        self.node.create_timer(_LOOK_PERIOD_S, self._look)
+        self.node.create_timer(1.0, self._flush)
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="wildhands-record", daemon=True)
+        self._thread.start()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Messages received so far by topic."""
+        with self._changed:
+            return {name: channel.received for name, channel in self._channels.items()}
+
+    def wait_for(self, topic: str, count: int = 1, timeout_s: float = 30.0) -> bool:
+        """Whether that many messages of a topic have been recorded in time."""
+        name = self.node.resolve_topic_name(topic)
+
+        def arrived() -> bool:
+            channel = self._channels.get(name)
+            return self._failure is not None or (channel is not None and channel.received >= count)
+
+        return self._wait(arrived, timeout_s)
+
+    def wait_until_connected(self, topics: Sequence[str], timeout_s: float = 30.0) -> bool:
+        """Whether all these topics have publishers whose messages will be recorded, in time."""
+        names = [self.node.resolve_topic_name(t) for t in topics]
+        return self._wait(lambda: all(n in self._channels and self._channels[n].endpoints for n in names), timeout_s)
+
+    def wait_for_failure(self, timeout_s: float) -> bool:
+        """Whether recording has failed (a full disk) by then; `stop` raises the reason."""
+        return self._wait(lambda: self._failure is not None, timeout_s)
+
+    def stop(self) -> RecordingReport:
+        """Finishes the bag. Raises RecordingError where something could not be written; later calls do nothing."""
+        if self._report is not None:
+            return self._report
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        for name, kind in (self._wanted or {}).items():
+            if name not in self._channels:
+                self._note(f"nobody published {name}{f' ({kind})' if kind else ''}: it is not in the bag")
+        self._report = RecordingReport(self._writer.path, dict(self._writer.counts), tuple(self._problems))
+        self._writer.close()
+        if self._failure is not None:
+            raise self._failure
+        return self._report
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(condition, timeout_s) and self._failure is None
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:  # the context was shut down first
+            pass
+
+    # --- following the graph (all below runs in the executor's thread) ----------------------------------------------
+
+    def _look(self) -> None:
+        """Subscribes to what has appeared, and again where the publishers' QoS asks for another subscription."""
+        present = {n: types for n, types in self.node.get_topic_names_and_types() if not _is_hidden(n)}
+        wanted = dict.fromkeys(present) if self._wanted is None else self._wanted
+        for name, given in wanted.items():
+            types = [given] if given else present.get(name, [])
+            if len(types) > 1:
+                self._note(f"{name} is published with several types ({', '.join(types)}) and not recorded")
+            elif types:
+                self._follow(name, types[0])
+
+    def _follow(self, name: str, msgtype: str) -> None:
+        endpoints = self.node.get_publishers_info_by_topic(name)
+        channel = self._channels.get(name)
+        if channel is None and not endpoints and self._wanted is None:
+            return  # somebody only listens
+        profiles = [e.qos_profile for e in endpoints]
+        reliable = all(p.reliability is ReliabilityPolicy.RELIABLE for p in profiles)
+        transient = name.endswith("/tf_static")
+        if profiles:
+            transient = all(p.durability is DurabilityPolicy.TRANSIENT_LOCAL for p in profiles)
+        if channel is None or (profiles and (channel.reliable, channel.transient_local) != (reliable, transient)):
+            channel = self._subscribe(name, msgtype, reliable=reliable, transient_local=transient)
+        if channel is not None and len(endpoints) != len(channel.endpoints):
+            with self._changed:
+                channel.endpoints = list(endpoints)
+                self._changed.notify_all()
+
+    def _subscribe(self, name: str, msgtype: str, *, reliable: bool, transient_local: bool) -> _Channel | None:
+        try:
+            package, _, kind = msgtype.split("/")
+            message_class = getattr(import_module(f"{package}.msg"), kind)
+        except (ImportError, AttributeError, ValueError):
+            self._note(
+                f"{name} is of type {msgtype}, which is not installed here, and not recorded: source its workspace"
+            )
+            return None
+        is_image = msgtype == IMAGE
+        profile = QoSProfile(
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if transient_local else DurabilityPolicy.VOLATILE,
+            history=HistoryPolicy.KEEP_LAST,
+            depth=_IMAGE_DEPTH if is_image else _DEPTH,
+        )
+        old = self._channels.get(name)
+        subscription = self.node.create_subscription(message_class, name, partial(self._take, name), profile, raw=True)
+        if old is not None:
+            self.node.destroy_subscription(old.subscription)
+            old.subscription, old.reliable, old.transient_local = subscription, reliable, transient_local
+            return old
+        jpeg = is_image and self._jpeg
+        channel = _Channel(
+            msgtype, reliable, transient_local, subscription, f"{name}/compressed" if jpeg else name, jpeg
+        )
+        with self._changed:
+            self._channels[name] = channel
+        return channel
+
+    def _take(self, name: str, serialized: bytes) -> None:
+        channel = self._channels[name]
+        if self._failure is not None:
+            return
+        time_ns = self.node.get_clock().now().nanoseconds
+        try:
+            self._write(name, channel, serialized, time_ns)
+        except RecordingError as error:
+            self._fail(error)
+        except WildHandsError as error:
+            self._note(f"a picture of {name} was left out: {error}")
+        with self._changed:
+            channel.received += 1
+            self._changed.notify_all()
+
+    def _flush(self) -> None:
+        try:
+            self._writer.flush()
+        except RecordingError as error:
+            self._fail(error)
+
+    def _fail(self, error: RecordingError) -> None:
+        logger.error("%s", error)
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+
+    def _write(self, name: str, channel: _Channel, serialized: bytes, time_ns: int) -> None:
+        writer = self._writer
+        if not channel.added:
+            channel.added = True
+            offered = [
+                recorded_qos(
+                    reliable=e.qos_profile.reliability is ReliabilityPolicy.RELIABLE,
+                    transient_local=e.qos_profile.durability is DurabilityPolicy.TRANSIENT_LOCAL,
+                    depth=e.qos_profile.depth or 10,
+                )
+                for e in self.node.get_publishers_info_by_topic(name)
+            ]
+            kind = COMPRESSED_IMAGE if channel.jpeg else channel.msgtype
+            writer.add_topic(channel.recorded_as, kind, offered=offered or None)
+        if channel.jpeg:
+            writer.write(channel.recorded_as, self._compress(serialized), time_ns)
+        else:
+            writer.write_serialized(channel.recorded_as, serialized, time_ns)
+
+    def _compress(self, serialized: bytes) -> object:
+        try:
+            raw = cast(_RawImage, self._writer.typestore.deserialize_cdr(serialized, IMAGE))
+        except Exception as error:  # rosbags lets numpy's and struct's errors through where the bytes are damaged
+            raise ImageError(f"the message is damaged ({error})") from error
+        rgb = decode_raw(raw.data, raw.height, raw.width, raw.step, raw.encoding, raw.is_bigendian)
+        data = np.frombuffer(encode_jpeg(rgb, self._quality), np.uint8)
+        return self._writer.types[COMPRESSED_IMAGE](raw.header, "rgb8; jpeg compressed bgr8", data)
+
+    def _note(self, problem: str) -> None:
+        if problem not in self._problems and len(self._problems) < _REPORTED_PROBLEMS:
+            self._problems[problem] = None
+            logger.warning(problem)
+
+
+class _RawImage(Protocol):
+    """The fields of sensor_msgs/Image that are read here."""
+
+    header: object
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: NDArray[np.uint8]
+
+
+def _is_hidden(topic: str) -> bool:
+    """Topics of ROS's own machinery: a part of the name begins with an underscore."""
+    return "/_" in topic
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line of `python -m wildhands_ros.node.recorder`; returns the exit code."""
+    argv = list(sys.argv if args is None else ["wildhands-record", *args])
+    options = _parser().parse_args(remove_ros_args(argv)[1:])
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    asked = threading.Event()
+    call_on_signals(asked.set)
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        topics = {name: kind or None for name, _, kind in (t.partition(":") for t in options.topics)}
+        recorder = Recorder(
+            options.path, topics, overwrite=options.overwrite, jpeg=options.jpeg, quality=options.quality
+        )
+        logger.info("recording to %s until Ctrl-C", options.path)
+        while not asked.wait(0.2):
+            if recorder.wait_for_failure(0):
+                break
+        report = recorder.stop()
+    except WildHandsError as error:
+        logger.error("%s", error)
+        return 1
+    finally:
+        rclpy.try_shutdown()
+    for name, count in sorted(report.counts.items()):
+        logger.info("%8d  %s", count, name)
+    logger.info("%d messages in %s", sum(report.counts.values()), report.path)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wildhands-record",
+        description="Records topics into an MCAP bag until Ctrl-C. Foxglove, rerun and ros2 bag open it.",
+    )
+    parser.add_argument("path", help="bag folder, or file ending in .mcap, to write")
+    parser.add_argument("topics", nargs="*", metavar="TOPIC[:TYPE]", help="topics to record; none: all there are")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing recording")
+    parser.add_argument("--jpeg", action="store_true", help="keep raw images as JPEG, on TOPIC/compressed")
+    parser.add_argument("--quality", type=int, default=JPEG_QUALITY, help="of the JPEG, 1 to 100 (default %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
