@@ -16,8 +16,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import wildhands_ros
 
@@ -182,13 +184,13 @@ def test_rig_install_has_what_ros_looks_for(rig_install: Path) -> None:
 def test_rig_install_has_every_file_of_the_package(rig_install: Path) -> None:
     """Modules and data alike: a model file that is not installed is only missed on the robot."""
     installed = next(rig_install.glob("lib/python3*/*-packages/wildhands_ros"))
-    expected = {
-        path.relative_to(ROOT / "wildhands_ros")
-        for path in (ROOT / "wildhands_ros").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert expected <= {path.relative_to(installed) for path in installed.rglob("*")}
+    assert files_below(ROOT / "wildhands_ros") <= files_below(installed)
     assert (installed / "__init__.py").read_text() == (ROOT / "wildhands_ros/__init__.py").read_text()
+
+
+def files_below(folder: Path) -> set[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder) for path in files}
 
 
 def test_rig_install_is_complete_without_the_source_tree(rig_install: Path) -> None:
@@ -280,6 +282,15 @@ def test_tf2_msgs_is_built_only_where_there_is_none(tmp_path: Path, monkeypatch:
     (tmp_path / "share/tf2_msgs/package.xml").touch()
     monkeypatch.setenv("AMENT_PREFIX_PATH", os.pathsep.join([str(tmp_path), sys.prefix]))
     assert setup.interface_packages() == [ROOT]
+
+
+@pytest.mark.skipif(
+    Version(setuptools.__version__) < Version("77"), reason="pip gets its own setuptools, this is the distribution's"
+)
+def test_pip_installs_every_file_of_the_package(tmp_path: Path) -> None:
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert files_below(tmp_path / "wildhands_ros") == files_below(ROOT / "wildhands_ros")
 
 
 def test_console_script_leads_to_the_command_line(project: dict) -> None:
