@@ -17,12 +17,12 @@ from collections.abc import Iterable
 import numpy as np
 
 # What pickles of arrays need. Opcodes that fetch objects from elsewhere (persistent ids, extension registry,
-# out-of-band buffers), that instantiate old-style classes, or that preallocate, are not among them.
+# out-of-band buffers) or that instantiate old-style classes are not among them.
 _OPCODES = frozenset(
     "PROTO STOP MARK POP POP_MARK DUP GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE FRAME "
     "NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT "
     "STRING BINSTRING SHORT_BINSTRING UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES "
-    "BINBYTES8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
+    "BINBYTES8 BYTEARRAY8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
     "EMPTY_DICT DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ".split()
 )
 _MEMO_OPCODES = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
@@ -61,7 +61,10 @@ def read_pickle(content: bytes, keys: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Looks through the whole pickle before any of it is interpreted."""
+    """Looks through the whole pickle before any of it is interpreted.
+
+    This also makes sure that all announced data is there, before the unpickler takes memory for it.
+    """
     count = 0
     try:
         for opcode, argument, _ in pickletools.genops(content):
@@ -314,6 +317,6 @@ def _bytes(value: object) -> bytes:
         value = value.args[0]
     if isinstance(value, str):  # a Python 2 string, read as latin1
         return value.encode("latin1")
-    if isinstance(value, bytes):
-        return value
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
     raise RefusedPickle("has no data")
