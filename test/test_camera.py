@@ -63,9 +63,9 @@ def test_project_agrees_with_opencv(name: str) -> None:
             points[None], np.zeros(3), np.zeros(3), camera.matrix, np.array(camera.coefficients)
         )[0][0]
     else:
-        expected = cv2.projectPoints(
-            points, np.zeros(3), np.zeros(3), camera.matrix, np.array(camera.coefficients)
-        )[0][:, 0]
+        expected = cv2.projectPoints(points, np.zeros(3), np.zeros(3), camera.matrix, np.array(camera.coefficients))[0][
+            :, 0
+        ]
     assert np.abs(camera.project(points) - expected).max() < 1e-6
 
 

@@ -14,7 +14,7 @@ from wildhands_ros.rotations import exp_so3
 def flat_right_hand() -> np.ndarray:
     """Palm down on a table, fingers along +x, seen in axes x forward, y left, z up: the thumb is on the left (+y)."""
     joints = np.zeros((21, 3))
-    for place, name in zip((0.03, 0.02, 0.0, -0.02, -0.04), FINGERS):
+    for place, name in zip((0.03, 0.02, 0.0, -0.02, -0.04), FINGERS, strict=True):
         for k, index in enumerate(FINGERS[name]):
             joints[index] = [0.09 + 0.025 * k, place, 0]
     return joints

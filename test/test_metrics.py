@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from scipy.spatial import procrustes
 
 from wildhands_ros.evaluation import (
-    FrameTruth,
     absolute_error,
     keypoint_error,
     mpjpe,
@@ -21,6 +20,13 @@ from wildhands_ros.evaluation import (
 )
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.rotations import exp_so3
+
+
+@dataclass(frozen=True)
+class FrameTruth:
+    hands: list[Hand]
+    visible: list[bool]
+
 
 RNG = np.random.default_rng(5)
 JOINTS = 0.1 * RNG.normal(size=(21, 3)) + [0, 0, 0.5]

@@ -160,7 +160,7 @@ class Camera:
             use_p = False  # an undistorted camera whose driver left P empty: K says the same
         if use_p:
             fx, fy, cx, cy = p[0], p[5], p[2], p[6]
-            model, coefficients = Distortion.NONE, ()
+            model, coefficients = _distortion("none", ())
         else:
             fx, fy, cx, cy = k[0], k[4], k[2], k[5]
             model, coefficients = _distortion(info.distortion_model, info.d)
@@ -230,8 +230,8 @@ class Camera:
             if self.model is Distortion.EQUIDISTANT:
                 r = np.hypot(x, y)
                 theta = np.arctan2(r, z)
-                lens = _Fisheye(self.coefficients)
-                radius = np.where(theta <= lens.limit, lens.radius(theta), np.nan)
+                fisheye = _Fisheye(self.coefficients)
+                radius = np.where(theta <= fisheye.limit, fisheye.radius(theta), np.nan)
                 scale = np.where(r > 0, radius / r, np.where(z > 0, 0.0, np.nan))
                 xd, yd = x * scale, y * scale
             else:
@@ -272,7 +272,7 @@ class Camera:
         return np.stack([np.arctan2(ray[..., 0], ray[..., 2]), np.arctan2(ray[..., 1], ray[..., 2])], axis=-1)
 
     def from_angles(self, angles: ArrayLike) -> FloatArray:
-        """Viewing angles (..., 2) in radians → pixels (..., 2); the inverse of `angles`, also behind a fisheye's side."""
+        """Viewing angles (..., 2) in radians → pixels (..., 2): the inverse of `angles`, also past a fisheye's 90°."""
         angles = np.asarray(angles, dtype=np.float64)
         z = np.where(np.cos(angles[..., :1]) >= 0, 1.0, -1.0)  # both angles pass 90° together, where Z changes sign
         return self.project(np.concatenate([np.tan(angles) * z, z], axis=-1))

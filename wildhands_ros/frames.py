@@ -33,7 +33,8 @@ class Frame:
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
             raise ImageError(
-                f"a frame needs an RGB image of shape (H, W, 3) and type uint8, not {self.image.shape} {self.image.dtype}"
+                "a frame needs an RGB image of shape (H, W, 3) and type uint8, "
+                f"not {self.image.shape} {self.image.dtype}"
             )
         if self.image.size == 0:
             raise ImageError("the image is empty (zero width or height): check the camera driver or the file")

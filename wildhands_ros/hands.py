@@ -30,7 +30,7 @@ FINGERS: dict[str, tuple[int, int, int, int]] = {
 """Keypoint indices of each finger, from base to tip."""
 
 SKELETON: tuple[tuple[int, int], ...] = tuple(
-    bone for finger in FINGERS.values() for bone in zip((0, *finger[:-1]), finger)
+    bone for finger in FINGERS.values() for bone in zip((0, *finger[:-1]), finger, strict=True)
 )
 """The 20 bones as (parent, child) keypoint indices."""
 

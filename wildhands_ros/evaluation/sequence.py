@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,14 @@ SETTLED_AFTER = 3
 """Frames in which a hand must be seen before its side is held to be decided."""
 
 
-@dataclass(frozen=True)
-class FrameTruth:
+class FrameTruth(Protocol):
     """The true hands of one frame; `visible[i]` tells whether hand i can be seen well enough to be found."""
 
-    hands: Sequence[Hand]
-    visible: Sequence[bool]
+    @property
+    def hands(self) -> Sequence[Hand]: ...
+
+    @property
+    def visible(self) -> Sequence[bool]: ...
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,10 @@ def score_sequence(results: Sequence[Sequence[Hand]], truths: Sequence[FrameTrut
     tally = _Tally()
     last_ids: dict[int, int] = {}
     seen: dict[int, int] = {}
-    for hands, truth in zip(results, truths):
+    for hands, truth in zip(results, truths, strict=True):
         matches = _match(hands, truth.hands)
         tally.false += len(hands) - len(matches)
-        for i, (true_hand, visible) in enumerate(zip(truth.hands, truth.visible)):
+        for i, (true_hand, visible) in enumerate(zip(truth.hands, truth.visible, strict=True)):
             hand = matches.get(i)
             if not visible:
                 last_ids.pop(i, None)
@@ -104,13 +107,13 @@ def score_sequence(results: Sequence[Sequence[Hand]], truths: Sequence[FrameTrut
             last_ids[i] = hand.track_id
             _add_errors(tally, hand, true_hand)
         _add_pair_error(tally, matches, truth.hands)
-    visible, found = sum(tally.visible.values()), sum(tally.found.values())
+    total, total_found = sum(tally.visible.values()), sum(tally.found.values())
     return SequenceScore(
         frames=len(truths),
-        hands=visible,
-        found=found,
+        hands=total,
+        found=total_found,
         false=tally.false,
-        recall=_ratio(found, visible),
+        recall=_ratio(total_found, total),
         recall_left=_ratio(tally.found[Side.LEFT], tally.visible[Side.LEFT]),
         recall_right=_ratio(tally.found[Side.RIGHT], tally.visible[Side.RIGHT]),
         side_accuracy=_ratio(sum(tally.sides), len(tally.sides)),

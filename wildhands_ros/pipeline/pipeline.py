@@ -56,15 +56,13 @@ class Detector(Protocol):
 class Pipeline:
     """Detector, estimator and tracker for one camera stream. Not thread-safe: one instance per stream.
 
-        pipeline = Pipeline.from_config(PipelineConfig())
-        result = pipeline.process(Frame(image, Camera.pinhole(1280, 720, focal=640)))
-        for hand in result.hands:
-            print(hand.side.value, hand.joints[0])
+    pipeline = Pipeline.from_config(PipelineConfig())
+    result = pipeline.process(Frame(image, Camera.pinhole(1280, 720, focal=640)))
+    for hand in result.hands:
+        print(hand.side.value, hand.joints[0])
     """
 
-    def __init__(
-        self, config: PipelineConfig, detector: Detector, estimator: Estimator, hand_model: HandModel
-    ) -> None:
+    def __init__(self, config: PipelineConfig, detector: Detector, estimator: Estimator, hand_model: HandModel) -> None:
         self.config = config
         self.estimator = estimator
         self.hand_model = hand_model

@@ -88,7 +88,7 @@ class HandTracker:
 
         raw = []
         smooth = []
-        for hand, track in zip(hands, self._assign(hands, stamp_ns)):
+        for hand, track in zip(hands, self._assign(hands, stamp_ns), strict=True):
             hand = replace(hand, track_id=track.id, jump=self._jumped(track, hand, stamp_ns))
             raw.append(hand)
             if self._config.smooth:

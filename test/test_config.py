@@ -1,0 +1,42 @@
+"""The one configuration tree: from nested values, with errors that name the setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.pipeline import PipelineConfig, config_from_dict, config_to_dict
+
+
+def test_what_is_not_named_keeps_its_default() -> None:
+    config = config_from_dict(PipelineConfig, {"min_score": 0.7, "tracking": {"smooth": True}})
+    assert config.min_score == 0.7 and config.tracking.smooth
+    assert config.tracking.max_gap_s == PipelineConfig().tracking.max_gap_s
+
+
+def test_round_trip() -> None:
+    config = config_from_dict(PipelineConfig, {"estimation": {"mano_dir": "~/mano"}, "models_dir": "/tmp/models"})
+    assert config.estimation.mano_dir == Path("~/mano").expanduser()
+    assert config_from_dict(PipelineConfig, config_to_dict(config)) == config
+
+
+def test_empty_text_stands_for_not_set() -> None:
+    assert config_from_dict(PipelineConfig, {"estimation": {"mano_dir": ""}}).estimation.mano_dir is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tracking": {"smoth": True}}, "did you mean 'tracking.smooth'"),
+        ({"min_score": "high"}, "'min_score' must be a float"),
+        ({"min_score": 2.0}, "between 0 and 1"),
+        ({"tracking": {"smooth": 1}}, "'tracking.smooth' must be a bool"),
+        ({"tracking": True}, "settings of its own"),
+        ({"estimation": {"estimator": "magic"}}, "unknown estimator 'magic'"),
+    ],
+)
+def test_errors_name_the_setting(values: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_from_dict(PipelineConfig, values)

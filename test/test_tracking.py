@@ -1,0 +1,151 @@
+"""The tracker: identities, jumps, and a smoothing that keeps the hand consistent with its model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.hand_model import HandModel, load_hand_model
+from wildhands_ros.hands import Hand, Side
+from wildhands_ros.rotations import angle_between, exp_so3
+from wildhands_ros.tracking import HandTracker, OneEuro, OneEuroConfig, RotationOneEuro, TrackingConfig
+
+CAMERA = Camera.pinhole(1280, 720, 640)
+FRAME_NS = 33_333_333
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    return load_hand_model(None)
+
+
+def make_hand(
+    model: HandModel, side: Side, place: tuple[float, float, float], *, turn=(0, 0, 0), follow_id: int = -1
+) -> Hand:
+    pose = np.tile(np.eye(3), (16, 1, 1))
+    pose[0] = exp_so3(turn)
+    translation = np.asarray(place) - model.layer(side).rest_joints(np.zeros(10))[0]
+    vertices, joints = model.layer(side).numpy(pose, np.zeros(10), translation)
+    return Hand(
+        side, 0.9, (0, 0, 9, 9), joints, CAMERA.project(joints), pose, np.zeros(10), translation, "test", model.name,
+        vertices=vertices, follow_id=follow_id,
+    )  # fmt: skip
+
+
+def run(tracker: HandTracker, frames: list[list[Hand]], start: int = 0) -> list[list[Hand]]:
+    return [tracker.update(hands, start + i * FRAME_NS, CAMERA)[0] for i, hands in enumerate(frames)]
+
+
+def test_followed_hands_keep_their_ids_even_when_listed_in_another_order(model: HandModel) -> None:
+    left = make_hand(model, Side.LEFT, (-0.1, 0, 0.4), follow_id=5)
+    right = make_hand(model, Side.RIGHT, (0.1, 0, 0.4), follow_id=8)
+    results = run(HandTracker(TrackingConfig(), model), [[left, right], [right, left], [left], [right, left]])
+    ids = [{hand.side: hand.track_id for hand in hands} for hands in results]
+    assert ids[0] == {Side.LEFT: 0, Side.RIGHT: 1}
+    assert ids[1] == ids[3] == ids[0] and ids[2] == {Side.LEFT: 0}
+
+
+def test_a_lost_hand_found_again_nearby_is_the_same_hand(model: HandModel) -> None:
+    tracker = HandTracker(TrackingConfig(), model)
+    before = make_hand(model, Side.RIGHT, (0.1, 0, 0.4), follow_id=1)
+    after = make_hand(model, Side.RIGHT, (0.14, 0.02, 0.45), follow_id=2)
+    results = run(tracker, [[before], [], [], [after]])
+    assert results[3][0].track_id == results[0][0].track_id
+
+
+@pytest.mark.parametrize("reason", ["side", "place", "time"])
+def test_another_hand_gets_another_id(model: HandModel, reason: str) -> None:
+    tracker = HandTracker(TrackingConfig(max_gap_s=0.5), model)
+    side = Side.LEFT if reason == "side" else Side.RIGHT
+    place = (0.9, 0.3, 0.5) if reason == "place" else (0.1, 0, 0.4)
+    later_ns = 10**9 if reason == "time" else 2 * FRAME_NS
+    tracker.update([make_hand(model, Side.RIGHT, (0.1, 0, 0.4), follow_id=1)], 0, CAMERA)
+    (hand,), _ = tracker.update([make_hand(model, side, place, follow_id=2)], later_ns, CAMERA)
+    assert hand.track_id == 1
+
+
+def test_two_hands_without_follow_ids_are_told_apart_by_side_and_place(model: HandModel) -> None:
+    frames = []
+    for i in range(10):
+        x = 0.02 * i
+        frames.append(
+            [make_hand(model, Side.RIGHT, (0.2 - x, 0, 0.4)), make_hand(model, Side.LEFT, (-0.2 + x, 0, 0.4))]
+        )
+    results = run(HandTracker(TrackingConfig(), model), frames)
+    assert {hand.track_id for hands in results for hand in hands if hand.side is Side.RIGHT} == {0}
+    assert {hand.track_id for hands in results for hand in hands if hand.side is Side.LEFT} == {1}
+
+
+def test_impossible_motion_is_marked_once(model: HandModel) -> None:
+    still = make_hand(model, Side.RIGHT, (0.0, 0, 0.4), follow_id=1)
+    near = make_hand(model, Side.RIGHT, (0.02, 0, 0.4), follow_id=1)
+    far = make_hand(model, Side.RIGHT, (0.5, 0, 0.4), follow_id=1)
+    turned = make_hand(model, Side.RIGHT, (0.5, 0, 0.4), turn=(0, 3.0, 0), follow_id=1)
+    results = run(HandTracker(TrackingConfig(), model), [[still], [near], [far], [far], [turned], [turned]])
+    assert [hands[0].jump for hands in results] == [False, False, True, False, True, False]
+
+
+def test_time_going_backwards_starts_anew_with_fresh_ids(model: HandModel) -> None:
+    tracker = HandTracker(TrackingConfig(), model)
+    hand = make_hand(model, Side.RIGHT, (0.0, 0, 0.4), follow_id=1)
+    run(tracker, [[hand], [hand]], start=10**9)
+    (again,), _ = tracker.update([hand], 0, CAMERA)
+    assert again.track_id == 1 and not again.jump
+
+
+def test_smoothing_steadies_marks_and_stays_true_to_the_model(model: HandModel) -> None:
+    rng = np.random.default_rng(0)
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    raw_places, smooth_places = [], []
+    for i in range(60):
+        noisy = make_hand(model, Side.LEFT, (0.0, 0, 0.4) + 0.004 * rng.normal(size=3), follow_id=1)
+        (raw,), (smooth,) = tracker.update([noisy], i * FRAME_NS, CAMERA)
+        assert not raw.smoothed and smooth.smoothed and smooth.track_id == raw.track_id
+        raw_places.append(raw.joints[0])
+        smooth_places.append(smooth.joints[0])
+    assert np.std(smooth_places[10:], axis=0).max() < 0.5 * np.std(raw_places[10:], axis=0).min()
+    vertices, joints = model.layer(Side.LEFT).numpy(smooth.pose, smooth.betas, smooth.translation)
+    assert np.allclose(joints, smooth.joints, atol=1e-6) and np.allclose(vertices, smooth.vertices, atol=1e-6)
+    assert np.allclose(CAMERA.project(smooth.joints), smooth.keypoints, atol=1e-3)
+
+
+def test_smoothing_does_not_glide_through_a_jump(model: HandModel) -> None:
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    here = make_hand(model, Side.RIGHT, (0.0, 0, 0.4), follow_id=1)
+    there = make_hand(model, Side.RIGHT, (0.6, 0, 0.4), follow_id=1)
+    tracker.update([here], 0, CAMERA)
+    _, (smooth,) = tracker.update([there], FRAME_NS, CAMERA)
+    assert smooth.jump and np.allclose(smooth.joints, there.joints, atol=1e-6)
+
+
+# --- the filter -------------------------------------------------------------------------------------------------------
+
+
+def test_one_euro_keeps_a_constant_and_follows_a_ramp_with_a_bounded_lag() -> None:
+    fixed, moving = OneEuro(OneEuroConfig()), OneEuro(OneEuroConfig(min_cutoff=1.0, beta=10.0))
+    for i in range(100):
+        value = np.array([0.2, -0.1, 0.5])
+        assert np.allclose(fixed(value, i * FRAME_NS), value)
+        ramp = np.array([i / 30, 0.0, 0.0])  # 1 m/s
+        lag = float(np.linalg.norm(ramp - moving(ramp, i * FRAME_NS)))
+    assert lag < 0.03
+
+
+def test_rotations_are_filtered_along_the_shortest_way() -> None:
+    smoother = RotationOneEuro(OneEuroConfig(min_cutoff=2.0, beta=0.0))
+    start, goal = exp_so3([[0, 0, 0.0]]), exp_so3([[0, 0, 1.0]])
+    smoother(start, 0)
+    halfway = smoother(goal, FRAME_NS)
+    assert np.allclose(angle_between(start, halfway) + angle_between(halfway, goal), 1.0)
+    assert 0 < float(angle_between(start, halfway)[0]) < 1
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="max_gap_s"):
+        TrackingConfig(max_gap_s=0)
+    with pytest.raises(ConfigError, match="min_cutoff"):
+        replace(TrackingConfig(), min_cutoff=-1)

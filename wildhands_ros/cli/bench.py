@@ -1,0 +1,181 @@
+"""`wildhands bench`: speed and accuracy on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.cli.common import add_pipeline, read_pipeline
+from wildhands_ros.drawing import draw_hands
+from wildhands_ros.errors import WildHandsError
+from wildhands_ros.evaluation import SequenceScore, score_sequence
+from wildhands_ros.frames import Frame
+from wildhands_ros.hands import Hand
+from wildhands_ros.pipeline import ESTIMATORS, Pipeline, PipelineConfig
+from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence, demo_photos
+from wildhands_ros.tables import table
+
+_REPEATS = 15
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds over repeated runs."""
+
+    what: str
+    median_ms: float
+    p95_ms: float
+    runs: int
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure speed and accuracy on this machine",
+        description="Renders two-hand sequences whose poses are known (wide-angle and fisheye lens), finds the hands "
+        "in them and compares; times every stage. Figures over ROS topics come from 'wildhands demo'.",
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each rendered sequence (default: 10)")
+    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="sequences per lens (default: 2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    add_pipeline(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.seconds <= 0 or args.seeds < 1:
+        raise WildHandsError("--seconds must be positive and --seeds at least 1")
+    config = read_pipeline(args)
+    machine = describe_machine()
+    print(f"machine: {machine}\n")
+    timings: list[Timing] = []
+    scores: dict[str, SequenceScore] = {}
+    for estimator in [args.estimator] if args.estimator else ESTIMATORS:
+        chosen = replace(config, estimation=replace(config.estimation, estimator=estimator))
+        for lens in Lens:
+            name = f"{estimator}, {lens.value}"
+            scores[name], frames = _accuracy(chosen, lens, args.seconds, args.seeds, name)
+            timings += _stage_timings(f"{name}: ", frames)
+    timings += _look_timings(config)
+    timings += _empty_timings(config)
+    print(timing_table(timings))
+    print()
+    print(score_table(scores))
+    if args.json is not None:
+        figures = {
+            "machine": machine,
+            "timings": [asdict(t) for t in timings],
+            "scores": {name: asdict(score) for name, score in scores.items()},
+        }
+        args.json.write_text(json.dumps(figures, indent=2))
+        print(f"\nwrote {args.json}")
+    return 0
+
+
+def describe_machine() -> str:
+    """Processor and cores, for the head of a table."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+
+
+def timing_table(timings: Sequence[Timing]) -> str:
+    """The timings as text."""
+    rows = [[t.what, f"{t.median_ms:.1f}", f"{t.p95_ms:.1f}", str(t.runs)] for t in timings]
+    return table(["what", "median ms", "p95 ms", "runs"], rows)
+
+
+def score_table(scores: dict[str, SequenceScore]) -> str:
+    """The estimators side by side."""
+    rows = []
+    for name, s in scores.items():
+        rows.append(
+            [
+                name, f"{100 * s.recall:.1f}", str(s.false), f"{100 * s.side_accuracy:.1f}", str(s.id_changes),
+                f"{s.keypoint_percent:.1f}", f"{s.mpjpe_mm:.1f}", f"{s.pa_mpjpe_mm:.1f}", f"{s.absolute_mm:.0f}",
+                f"{s.wrist_mm:.0f} ({s.wrist_percent:.1f} %)", f"{s.mrrpe_mm:.0f}",
+            ]
+        )  # fmt: skip
+    return table(
+        [
+            "estimator, sequence", "found %", "false", "side %", "id changes", "2D % of box", "MPJPE mm", "PA mm",
+            "absolute mm", "wrist mm", "MRRPE mm",
+        ],
+        rows,
+    )  # fmt: skip
+
+
+def _accuracy(
+    config: PipelineConfig, lens: Lens, seconds: float, seeds: int, name: str
+) -> tuple[SequenceScore, list[dict[str, float]]]:
+    """Score over `seeds` sequences, and the timings of every frame in which both hands were found."""
+    pipeline = Pipeline.from_config(config)
+    results: list[Sequence[Hand]] = []
+    truths = []
+    timings = []
+    for seed in range(seeds):
+        sequence = SyntheticSequence(SequenceConfig(seed=seed, seconds=seconds, lens=lens))
+        pipeline.reset()
+        for frame, truth in tqdm(sequence, desc=f"{name}, sequence {seed}", unit=" frames", disable=None):
+            result = pipeline.process(replace(frame, stamp_ns=frame.stamp_ns + seed * 10**12))
+            results.append(result.hands)
+            truths.append(truth)
+            if len(result.hands) == 2:
+                start = time.perf_counter()
+                draw_hands(frame.image, result.hands, frame.camera, pipeline.faces)
+                timings.append({**result.timings, "draw": time.perf_counter() - start})
+    return score_sequence(results, truths), timings
+
+
+def _stage_timings(prefix: str, frames: Sequence[dict[str, float]]) -> list[Timing]:
+    names = {
+        "detect": "following two hands, 1280x720", "estimate": "estimating two hands with meshes",
+        "track": "tracking", "total": "whole pipeline, two hands", "draw": "drawing the overlay",
+    }  # fmt: skip
+    return [_timing(prefix + text, [frame[stage] for frame in frames]) for stage, text in names.items() if frames]
+
+
+def _look_timings(config: PipelineConfig) -> list[Timing]:
+    """The first look at single pictures, which has nothing to follow."""
+    pipeline = Pipeline.from_config(config)
+    frames = [Frame(image, Camera.guess(image.shape[1], image.shape[0])) for _, image in demo_photos()]
+    sequence = SyntheticSequence(SequenceConfig(seconds=2.0))
+    frames += [sequence[i][0] for i in range(0, len(sequence), 10)]
+    seconds = _repeat(lambda frame: pipeline.process_still(frame).timings["detect"], frames)
+    return [_timing("first look at a single picture", seconds)]
+
+
+def _empty_timings(config: PipelineConfig) -> list[Timing]:
+    """A stream in which there is no hand to be found."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (9, 16, 3), np.uint8)
+    image = np.kron(coarse, np.ones((80, 80, 1), np.uint8))
+    pipeline = Pipeline.from_config(config)
+    camera = Camera.guess(1280, 720)
+    frames = [Frame(image, camera, stamp_ns=i * 33_333_333) for i in range(40)]
+    seconds = [pipeline.process(frame).timings["total"] for frame in frames][5:]
+    return [_timing("whole pipeline, no hand in view, 1280x720", seconds)]
+
+
+def _repeat(measure: Callable[[Frame], float], frames: Sequence[Frame]) -> list[float]:
+    for frame in frames:
+        measure(frame)
+    return [measure(frame) for _ in range(_REPEATS) for frame in frames]
+
+
+def _timing(what: str, seconds: Iterable[float]) -> Timing:
+    ms = 1e3 * np.array(list(seconds))
+    return Timing(what, float(np.median(ms)), float(np.percentile(ms, 95)), len(ms))

@@ -1,0 +1,97 @@
+"""Options and helpers that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import yaml
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.detection import default_models_dir
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.pipeline import ESTIMATORS, PipelineConfig, config_from_dict
+
+
+def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """`--models-dir`: where the detector's model files lie."""
+    parser.add_argument(
+        "--models-dir",
+        type=Path,
+        default=default_models_dir(),
+        metavar="DIR",
+        help="folder with the detector's models (default: %(default)s; filled by 'wildhands models fetch')",
+    )
+
+
+def add_camera(parser: argparse.ArgumentParser) -> None:
+    """`--focal` and `--camera`."""
+    group = parser.add_argument_group("the camera (depth is proportional to the focal length)")
+    choice = group.add_mutually_exclusive_group()
+    choice.add_argument("--focal", type=float, metavar="PX", help="focal length in pixels; no lens distortion")
+    choice.add_argument(
+        "--camera",
+        type=Path,
+        metavar="FILE",
+        help="calibration in the YAML of ROS's camera_calibration: intrinsics and lens distortion",
+    )
+
+
+def read_camera(args: argparse.Namespace) -> Camera | None:
+    """The calibration that the user named, if any."""
+    return None if args.camera is None else Camera.from_yaml(args.camera)
+
+
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """Everything that decides how pictures become hands."""
+    group = parser.add_argument_group("how hands are found and estimated")
+    group.add_argument("--estimator", choices=ESTIMATORS, default=None, help="what turns boxes into 3D hands")
+    group.add_argument(
+        "--mano-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl (default: the open hand model)",
+    )
+    group.add_argument("--min-score", type=float, metavar="P", help="leave out hands less probable than this")
+    group.add_argument("--smooth", action="store_true", help="filter the motion over time (One-Euro)")
+    group.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML with any setting of the pipeline; options here override it"
+    )
+    add_models_dir(group)
+
+
+def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
+    """The configuration that the command line asks for. Raises ConfigError naming what makes no sense."""
+    config = PipelineConfig() if args.config is None else config_from_dict(PipelineConfig, _yaml(args.config))
+    replace = dataclasses.replace
+    if args.config is None or args.models_dir != default_models_dir():
+        config = replace(config, models_dir=args.models_dir)
+    if args.min_score is not None:
+        config = replace(config, min_score=args.min_score)
+    estimation = config.estimation
+    if args.estimator is not None:
+        estimation = replace(estimation, estimator=args.estimator)
+    if args.mano_dir is not None:
+        estimation = replace(estimation, mano_dir=args.mano_dir)
+    if args.smooth:
+        config = replace(config, tracking=replace(config.tracking, smooth=True))
+    return replace(config, estimation=estimation)
+
+
+def has_ros() -> bool:
+    """Whether ROS 2 can be imported here."""
+    return importlib.util.find_spec("rclpy") is not None
+
+
+def _yaml(path: Path) -> dict[str, object]:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds no settings: expected names and values")
+    return data

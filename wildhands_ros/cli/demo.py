@@ -1,0 +1,230 @@
+"""`wildhands demo`: the whole chain over ROS 2 topics, with measured errors."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from wildhands_ros.cli.common import add_camera, add_models_dir, has_ros, read_camera
+from wildhands_ros.detection import models_missing
+from wildhands_ros.drawing import TRUTH_STYLE, draw_hands, draw_status
+from wildhands_ros.errors import ModelFileError, WildHandsError
+from wildhands_ros.evaluation import SequenceScore, score_sequence
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import load_hand_model
+from wildhands_ros.hands import Hand, Side
+from wildhands_ros.pipeline import ESTIMATORS
+from wildhands_ros.recordings import FrameSource, VideoWriter, open_source
+from wildhands_ros.recordings.hands_reader import RecordedHands, read_hands
+from wildhands_ros.tables import table
+
+_STILLS = 4
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Something to play: its frames, and the truth of each where it is known."""
+
+    name: str
+    source: FrameSource
+    truth: Sequence[object] | None = None
+    focal_is_guess: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one scene with one estimator."""
+
+    scene: Scene
+    estimator: str
+    frames: int
+    results: Sequence[RecordedHands]
+    stamps: dict[int, int]
+    seconds: float
+    bag: Path
+    video: Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "demo",
+        help="the whole chain over ROS 2 topics, with measured errors",
+        description="Plays photographs and a rendered two-hand sequence (or your own file) onto ROS 2 topics, runs the "
+        "node on them in a second process, records everything in a third, and prints what was found: rate, latency "
+        "and, where the truth is known, the errors. Writes a bag and an annotated video for each.",
+    )
+    parser.add_argument("--input", metavar="PATH", help="your own picture, folder, video or bag instead of ours")
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of the rendered sequence (default: 8)")
+    parser.add_argument("--seed", type=int, default=0, help="of the rendered sequence: other hands, other motion")
+    parser.add_argument("--lens", choices=("wide", "fisheye"), default="wide", help="of the rendered sequence")
+    parser.add_argument(
+        "--estimators", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS), help="which to compare (default: all)"
+    )
+    add_camera(parser)
+    add_models_dir(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if not has_ros():
+        raise WildHandsError("the demo needs ROS 2: make setup installs it from PyPI (or use 'wildhands run')")
+    missing = models_missing(args.models_dir)
+    if missing:
+        raise ModelFileError(f"detector models are missing in {args.models_dir}: wildhands models fetch")
+    from wildhands_ros.demo.chain import LiveChain  # needs ROS
+
+    started = time.monotonic()
+    scenes = [_own_scene(args)] if args.input else _our_scenes(args)
+    outcomes = []
+    with LiveChain() as chain:
+        print(f"watch it live: export ROS_DOMAIN_ID={chain.domain}, then rviz2, Foxglove or ros2 topic echo\n")
+        for scene in scenes:
+            for estimator in args.estimators:
+                outcomes.append(_play(chain, scene, estimator, args))
+    _print_results(outcomes, args.out, time.monotonic() - started)
+    return 0 if all(o.results for o in outcomes) else 1
+
+
+def _own_scene(args: argparse.Namespace) -> Scene:
+    source = open_source(args.input, camera=read_camera(args), focal=args.focal)
+    return Scene(Path(args.input).stem, source, focal_is_guess=source.camera_is_guess)
+
+
+def _our_scenes(args: argparse.Namespace) -> list[Scene]:
+    from wildhands_ros.demo.scenes import RenderedScene, Slideshow  # needs deodr
+    from wildhands_ros.synthetic import Lens, SequenceConfig
+
+    config = SequenceConfig(seed=args.seed, seconds=args.seconds, lens=Lens(args.lens))
+    rendered = RenderedScene(args.out / "input", config)
+    return [
+        Scene("photographs", Slideshow(), focal_is_guess=True),
+        Scene("rendered", rendered.open(), rendered.truth),
+    ]
+
+
+def _play(chain: object, scene: Scene, estimator: str, args: argparse.Namespace) -> Outcome:
+    from wildhands_ros.demo.chain import LiveChain
+
+    assert isinstance(chain, LiveChain)
+    name = f"{scene.name}_{estimator}" if len(args.estimators) > 1 else scene.name
+    bag = args.out / f"{name}.mcap"
+    frames = scene.source.length or "?"
+    print(f"{scene.name}: {frames} frames through the node, estimator '{estimator}' ...", flush=True)
+    parameters = {
+        "estimation.estimator": estimator, "models_dir": args.models_dir.resolve(), "publish_vertices": True,
+    }  # fmt: skip
+    report = chain.play(scene.source, bag, parameters)
+    results = list(read_hands(bag))
+    outcome = Outcome(
+        scene, estimator, report.frames, results, dict(report.stamps), report.seconds, bag, bag.with_suffix(".mp4")
+    )
+    _draw_video(outcome)
+    return outcome
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def _draw_video(outcome: Outcome) -> None:
+    """The annotated video, and a sheet of a few of its pictures."""
+    by_stamp = {result.stamp_ns: result for result in outcome.results}
+    model = load_hand_model(None)
+    faces = {side: model.layer(side).faces for side in Side}
+    total = len(by_stamp)
+    sheet: list[NDArray[np.uint8]] = []
+    picked = {int((i + 0.5) * total / _STILLS) for i in range(_STILLS)}
+    with open_source(outcome.bag) as source, VideoWriter(outcome.video, outcome.scene.source.fps or 30.0) as video:
+        done = 0
+        for frame in tqdm(source, total=total, desc="drawing the video", unit=" frames", disable=None):
+            result = by_stamp.get(frame.stamp_ns)
+            if result is None:
+                continue
+            picture = _annotated(frame, result, outcome, faces)
+            video.write(picture)
+            if done in picked:
+                sheet.append(picture)
+            done += 1
+    if sheet:
+        half = [cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in sheet]
+        columns = 2 if len(half) % 2 == 0 else 1
+        rows = [np.concatenate(half[i : i + columns], axis=1) for i in range(0, len(half), columns)]
+        image = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(outcome.bag.with_suffix(".jpg")), image, [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+def _annotated(
+    frame: Frame, result: RecordedHands, outcome: Outcome, faces: dict[Side, NDArray[np.int32]]
+) -> NDArray[np.uint8]:
+    picture = draw_hands(frame.image, result.hands, frame.camera, faces)
+    lines = [f"{outcome.estimator}, {1e3 * result.processing_s:.0f} ms"]
+    truth = _truth_of(result, outcome)
+    if truth is not None:
+        hands, visible = truth
+        shown = [hand for hand, seen in zip(hands, visible, strict=True) if seen]
+        picture = draw_hands(picture, shown, frame.camera, faces, TRUTH_STYLE)
+        lines.append("white: the true skeleton")
+    return draw_status(picture, lines)
+
+
+def _truth_of(result: RecordedHands, outcome: Outcome) -> tuple[Sequence[Hand], Sequence[bool]] | None:
+    if outcome.scene.truth is None:
+        return None
+    known = outcome.scene.truth[outcome.stamps[result.stamp_ns]]
+    return known.hands, known.visible  # type: ignore[attr-defined]
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def _print_results(outcomes: Sequence[Outcome], out: Path, seconds: float) -> None:
+    head = ["scene, estimator", "frames", "hands found", "frames/s", "latency ms (median, p95)", "processing ms"]
+    print(f"\n{table(head, [_speed_row(o) for o in outcomes])}")
+    scores = {f"{o.scene.name}, {o.estimator}": _score(o) for o in outcomes if o.scene.truth is not None}
+    if scores:
+        from wildhands_ros.cli.bench import score_table
+
+        print(f"\nagainst the truth:\n{score_table(scores)}")
+    if any(o.scene.focal_is_guess for o in outcomes):
+        print("\nthe focal length of the pictures is a guess, and so is their depth (FOCAL=px, or --camera FILE)")
+    print("\nwritten:")
+    for path in _written(outcomes):
+        print(f"  {path}")
+    print(
+        f"\nopen a .mcap in Foxglove (File > Open local file; add a 3D and an Image panel), in rerun, or on a ROS 2 "
+        f"machine:\n  ros2 bag play {outcomes[0].bag} --clock   and   rviz2 (add MarkerArray /wildhands/markers, fixed "
+        f"frame {outcomes[0].results[0].frame_id if outcomes[0].results else 'camera_optical_frame'})\n"
+        f"{seconds:.0f} s in all"
+    )
+
+
+def _written(outcomes: Iterable[Outcome]) -> list[Path]:
+    return [path for o in outcomes for path in (o.bag, o.video, o.bag.with_suffix(".jpg"))]
+
+
+def _speed_row(outcome: Outcome) -> list[str]:
+    latency = 1e3 * np.array([r.latency_s for r in outcome.results] or [np.nan])
+    processing = 1e3 * np.array([r.processing_s for r in outcome.results] or [np.nan])
+    hands = sum(len(r.hands) for r in outcome.results)
+    return [
+        f"{outcome.scene.name}, {outcome.estimator}", str(outcome.frames), str(hands),
+        f"{outcome.frames / max(outcome.seconds, 1e-9):.1f}",
+        f"{np.median(latency):.1f}, {np.percentile(latency, 95):.1f}", f"{np.median(processing):.1f}",
+    ]  # fmt: skip
+
+
+def _score(outcome: Outcome) -> SequenceScore:
+    """Every played frame counts: one without a result has no hands."""
+    assert outcome.scene.truth is not None
+    by_index = {outcome.stamps[r.stamp_ns]: r.hands for r in outcome.results}
+    indices = sorted(outcome.stamps.values())
+    found = [by_index.get(i, ()) for i in indices]
+    return score_sequence(found, [outcome.scene.truth[i] for i in indices])  # type: ignore[misc]

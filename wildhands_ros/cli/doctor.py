@@ -1,0 +1,235 @@
+"""`wildhands doctor`: what is installed, what works, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wildhands_ros.cli.common import add_models_dir
+from wildhands_ros.errors import WildHandsError
+
+_MARKS = {"ok": "✓", "note": "·", "warn": "!", "fail": "✗"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. level: ok, note (optional and absent), warn (works, but) or fail (does not work)."""
+
+    area: str
+    level: str
+    text: str
+    remedy: str = ""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check what is installed, what works, what is missing",
+        description="Checks this installation piece by piece and says how to get what is missing. "
+        "Exit code 0: everything that is needed works; 1: something that is needed does not.",
+    )
+    add_models_dir(parser)
+    parser.add_argument("--mano-dir", type=Path, help="also check your MANO_RIGHT.pkl and MANO_LEFT.pkl in this folder")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--no-topics", action="store_true", help="leave out the test of images between two processes")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    findings = []
+    for finding in _examine(args):
+        findings.append(finding)
+        if not args.json:
+            _print(finding, first=len(findings) == 1 or findings[-2].area != finding.area)
+    failed = [f for f in findings if f.level == "fail"]
+    if args.json:
+        print(json.dumps([asdict(f) for f in findings], indent=2))
+    else:
+        print(f"\n{len(failed)} problem(s) that need mending" if failed else "\nEverything that is needed works.")
+    return 1 if failed else 0
+
+
+def _print(finding: Finding, *, first: bool) -> None:
+    if first:
+        print(f"\n{finding.area}")
+    print(f"  {_MARKS[finding.level]} {finding.text}")
+    if finding.remedy:
+        print(f"      → {finding.remedy}")
+
+
+def _examine(args: argparse.Namespace) -> Iterator[Finding]:
+    yield from _python()
+    yield from _libraries()
+    yield from _detector(args.models_dir)
+    yield from _hand_model(None)
+    if args.mano_dir is not None:
+        yield from _hand_model(args.mano_dir)
+    else:
+        yield Finding(
+            "Hand model", "note", "MANO: not asked for (the open hand model is used)",
+            "with files from https://mano.is.tue.mpg.de: wildhands doctor --mano-dir DIR",
+        )  # fmt: skip
+    has_ros = False
+    for finding in _ros():
+        has_ros = has_ros or finding.text.startswith("rclpy")
+        yield finding
+    if has_ros and not args.no_topics:
+        yield from _topics()
+
+
+def _python() -> Iterator[Finding]:
+    version = platform.python_version()
+    text = f"Python {version} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    if (3, 10) <= sys.version_info[:2] <= (3, 13):
+        yield Finding("System", "ok", text)
+    else:
+        yield Finding("System", "fail", text, "use Python 3.10 to 3.13")
+
+
+def _libraries() -> Iterator[Finding]:
+    needed = {
+        "numpy": "numpy", "cv2": "opencv-python-headless", "torch": "torch", "smplx": "smplx", "yaml": "PyYAML",
+        "ai_edge_litert": "ai-edge-litert", "rosbags": "rosbags",
+    }  # fmt: skip
+    for module, package in needed.items():
+        yield _library("Libraries", module, package, needed=True)
+    for module, package, use in (("deodr", "deodr", "the demo's rendered hands and photographs"),):
+        finding = _library("Libraries", module, package, needed=False)
+        yield (
+            finding
+            if finding.level == "ok"
+            else Finding(finding.area, "note", f"{finding.text}: only needed for {use}", finding.remedy)
+        )
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            yield Finding("Libraries", "ok", f"CUDA: {torch.cuda.get_device_name(0)}")
+        else:
+            yield Finding("Libraries", "note", "CUDA: no GPU that torch can use; everything runs on the CPU")
+
+
+def _library(area: str, module: str, package: str, *, needed: bool) -> Finding:
+    remedy = f"pip install {package}" + (", or rosdep install on a ROS distribution" if needed else "")
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        return Finding(area, "fail" if needed else "note", f"{package}: {error}", remedy)
+    version = getattr(found, "__version__", None) or _version(package) or "present"
+    return Finding(area, "ok", f"{package} {version}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _detector(models_dir: Path) -> Iterator[Finding]:
+    def works() -> str:
+        from wildhands_ros.detection import DetectorConfig, HandDetector
+
+        detector = HandDetector.from_directory(models_dir, DetectorConfig())
+        detector.detect(np.zeros((240, 320, 3), np.uint8))
+        return f"models in {models_dir}: checksums right, both networks run"
+
+    yield _attempt("Detector", works)
+
+
+def _hand_model(path: Path | None) -> Iterator[Finding]:
+    def works() -> str:
+        from wildhands_ros.hand_model import load_hand_model
+        from wildhands_ros.hands import Side
+
+        model = load_hand_model(path)
+        pose, zeros = np.tile(np.eye(3), (16, 1, 1)), np.zeros(10)
+        for side in Side:
+            vertices, _ = model.layer(side).numpy(pose, zeros, np.zeros(3))
+            if not np.isfinite(vertices).all():
+                raise WildHandsError(f"the {side.value} hand's mesh is not finite")
+        where = "the package" if path is None else str(path)
+        return f"'{model.name}' from {where}: {len(vertices)} vertices a hand, sha256 {model.sha256[:12]}…"
+
+    yield _attempt("Hand model", works)
+
+
+def _attempt(area: str, works: Callable[[], str]) -> Finding:
+    try:
+        return Finding(area, "ok", works())
+    except WildHandsError as error:
+        return Finding(area, "fail", str(error))
+    except ImportError as error:
+        return Finding(area, "fail", f"cannot be tried: {error}")
+
+
+def _ros() -> Iterator[Finding]:
+    install = "make setup installs ROS 2 from PyPI; on a ROS distribution: source /opt/ros/<distro>/setup.bash"
+    if importlib.util.find_spec("rclpy") is None:
+        yield Finding("ROS 2", "note", "no ROS here: pictures, videos and bags work, live topics do not", install)
+        return
+    distro = os.environ.get("ROS_DISTRO")
+    wheel = _version("ros-rclpy")
+    try:
+        importlib.import_module("rclpy")
+    except ImportError as error:
+        yield Finding("ROS 2", "fail", f"no ROS: rclpy does not load ({error})", install)
+        return
+    yield Finding("ROS 2", "ok", f"rclpy, from {f'PyPI ({wheel})' if wheel else f'the distribution {distro}'}")
+    for module, remedy in (
+        ("wildhands_ros.msg", "make setup, or colcon build and source install/setup.bash"),
+        ("tf2_msgs.msg", "make setup, or apt install ros-$ROS_DISTRO-tf2-msgs"),
+    ):
+        try:
+            importlib.import_module(module)
+            yield Finding("ROS 2", "ok", f"messages of {module.removesuffix('.msg')}")
+        except ImportError as error:
+            yield Finding("ROS 2", "fail", f"messages of {module.removesuffix('.msg')}: {error}", remedy)
+    for module in ("cv_bridge", "tf2_ros", "tf_transformations", "sensor_msgs_py"):
+        if importlib.util.find_spec(module):
+            yield Finding("ROS 2", "ok", f"{module}, from the distribution")
+        else:
+            yield Finding("ROS 2", "note", f"{module}: not on PyPI; this package's own stand-in does its work")
+    rmw = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp (default)")
+    yield Finding("ROS 2", "ok", f"middleware {rmw}, domain {os.environ.get('ROS_DOMAIN_ID', '0')}")
+    shm = Path("/dev/shm")
+    if shm.exists() and (free := shutil.disk_usage(shm).free) < 256 << 20:
+        yield Finding(
+            "ROS 2", "warn", f"/dev/shm has {free >> 20} MB free: image topics use shared memory",
+            "free some, or start the container with --shm-size=1g",
+        )  # fmt: skip
+
+
+def _topics() -> Iterator[Finding]:
+    """Sends 1280×720 images between two processes the way cameras do (best effort)."""
+    command = [sys.executable, "-m", "wildhands_ros.node.transport_check"]
+    for profile, label in ((False, "as this shell is set up"), (True, "with this package's Fast DDS profile")):
+        arguments = command + (["--profile"] if profile else [])
+        result = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+        if result.returncode != 0:
+            lines = result.stderr.strip().splitlines() or ["no message"]
+            yield Finding("Images over topics", "fail", f"{label}: the test failed: {lines[-1]}")
+            continue
+        sent, received, median_ms = json.loads(result.stdout.strip().splitlines()[-1])
+        text = f"{label}: {received} of {sent} best-effort 1280x720 images arrived"
+        if received >= 0.8 * sent:
+            yield Finding("Images over topics", "ok", f"{text}, median {median_ms:.1f} ms")
+        else:
+            yield Finding(
+                "Images over topics", "fail" if profile else "warn", text,
+                "start camera and node with FASTDDS_DEFAULT_PROFILES_FILE=<package>/config/fastdds.xml "
+                "(see docs/node.md)",
+            )  # fmt: skip

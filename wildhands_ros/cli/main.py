@@ -1,0 +1,60 @@
+"""Reads the command line and calls the command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from wildhands_ros import __version__
+from wildhands_ros.cli import bench, demo, doctor, models, run
+from wildhands_ros.errors import WildHandsError
+
+_DESCRIPTION = """\
+Metric 3D hand poses from a head-mounted camera: wrist, 21 joints, MANO-format pose and shape, mesh.
+
+Exit codes: 0 done · 1 something is wrong (said in one line) · 2 bad arguments · 130 interrupted (Ctrl-C; what was
+done until then is kept)."""
+
+_EXAMPLES = """\
+examples:
+  wildhands models fetch                      get the open detector's models (8 MB, once)
+  wildhands run picture.jpg --focal 1030      hands of a picture → out/picture_hands.jpg
+  wildhands run video.mp4 --json hands.jsonl  annotated video, bag, and one JSON line a frame
+  wildhands run recording.mcap                the hands of a rosbag2 recording
+  wildhands demo                              the whole chain over ROS 2 topics, with measured errors
+  wildhands doctor                            what works here and what is missing
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    args = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.DEBUG if args.verbose else logging.WARNING)
+    try:
+        code: int = args.run(args)
+        return code
+    except WildHandsError as error:
+        if args.verbose:
+            logging.exception("%s", error)
+        print(f"wildhands: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("wildhands: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wildhands",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"wildhands_ros {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what happens, with tracebacks of errors")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in (demo, run, models, doctor, bench):
+        command.add_parser(subparsers)
+    return parser

@@ -1,0 +1,272 @@
+"""`wildhands run`: hands of a picture, folder, video, webcam or bag."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from wildhands_ros.cli.common import add_camera, add_pipeline, has_ros, read_camera, read_pipeline
+from wildhands_ros.drawing import draw_hands
+from wildhands_ros.errors import RecordingError
+from wildhands_ros.frames import Frame
+from wildhands_ros.json_lines import BoxFile, frame_to_json
+from wildhands_ros.pipeline import Pipeline, PipelineResult
+from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
+
+_STILLS = (SourceKind.PICTURE, SourceKind.FOLDER)
+_DEFAULT_FPS = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "run",
+        help="hands of a picture, folder of pictures, video, webcam or rosbag2",
+        description="Finds the hands in SOURCE and writes what they are: annotated pictures for pictures, an annotated "
+        "video and a bag (MCAP, for Foxglove, rerun and ros2 bag) for streams, and JSON lines where asked for. Ctrl-C "
+        "ends a stream early and keeps what was done.",
+    )
+    parser.add_argument("source", help="picture, folder, video, webcam:0, or a rosbag2 folder, .mcap or .db3")
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default: out)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="one JSON line a frame; '-' writes to the terminal")
+    parser.add_argument("--vertices", action="store_true", help="put the mesh's vertices into the JSON lines")
+    parser.add_argument("--no-video", action="store_true", help="write no annotated pictures or video")
+    parser.add_argument("--no-bag", action="store_true", help="write no bag")
+    parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th frame only")
+    parser.add_argument(
+        "--stream", action="store_true", help="treat a folder of pictures as a video: follow hands from one to the next"
+    )
+    parser.add_argument("--fps", type=float, default=_DEFAULT_FPS, help="rate of a folder of pictures (default: 30)")
+    parser.add_argument("--topic", help="image topic of a bag (needed if it has several)")
+    parser.add_argument("--camera-info-topic", metavar="TOPIC", help="camera_info topic of a bag")
+    parser.add_argument(
+        "--boxes", type=Path, metavar="FILE", help="hand boxes from a JSON file instead of the detector's"
+    )
+    add_camera(parser)
+    add_pipeline(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.every < 1 or (args.frames is not None and args.frames < 1):
+        raise RecordingError("--every and --frames must be at least 1")
+    boxes = None if args.boxes is None else BoxFile.read(args.boxes)
+    pipeline = Pipeline.from_config(read_pipeline(args))
+    with open_source(
+        args.source,
+        camera=read_camera(args),
+        focal=args.focal,
+        topic=args.topic,
+        camera_info_topic=args.camera_info_topic,
+        fps=args.fps,
+    ) as source:
+        still = source.kind is SourceKind.PICTURE or (source.kind is SourceKind.FOLDER and not args.stream)
+        tally = _Tally()
+        with contextlib.ExitStack() as stack:
+            outlets = _open_outlets(args, source, pipeline, still, stack)
+            try:
+                for frame in _frames(source, args):
+                    given = None if boxes is None else boxes.of(frame)
+                    result = (pipeline.process_still if still else pipeline.process)(frame, given)
+                    tally.add(frame, result)
+                    for outlet in outlets:
+                        outlet.write(frame, result)
+            except KeyboardInterrupt:
+                if not tally.frames:
+                    raise
+                print("wildhands: interrupted; what was done is kept", file=sys.stderr)
+        _warn_if_guessed(source)
+        tally.print(source, [outlet.path for outlet in outlets])
+    return 0
+
+
+def _frames(source: FrameSource, args: argparse.Namespace) -> Iterator[Frame]:
+    length = source.length
+    if length is not None:
+        length = -(-length // args.every)
+    if args.frames is not None:
+        length = args.frames if length is None else min(length, args.frames)
+    done = 0
+    with tqdm(total=length, unit=" frames", desc=Path(str(args.source)).name, disable=None) as progress:
+        for frame in source:
+            if frame.index % args.every:
+                continue
+            yield frame
+            progress.update()
+            done += 1
+            if args.frames is not None and done >= args.frames:
+                return
+
+
+# --- outlets ----------------------------------------------------------------------------------------------------------
+
+
+class _Outlet:
+    """Somewhere that results go. path: what to tell the user."""
+
+    path: Path
+
+    def write(self, frame: Frame, result: PipelineResult) -> None:
+        raise NotImplementedError
+
+
+class _Pictures(_Outlet):
+    """An annotated JPEG for every picture."""
+
+    def __init__(self, folder: Path, source: FrameSource, pipeline: Pipeline) -> None:
+        self.path = folder
+        self._pipeline = pipeline
+        self._single = source.kind is SourceKind.PICTURE
+
+    def write(self, frame: Frame, result: PipelineResult) -> None:
+        path = _named(self.path, Path(frame.name).stem, ".jpg")
+        image = cv2.cvtColor(_annotated(frame, result, self._pipeline), cv2.COLOR_RGB2BGR)
+        if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 92]):
+            raise RecordingError(f"cannot write {path}: is the folder writable and the disk not full?")
+        if self._single:
+            self.path = path
+
+
+class _Video(_Outlet):
+    """An annotated video."""
+
+    def __init__(self, path: Path, fps: float, pipeline: Pipeline, stack: contextlib.ExitStack) -> None:
+        self.path = path
+        self._pipeline = pipeline
+        self._writer = VideoWriter(path, fps)
+        stack.push(self._close)
+
+    def write(self, frame: Frame, result: PipelineResult) -> None:
+        self._writer.write(_annotated(frame, result, self._pipeline))
+
+    def _close(self, *exception: object) -> None:
+        """Finishes the video also when the source broke off: the frames before that are good."""
+        if self._writer.count:
+            self._writer.close()
+
+
+class _Json(_Outlet):
+    """JSON lines."""
+
+    def __init__(self, path: Path, pipeline: Pipeline, vertices: bool, stack: contextlib.ExitStack) -> None:
+        self.path = path
+        self._pipeline = pipeline
+        self._vertices = vertices
+        self._file: TextIO = sys.stdout
+        if str(path) != "-":
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = stack.enter_context(path.open("w", encoding="utf-8"))
+            except OSError as error:
+                raise RecordingError(f"cannot write {path}: {error.strerror}") from error
+
+    def write(self, frame: Frame, result: PipelineResult) -> None:
+        estimator, model = self._pipeline.estimator.name, self._pipeline.hand_model.name
+        line = frame_to_json(frame, result, estimator=estimator, hand_model=model, vertices=self._vertices)
+        print(line, file=self._file)
+
+
+class _Bag(_Outlet):
+    """Pictures, camera_info, hands, TF and markers as a live node would have published them."""
+
+    def __init__(self, path: Path, pipeline: Pipeline, stack: contextlib.ExitStack) -> None:
+        from wildhands_ros.node.hands_bag import HandsBag  # needs ROS, which everything else here does not
+
+        self.path = path
+        self._bag = stack.enter_context(HandsBag(path, pipeline.faces))
+
+    def write(self, frame: Frame, result: PipelineResult) -> None:
+        self._bag.write(frame, result)
+
+
+def _open_outlets(
+    args: argparse.Namespace, source: FrameSource, pipeline: Pipeline, still: bool, stack: contextlib.ExitStack
+) -> list[_Outlet]:
+    outlets: list[_Outlet] = []
+    stem = Path(str(args.source).replace(":", "_")).stem
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordingError(f"cannot create the folder {args.out}: {error.strerror}") from error
+    if args.json is not None:
+        outlets.append(_Json(args.json, pipeline, args.vertices, stack))
+    if not args.no_video:
+        if still:
+            outlets.append(_Pictures(args.out, source, pipeline))
+        else:
+            fps = (source.fps or _DEFAULT_FPS) / args.every
+            outlets.append(_Video(_named(args.out, stem, ".mp4"), fps, pipeline, stack))
+    if not args.no_bag and not still:
+        if has_ros():
+            outlets.append(_Bag(_named(args.out, stem, ".mcap"), pipeline, stack))
+        else:
+            logger.warning("no ROS here, so no bag is written (--no-bag silences this; wildhands doctor tells more)")
+    return outlets
+
+
+def _named(folder: Path, stem: str, suffix: str) -> Path:
+    return folder / f"{stem}_hands{suffix}"
+
+
+def _annotated(frame: Frame, result: PipelineResult, pipeline: Pipeline) -> NDArray[np.uint8]:
+    return draw_hands(frame.image, result.hands, frame.camera, pipeline.faces)
+
+
+# --- what was done ----------------------------------------------------------------------------------------------------
+
+
+class _Tally:
+    """Counts for the last lines."""
+
+    def __init__(self) -> None:
+        self.frames = self.hands = self.with_hands = 0
+        self.seconds: list[float] = []
+        self.skipped: dict[str, int] = {}
+        self._start = time.monotonic()
+
+    def add(self, frame: Frame, result: PipelineResult) -> None:
+        self.frames += 1
+        self.hands += len(result.hands)
+        self.with_hands += bool(result.hands)
+        self.seconds.append(result.timings["total"])
+        for reason in result.skipped:
+            self.skipped[reason] = self.skipped.get(reason, 0) + 1
+
+    def print(self, source: FrameSource, paths: list[Path]) -> None:
+        wall = time.monotonic() - self._start
+        median_ms = 1e3 * float(np.median(self.seconds)) if self.seconds else 0.0
+        err = sys.stderr
+        print(
+            f"{self.frames} frames, {self.hands} hands in {self.with_hands} of them; "
+            f"median {median_ms:.1f} ms a frame for the hands, {wall:.1f} s in all",
+            file=err,
+        )
+        for reason, count in sorted(self.skipped.items(), key=lambda item: -item[1])[:5]:
+            print(f"left out {count}×: {reason}", file=err)
+        for problem in source.problems:
+            print(f"problem: {problem}", file=err)
+        for path in paths:
+            if str(path) != "-":
+                print(f"wrote {path}", file=err)
+
+
+def _warn_if_guessed(source: FrameSource) -> None:
+    if source.camera_is_guess:
+        print(
+            "warning: the focal length is a guess, so distances and sizes are too (they are proportional to it): "
+            "give --focal PX or --camera FILE",
+            file=sys.stderr,
+        )

@@ -1,0 +1,196 @@
+"""Frames through a live node: this process plays them, a second runs the node, a third records."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+import rclpy
+from rclpy.node import Node
+
+from wildhands_ros.errors import WildHandsError
+from wildhands_ros.frames import Frame
+from wildhands_ros.node.player import Player, PlayerOptions
+from wildhands_ros.node.qos import fastdds_profile
+from wildhands_ros.recordings import FrameSource
+
+IMAGE, HANDS = "/camera/image_raw", "/wildhands/hands"
+RECORDED = (IMAGE, "/camera/camera_info", HANDS, "/wildhands/markers", "/tf", "/diagnostics")
+RECORDED_IMAGE = f"{IMAGE}/compressed"
+
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 20.0
+_READ_AHEAD = 3
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ChainReport:
+    """stamps: the index of each played frame by the stamp with which it was published. seconds: of playing."""
+
+    stamps: Mapping[int, int]
+    frames: int
+    unanswered: int
+    seconds: float
+
+
+class LiveChain:
+    """ROS 2 in this process and its children, kept apart from others on this machine; a context manager.
+
+    Without a ROS_DOMAIN_ID of the user's own, a domain is chosen by process number, so that nothing that is played
+    here reaches a robot by accident; discovery stays on this machine.
+    """
+
+    def __init__(self) -> None:
+        self.environment = dict(os.environ)
+        self.environment.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+        self.environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        self.environment.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(fastdds_profile()))
+        self.domain = self.environment["ROS_DOMAIN_ID"]
+
+    def __enter__(self) -> LiveChain:
+        # Fast DDS and rcl read these when the first participant is made
+        for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+            os.environ[name] = self.environment[name]
+        rclpy.init()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        rclpy.try_shutdown()
+
+    def play(self, source: FrameSource, bag: Path, parameters: Mapping[str, object]) -> ChainReport:
+        """Plays every frame as fast as the node answers; writes images, results, TF and markers to `bag` (.mcap).
+
+        Raises WildHandsError where a process ends early, RecordingError where the node does not answer.
+        """
+        bag.parent.mkdir(parents=True, exist_ok=True)
+        stamps: dict[int, int] = {}
+
+        def note(frame: Frame, stamp_ns: int) -> None:
+            stamps[stamp_ns] = frame.index
+
+        options = PlayerOptions(
+            topic=IMAGE, lockstep=True, result_topic=HANDS, result_timeout_s=20.0, subscribers=2,
+            subscriber_timeout_s=_START_TIMEOUT_S,
+        )  # fmt: skip
+        ahead = _ReadAhead(source)
+        with (
+            _Child("the node", self._node_command(parameters), self.environment),
+            _Child("the recorder", self._recorder_command(bag), self.environment) as recorder,
+            Player(ahead, options, on_publish=note) as player,
+        ):
+            _wait_until_recorded(player.node, recorder)
+            report = player.run()
+        return ChainReport(stamps, report.frames, report.unanswered, report.seconds)
+
+    def _node_command(self, parameters: Mapping[str, object]) -> list[str]:
+        command = [sys.executable, "-m", "wildhands_ros.node", "--ros-args", "--log-level", "warn"]
+        for name, topic in (("image", IMAGE), ("camera_info", "/camera/camera_info")):
+            command += ["-r", f"{name}:={topic}"]
+        for name, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            command += ["-p", f"{name}:={text}"]
+        return command
+
+    def _recorder_command(self, bag: Path) -> list[str]:
+        module = [sys.executable, "-m", "wildhands_ros.node.recorder"]
+        return [*module, str(bag), *RECORDED, "--jpeg", "--overwrite"]
+
+
+def _wait_until_recorded(node: Node, recorder: _Child) -> None:
+    """Results that come before the recorder has subscribed would be missing."""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while node.count_subscribers(HANDS) < 2:  # the recorder and the player itself
+        recorder.check()
+        if time.monotonic() > deadline:
+            raise WildHandsError(f"nobody recorded {HANDS} after {_START_TIMEOUT_S:g} s: try wildhands doctor")
+        time.sleep(0.05)
+
+
+class _Child:
+    """A process that is stopped by Ctrl-C's signal and whose last words are kept."""
+
+    def __init__(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
+        self._name = name
+        self._lines: list[str] = []
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def check(self) -> None:
+        """Raises WildHandsError if the process has ended."""
+        if self._process.poll() is not None:
+            self._reader.join(1.0)
+            raise WildHandsError(f"{self._name} ended: {' '.join(self._lines[-5:]) or 'without a word'}")
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        ended_early = self._process.poll() is not None
+        if not ended_early:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._reader.join(1.0)
+        if ended_early or self._process.returncode not in (0, -signal.SIGINT):
+            raise WildHandsError(
+                f"{self._name} ended with code {self._process.returncode}: {' '.join(self._lines[-8:])}"
+            )
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines = [*self._lines[-50:], line.strip()]
+            logger.info("%s: %s", self._name, line.rstrip())
+
+
+class _ReadAhead(FrameSource):
+    """The same frames, decoded by another thread while this one waits for the node."""
+
+    def __init__(self, source: FrameSource) -> None:
+        super().__init__(
+            source.kind,
+            source.description,
+            length=source.length,
+            camera_is_guess=source.camera_is_guess,
+            fps=source.fps,
+        )
+        self._source = source
+
+    def _frames(self) -> Iterator[Frame]:
+        queue: Queue[Frame | BaseException | None] = Queue(_READ_AHEAD)
+
+        def read() -> None:
+            try:
+                for frame in self._source:
+                    queue.put(frame)
+                queue.put(None)
+            except BaseException as error:
+                queue.put(error)
+
+        threading.Thread(target=read, daemon=True).start()
+        while (item := queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item

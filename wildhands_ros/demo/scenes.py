@@ -1,0 +1,134 @@
+"""What the demonstration plays: photographs, a rendered sequence with its truth, or the user's own file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import wildhands_ros.synthetic as synthetic
+from wildhands_ros.camera import Camera
+from wildhands_ros.frames import Frame
+from wildhands_ros.hands import Hand, Side
+from wildhands_ros.recordings import FrameSource, SourceKind, open_source
+from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence, demo_photos
+
+Image = NDArray[np.uint8]
+
+_WIDTH, _HEIGHT = 1280, 720
+_FRAMES_PER_PHOTO = 12
+_PERIOD_NS = 33_333_333
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class KnownHands:
+    """The true hands of one frame, and which of them can be seen."""
+
+    hands: tuple[Hand, ...]
+    visible: tuple[bool, ...]
+
+
+class Slideshow(FrameSource):
+    """Photographs of open licence, each shown for a while, on a canvas of one size."""
+
+    def __init__(self) -> None:
+        self._photos = [(name, on_canvas(image)) for name, image in demo_photos()]
+        super().__init__(
+            SourceKind.FOLDER,
+            "photographs",
+            length=len(self._photos) * _FRAMES_PER_PHOTO,
+            camera_is_guess=True,
+            fps=30.0,
+        )
+
+    def _frames(self) -> Iterator[Frame]:
+        camera = Camera.guess(_WIDTH, _HEIGHT)
+        for i in range(len(self._photos) * _FRAMES_PER_PHOTO):
+            name, image = self._photos[i // _FRAMES_PER_PHOTO]
+            yield Frame(image, camera, stamp_ns=i * _PERIOD_NS, index=i, name=name)
+
+
+def on_canvas(image: Image) -> Image:
+    """A picture of any size fitted into 1280×720 on grey."""
+    height, width = image.shape[:2]
+    scale = min(_WIDTH / width, _HEIGHT / height)
+    size = (round(width * scale), round(height * scale))
+    fitted = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    canvas = np.full((_HEIGHT, _WIDTH, 3), 96, np.uint8)
+    x, y = (_WIDTH - size[0]) // 2, (_HEIGHT - size[1]) // 2
+    canvas[y : y + size[1], x : x + size[0]] = fitted
+    return canvas
+
+
+class RenderedScene:
+    """A rendered sequence kept on disk, so that it is rendered only once.
+
+    folder: where to keep it. Pictures are JPEGs beside `camera.json` and `truth.npz`; a change of the configuration
+    or of the renderer renders anew.
+    """
+
+    def __init__(self, folder: Path, config: SequenceConfig) -> None:
+        self.config = config
+        key = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+        for file in sorted(Path(synthetic.__file__).parent.glob("*.py")):
+            key.update(file.read_bytes())
+        self._folder = folder / f"rendered_{key.hexdigest()[:12]}"
+        if not (self._folder / "truth.npz").exists():
+            self._render()
+        self.truth = self._read_truth()
+
+    def open(self) -> FrameSource:
+        """The pictures, with their camera."""
+        camera = json.loads((self._folder / "camera.json").read_text())
+        return open_source(
+            self._folder, camera=Camera.from_dict(camera, self.config.width, self.config.height), fps=self.config.rate
+        )
+
+    def _render(self) -> None:
+        partial = self._folder.with_name(f"{self._folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        sequence = SyntheticSequence(self.config)
+        truths = []
+        bar = tqdm(sequence, total=len(sequence), desc="rendering (only the first time)", unit=" frames", disable=None)
+        for frame, truth in bar:
+            bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+            path = partial / f"frame_{frame.index:05d}.jpg"
+            cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            truths.append(truth)
+        (partial / "camera.json").write_text(json.dumps(sequence.camera.to_dict()))
+        np.savez_compressed(
+            partial / "truth.npz",
+            joints=[[hand.joints for hand in t.hands] for t in truths],
+            keypoints=[[hand.keypoints for hand in t.hands] for t in truths],
+            right=[[hand.side is Side.RIGHT for hand in t.hands] for t in truths],
+            visible=[t.visible for t in truths],
+        )
+        partial.rename(self._folder)
+
+    def _read_truth(self) -> list[KnownHands]:
+        with np.load(self._folder / "truth.npz", allow_pickle=False) as data:
+            joints, keypoints, right, visible = (data[k] for k in ("joints", "keypoints", "right", "visible"))
+        nobody = Hand(
+            Side.LEFT, 1.0, (0, 0, 0, 0), np.zeros((21, 3)), np.zeros((21, 2)), np.tile(np.eye(3), (16, 1, 1)),
+            np.zeros(10), np.zeros(3), "truth", "open",
+        )  # fmt: skip
+        return [
+            KnownHands(
+                tuple(
+                    replace(nobody, side=Side.RIGHT if r else Side.LEFT, joints=j, keypoints=k)
+                    for j, k, r in zip(joints[i], keypoints[i], right[i], strict=True)
+                ),
+                tuple(bool(v) for v in visible[i]),
+            )
+            for i in range(len(joints))
+        ]

@@ -1,0 +1,78 @@
+"""Results into a bag, as a live node would have published them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
+from wildhands_ros.frames import Frame
+from wildhands_ros.hands import Side
+from wildhands_ros.images import encode_jpeg
+from wildhands_ros.node.camera_info import camera_to_camera_info
+from wildhands_ros.node.markers import hand_markers
+from wildhands_ros.node.messages import hand_pose_array
+from wildhands_ros.node.transforms import hand_transforms
+from wildhands_ros.pipeline import PipelineResult
+from wildhands_ros.recordings import BagWriter
+
+IMAGE, CAMERA_INFO = "/camera/image_raw/compressed", "/camera/camera_info"
+HANDS, MARKERS, TF = "/wildhands/hands", "/wildhands/markers", "/tf"
+_TYPES = {
+    IMAGE: "sensor_msgs/msg/CompressedImage",
+    CAMERA_INFO: "sensor_msgs/msg/CameraInfo",
+    HANDS: "wildhands_ros/msg/HandPoseArray",
+    MARKERS: "visualization_msgs/msg/MarkerArray",
+    TF: "tf2_msgs/msg/TFMessage",
+}
+_SECOND = 10**9
+
+
+class HandsBag:
+    """Writes frames and their hands to an MCAP bag: pictures (JPEG), camera_info, hands, TF and markers.
+
+    A context manager; what was written before an exception is kept. path: `.mcap` file, replaced if it exists.
+    faces: triangles of each side's mesh, for the markers.
+    """
+
+    def __init__(self, path: Path, faces: Mapping[Side, NDArray[np.integer]]) -> None:
+        self._faces = faces
+        self._writer = BagWriter(path, overwrite=True)
+        for topic, kind in _TYPES.items():
+            self._writer.add_topic(topic, kind)
+        self._shown: frozenset[tuple[str, int]] = frozenset()
+
+    def write(self, frame: Frame, result: PipelineResult) -> None:
+        """Appends one frame; every message has the frame's stamp."""
+        stamp = Time(sec=frame.stamp_ns // _SECOND, nanosec=frame.stamp_ns % _SECOND)
+        header = Header(stamp=stamp, frame_id=frame.frame_id)
+        picture = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+        picture.data.frombytes(encode_jpeg(frame.image))
+        size = (frame.camera.width, frame.camera.height)
+        processing_ns = round(result.timings["total"] * _SECOND)
+        markers, self._shown = hand_markers(result.hands, header, self._faces, self._shown)
+        messages = {
+            IMAGE: picture,
+            CAMERA_INFO: camera_to_camera_info(frame.camera, header),
+            HANDS: hand_pose_array(result.hands, header, size, processing_ns=processing_ns),
+            MARKERS: markers,
+            TF: TFMessage(transforms=hand_transforms(result.hands, header)),
+        }
+        for topic, message in messages.items():
+            self._writer.write_serialized(topic, serialize_message(message), frame.stamp_ns)
+
+    def __enter__(self) -> HandsBag:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
