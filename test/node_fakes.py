@@ -1,8 +1,8 @@
 """Hands and pipelines with known results, and a node that uses them: `python node_fakes.py KIND [ROS arguments]`.
 
-The fake pipeline can be steered by the picture: a black one has no hands, one with a pure red first pixel makes it fail.
-Its hands tell what it saw: `translation` is the picture's mean colour, `betas` hold its camera, and `track_id` the number
-of resets.
+The fake pipeline can be steered by the picture: a black one has no hands, one with a pure red first pixel makes it
+fail. Its hands tell what it saw: `translation` is the picture's mean colour, `betas` hold its camera, and `track_id`
+the number of resets.
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ class FakePipeline:
         betas[6] = self.config.min_score
         colour = frame.image.reshape(-1, 3).mean(axis=0)
         hands = tuple(
-            make_hand(side, translation=colour, betas=betas, track_id=self.resets)
-            for side in Side
-            if frame.image.any()
+            make_hand(side, translation=colour, betas=betas, track_id=self.resets) for side in Side if frame.image.any()
         )
         return PipelineResult(
             stamp_ns=frame.stamp_ns, hands=hands, raw=hands, boxes=(), skipped=(), timings={"detect": self.delay_s}

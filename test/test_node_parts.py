@@ -1,6 +1,7 @@
 """The node's parts, each on its own: parameters, inbox, images, watching, statistics."""
 
 import dataclasses
+import itertools
 import threading
 
 import cv2
@@ -140,6 +141,30 @@ def test_a_lost_info_does_not_stop_the_stream():
     inbox.take()
     inbox.put_image(2, 2)
     assert inbox.take().info == "a"
+
+
+def test_newer_images_do_not_prolong_the_wait_for_a_lost_info():
+    inbox, ended = Inbox(pair_timeout=0.05), threading.Event()
+    inbox.put_info("a", 1)
+    inbox.put_image(1, 1)
+    inbox.take()
+
+    def camera():
+        for stamp in itertools.count(2):
+            inbox.put_image(stamp, stamp)
+            if ended.wait(0.005):
+                return
+
+    thread = threading.Thread(target=camera)
+    thread.start()
+    taken = []
+    worker = threading.Thread(target=lambda: taken.append(inbox.take()))
+    worker.start()
+    worker.join(5)
+    ended.set()
+    inbox.close()
+    thread.join()
+    assert taken and taken[0] is not None and taken[0].info == "a"
 
 
 def test_a_camera_that_never_pairs_is_not_waited_for():
@@ -323,7 +348,7 @@ def test_images_announced_but_never_arriving_suggest_the_profile():
     assert kind == "images_do_not_arrive"
     assert "FASTDDS_DEFAULT_PROFILES_FILE=/x/fastdds.xml" in text and "although camera_info does" in text
     kind, text = watch.complaint(6.0, dataclasses.replace(AROUND, fastdds_unprofiled=False))
-    assert "512 KB" not in text and "publisher's process" in text
+    assert "512 KB" not in text and "driver's process needs" in text
 
 
 def test_a_stream_that_stops_is_noticed():
@@ -335,14 +360,15 @@ def test_a_stream_that_stops_is_noticed():
 
 def test_throttle_lets_repetitions_through_once_a_period():
     now = [0.0]
-    throttle = Throttle(10, 1, clock=lambda: now[0])
+    throttle = Throttle(10, different=3, clock=lambda: now[0])
     assert throttle("a", "text") == "text"
-    now[0] = 5.0
     assert throttle("a", "text") is None and throttle("a", "text") is None
     assert throttle("b", "another kind") == "another kind"
-    assert throttle("a", "something else of that kind") == "something else of that kind (2 more of this kind in the meantime)"
-    now[0] = 16.0
-    assert throttle("a", "text") == "text"
+    assert throttle("a", "different") == "different (2 more of this kind in the meantime)"
+    assert throttle("a", "a third") == "a third"
+    assert throttle("a", "a fourth") is None
+    now[0] = 11.0
+    assert throttle("a", "text") == "text (1 more of this kind in the meantime)"
 
 
 def test_statistics_count_and_measure():

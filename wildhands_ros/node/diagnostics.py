@@ -98,30 +98,29 @@ class Statistics:
 
 
 class Throttle:
-    """Lets a repeated message through once a period, or sooner if it says something else. Thread-safe.
+    """Lets a message through once a period, and only a few different ones of each kind. Thread-safe.
 
-    period_s: between equal messages of one kind. change_s: between different ones.
+    period_s: between equal messages. different: how many different texts of a kind pass within a period.
     """
 
-    def __init__(
-        self, period_s: float = 10.0, change_s: float = 1.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, period_s: float = 10.0, different: int = 5, clock: Callable[[], float] = time.monotonic) -> None:
         self._period_s = period_s
-        self._change_s = change_s
+        self._different = different
         self._clock = clock
         self._lock = threading.Lock()
-        self._last: dict[str, tuple[float, str]] = {}
+        self._passed: dict[str, dict[str, float]] = {}
         self._held: Counter[str] = Counter()
 
     def __call__(self, kind: str, text: str) -> str | None:
         """The text to log now, with how many of its kind were held back; or None."""
         with self._lock:
             now = self._clock()
-            at, before = self._last.get(kind, (-math.inf, text))
-            if now - at < (self._period_s if text == before else self._change_s):
+            recent = {t: at for t, at in self._passed.get(kind, {}).items() if now - at < self._period_s}
+            self._passed[kind] = recent
+            if text in recent or len(recent) >= self._different:
                 self._held[kind] += 1
                 return None
-            self._last[kind] = now, text
+            recent[text] = now
             held = self._held.pop(kind, 0)
             return f"{text} ({held} more of this kind in the meantime)" if held else text
 
@@ -200,15 +199,18 @@ class InputWatch:
         text = f"{around.image_topic} has {around.image_publishers} publisher(s) but no image arrives"
         if self.last_info is not None:
             text += ", although camera_info does"
+        text += f": is the camera running (ros2 topic hz {around.image_topic})?"
+        if around.image_topic.endswith("/compressed"):
+            return text
         if around.fastdds_unprofiled:
             return (
-                f"{text}. If the camera is running: Fast DDS loses images larger than its shared memory (512 KB). "
-                f"Start the camera driver and this node with FASTDDS_DEFAULT_PROFILES_FILE={around.profile}, or use "
-                "image_transport:=compressed"
+                f"{text} If so: Fast DDS loses images larger than its shared memory (512 KB). Start the camera driver "
+                f"and this node with FASTDDS_DEFAULT_PROFILES_FILE={around.profile}, or set image_transport to "
+                "compressed"
             )
         return (
-            f"{text}: is the camera running (ros2 topic hz {around.image_topic})? The publisher's process needs the "
-            "Fast DDS profile too (FASTDDS_DEFAULT_PROFILES_FILE), or use image_transport:=compressed"
+            f"{text} If so: over Fast DDS the camera driver's process needs a profile for large images too "
+            "(FASTDDS_DEFAULT_PROFILES_FILE), or set image_transport to compressed"
         )
 
 

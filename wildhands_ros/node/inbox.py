@@ -41,6 +41,7 @@ class Inbox(Generic[ImageT, InfoT]):
         self._pair_timeout = pair_timeout
         self._changed = threading.Condition()
         self._image: tuple[ImageT, int, float] | None = None
+        self._waiting_since = 0.0
         self._infos: OrderedDict[int, InfoT] = OrderedDict()
         self._latest: InfoT | None = None
         self._paired = False
@@ -50,7 +51,10 @@ class Inbox(Generic[ImageT, InfoT]):
         """Leaves an image for the worker. True if one that it had not taken yet was dropped for it."""
         with self._changed:
             dropped = self._image is not None
-            self._image = (image, stamp_ns, time.monotonic())
+            now = time.monotonic()
+            if not dropped:
+                self._waiting_since = now  # a fast camera's newer images must not prolong the wait for an info
+            self._image = (image, stamp_ns, now)
             self._changed.notify_all()
             return dropped
 
@@ -87,7 +91,7 @@ class Inbox(Generic[ImageT, InfoT]):
         image, stamp_ns, received = self._image
         own = self._infos.get(stamp_ns)
         if own is None and self._paired:
-            remaining = received + self._pair_timeout - time.monotonic()
+            remaining = self._waiting_since + self._pair_timeout - time.monotonic()
             if remaining > 0:
                 return None, remaining
         self._paired = own is not None

@@ -104,4 +104,6 @@ def _words(value: ReliabilityPolicy | DurabilityPolicy | QoSPolicyKind) -> str:
 
 
 def _full_name(endpoint: TopicEndpointInfo) -> str:
+    if endpoint.node_name == "_NODE_NAME_UNKNOWN_":  # just discovered: its name comes a moment later
+        return "it"
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"

@@ -296,15 +296,16 @@ class WildhandsNode(Node):
 
     def _on_second(self) -> None:
         around = survey(self, self._topics)
-        complaint = self._watch.complaint(time.monotonic(), around) or self._clock_complaint()
-        if complaint is not None:
-            self._report(*complaint)
+        found = (self._watch.complaint(time.monotonic(), around), self._clock_complaint())
+        complaints = [complaint for complaint in found if complaint is not None]
+        for kind, text in complaints:
+            self._report(kind, text)
         self._diagnostics.publish(
             diagnostics.diagnostic_array(
                 self.get_clock().now().to_msg(),
                 self.get_fully_qualified_name(),
                 self._statistics.summary(),
-                None if complaint is None else complaint[1],
+                "; ".join(text for _, text in complaints) or None,
                 self._facts(),
             )
         )

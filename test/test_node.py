@@ -1,0 +1,503 @@
+"""The node as a process of its own, over real topics: what it publishes, and what it survives."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import Log, Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
+
+from wildhands_ros.images import encode_jpeg
+from wildhands_ros.msg import HandPose, HandPoseArray
+from wildhands_ros.node.messages import stamp_ns
+from wildhands_ros.node.qos import fastdds_profile
+
+WIDTH, HEIGHT = 160, 120
+COLOUR = (200, 120, 40)
+_DOMAINS = itertools.count(os.getpid())
+
+
+class Bench:
+    """A `wildhands` process with a fake pipeline, and this process's ends of its topics."""
+
+    def __init__(self, pipeline: str, arguments: tuple[str, ...], log: Path) -> None:
+        self.domain = 1 + next(_DOMAINS) % 100
+        environment = {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(self.domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "FASTDDS_DEFAULT_PROFILES_FILE": str(fastdds_profile()),
+        }
+        command = [sys.executable, str(Path(__file__).with_name("node_fakes.py")), pipeline, "--ros-args", *arguments]
+        self._log = log.open("w+")
+        self.process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=subprocess.STDOUT)
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=self.domain)
+        self.node = Node("bench", context=self.context, enable_rosout=False)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self.received: dict[str, list] = {}
+        self._stamps = itertools.count(1)
+        reliable = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        self.images = self.node.create_publisher(Image, "/image", reliable)
+        self.jpegs = self.node.create_publisher(CompressedImage, "/image/compressed", reliable)
+        self.infos = self.node.create_publisher(CameraInfo, "/camera_info", reliable)
+        self.listen(HandPoseArray, "/wildhands/hands")
+        everything = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.listen(Log, "/rosout", everything)
+        self.listen(DiagnosticArray, "/diagnostics")
+
+    def listen(self, kind: type, topic: str, profile: QoSProfile | int = 10) -> list:
+        """Subscribes and waits until the node's publisher is there; received messages go into the returned list."""
+        messages = self.received.setdefault(topic, [])
+        subscription = self.node.create_subscription(kind, topic, messages.append, profile)
+        self.wait(lambda: subscription.get_publisher_count(), f"nobody publishes {topic}")
+        return messages
+
+    def wait(self, condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+        """Handles messages until the condition holds."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                self._log.seek(0)
+                state = "has ended" if self.process.poll() is not None else "runs"
+                raise AssertionError(f"{what}; the node {state} and says:\n{self._log.read()}")
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def connect(self, *, compressed: bool = False) -> None:
+        """Publishes black images until a result comes.
+
+        A best-effort subscriber misses what comes before it knows of us, and nobody can ask it whether it does.
+        """
+        hands = self.received["/wildhands/hands"]
+
+        def answered() -> bool:
+            stamp = self.stamp()
+            black = plain((0, 0, 0))
+            self.publish(jpeg_image(encode_jpeg(black), stamp) if compressed else raw_image(black, "rgb8", stamp))
+            return bool(hands)
+
+        self.wait(answered, "the node does not subscribe")
+        last = self.stamp()
+        self.send(jpeg_image(encode_jpeg(plain()), last) if compressed else raw_image(plain(), "rgb8", last))
+
+    def stamp(self) -> Time:
+        """A new one, later than those before."""
+        return Time(sec=next(self._stamps))
+
+    def send(self, message: Image | CompressedImage, *, info: CameraInfo | None = None) -> HandPoseArray:
+        """Publishes an image with its camera info and waits for the result."""
+        self.publish(message, info=info)
+        return self.result(message)
+
+    def publish(self, message: Image | CompressedImage, *, info: CameraInfo | None = None) -> None:
+        publisher = self.images if isinstance(message, Image) else self.jpegs
+        info = camera_info() if info is None else info
+        info.header = message.header
+        self.infos.publish(info)
+        publisher.publish(message)
+
+    def result(self, message: Image | CompressedImage) -> HandPoseArray:
+        hands = self.received["/wildhands/hands"]
+        self.wait(lambda: any(h.header.stamp == message.header.stamp for h in hands), "no result")
+        return next(h for h in hands if h.header.stamp == message.header.stamp)
+
+    def said(self, text: str, timeout: float = 30.0) -> str:
+        """Waits until the node logs this text; returns the whole message."""
+        logs = self.received["/rosout"]
+        self.wait(lambda: any(text in log.msg for log in logs), f"the node does not say '{text}'", timeout)
+        return next(log.msg for log in logs if text in log.msg)
+
+    def diagnosed(self, key: str) -> str:
+        """A value of the latest diagnostics, once they have it."""
+
+        def find() -> str | None:
+            values = [v for array in self.received["/diagnostics"][-1:] for v in array.status[0].values]
+            return next((v.value for v in values if v.key == key), None)
+
+        self.wait(find, f"no '{key}' in the diagnostics")
+        return find() or ""
+
+    def set_parameter(self, name: str, value: float | bool | str) -> tuple[bool, str]:
+        """Whether the node accepts it, and the reason if not."""
+        if isinstance(value, bool):
+            typed = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=value)
+        elif isinstance(value, float):
+            typed = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+        else:
+            typed = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
+        client = self.node.create_client(SetParameters, "/wildhands/set_parameters")
+        self.wait(client.service_is_ready, "no parameter service")
+        future = client.call_async(SetParameters.Request(parameters=[Parameter(name=name, value=typed)]))
+        self.wait(future.done, "no answer to set_parameters")
+        (result,) = future.result().results
+        return result.successful, result.reason
+
+    def stop(self) -> int:
+        """Ends the node as Ctrl-C under `ros2 launch` does, with two SIGINTs; returns its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.node.destroy_node()
+            self._executor.shutdown()
+            rclpy.shutdown(context=self.context)
+            self._log.close()
+
+
+def camera_info(width: int = WIDTH, height: int = HEIGHT, focal: float = 100.0) -> CameraInfo:
+    k = [focal, 0.0, width / 2, 0.0, focal, height / 2, 0.0, 0.0, 1.0]
+    return CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5, k=k)
+
+
+def plain(colour: tuple[int, int, int] = COLOUR) -> np.ndarray:
+    return np.full((HEIGHT, WIDTH, 3), colour, np.uint8)
+
+
+def raw_image(pixels: np.ndarray, encoding: str, stamp: Time, *, height: int = HEIGHT) -> Image:
+    """pixels: any shape whose first axis is the rows in memory."""
+    message = Image(height=height, width=WIDTH, encoding=encoding, step=pixels[0].nbytes)
+    message.header.stamp, message.header.frame_id = stamp, "camera_optical_frame"
+    message.data.frombytes(np.ascontiguousarray(pixels).tobytes())
+    return message
+
+
+def jpeg_image(data: bytes, stamp: Time, format: str = "rgb8; jpeg compressed bgr8") -> CompressedImage:
+    message = CompressedImage(format=format, data=data)
+    message.header.stamp, message.header.frame_id = stamp, "camera_optical_frame"
+    return message
+
+
+@pytest.fixture(scope="module")
+def start_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Bench]]:
+    benches = []
+
+    def start(pipeline: str = "fake", *arguments: str) -> Bench:
+        log = tmp_path_factory.mktemp("node") / "log.txt"
+        benches.append(Bench(pipeline, arguments, log))
+        return benches[-1]
+
+    yield start
+    for bench in benches:
+        if bench.context.ok():
+            bench.stop()
+
+
+@pytest.fixture(scope="module")
+def bench(start_bench: Callable[..., Bench]) -> Bench:
+    """One node for all tests that leave it as it was."""
+    bench = start_bench()
+    bench.connect()
+    return bench
+
+
+@pytest.fixture(scope="module")
+def jpeg_bench(start_bench: Callable[..., Bench]) -> Bench:
+    bench = start_bench("fake", "-p", "image_transport:=compressed")
+    bench.connect(compressed=True)
+    return bench
+
+
+# --- what it publishes ----------------------------------------------------------------------------------------------
+
+
+def test_hands_come_with_the_images_header_and_camera(bench: Bench) -> None:
+    image = raw_image(plain(), "rgb8", bench.stamp())
+    result = bench.send(image)
+    assert result.header == image.header
+    assert (result.image_width, result.image_height) == (WIDTH, HEIGHT)
+    assert {hand.side for hand in result.hands} == {HandPose.SIDE_LEFT, HandPose.SIDE_RIGHT}
+    np.testing.assert_allclose(result.hands[0].mano_betas[:6], [WIDTH, HEIGHT, 100, 100, WIDTH / 2, HEIGHT / 2])
+    assert result.processing_time.sec == 0 and result.processing_time.nanosec > 0
+    assert result.latency.sec > 10**9  # the stamp is of 1970, and the node says so
+
+
+def test_an_image_without_hands_gives_an_empty_array(bench: Bench) -> None:
+    image = raw_image(plain((0, 0, 0)), "rgb8", bench.stamp())
+    result = bench.send(image)
+    assert result.header == image.header and len(result.hands) == 0
+
+
+def test_wrist_and_joints_are_tf_frames_below_the_camera(bench: Bench) -> None:
+    tf: list[TFMessage] = bench.listen(TFMessage, "/tf", 100)
+    image = raw_image(plain(), "rgb8", bench.stamp())
+    result = bench.send(image)
+    bench.wait(lambda: tf, "no TF")
+    frames = {t.child_frame_id: t for t in tf[-1].transforms}
+    assert len(frames) == 42 and {"left_wrist", "right_index_tip"} <= set(frames)
+    assert all(t.header == image.header for t in frames.values())
+    left = next(h for h in result.hands if h.side == HandPose.SIDE_LEFT)
+    wrist = frames["left_wrist"].transform
+    assert wrist.rotation == left.wrist.orientation
+    assert (wrist.translation.x, wrist.translation.z) == (left.wrist.position.x, left.wrist.position.z)
+
+
+def test_markers_and_annotated_images_come_once_somebody_listens(bench: Bench) -> None:
+    markers = bench.listen(MarkerArray, "/wildhands/markers")
+    annotated = bench.listen(Image, "/wildhands/image_annotated")
+    compressed = bench.listen(CompressedImage, "/wildhands/image_annotated/compressed")
+    image = raw_image(plain(), "rgb8", bench.stamp())
+
+    def all_came() -> bool:  # the node hears of its subscribers some time after they hear of it
+        image.header.stamp = bench.stamp()
+        bench.send(image)
+        return bool(markers and annotated and compressed)
+
+    bench.wait(all_came, "no markers or annotated images")
+    assert {m.ns for m in markers[-1].markers} >= {"left/skeleton", "right/skeleton", "left/mesh"}
+    picture = np.frombuffer(annotated[-1].data, np.uint8).reshape(HEIGHT, WIDTH, 3)
+    assert annotated[-1].encoding == "rgb8" and (picture != plain()).any(axis=-1).mean() > 0.01
+    decoded = cv2.imdecode(np.frombuffer(compressed[-1].data, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded.shape == (HEIGHT, WIDTH, 3)
+
+
+def _encoded(encoding: str) -> np.ndarray:
+    """A plain picture of COLOUR in that encoding, with padding behind each row."""
+    rgb = plain()
+    if encoding == "rgb8":
+        rows = rgb
+    elif encoding == "bgr8":
+        rows = rgb[..., ::-1]
+    elif encoding in ("rgba8", "bgra8"):
+        alpha = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
+        rows = np.concatenate([rgb if encoding == "rgba8" else rgb[..., ::-1], alpha], axis=-1)
+    elif encoding == "mono8":
+        rows = rgb[..., :1]
+    elif encoding.startswith("bayer"):
+        pattern = {"r": 0, "g": 1, "b": 2}
+        rows = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
+        for i, letter in enumerate(encoding[6:10]):
+            rows[i // 2 :: 2, i % 2 :: 2, 0] = COLOUR[pattern[letter]]
+    else:  # ITU-R BT.601, studio range
+        r, g, b = COLOUR
+        y = 16 + (65.738 * r + 129.057 * g + 25.064 * b) / 256
+        u = 128 + (-37.945 * r - 74.494 * g + 112.439 * b) / 256
+        v = 128 + (112.439 * r - 94.154 * g - 18.285 * b) / 256
+        quad = [u, y, v, y] if encoding == "yuv422" else [y, u, y, v]
+        rows = np.tile(np.round(quad).astype(np.uint8), (HEIGHT, WIDTH // 2))
+    rows = rows.reshape(HEIGHT, -1)
+    return np.concatenate([rows, np.full((HEIGHT, 7), 99, np.uint8)], axis=1)
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["rgb8", "bgr8", "rgba8", "bgra8", "mono8", "yuv422", "yuv422_yuy2",
+     "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"],
+)  # fmt: skip
+def test_every_encoding_gives_the_same_picture(bench: Bench, encoding: str) -> None:
+    result = bench.send(raw_image(_encoded(encoding), encoding, bench.stamp()))
+    expected = (COLOUR[0],) * 3 if encoding == "mono8" else COLOUR
+    np.testing.assert_allclose(result.hands[0].mano_translation, expected, atol=2)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_compressed_images_give_the_same_picture(jpeg_bench: Bench, kind: str) -> None:
+    data = encode_jpeg(plain()) if kind == "jpeg" else cv2.imencode(".png", plain()[..., ::-1])[1].tobytes()
+    result = jpeg_bench.send(jpeg_image(data, jpeg_bench.stamp(), kind))
+    np.testing.assert_allclose(result.hands[0].mano_translation, COLOUR, atol=3)
+
+
+# --- what it survives -----------------------------------------------------------------------------------------------
+
+
+def _zero_size(stamp: Time) -> Image:
+    return raw_image(np.zeros((1, 0), np.uint8), "rgb8", stamp, height=0)
+
+
+def _wrong_step(stamp: Time) -> Image:
+    image = raw_image(plain(), "rgb8", stamp)
+    image.step = 3
+    return image
+
+
+def _short(stamp: Time) -> Image:
+    image = raw_image(plain(), "rgb8", stamp)
+    image.data = image.data[:-100]
+    return image
+
+
+@pytest.mark.parametrize(
+    ("make", "info", "says", "remedy"),
+    [
+        (_zero_size, camera_info(), "the image is empty", "check the camera driver"),
+        (_wrong_step, camera_info(), "step is 3 bytes", "must set step"),
+        (_short, camera_info(), "57500 bytes", "cut off"),
+        (lambda s: raw_image(plain(), "xyz9", s), camera_info(), "unknown image encoding 'xyz9'", "known are"),
+        (lambda s: raw_image(plain(), "rgb8", s), camera_info(focal=float("nan")), "NaN", "calibrate"),
+        (lambda s: raw_image(plain(), "rgb8", s), camera_info(focal=0.0), "uncalibrated", "calibrate it"),
+        (lambda s: raw_image(plain(), "rgb8", s), camera_info(width=320), "160x120", "publish camera_info for this"),
+        (lambda s: raw_image(plain((255, 0, 0)), "rgb8", s), camera_info(), "RuntimeError: red", "wildhands doctor"),
+    ],
+    ids=["zero size", "wrong step", "short", "encoding", "NaN", "uncalibrated", "size mismatch", "estimator"],
+)  # fmt: skip
+def test_bad_input_is_named_and_the_next_image_is_processed(
+    bench: Bench, make: Callable[[Time], Image], info: CameraInfo, says: str, remedy: str
+) -> None:
+    failed = int(bench.diagnosed("images failed"))
+    bench.publish(make(bench.stamp()), info=info)
+    assert remedy in bench.said(says)
+    assert len(bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands) == 2
+    bench.wait(lambda: int(bench.diagnosed("images failed")) == failed + 1, "the failure was not counted")
+
+
+def test_a_truncated_jpeg_is_named_and_the_next_image_is_processed(jpeg_bench: Bench) -> None:
+    whole = encode_jpeg(plain())
+    jpeg_bench.publish(jpeg_image(whole[: len(whole) // 2], jpeg_bench.stamp()))
+    jpeg_bench.said("ends early")
+    assert len(jpeg_bench.send(jpeg_image(whole, jpeg_bench.stamp())).hands) == 2
+
+
+def test_a_camera_that_changes_its_resolution_is_followed(bench: Bench) -> None:
+    bench.send(raw_image(plain(), "rgb8", bench.stamp()))
+    half = np.ascontiguousarray(plain()[: HEIGHT // 2])
+    image = raw_image(half, "rgb8", bench.stamp(), height=HEIGHT // 2)
+    # the image before its camera info: they are separate topics
+    bench.images.publish(image)
+    info = camera_info(height=HEIGHT // 2)
+    info.header = image.header
+    bench.infos.publish(info)
+    assert bench.result(image).image_height == HEIGHT // 2
+
+
+def test_stamps_that_go_back_start_a_new_stream(bench: Bench) -> None:
+    before = bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0].track_id
+    after = bench.send(raw_image(plain(), "rgb8", Time(sec=0, nanosec=7))).hands[0].track_id
+    assert after == before + 1
+    assert "anew" in bench.said("image stamps went back")
+    assert bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0].track_id == after
+
+
+def test_parameters_are_checked_and_take_effect(bench: Bench) -> None:
+    assert bench.set_parameter("min_score", 0.25) == (True, "")
+    hand = bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0]
+    assert hand.mano_betas[6] == pytest.approx(0.25)
+    accepted, reason = bench.set_parameter("tracking.min_cutoff", -1.0)
+    assert not accepted and "min_cutoff" in reason
+    assert not bench.set_parameter("image_transport", "compressed")[0]  # read-only
+    assert not bench.set_parameter("min_score", 2.0)[0]  # out of range
+    assert bench.set_parameter("publish_vertices", True) == (True, "")
+    hand = bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0]
+    assert len(hand.vertices) == 12 and hand.mano_betas[6] == pytest.approx(0.25)
+
+
+# --- silent failures ------------------------------------------------------------------------------------------------
+
+
+def test_missing_camera_info_is_said_and_the_image_kept_until_it_comes(start_bench: Callable[..., Bench]) -> None:
+    bench = start_bench()
+    image = raw_image(plain(), "rgb8", bench.stamp())
+    hands = bench.received["/wildhands/hands"]
+
+    def warned() -> bool:
+        bench.images.publish(image)
+        return any("no camera_info on /camera_info" in log.msg for log in bench.received["/rosout"])
+
+    bench.wait(warned, "the missing camera_info is not noticed")
+    assert "remap" in bench.said("no camera_info on /camera_info") and not hands
+
+    def answered() -> bool:
+        bench.infos.publish(camera_info())
+        return bool(hands)
+
+    bench.wait(answered, "the image was not kept")
+    assert len(bench.result(image).hands) == 2
+    assert bench.stop() == 0
+
+
+def test_nobody_publishing_and_a_remapped_neighbour(start_bench: Callable[..., Bench]) -> None:
+    bench = start_bench("fake", "-r", "image:=/head/image_raw")
+    assert "/head/image_raw and /head/camera_info" in bench.said("listening to")
+    text = bench.said("nobody publishes /head/image_raw")
+    assert "Remap" in text and "/wildhands/image_annotated" not in text
+    assert bench.stop() == 0
+
+
+def test_qos_that_does_not_fit_is_said_with_both_sides(start_bench: Callable[..., Bench]) -> None:
+    bench = start_bench("fake", "-p", "qos_overrides./camera_info.subscription.reliability:=reliable")
+    bench.node.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
+    text = bench.said("does not fit in reliability")
+    assert "this node asks for reliable" in text and "offers best effort" in text
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    bench.node.create_subscription(HandPoseArray, "/wildhands/hands", print, latched)
+    text = bench.said("does not fit in durability")
+    assert "this node offers reliable, volatile" in text and "asks for reliable, transient local" in text
+    assert bench.stop() == 0
+
+
+def test_simulated_time_without_a_clock_is_said(start_bench: Callable[..., Bench]) -> None:
+    bench = start_bench("fake", "-p", "use_sim_time:=true")
+    assert "--clock" in bench.said("nothing comes on /clock")
+    bench.connect()
+    assert bench.send(raw_image(plain(), "rgb8", bench.stamp())).latency.sec == 0
+    assert bench.stop() == 0
+
+
+# --- starting and stopping ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [("min_score:=7.5", "min_score"), ("rectified:=perhaps", "auto, true, false"), ("min_score:=high", "min_score")],
+)
+def test_a_senseless_parameter_ends_the_node_with_a_message(argument: str, says: str) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("node_fakes.py")), "fake", "--ros-args", "-p", argument]
+    environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "wildhands cannot start" in ended.stderr and says in ended.stderr and "Traceback" not in ended.stderr
+
+
+# --- under load -----------------------------------------------------------------------------------------------------
+
+
+def test_under_overload_results_are_never_older_than_two_processing_times(start_bench: Callable[..., Bench]) -> None:
+    bench = start_bench("slow")  # 200 ms an image
+    bench.connect()
+    hands = bench.received["/wildhands/hands"]
+    image = raw_image(plain(), "rgb8", bench.stamp())
+    hands.clear()
+    sent, ages = 0, []
+    start = due = time.monotonic()
+    while due < start + 4:  # 60 Hz
+        due += 1 / 60
+        while (left := due - time.monotonic()) > 0:
+            bench._executor.spin_once(timeout_sec=left)
+            now = bench.node.get_clock().now().nanoseconds
+            ages += [(now - stamp_ns(h.header.stamp)) * 1e-9 for h in hands[len(ages) :]]
+        image.header.stamp = bench.node.get_clock().now().to_msg()
+        bench.images.publish(image)
+        sent += 1
+    assert len(ages) >= 15  # of 20 that fit
+    assert max(ages) < 2 * 0.2 + 0.05
+    assert statistics.median(ages) < 0.2 + 0.05  # in truth, one processing time and a bit
+    latencies = [h.latency.sec + h.latency.nanosec * 1e-9 for h in hands]
+    assert all(0 < latency <= age for latency, age in zip(latencies, ages, strict=True))
+    stamps = [stamp_ns(h.header.stamp) for h in hands]
+    assert stamps == sorted(stamps)
+    bench.wait(lambda: int(bench.diagnosed("images dropped (a newer one came)")) > sent / 2, "drops are not counted")
+    assert bench.stop() == 0
