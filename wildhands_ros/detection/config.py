@@ -31,7 +31,7 @@ class DetectorConfig:
     wanted_hands: int = 2
     palm_threshold: float = 0.1
     score_threshold: float = 0.5
-    keep_threshold: float = 0.25
+    keep_threshold: float = 0.3
     box_margin: float = 0.1
     wearer_prior: float = 1.0
     candidates: int = 8

@@ -39,14 +39,18 @@ _LONGEST_GAP_S = 1.0  # after a longer pause nothing is where it was
 _MEMORY_S = 1.5  # how long a hand that was lost may come back as the same one
 _LARGEST_STEP = 0.7  # of the hand's size: prediction never moves a region further
 _REFINE_STEP = 0.3  # of the hand's size: where a hand was missed by so much, it is looked at again
-_STREAM_PALM_THRESHOLD = 0.3  # least score of a palm that one view alone must give to be worth a look
-_FIRST_PRESENCE = 0.4  # least presence at a palm's place to look twice more
+_STREAM_PALM_THRESHOLD = 0.15  # least score of a palm that one view alone must give to be worth a look
+_FIRST_PRESENCE = 0.3  # least presence at a palm's place to look twice more
 _COAST_NS = 300_000_000  # for so long, a hand that was lost is looked for where it was going
+_SURE_PALM = 0.5  # score of a palm from which it may correct the landmarks of the hand that it belongs to
 _VAIN_NS = 400_000_000  # for so long, a palm in which the landmark network saw no hand is not looked at again
 _SIDE_CORRELATION_S = 0.5  # looks closer together than this are one piece of evidence about the side
 _BELIEF_LIMIT = 6.0  # log-odds: no hand is so sure of its side that a few seconds could not change it
 _SIDE_MEMORY_S = 4.0  # over which the network's opinion of the side is averaged
 _MIRRORED_EVERY = 8  # frames between mirrored looks at one hand, which only serve to tell its side
+# What a hand found in a stream needs beyond `score_threshold`, in log-odds: many views are searched in a second, each
+# with its chance of a false hand; and more hands than are wanted are seldom there.
+_NEWCOMER_MARGIN, _EXTRA_HAND_MARGIN = 0.6, 1.4
 _LEAST_PALM_EVIDENCE = -0.3  # log-odds: the palm detector alone does not end a follow, it misses many a fist
 
 
@@ -239,6 +243,8 @@ class HandFollower:
             for palm, owner in zip(palms, owners, strict=True):
                 if owner is not None:
                     owner.palm = max(owner.palm, _evidence(palm, glance.near))
+                    if palm.score >= _SURE_PALM and _disagree(palm, owner):
+                        self._realign(picture, palm, owner)
                 elif palm.score >= _STREAM_PALM_THRESHOLD and (glance.again or not self._was_vain(palm)):
                     new.append((palm, glance.near))
             if glance.watched is not None and glance.watched not in owners:
@@ -288,6 +294,13 @@ class HandFollower:
             return False
         self._begin(sighting, stamp_ns)
         return True
+
+    def _realign(self, picture: Pyramid, palm: Palm, follow: _Follow) -> None:
+        """Looks at a followed hand as the palm detector sees it: a region that crept off does not come back alone."""
+        seen = self._search.network.look(picture, palm.hand_region())
+        if seen is not None and log_odds(seen.presence) > follow.presence:
+            follow.landmarks = seen.landmarks
+            follow.presence = 0.5 * (follow.presence + log_odds(seen.presence))
 
     def _was_vain(self, palm: Palm) -> bool:
         return any(same_palm(palm, vain) for vain, _until in self._vain)
@@ -339,7 +352,12 @@ class HandFollower:
     def _report(self, picture: Pyramid, gap: float) -> list[HandBox]:
         config = self._config
         for follow in self._seen():
-            follow.reported = follow.reported or follow.score >= config.score_threshold
+            if not follow.reported:
+                known = sum(other.reported for other in self._seen())
+                margin = _NEWCOMER_MARGIN if known < config.wanted_hands else _EXTRA_HAND_MARGIN
+                if gap > _LONGEST_GAP_S:  # a first look weighed the evidence of all views
+                    margin = 0.0
+                follow.reported = log_odds(follow.score) >= log_odds(config.score_threshold) + margin
         shown = [follow for follow in self._seen() if follow.reported]
         cues = [side_cue(f.places, f.network, picture.width, picture.height) for f in shown]
         self._believe(shown, cues, gap)
@@ -366,6 +384,14 @@ class HandFollower:
 def _evidence(palm: Palm, near: bool) -> float:
     """What one palm of one view adds to the log-odds of a hand."""
     return Candidate((palm,), palm.score if near else 0.0).evidence
+
+
+def _disagree(palm: Palm, follow: _Follow) -> bool:
+    """Whether the landmarks of a follow lie otherwise than the palm that was found at its place."""
+    theirs, ours = palm.hand_region(), region_of_landmarks(follow.places)
+    turn = abs(math.remainder(theirs.angle - ours.angle, 2 * math.pi))
+    away = math.hypot(theirs.x - ours.x, theirs.y - ours.y) / max(theirs.size, ours.size)
+    return turn > 0.7 or away > 0.25 or not 0.6 < theirs.size / ours.size < 1.7
 
 
 def _around(follow: _Follow) -> Region:
