@@ -14,7 +14,7 @@ from wildhands_ros.estimation.landmark_fit.freedom import hand_kinematics, natur
 from wildhands_ros.estimation.landmark_fit.kinematics import Kinematics
 from wildhands_ros.estimation.landmark_fit.minimise import minimise
 from wildhands_ros.estimation.landmark_fit.objective import Estimate, Objective, Prior, Weights
-from wildhands_ros.estimation.landmark_fit.start import first_estimate, of_model_size
+from wildhands_ros.estimation.landmark_fit.start import first_estimate, moved_into_view, of_model_size
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hands import Hand, HandBox, Side
@@ -28,20 +28,22 @@ class LandmarkFitConfig:
 
     weights: how wrong landmarks tend to be. size_sigma: standard deviation of the betas; firm, because one picture
     cannot tell a large hand from a near one. max_steps, tolerance: of the minimisation.
-    doubtful_cost: a fit that started from the last picture and costs more than this is also tried afresh; in halved
-    squared standard deviations, of some 60 independent numbers.
+    doubtful_cost: where a search that started from the last picture's hand ends higher than this, a fresh one is made
+    too; in halved squared standard deviations, of some 60 independent numbers.
     nearest, farthest: metres; hands whose wrist lies outside are marked invalid.
     largest_error: mean reprojection error, as a fraction of the landmarks' box, above which a hand is invalid.
+    largest_cost: the same for what is left of the cost after the fit.
     """
 
     weights: Weights = field(default_factory=Weights)
     size_sigma: float = 0.3
-    max_steps: int = 15
-    tolerance: float = 1e-2
-    doubtful_cost: float = 40.0
+    max_steps: int = 12
+    tolerance: float = 0.05
+    doubtful_cost: float = 60.0
     nearest: float = 0.05
     farthest: float = 2.0
-    largest_error: float = 0.1
+    largest_error: float = 0.05
+    largest_cost: float = 80.0
 
 
 class LandmarkFit:
@@ -82,7 +84,7 @@ class LandmarkFit:
             if isinstance(found, Evidence):
                 estimate, cost = self._fit(box, found)
                 if np.isfinite(cost):
-                    hands.append(self._hand(box, found, estimate, frame))
+                    hands.append(self._hand(box, found, estimate, cost, frame))
                     if box.follow_id >= 0:
                         followed[box.follow_id, box.side] = estimate
                     continue
@@ -102,16 +104,18 @@ class LandmarkFit:
                 best = found
             if best[1] <= self.config.doubtful_cost:
                 break
-        assert best is not None  # there is always a first estimate
+        assert best is not None  # there is always a fresh start
         return best
 
     def _starts(self, box: HandBox, evidence: Evidence) -> Iterator[Estimate]:
         """Places to search from: the hand of the last picture if it was followed, then what this picture suggests."""
-        if (box.follow_id, box.side) in self._followed:
-            yield self._followed[box.follow_id, box.side]
-        yield first_estimate(self._kinematics[box.side], self._priors[box.side], evidence)
+        kinematics, prior = self._kinematics[box.side], self._priors[box.side]
+        last = self._followed.get((box.follow_id, box.side))
+        if last is not None:
+            yield moved_into_view(last, kinematics, evidence)
+        yield first_estimate(kinematics, prior, evidence)
 
-    def _hand(self, box: HandBox, evidence: Evidence, estimate: Estimate, frame: Frame) -> Hand:
+    def _hand(self, box: HandBox, evidence: Evidence, estimate: Estimate, cost: float, frame: Frame) -> Hand:
         kinematics, layer = self._kinematics[box.side], self.hand_model.layer(box.side)
         posture = estimate.posture
         pose, translation = kinematics.mano_pose(posture), kinematics.translation(posture)
@@ -123,6 +127,7 @@ class LandmarkFit:
         error = float(np.mean(np.linalg.norm(expected - evidence.pixels, axis=1)[evidence.seen > 0]))
         distance = float(np.linalg.norm(joints[0]))
         config = self.config
+        agrees = error <= config.largest_error * evidence.size and cost <= config.largest_cost
         return Hand(
             side=box.side,
             score=box.score,
@@ -137,6 +142,6 @@ class LandmarkFit:
             estimator=self.name,
             hand_model=self.hand_model.name,
             reprojection_error=error,
-            valid=config.nearest <= distance <= config.farthest and error <= config.largest_error * evidence.size,
+            valid=agrees and config.nearest <= distance <= config.farthest,
             follow_id=box.follow_id,
         )

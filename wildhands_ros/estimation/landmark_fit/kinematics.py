@@ -6,8 +6,9 @@ five chains, so that one evaluation with all derivatives costs about a tenth of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,12 +39,11 @@ class Posture:
     def moved(self, step: FloatArray) -> Posture:
         """This posture after a step (6 + D + B,): turn about the camera's axes, shift, angles, betas."""
         d = 6 + len(self.angles)
-        return replace(
-            self,
-            orientation=exp_so3(step[:3]) @ self.orientation,
-            wrist=self.wrist + step[3:6],
-            angles=self.angles + step[6:d],
-            betas=self.betas + step[d:],
+        return Posture(
+            small_turn(step[:3]) @ self.orientation,
+            self.wrist + step[3:6],
+            self.angles + step[6:d],
+            self.betas + step[d:],
         )
 
 
@@ -210,6 +210,24 @@ class Kinematics:
         parents = carried[np.array(_MANO_PARENTS[1:])]
         turned = axes @ np.swapaxes(parents, 1, 2)
         return carried, turned[self._dof_joint - 1, self._dof_slot]
+
+
+def small_turn(v: FloatArray) -> FloatArray:
+    """`exp_so3` of one vector, ten times as fast."""
+    x, y, z = float(v[0]), float(v[1]), float(v[2])
+    angle2 = x * x + y * y + z * z
+    if angle2 < 1e-12:
+        a, b = 1.0, 0.5
+    else:
+        angle = math.sqrt(angle2)
+        a, b = math.sin(angle) / angle, (1 - math.cos(angle)) / angle2
+    return np.array(
+        [
+            [1 - b * (y * y + z * z), b * x * y - a * z, b * x * z + a * y],
+            [b * x * y + a * z, 1 - b * (x * x + z * z), b * y * z - a * x],
+            [b * x * z - a * y, b * y * z + a * x, 1 - b * (x * x + y * y)],
+        ]
+    )
 
 
 def _hat(v: FloatArray) -> FloatArray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from wildhands_ros.estimation.landmark_fit.objective import Estimate, Linearised
 
-_LARGEST_DAMPING = 1e6
+_SMALLEST_DAMPING = 1e-5
 
 
 def minimise(
@@ -18,12 +18,13 @@ def minimise(
 
     max_steps: evaluations of the objective after the first. tolerance: stops when a step is expected to improve, or
     has improved, the cost by less than this; the cost is in squared standard deviations, so that 1e-3 is nothing.
-    Damping follows Marquardt (1963): the diagonal is scaled, so that units do not matter.
+    Damping scales the diagonal (Marquardt 1963), so that units do not matter, and grows faster with every failure in a
+    row (Nielsen 1999).
     """
     estimate, here = start, objective(start)
     if not np.isfinite(here.cost):
         return start, np.inf
-    damping = 1e-3
+    damping, factor = 1e-3, 10.0
     for _ in range(max_steps):
         damped = here.curvature.copy()
         diagonal = np.einsum("ii->i", damped)
@@ -37,11 +38,9 @@ def minimise(
         gain = here.cost - there.cost
         if gain > 0:
             estimate, here = candidate, there
-            damping = max(damping * 0.2, 1e-7)
+            damping, factor = max(damping / 5, _SMALLEST_DAMPING), 10.0
             if gain < tolerance:
                 break
         else:
-            damping *= 8
-            if damping > _LARGEST_DAMPING:
-                break
+            damping, factor = damping * factor, 2 * factor
     return estimate, here.cost

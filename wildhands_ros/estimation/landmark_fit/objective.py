@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.estimation.landmark_fit.evidence import Evidence
-from wildhands_ros.estimation.landmark_fit.kinematics import Kinematics, Posture
-from wildhands_ros.rotations import exp_so3
+from wildhands_ros.estimation.landmark_fit.kinematics import Kinematics, Posture, small_turn
 
 FloatArray = NDArray[np.float64]
 
@@ -60,7 +59,7 @@ class Estimate:
     def moved(self, step: FloatArray) -> Estimate:
         """After a step: the posture's, then turn (3,) and log scale."""
         return Estimate(
-            self.posture.moved(step[:-4]), exp_so3(step[-4:-1]) @ self.turn, self.log_scale + float(step[-1])
+            self.posture.moved(step[:-4]), small_turn(step[-4:-1]) @ self.turn, self.log_scale + float(step[-1])
         )
 
 
@@ -96,15 +95,14 @@ class Objective:
         world, world_jacobian = self._world(points, jacobian, estimate)
         image_cost, image_scale = _huber(image, self._weights.huber)
         world_cost, world_scale = _huber(world, self._weights.huber)
-        rows = np.zeros((105, n))
-        rows[:42, :-4] = (image_jacobian * image_scale[:, None, None]).reshape(42, -1)
-        rows[42:] = (world_jacobian * world_scale[:, None, None]).reshape(63, -1)
-        residuals = np.concatenate([(image * image_scale[:, None]).ravel(), (world * world_scale[:, None]).ravel()])
-        cost = image_cost + world_cost
-        gradient = residuals @ rows
-        curvature = rows.T @ rows
+        image_rows = (image_jacobian * image_scale[:, None, None]).reshape(42, -1)
+        world_rows = (world_jacobian * world_scale[:, None, None]).reshape(63, -1)
+        gradient = (world * world_scale[:, None]).ravel() @ world_rows
+        curvature = world_rows.T @ world_rows
+        gradient[:-4] += (image * image_scale[:, None]).ravel() @ image_rows
+        curvature[:-4, :-4] += image_rows.T @ image_rows
 
-        cost += self._add_priors(estimate, gradient, curvature)
+        cost = image_cost + world_cost + self._add_priors(estimate, gradient, curvature)
         return Linearised(cost, gradient, curvature)
 
     def _image(self, points: FloatArray, jacobian: FloatArray, depths: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -141,10 +139,11 @@ class Objective:
         cost = 0.5 * float(offset @ slope)
 
         excess = (np.maximum(angles - prior.upper, 0) + np.minimum(angles - prior.lower, 0)) / prior.limit_sigma
-        gradient[6:d] += excess / prior.limit_sigma
         beyond = np.flatnonzero(excess)
-        curvature[6 + beyond, 6 + beyond] += 1 / prior.limit_sigma**2
-        cost += 0.5 * float(excess @ excess)
+        if len(beyond):
+            gradient[6:d] += excess / prior.limit_sigma
+            curvature[6 + beyond, 6 + beyond] += 1 / prior.limit_sigma**2
+            cost += 0.5 * float(excess @ excess)
 
         turn = _small_log(estimate.turn) / weights.turn
         gradient[-4:-1] += turn / weights.turn

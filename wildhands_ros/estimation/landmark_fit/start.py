@@ -42,6 +42,12 @@ def first_estimate(kinematics: Kinematics, prior: Prior, evidence: Evidence) -> 
     return Estimate(posture, np.eye(3), 0.0)
 
 
+def moved_into_view(last: Estimate, kinematics: Kinematics, evidence: Evidence) -> Estimate:
+    """An earlier picture's hand, shifted to where this picture wants it."""
+    centred = replace(last.posture, wrist=np.zeros(3))
+    return replace(last, posture=replace(centred, wrist=place(kinematics.landmarks(centred), evidence)))
+
+
 def place(points: FloatArray, evidence: Evidence) -> FloatArray:
     """The shift (3,) that brings points (21, 3), of known orientation and size, onto the evidence's rays.
 
