@@ -344,11 +344,22 @@ def test_nobody_publishing_names_what_there_is():
 def test_images_announced_but_never_arriving_suggest_the_profile():
     watch = InputWatch(started=0)
     watch.info(3.0)
+    assert watch.complaint(4.0, AROUND) is None
     kind, text = watch.complaint(6.0, AROUND)
     assert kind == "images_do_not_arrive"
-    assert "FASTDDS_DEFAULT_PROFILES_FILE=/x/fastdds.xml" in text and "although camera_info does" in text
+    assert "FASTDDS_DEFAULT_PROFILES_FILE=/x/fastdds.xml" in text and "1 camera_info" in text
     kind, text = watch.complaint(6.0, dataclasses.replace(AROUND, fastdds_unprofiled=False))
     assert "512 KB" not in text and "driver's process needs" in text
+
+
+def test_a_trickle_of_images_beside_steady_camera_info_is_noticed():
+    watch = InputWatch(started=0)
+    for i in range(300):
+        watch.info(i / 30)
+        if i % 100 == 0:
+            watch.image(i / 30)
+    kind, text = watch.complaint(10.0, AROUND)
+    assert kind == "images_do_not_arrive" and "1 image(s)" in text and "149 camera_info" in text
 
 
 def test_a_stream_that_stops_is_noticed():

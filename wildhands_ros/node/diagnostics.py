@@ -7,12 +7,14 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 _WINDOW_S = 5.0
+_MOST_KEPT = 2000  # arrivals: more than a window holds at 200 Hz
+_TELLING = 8  # so many camera infos for less than one image cannot be chance
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Statistics:
         self._clock = clock
         self._lock = threading.Lock()
         self._start = clock()
-        self._arrivals: deque[float] = deque(maxlen=2000)
-        self._results: deque[tuple[float, float, Mapping[str, float]]] = deque(maxlen=2000)
+        self._arrivals: deque[float] = deque(maxlen=_MOST_KEPT)
+        self._results: deque[tuple[float, float, Mapping[str, float]]] = deque(maxlen=_MOST_KEPT)
         self._received = self._processed = self._dropped = self._failed = self._hands = 0
         self._problems: Counter[str] = Counter()
         self._last_problem = ""
@@ -143,7 +145,6 @@ class Surroundings:
     profile: str = ""
 
 
-@dataclass
 class InputWatch:
     """Notices inputs that stay silent. Times are monotonic seconds; one `complaint` a second is enough.
 
@@ -151,33 +152,40 @@ class InputWatch:
     images may come without camera info.
     """
 
-    started: float
-    patience_s: float = 5.0
-    info_patience_s: float = 2.0
-    first_image: float | None = field(default=None, init=False)
-    last_image: float | None = field(default=None, init=False)
-    last_info: float | None = field(default=None, init=False)
+    def __init__(self, started: float, patience_s: float = 5.0, info_patience_s: float = 2.0) -> None:
+        self._started = started
+        self._patience_s = patience_s
+        self._info_patience_s = info_patience_s
+        self._first_image: float | None = None
+        self._images: deque[float] = deque(maxlen=_MOST_KEPT)
+        self._infos: deque[float] = deque(maxlen=_MOST_KEPT)
 
     def image(self, now: float) -> None:
         """An image came."""
-        self.first_image = now if self.first_image is None else self.first_image
-        self.last_image = now
+        self._first_image = now if self._first_image is None else self._first_image
+        self._images.append(now)
 
     def info(self, now: float) -> None:
         """Camera info came."""
-        self.last_info = now
+        self._infos.append(now)
 
     def complaint(self, now: float, around: Surroundings) -> tuple[str, str] | None:
         """Kind and text of what is wrong with the inputs, or None."""
-        if self.first_image is not None and self.last_info is None and now - self.first_image > self.info_patience_s:
+        if self._first_image is not None and not self._infos and now - self._first_image > self._info_patience_s:
             return "no_camera_info", self._no_info(around)
-        last = self.started if self.last_image is None else self.last_image
-        if now - last <= self.patience_s:
+        if now - self._started <= self._patience_s:
             return None
-        if self.last_image is not None:
+        images, infos = (
+            sum(at > now - self._patience_s for at in list(times)) for times in (self._images, self._infos)
+        )
+        if infos >= _TELLING and images * _TELLING < infos:  # they come in pairs, so images get lost on the way
+            return "images_do_not_arrive", self._not_arriving(around, images, infos)
+        if images:
+            return None
+        if self._images:
             return "images_stopped", (
-                f"no image for {now - last:.0f} s on {around.image_topic} ({around.image_publishers} publishers): "
-                "has the camera or the player stopped?"
+                f"no image for {now - self._images[-1]:.0f} s on {around.image_topic} ({around.image_publishers} "
+                "publishers): has the camera or the player stopped?"
             )
         if around.image_publishers == 0:
             others = ", ".join(around.other_images) or "none"
@@ -186,7 +194,7 @@ class InputWatch:
                 "(--ros-args -r image:=/camera/image_raw), and compare ROS_DOMAIN_ID and "
                 "ROS_AUTOMATIC_DISCOVERY_RANGE of both sides"
             )
-        return "images_do_not_arrive", self._not_arriving(around, now)
+        return "images_do_not_arrive", self._not_arriving(around, images, infos)
 
     def _no_info(self, around: Surroundings) -> str:
         return (
@@ -195,10 +203,11 @@ class InputWatch:
             "topic of the same camera, or calibrate it (ros2 run camera_calibration cameracalibrator)"
         )
 
-    def _not_arriving(self, around: Surroundings, now: float) -> str:
-        text = f"{around.image_topic} has {around.image_publishers} publisher(s) but no image arrives"
-        if self.last_info is not None:
-            text += ", although camera_info does"
+    def _not_arriving(self, around: Surroundings, images: int, infos: int) -> str:
+        text = (
+            f"{around.image_topic} has {around.image_publishers} publisher(s), but in the last {self._patience_s:.0f} "
+            f"s {images or 'no'} image(s) arrived, and {infos} camera_info"
+        )
         text += f": is the camera running (ros2 topic hz {around.image_topic})?"
         if around.image_topic.endswith("/compressed"):
             return text

@@ -152,11 +152,13 @@ def _pipeline_parameters(kind: type, default: object, prefix: str) -> Iterator[P
         if dataclasses.is_dataclass(hints[field.name]):
             yield from _pipeline_parameters(typing.cast(type, hints[field.name]), value, f"{name}.")
             continue
+        low, high = _RANGES.get(name, (None, None))
         yield Parameter(
             name,
             _ros_value(value, hints[field.name]),
             descriptions.get(field.name, f"See {kind.__name__}."),
-            *_RANGES.get(name, (None, None)),
+            minimum=low,
+            maximum=high,
             live=name.startswith(_LIVE),
         )
 

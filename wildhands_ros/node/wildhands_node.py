@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -107,7 +108,7 @@ class WildhandsNode(Node):
         self._pipeline = self._make_pipeline(self._settings.pipeline)
         self._pipeline_config = self._settings.pipeline
         self._outlets = Outlets(self, self._report)
-        self._diagnostics = self.create_publisher(diagnostics.DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
     def activate(self) -> None:
         """Starts listening to images."""
