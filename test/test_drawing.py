@@ -261,6 +261,15 @@ def test_labels_tell_side_score_depth_and_track():
     assert label_text(replace(hand, side=Side.LEFT, track_id=-1, valid=False)) == "L? 0.97  0.42 m"
 
 
+def test_labels_of_hands_at_one_place_do_not_cover_each_other():
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    hands = [hand_at((0.0, 0.0, 0.4), Side.LEFT), hand_at((0.002, 0.0, 0.42), Side.RIGHT)]
+    labels = DrawingStyle(mesh=False, skeleton=False)
+    both = changed(image, draw_hands(image, hands, CAMERA, ALL_FACES, labels)).sum()
+    one_by_one = sum(changed(image, draw_hands(image, [hand], CAMERA, ALL_FACES, labels)).sum() for hand in hands)
+    assert both == one_by_one
+
+
 def test_status_writes_in_the_corner_only():
     image = picture()
     out = draw_status(image, ["24.8 frames/s", "2 hands"])

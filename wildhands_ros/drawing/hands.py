@@ -12,11 +12,12 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.drawing.mesh import composite, draw_outline, mesh_layer
 from wildhands_ros.drawing.panels import draw_plate, plate_size, text_scale
 from wildhands_ros.drawing.skeleton import draw_skeleton
-from wildhands_ros.drawing.style import Color, DrawingStyle
+from wildhands_ros.drawing.style import DrawingStyle
 from wildhands_ros.hands import Hand, Side
 
 FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
+_Box = tuple[float, float, float, float]
 
 _DEFAULT_STYLE = DrawingStyle()
 
@@ -40,8 +41,9 @@ def draw_hands(
     for hand in ordered:
         _draw_hand(image, hand, camera, faces.get(hand.side), style)
     if style.labels:
+        plates: list[_Box] = []
         for hand in ordered:
-            _draw_label(image, hand, camera, style)
+            _draw_label(image, hand, camera, style, plates)
     return image
 
 
@@ -84,7 +86,8 @@ def _bone_width(keypoints: FloatArray, style: DrawingStyle) -> float:
     return float(np.clip(style.line_width * size, 1.6, 14))
 
 
-def _draw_label(image: Image, hand: Hand, camera: Camera, style: DrawingStyle) -> None:
+def _draw_label(image: Image, hand: Hand, camera: Camera, style: DrawingStyle, plates: list[_Box]) -> None:
+    """Writes the plate above the hand, or below where there is no room; `plates` keeps what is taken."""
     region = bounding_region(hand, camera)
     if region is None:
         return
@@ -94,10 +97,17 @@ def _draw_label(image: Image, hand: Hand, camera: Camera, style: DrawingStyle) -
         return
     scale, text = text_scale(image), label_text(hand)
     w, h = plate_size(text, scale)
+    x = float(np.clip((max(x0, 0) + min(x1, width) - w) / 2, 0, max(width - w, 0)))
     above, below = y0 - h - 6, y1 + 6
-    y = above if above >= 0 else min(below, height - h)  # over the hand only where there is no room beside it
-    x = np.clip((max(x0, 0) + min(x1, width) - w) / 2, 0, max(width - w, 0))
-    draw_plate(image, text, round(float(x)), round(float(y)), _plate_color(hand, style), scale)
+    places = [y for y in (above, above - h - 4, below, below + h + 4) if 0 <= y <= height - h]
+    free = [y for y in places if not any(_overlap((x, y, x + w, y + h), plate) for plate in plates)]
+    y = (free or places or [max(height - h, 0)])[0]
+    plates.append((x, y, x + w, y + h))
+    draw_plate(image, text, round(x), round(y), style.side_colors[hand.side], scale)
+
+
+def _overlap(a: _Box, b: _Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def label_text(hand: Hand) -> str:
@@ -110,7 +120,3 @@ def label_text(hand: Hand) -> str:
     if hand.track_id >= 0:
         parts.append(f"#{hand.track_id}")
     return "  ".join(parts)
-
-
-def _plate_color(hand: Hand, style: DrawingStyle) -> Color:
-    return style.side_colors[hand.side]

@@ -53,7 +53,7 @@ def mesh_layer(
         return None
     # numbers at double size give smooth edges; shades need only one sample a pixel
     local = pixels - (x0, y0)
-    fine = _paint(2 * local + 0.5, _far_to_near(faces, vertices), 2 * (x1 - x0), 2 * (y1 - y0))
+    fine = _paint(2 * local + 0.5, faces, _far_to_near(faces, vertices), 2 * (x1 - x0), 2 * (y1 - y0))
     quarters = [fine[i::2, j::2] for i in range(2) for j in range(2)]
     numbers = np.maximum(np.maximum(quarters[0], quarters[1]), np.maximum(quarters[2], quarters[3]))
     coverage = cv2.resize((fine > 0).astype(np.uint8) * 255, numbers.shape[::-1], interpolation=cv2.INTER_AREA)
@@ -102,20 +102,19 @@ def _region(pixels: FloatArray, width: int, height: int) -> tuple[int, int, int,
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def _far_to_near(faces: NDArray[np.integer], vertices: FloatArray) -> list[tuple[int, NDArray[np.integer]]]:
-    """Numbered faces (from 0), the farthest first."""
-    distance = np.linalg.norm(vertices, axis=1)[faces].sum(axis=1)
-    return [(int(i), faces[i]) for i in np.argsort(-distance)]
+def _far_to_near(faces: NDArray[np.integer], vertices: FloatArray) -> NDArray[np.int64]:
+    """The faces' numbers, the farthest first."""
+    return np.argsort(-np.linalg.norm(vertices, axis=1)[faces].sum(axis=1))
 
 
 def _paint(
-    pixels: FloatArray, ordered: list[tuple[int, NDArray[np.integer]]], width: int, height: int
+    pixels: FloatArray, faces: NDArray[np.integer], order: NDArray[np.int64], width: int, height: int
 ) -> NDArray[np.int32]:
     """Map of face numbers plus one, 0 where there is none, (height, width)."""
     numbers = np.zeros((height, width), np.int32)
-    corners = np.round(np.nan_to_num(pixels) * (1 << _SHIFT)).astype(np.int32)
-    for i, face in ordered:
-        cv2.fillConvexPoly(numbers, corners[face], i + 1, cv2.LINE_8, _SHIFT)
+    corners = np.round(np.nan_to_num(pixels) * (1 << _SHIFT)).astype(np.int32)[faces[order]]
+    for number, triangle in zip((order + 1).tolist(), corners, strict=True):
+        cv2.fillConvexPoly(numbers, triangle, number, cv2.LINE_8, _SHIFT)
     return numbers
 
 

@@ -119,7 +119,7 @@ class SyntheticSequence:
         self._actors = [
             _Actor(self.hand_model.layer(side), betas, look, HandScript(side, rng)) for side in (Side.LEFT, Side.RIGHT)
         ]
-        self._head = HeadScript(rng, pitch=np.radians(42))
+        self._head = HeadScript(rng, pitch=np.radians(39))
         self._room = Room(config.seed, table=-0.46, lights=self._lights)
         self._vignette = _vignette(self.camera)
         self._noise = _noise(rng, config)
