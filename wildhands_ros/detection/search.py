@@ -24,6 +24,7 @@ from wildhands_ros.hands import FloatArray, Landmarks
 _PALM_WEIGHT, _NEAR_BONUS, _NEAR_WEIGHT, _PRESENCE_WEIGHT, _BIAS = 0.5, 2.3, 0.4, 0.6, -1.3
 LEAST_PRESENCE = 0.2  # below this the landmark network sees no hand, and its landmarks mean nothing
 _TRIES = 2  # palms of a candidate that are shown to the landmark network
+_WORTH_ANOTHER_TRY = 0.3  # least score of such a palm after the first
 _SAME_PALM = 0.3  # overlap of two palms of one hand, seen in two views
 
 
@@ -145,7 +146,8 @@ def same_palm(palm: Palm, other: Palm) -> bool:
 
 def confirm(network: LandmarkNetwork, picture: Pyramid, candidate: Candidate) -> Sighting | None:
     """The hand at a candidate's place, or None where the landmark network sees none."""
-    for palm in candidate.palms[:_TRIES]:
+    others = [palm for palm in candidate.palms[1:_TRIES] if palm.score >= _WORTH_ANOTHER_TRY]
+    for palm in (candidate.palm, *others):
         first = network.look(picture, palm.hand_region())
         if first is not None and first.presence >= LEAST_PRESENCE:
             return settle(network, picture, first.landmarks.image, candidate.evidence)
