@@ -208,6 +208,7 @@ def test_empty_stamps_give_way_to_the_time_of_recording(tmp_path: Path) -> None:
 # --- camera_info ----------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(stamps=st.lists(st.integers(0, 50), min_size=1), wanted=st.integers(-5, 60))
 def test_matching_rule(stamps: list[int], wanted: int) -> None:
     matcher: InfoMatcher[int] = InfoMatcher()
@@ -413,7 +414,7 @@ def test_folders_that_are_no_bags(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(place=st.floats(0, 1), rubbish=st.binary(min_size=1, max_size=300))
 def test_no_damage_escapes_as_anything_but_our_errors(
     tmp_path_factory: pytest.TempPathFactory, place: float, rubbish: bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wildhands_ros.errors import ImageError
@@ -95,6 +95,7 @@ def test_every_encoding_gives_the_same_picture(encoding: str, padding: int) -> N
         np.testing.assert_allclose(centres(decoded), centres(expected), atol=tolerance)
 
 
+@settings(deadline=None)
 @given(
     height=st.integers(1, 9), width=st.integers(1, 9), padding=st.integers(0, 17),
     encoding=st.sampled_from(["rgb8", "bgr8", "rgba8", "bgra8", "mono8", "rgb16", "mono16"]), seed=st.integers(0, 99),
@@ -169,6 +170,7 @@ def test_jpeg_round_trip() -> None:
         encode_jpeg(image[..., 0])
 
 
+@settings(deadline=None)
 @given(cut=st.floats(0.02, 0.999))
 def test_truncated_pictures_are_refused(cut: float) -> None:
     image = np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8)

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wildhands_ros.camera import Camera
@@ -88,6 +88,7 @@ def test_a_folder_is_sorted_as_people_sort(tmp_path: Path) -> None:
     assert source.kind is SourceKind.FOLDER and source.length == 3 and source.camera_is_guess
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2000), min_size=2, unique=True))
 def test_natural_order_is_numeric(numbers: list[int]) -> None:
     assert sorted((f"a{n}b.png" for n in numbers), key=natural_key) == [f"a{n}b.png" for n in sorted(numbers)]
@@ -160,6 +161,7 @@ def test_exif_turns_the_picture_and_tells_the_focal_length(tmp_path: Path, order
     assert open_source(path, focal=50).camera_is_guess is False
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_damaged_exif_harms_nobody(rubbish: bytes) -> None:
     exif_focal_35mm(b"\xff\xd8\xff\xe1\0\x60Exif\0\0II*\0\x08\0\0\0" + rubbish)

@@ -125,11 +125,16 @@ class BagSource(FrameSource):
         if self._info_topic is None:
             return None
         for message in self._bag.messages([self._info_topic]):
-            return self._camera(message)
+            try:
+                return self._camera(message)
+            except RecordingError:  # damaged; another one may not be
+                continue
         self._info_topic = None
         return None
 
     def _camera(self, message: RawMessage) -> tuple[int, Camera]:
+        if message.msgtype != CAMERA_INFO:
+            raise RecordingError(f"a message of {message.topic} is of type {message.msgtype}, not {CAMERA_INFO}")
         info = cast(_CameraInfoMessage, self._bag.deserialize(message))
         try:
             return _stamp_ns(info.header, message), Camera.from_camera_info(info, rectified=self._rectified)
@@ -173,6 +178,8 @@ class BagSource(FrameSource):
             yield image, matcher.match(stamp_ns)
 
     def _frame(self, message: RawMessage, camera: Camera | None, index: int) -> Frame:
+        if message.msgtype not in (IMAGE, COMPRESSED_IMAGE):
+            raise RecordingError(f"a message is of type {message.msgtype}, not an image")
         picture = cast(_ImageMessage, self._bag.deserialize(message))
         image = _decode(picture, message.msgtype)
         if camera is None:

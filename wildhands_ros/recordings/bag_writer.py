@@ -26,7 +26,7 @@ from wildhands_ros.recordings.message_types import learn_installed_type, make_ty
 
 FLUSH_PERIOD_S = 1.0
 
-_FOREVER = QosTime(2147483647, 4294967295)  # RMW_DURATION_INFINITE, as ros2 bag writes it
+_FOREVER = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE
 
 
 def qos(*, reliable: bool = True, transient_local: bool = False, depth: int = 10) -> Qos:

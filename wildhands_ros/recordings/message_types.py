@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import wildhands_ros
 from wildhands_ros.errors import RecordingError
 
 PACKAGE = "wildhands_ros"
+_TYPE_NAME = re.compile(r"[A-Za-z]\w*/msg/[A-Za-z]\w*")
+
 HAND_POSE_ARRAY = "wildhands_ros/msg/HandPoseArray"
 
 
@@ -36,6 +39,8 @@ def learn_installed_type(store: Typestore, msgtype: str) -> bool:
     """Adds a type, and those it is made of, from the .msg files of installed ROS packages. False: not found."""
     if msgtype in store.fielddefs:
         return True
+    if not _TYPE_NAME.fullmatch(msgtype):
+        return False
     package, _, name = msgtype.split("/")
     for prefix in _prefixes():
         file = prefix / "share" / package / "msg" / f"{name}.msg"
