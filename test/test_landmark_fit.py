@@ -16,7 +16,7 @@ from wildhands_ros.estimation.landmark_fit.kinematics import Kinematics, Posture
 from wildhands_ros.estimation.landmark_fit.objective import Estimate, Linearised, Objective, Prior, Weights
 from wildhands_ros.estimation.landmark_fit.start import first_estimate, place
 from wildhands_ros.frames import Frame
-from wildhands_ros.hand_model import HandModel, load_hand_model
+from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
 from wildhands_ros.hands import HandBox, Landmarks, Side
 from wildhands_ros.rotations import exp_so3
 
@@ -119,6 +119,31 @@ def test_kinematics_agree_with_the_hand_model(model: HandModel, side: Side) -> N
     tips = [4, 8, 12, 16, 20]
     assert np.delete(distance, tips).max() < 1e-5
     assert distance[tips].max() < 2e-3
+
+
+def with_mean_pose(model: HandModel) -> HandModel:
+    """The same hands, with a mean pose as MANO's files have one."""
+
+    def changed(layer: HandLayer) -> HandLayer:
+        mirror = np.array([1.0, 1.0, 1.0]) if layer.side is Side.RIGHT else np.array([1.0, -1.0, -1.0])
+        mean = np.random.default_rng(1).normal(0, 0.2, (15, 3)) * mirror
+        return HandLayer(replace(layer.data, hands_mean=mean.ravel()))
+
+    return HandModel("mano", changed(model.right), changed(model.left), "")
+
+
+@pytest.mark.parametrize("side", Side)
+def test_pose_is_relative_to_the_mean_of_the_users_own_model(model: HandModel, side: Side) -> None:
+    mano = with_mean_pose(model)
+    kinematics = hand_kinematics(mano.layer(side))
+    posture = a_posture(mano, side, 22)
+    box = perfect_box(kinematics, posture, side, WIDE)
+    (hand,) = LandmarkFit(mano, config=TRUSTING).estimate(a_frame(WIDE), [box]).hands
+    (same,) = LandmarkFit(model, config=TRUSTING).estimate(a_frame(WIDE), [box]).hands
+    assert hand.hand_model == "mano"
+    assert np.abs(hand.pose[1:] - same.pose[1:]).max() > 0.05  # other numbers
+    assert np.allclose(hand.joints, same.joints, atol=1e-6)  # for the same hand
+    assert np.allclose(hand.joints, kinematics.keypoints(posture), atol=0.01)
 
 
 # --- recovering what is known -----------------------------------------------------------------------------------------
