@@ -28,7 +28,7 @@ from wildhands_ros.recordings import (
     qos,
 )
 from wildhands_ros.recordings.bag_source import InfoMatcher
-from wildhands_ros.recordings.message_types import make_typestore
+from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
 from wildhands_ros.recordings.salvage import salvage
 
 STORE = make_typestore()
@@ -620,3 +620,21 @@ def test_a_full_disk_is_reported(tmp_path: Path, full_disk: Callable[[], None]) 
     with pytest.raises(RecordingError, match=r"could not be finished.*x\.mcap\.recording"):
         writer.close()
     assert read_all(open_source(tmp_path / "x.mcap.recording"))[0] == 0
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", "a/b", "../msg/Image", "std_msgs/msg/../Header", "nobody/msg/None"])
+def test_damaged_type_names_are_unknown_types(name: str) -> None:
+    assert not learn_installed_type(make_typestore(), name)
+
+
+def test_a_damaged_first_camera_info_leaves_it_to_the_next(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "x.mcap") as writer:
+        writer.add_topic("/i", "sensor_msgs/msg/Image")
+        writer.add_topic("/camera_info", "sensor_msgs/msg/CameraInfo")
+        writer.write_serialized("/camera_info", b"\x00\x01\x00\x00 cut", START)
+        for i in range(3):
+            writer.write("/i", image(i), START + i * PERIOD)
+        writer.write("/camera_info", camera_info(START + PERIOD), START + PERIOD)
+    source = open_source(tmp_path / "x.mcap")
+    assert [f.camera.fx for f in source] == [70, 70, 70] and not source.camera_is_guess
+    assert "a camera_info was left out" in source.problems[0]
