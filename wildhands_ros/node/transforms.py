@@ -26,6 +26,9 @@ except ImportError:
 
 FloatArray = NDArray[np.float64]
 
+_FINGERS = np.array(list(FINGERS.values()))
+"""(5, 4) keypoint indices, base to tip."""
+
 
 class Broadcaster(Protocol):
     """What sends transforms; tf2_ros.TransformBroadcaster is one."""
@@ -75,12 +78,11 @@ def joint_rotations(hand: Hand) -> FloatArray:
     """
     result = np.empty((21, 3, 3))
     result[0] = hand.wrist[1]
-    for finger in FINGERS.values():
-        frame = result[0]
-        for joint, child in zip(finger[:-1], finger[1:], strict=True):
-            frame = _turned(frame, hand.joints[child] - hand.joints[joint])
-            result[joint] = frame
-        result[finger[-1]] = frame
+    frames = np.tile(result[0], (len(_FINGERS), 1, 1))
+    for joints, children in zip(_FINGERS.T[:-1], _FINGERS.T[1:], strict=True):
+        frames = _turned(frames, hand.joints[children] - hand.joints[joints])
+        result[joints] = frames
+    result[_FINGERS[:, -1]] = frames
     return result
 
 
@@ -113,17 +115,17 @@ def named_hands(hands: Sequence[Hand]) -> list[tuple[str, Hand]]:
     return named
 
 
-def _turned(frame: FloatArray, direction: FloatArray) -> FloatArray:
-    """The frame (3, 3) turned by the smallest rotation that points its x axis along `direction` (3,)."""
-    length = float(np.linalg.norm(direction))
-    if not length > 1e-9:
-        return frame
-    x, target = frame[:, 0], direction / length
-    axis = np.cross(x, target)
-    sine, cosine = float(np.linalg.norm(axis)), float(x @ target)
+def _turned(frames: FloatArray, directions: FloatArray) -> FloatArray:
+    """Frames (N, 3, 3) turned by the smallest rotations that point their x axes along `directions` (N, 3)."""
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    x = frames[:, :, 0]
+    targets = np.where(lengths > 1e-9, directions / np.maximum(lengths, 1e-9), x)
+    axes = np.cross(x, targets)
+    sines = np.linalg.norm(axes, axis=1, keepdims=True)
+    cosines = np.sum(x * targets, axis=1, keepdims=True)
     # straight on, or folded back by exactly half a turn, there is no axis: take z
-    axis = frame[:, 2] if sine < 1e-9 else axis / sine
-    return rotations.exp_so3(axis * np.arctan2(sine, cosine)) @ frame
+    axes = np.where(sines < 1e-9, frames[:, :, 2], axes / np.maximum(sines, 1e-9))
+    return rotations.exp_so3(axes * np.arctan2(sines, cosines)) @ frames
 
 
 def _transform(header: Header, child: str, place: FloatArray, turn: FloatArray) -> TransformStamped:
