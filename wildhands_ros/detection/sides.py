@@ -19,12 +19,17 @@ import numpy as np
 from wildhands_ros.hands import MIDDLE_MCP, FloatArray
 
 # The network is surer of itself than it is right: on head-camera stills its sign is wrong for one hand in six at log-
-# odds around 3. The other weights are well below what the evaluation pictures would support, so that a sure network
-# (log-odds of 5, twice) outvotes them.
-_NETWORK_WEIGHT = 0.45
+# odds around 3. The other weights are below what the evaluation pictures would support, so that a sure network
+# outvotes everything that a single hand's place can say.
+_NETWORK_WEIGHT = 0.5
 _FOREARM_LENGTH = 1.5  # of the hand's box: how far from the wrist the elbow is taken to be, foreshortened as it is
-_ELBOW_WEIGHT = 2.5  # per half picture width from the centre
-_ARM_WEIGHT = 0.8  # forearm straight from the right
+_ELBOW_WEIGHT = 2.0  # per half picture width from the centre
+_ELBOW_LIMIT = 0.6  # half picture widths: further out is no stronger evidence
+_ARM_WEIGHT = 0.4  # forearm straight from the right
+_CLOSE_UP = (
+    0.6,
+    1.0,
+)  # share of the picture's shorter edge: a hand so large tells less, and then nothing, by its place
 _ORDER_WEIGHT = 3.0  # two of the wearer's hands, a hand's size or more apart
 _SAME_SIDE_PENALTY = 2.0  # two of the wearer's hands with the same side
 _LARGEST_GROUP = 6
@@ -56,8 +61,9 @@ def side_cue(places: FloatArray, network: float, width: int, height: int) -> Sid
     # Level forearms are mostly the wearer's, reaching across; clearly rising ones are not.
     wearer = 1 / (1 + math.exp(-6 * (float(along_y) + 0.5)))
     size = float((places.max(axis=0) - places.min(axis=0)).max())
+    wearer *= float(np.interp(size / min(width, height), _CLOSE_UP, (1.0, 0.0)))
     elbow = wrist[0] + _FOREARM_LENGTH * size * along_x
-    offset = float(np.clip((elbow - (width - 1) / 2) / (width / 2), -1.2, 1.2))
+    offset = float(np.clip((elbow - (width - 1) / 2) / (width / 2), -_ELBOW_LIMIT, _ELBOW_LIMIT))
     prior = _ELBOW_WEIGHT * offset + _ARM_WEIGHT * float(along_x)
     return SideCue(network, wearer, prior, float(wrist[0]), size)
 
