@@ -21,6 +21,8 @@ FloatArray = NDArray[np.float64]
 
 _BASES = np.array([1, 4, 7, 10, 13])  # MANO joints next to the wrist; base + 1 and base + 2 follow in each chain
 _MANO_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+_PARENTS = np.array(_MANO_PARENTS[1:])
+_IDENTITY = np.eye(3)
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ class Kinematics:
 
         jacobian = np.empty((21, 3, self.size))
         # a turn by ω about the wrist moves p by ω × p
-        jacobian[:, :, :3] = -_hat(relative)
-        jacobian[:, :, 3:6] = np.eye(3)
+        jacobian[:, :, :3] = np.swapaxes(_hat(relative), 1, 2)
+        jacobian[:, :, 3:6] = _IDENTITY
         arms = relative[:, None, :] - joints[self._pivot]
         d = 6 + len(self.dofs)
         jacobian[:, :, 6:d] = np.swapaxes(_cross(turned_axes, arms) * self._moved, 1, 2)
@@ -189,7 +191,7 @@ class Kinematics:
         full = np.zeros((15, 3))
         full[self._dof_joint - 1, self._dof_slot] = angles
         full = full[..., None, None]
-        return np.eye(3) + np.sin(full) * self._hat + (1 - np.cos(full)) * self._hat2  # Rodrigues
+        return _IDENTITY + np.sin(full) * self._hat + (1 - np.cos(full)) * self._hat2  # Rodrigues
 
     def _chain(self, posture: Posture) -> tuple[FloatArray, FloatArray]:
         """Global rotations (16, 3, 3) of the MANO joints, and the axes (D, 3) of the angles in the camera frame."""
@@ -199,16 +201,15 @@ class Kinematics:
         local = inner @ e[:, 2]
         carried = np.empty((16, 3, 3))
         carried[0] = posture.orientation
-        carried[_BASES] = posture.orientation @ local[_BASES - 1]
-        carried[_BASES + 1] = carried[_BASES] @ local[_BASES]
-        carried[_BASES + 2] = carried[_BASES + 1] @ local[_BASES + 1]
+        chains, links = carried[1:].reshape(5, 3, 3, 3), local.reshape(5, 3, 3, 3)
+        chains[:, 0] = posture.orientation @ links[:, 0]
+        chains[:, 1] = chains[:, 0] @ links[:, 1]
+        chains[:, 2] = chains[:, 1] @ links[:, 2]
         # the outer turns carry the axes of the inner ones
-        axes = np.empty((15, 3, 3))
-        axes[:, 0] = self._axes[:, 0]
-        axes[:, 1] = np.matmul(outer, self._axes[:, 1, :, None])[..., 0]
-        axes[:, 2] = np.matmul(inner, self._axes[:, 2, :, None])[..., 0]
-        parents = carried[np.array(_MANO_PARENTS[1:])]
-        turned = axes @ np.swapaxes(parents, 1, 2)
+        axes = self._axes.copy()
+        axes[:, 1] = np.matmul(outer, axes[:, 1, :, None])[..., 0]
+        axes[:, 2] = np.matmul(inner, axes[:, 2, :, None])[..., 0]
+        turned = axes @ np.swapaxes(carried[_PARENTS], 1, 2)
         return carried, turned[self._dof_joint - 1, self._dof_slot]
 
 
