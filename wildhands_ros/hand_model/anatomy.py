@@ -101,7 +101,7 @@ def hand_anatomy(joints: ArrayLike, tips: ArrayLike, side: Side) -> HandAnatomy:
 
     Any unit, any orientation of the rest pose. A finger's flexion axis is perpendicular to its bones and to the back
     of the hand at its knuckle (half way between that of the whole hand and that of the arch of knuckles). The back of
-    the thumb points equally towards the wrist, the back of the hand and the thumb's side; on the open hand that is 9°
+    the thumb points equally towards the wrist, the back of the hand and the thumb's side; on the open hand that is 6°
     from where the thumb's nail points. Raises ModelFileError if joints coincide.
     """
     joints = np.asarray(joints, dtype=np.float64)
