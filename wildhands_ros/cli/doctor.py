@@ -198,7 +198,7 @@ def _ros() -> Iterator[Finding]:
             yield Finding("ROS 2", "ok", f"messages of {module.removesuffix('.msg')}")
         except ImportError as error:
             yield Finding("ROS 2", "fail", f"messages of {module.removesuffix('.msg')}: {error}", remedy)
-    for module in ("cv_bridge", "tf2_ros", "tf_transformations", "sensor_msgs_py"):
+    for module in ("cv_bridge", "tf2_ros", "tf_transformations"):
         if importlib.util.find_spec(module):
             yield Finding("ROS 2", "ok", f"{module}, from the distribution")
         else:

@@ -74,6 +74,7 @@ class PlayerOptions:
     rate: factor on the recorded speed. loop: start again at the end, for ever; original stamps go on growing.
     lockstep: instead of the recorded speed, publish each picture when the result for the one before has come on
         `result_topic` (a message of `result_type`, which must begin with a header, with that picture's stamp).
+    repeat_s: in lockstep, publish a picture again when its result has not come for so long (best effort may lose one).
     result_timeout_s: how long to wait for one result; after `give_up_after` in a row without one playing fails.
     subscribers: how many subscriptions to the pictures to wait for before starting (0: do not wait), at most
         `subscriber_timeout_s`.
@@ -88,6 +89,7 @@ class PlayerOptions:
     lockstep: bool = False
     result_topic: str = "/wildhands/hands"
     result_type: str = HAND_POSE_ARRAY
+    repeat_s: float = 1.0
     result_timeout_s: float = 10.0
     give_up_after: int = 3
     subscribers: int = 1
@@ -157,7 +159,7 @@ class Player:
             frames += 1
             if self._answers is None:
                 continue
-            if self._answers.wait(stamp_ns, self._options.result_timeout_s):
+            if self._answered(frame, stamp_ns):
                 in_a_row = 0
             elif not self._stop.is_set():
                 unanswered, in_a_row = unanswered + 1, in_a_row + 1
@@ -165,6 +167,17 @@ class Player:
         # the last pictures are still on their way to reliable subscriptions when the publisher could be gone
         self._images.wait_for_all_acked(Duration(seconds=2))
         return PlayReport(frames, unanswered, time.monotonic() - started)
+
+    def _answered(self, frame: Frame, stamp_ns: int) -> bool:
+        """Whether the picture's result comes in time; the picture is published again where it seems to be lost."""
+        assert self._answers is not None
+        deadline = time.monotonic() + self._options.result_timeout_s
+        while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set():
+            if self._answers.wait(stamp_ns, min(self._options.repeat_s, left)):
+                return True
+            # a best-effort subscription that has not yet discovered this publisher misses the first picture
+            self._publish(frame, stamp_ns)
+        return False
 
     def stop(self) -> None:
         """Ends `run` soon; may be called from any thread, but not from a signal handler (see `call_on_signals`)."""

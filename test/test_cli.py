@@ -1,0 +1,220 @@
+"""The command line as users call it: what it writes, what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from wildhands_ros.cli import main
+from wildhands_ros.demo.scenes import Slideshow
+from wildhands_ros.recordings import BagReader, VideoWriter, open_source
+from wildhands_ros.recordings.hands_reader import read_hands
+from wildhands_ros.synthetic import demo_photos
+
+VALUES_OF_A_HAND = {
+    "side", "score", "track_id", "box", "keypoints", "joints", "wrist", "pose", "betas", "translation", "valid",
+    "grasp",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photograph of a left hand, enlarged."""
+    path = tmp_path_factory.mktemp("pictures") / "palm.png"
+    image = cv2.resize(demo_photos()[1][1], None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    assert cv2.imwrite(str(path), image[..., ::-1])
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("videos") / "hands.mp4"
+    with VideoWriter(path, 30.0) as writer:
+        for frame in list(Slideshow())[12:24]:
+            writer.write(frame.image)
+    return path
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def finite(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(finite(v) for v in value.values())
+    if isinstance(value, list):
+        return all(finite(v) for v in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def test_a_picture_becomes_an_annotated_picture_and_a_json_line(picture: Path, tmp_path: Path, capsys) -> None:
+    lines = tmp_path / "hands.jsonl"
+    assert run("run", picture, "--focal", 700, "--out", tmp_path, "--json", lines, "--vertices") == 0
+    (record,) = read_lines(lines)
+    assert record["name"] == "palm.png" and record["estimator"] == "landmarks" and record["hand_model"] == "open"
+    assert record["camera"]["model"] == "pinhole" and record["camera"]["K"][0] == 700
+    (hand,) = record["hands"]
+    assert hand.keys() >= VALUES_OF_A_HAND and finite(record)
+    assert hand["side"] == "left" and hand["valid"]
+    assert np.shape(hand["pose"]) == (16, 3, 3) and np.shape(hand["vertices"]) == (778, 3)
+    # keypoints are the joints seen through the camera
+    joints, matrix = np.array(hand["joints"]), np.array(record["camera"]["K"]).reshape(3, 3)
+    projected = joints @ matrix.T
+    assert np.allclose(projected[:, :2] / projected[:, 2:], hand["keypoints"], atol=0.01)
+    annotated = cv2.imread(str(tmp_path / "palm_hands.jpg"))
+    assert annotated.shape == cv2.imread(str(picture)).shape
+    assert "guess" not in capsys.readouterr().err
+
+
+def test_depth_is_proportional_to_the_focal_length(picture: Path, tmp_path: Path) -> None:
+    depths = []
+    for focal in (500, 1000):
+        lines = tmp_path / f"{focal}.jsonl"
+        assert run("run", picture, "--focal", focal, "--no-video", "--out", tmp_path, "--json", lines) == 0
+        depths.append(read_lines(lines)[0]["hands"][0]["wrist"]["position"][2])
+    assert depths[1] / depths[0] == pytest.approx(2, rel=0.15)
+
+
+def test_without_a_focal_length_it_guesses_and_says_so(picture: Path, tmp_path: Path, capsys) -> None:
+    assert run("run", picture, "--out", tmp_path) == 0
+    assert "--focal" in capsys.readouterr().err
+
+
+def test_a_calibration_file_is_used(picture: Path, tmp_path: Path) -> None:
+    height, width = cv2.imread(str(picture)).shape[:2]
+    calibration = tmp_path / "camera.yaml"
+    calibration.write_text(
+        f"image_width: {width}\nimage_height: {height}\n"
+        f"camera_matrix: {{rows: 3, cols: 3, data: [650, 0, 290, 0, 660, 400, 0, 0, 1]}}\n"
+        "distortion_model: plumb_bob\n"
+        "distortion_coefficients: {rows: 1, cols: 5, data: [-0.1, 0.02, 0, 0, 0]}\n"
+    )
+    lines = tmp_path / "hands.jsonl"
+    assert run("run", picture, "--camera", calibration, "--no-video", "--out", tmp_path, "--json", lines) == 0
+    camera = read_lines(lines)[0]["camera"]
+    assert camera == {
+        "model": "plumb_bob", "K": [650, 0, 290, 0, 660, 400, 0, 0, 1], "D": [-0.1, 0.02, 0, 0, 0],
+    }  # fmt: skip
+
+
+def test_a_video_becomes_an_annotated_video_and_a_bag(video: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "hands.jsonl"
+    assert run("run", video, "--focal", 700, "--out", tmp_path, "--json", lines, "--frames", 8) == 0
+    records = read_lines(lines)
+    assert [r["frame"] for r in records] == list(range(8))
+    assert [len(r["hands"]) for r in records[2:]] == [1] * 6
+    assert len({r["hands"][0]["track_id"] for r in records[2:]}) == 1
+    with open_source(tmp_path / "hands_hands.mp4") as annotated:
+        assert len(list(annotated)) == 8
+    with BagReader(tmp_path / "hands_hands.mcap") as bag:
+        assert {name: t.count for name, t in bag.topics.items()} == dict.fromkeys(
+            ["/camera/camera_info", "/camera/image_raw/compressed", "/tf", "/wildhands/hands", "/wildhands/markers"], 8
+        )
+
+
+def test_the_hands_in_the_bag_are_those_of_the_json_lines(video: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "hands.jsonl"
+    assert run("run", video, "--focal", 700, "--out", tmp_path, "--json", lines, "--frames", 4, "--no-video") == 0
+    for record, recorded in zip(read_lines(lines), read_hands(tmp_path / "hands_hands.mcap"), strict=True):
+        assert recorded.stamp_ns == record["stamp_ns"]
+        for hand, values in zip(recorded.hands, record["hands"], strict=True):
+            assert hand.side.value == values["side"] and hand.track_id == values["track_id"]
+            assert np.allclose(hand.joints, values["joints"], atol=1e-9)
+            assert np.allclose(hand.pose, values["pose"], atol=1e-6)
+
+
+def test_a_bag_can_be_run_again(video: Path, tmp_path: Path) -> None:
+    assert run("run", video, "--focal", 700, "--out", tmp_path, "--frames", 4, "--no-video") == 0
+    lines = tmp_path / "again.jsonl"
+    bag = tmp_path / "hands_hands.mcap"
+    assert run("run", bag, "--out", tmp_path / "again", "--json", lines, "--no-video", "--no-bag") == 0
+    records = read_lines(lines)
+    assert len(records) == 4 and records[0]["camera"]["K"][0] == 700
+
+
+def test_boxes_from_a_file_replace_the_detector(picture: Path, tmp_path: Path, capsys) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"palm.png": [{"side": "left", "box": [100, 100, 500, 700], "score": 1.0}]}))
+    lines = tmp_path / "hands.jsonl"
+    assert run("run", picture, "--boxes", boxes, "--out", tmp_path, "--json", lines, "--no-video") == 0
+    (record,) = read_lines(lines)
+    assert record["hands"] == [] and len(record["skipped"]) == 1  # the landmark fit has nothing but a box to go by
+    assert "landmarks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected an object"),
+        ('{"a": [{"side": "up", "box": [0, 0, 1, 1]}]}', "'a', box 0"),
+        ('{"a": [{"side": "left", "box": [5, 0, 1, 1]}]}', "x0 < x1"),
+    ],
+)
+def test_bad_box_files_are_refused_by_name(picture: Path, tmp_path: Path, capsys, content: str, message: str) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(content)
+    assert run("run", picture, "--boxes", boxes, "--out", tmp_path) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_ends_with_one_line_and_exit_code_1(tmp_path: Path, capsys) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    for arguments in (
+        ["run", tmp_path / "missing.mp4"],
+        ["run", broken, "--out", tmp_path],
+        ["run", broken, "--focal", "-3"],
+        ["run", broken, "--models-dir", tmp_path / "nothing"],
+        ["run", broken, "--mano-dir", tmp_path / "nothing"],
+        ["run", broken, "--config", tmp_path / "missing.yaml"],
+        ["models", "fetch", "--models-dir", tmp_path / "m", "--source", broken],
+    ):
+        assert run(*arguments) == 1, arguments
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("wildhands: ") and "Traceback" not in error
+
+
+def test_a_configuration_file_is_used_and_checked(picture: Path, tmp_path: Path, capsys) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("min_score: 0.999999\n")
+    lines = tmp_path / "hands.jsonl"
+    assert run("run", picture, "--config", config, "--out", tmp_path, "--json", lines, "--no-video") == 0
+    assert read_lines(lines)[0]["hands"] == []
+    config.write_text("traking: {smooth: true}\n")
+    assert run("run", picture, "--config", config, "--out", tmp_path) == 1
+    assert "did you mean 'tracking'" in capsys.readouterr().err
+
+
+def test_models_are_fetched_from_a_local_folder_and_wrong_ones_refused(tmp_path: Path, capsys) -> None:
+    from wildhands_ros.detection import default_models_dir
+
+    target = tmp_path / "models"
+    assert run("models", "fetch", "--models-dir", target, "--source", default_models_dir()) == 0
+    assert sorted(p.name for p in target.iterdir()) == sorted(p.name for p in default_models_dir().iterdir())
+    first = next(target.iterdir())
+    first.write_bytes(first.read_bytes()[:-1])
+    assert run("doctor", "--models-dir", target, "--no-topics") == 1
+    assert first.name in capsys.readouterr().out
+
+
+def test_doctor_reports_as_json(capsys) -> None:
+    assert run("doctor", "--json", "--no-topics") == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert {f["area"] for f in findings} >= {"System", "Libraries", "Detector", "Hand model", "ROS 2"}
+    assert all(f["level"] != "fail" for f in findings)
+
+
+def test_bad_arguments_end_with_exit_code_2(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("run")
+    assert stop.value.code == 2

@@ -1,0 +1,77 @@
+"""The demonstration: the whole chain over topics, as a user starts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from wildhands_ros.demo.scenes import RenderedScene, Slideshow, on_canvas
+from wildhands_ros.recordings import BagReader, open_source
+from wildhands_ros.recordings.hands_reader import read_hands
+from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence
+
+
+def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wildhands_ros.cli", "demo", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_the_demo_finds_the_hands_and_measures_itself(tmp_path: Path) -> None:
+    result = demo("--out", tmp_path, "--seconds", 1)
+    assert result.returncode == 0, result.stderr
+    assert "against the truth" in result.stdout and "rendered, landmarks" in result.stdout
+    results = list(read_hands(tmp_path / "rendered.mcap"))
+    assert len({r.stamp_ns for r in results}) == 30
+    assert sum(len(r.hands) for r in results) >= 50  # two hands a frame, from the second or third frame on
+    assert all(0 < r.processing_s <= r.latency_s for r in results)
+    with BagReader(tmp_path / "rendered.mcap") as bag:
+        assert {"/camera/camera_info", "/camera/image_raw/compressed", "/tf", "/wildhands/hands"} <= bag.topics.keys()
+    with open_source(tmp_path / "rendered.mp4") as video:
+        assert len(list(video)) >= 28
+    assert (tmp_path / "photographs.jpg").exists() and (tmp_path / "rendered.jpg").exists()
+
+
+def test_the_demo_takes_a_file_of_the_users(tmp_path: Path) -> None:
+    sequence = SyntheticSequence(SequenceConfig(seconds=0.2, seed=3))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for frame, _ in sequence:
+        cv2.imwrite(str(folder / f"{frame.index}.png"), frame.image[..., ::-1])
+    result = demo("--out", tmp_path / "out", "--input", folder, "--focal", sequence.camera.fx)
+    assert result.returncode == 0, result.stderr
+    assert len({r.stamp_ns for r in read_hands(tmp_path / "out" / "mine.mcap")}) == 6
+
+
+@pytest.mark.parametrize("arguments", [["--input", "/nowhere/clip.mp4"], ["--models-dir", "/nowhere"]])
+def test_the_demo_says_what_is_missing(tmp_path: Path, arguments: list[str]) -> None:
+    result = demo("--out", tmp_path, *arguments)
+    assert result.returncode == 1 and "/nowhere" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_rendered_scene_is_kept_and_read_back(tmp_path: Path) -> None:
+    config = SequenceConfig(seconds=0.1, seed=2)
+    first = RenderedScene(tmp_path, config)
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    again = RenderedScene(tmp_path, config)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == times
+    for (frame, truth), known, played in zip(SyntheticSequence(config), first.truth, again.open(), strict=True):
+        assert played.camera == frame.camera
+        assert np.abs(played.image.astype(int) - frame.image).mean() < 3  # JPEG
+        for hand, true_hand in zip(known.hands, truth.hands, strict=True):
+            assert hand.side is true_hand.side and np.allclose(hand.joints, true_hand.joints)
+        assert known.visible == tuple(truth.visible)
+
+
+def test_photographs_keep_their_shape_on_the_canvas() -> None:
+    tall = np.full((283, 200, 3), 7, np.uint8)
+    canvas = on_canvas(tall)
+    assert canvas.shape == (720, 1280, 3)
+    columns = np.flatnonzero((canvas[360] == 7).all(axis=1))
+    assert len(columns) == round(200 * 720 / 283)
+    frames = list(Slideshow())
+    assert len({f.stamp_ns for f in frames}) == len(frames) == Slideshow().length
