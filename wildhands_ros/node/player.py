@@ -50,6 +50,13 @@ QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
     depth=4,
 )
+# In lockstep the one that answers sets the pace, and a recorder beside it may lag behind for a moment.
+LOCKSTEP_QOS = QoSProfile(
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+    history=HistoryPolicy.KEEP_LAST,
+    depth=12,
+)
 
 _SECOND = 10**9
 _POLL_S = 0.02
@@ -132,9 +139,10 @@ class Player:
         topic, kind = (f"{self._options.topic}/compressed", CompressedImage) if self._options.compressed else (
             self._options.topic, Image
         )  # fmt: skip
+        qos = LOCKSTEP_QOS if self._options.lockstep else QOS
         beside = "/".join([*self._options.topic.split("/")[:-1], "camera_info"])
-        self._images: Publisher[Image] | Publisher[CompressedImage] = self.node.create_publisher(kind, topic, QOS)
-        self._infos: Publisher[CameraInfo] = self.node.create_publisher(CameraInfo, beside, QOS)
+        self._images: Publisher[Image] | Publisher[CompressedImage] = self.node.create_publisher(kind, topic, qos)
+        self._infos: Publisher[CameraInfo] = self.node.create_publisher(CameraInfo, beside, qos)
         self._answers = _Answers(self.node, self._options) if self._options.lockstep else None
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
