@@ -1,4 +1,6 @@
-"""Hands and pipelines with known results, and a node that uses them: `python node_fakes.py KIND [ROS arguments]`.
+"""Hands and pipelines with known results, and processes that use them: `python node_fakes.py KIND [ROS arguments]`.
+
+KIND: `fake` or `slow`, the node with a fake pipeline (slow: 200 ms an image), or `camera`.
 
 The fake pipeline can be steered by the picture: a black one has no hands, one with a pure red first pixel makes it
 fail. Its hands tell what it saw: `translation` is the picture's mean colour, `betas` hold its camera, and `track_id`
@@ -92,9 +94,51 @@ def slow_pipeline(config: PipelineConfig) -> FakePipeline:
     return FakePipeline(config, delay_s=0.2)
 
 
+def camera(arguments: list[str]) -> int:
+    """Publishes images as camera drivers do: best effort, 30 Hz.
+
+    arguments: `--results N` for 1280×720 until N results came, else 1920×1080 for ever; then ROS arguments.
+    """
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+    from rclpy.node import Node
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import CameraInfo, Image
+
+    from wildhands_ros.msg import HandPoseArray
+
+    wanted = int(arguments[1]) if arguments[:1] == ["--results"] else 0
+    rclpy.init(args=arguments)
+    node = Node("camera")
+    images = node.create_publisher(Image, "image_raw", qos_profile_sensor_data)
+    infos = node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
+    results: list[HandPoseArray] = []
+    node.create_subscription(HandPoseArray, "/wildhands/hands", results.append, 10)
+    width, height = (1280, 720) if wanted else (1920, 1080)
+    image = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+    image.data.frombytes(np.full(height * width * 3, 90, np.uint8))
+    info = CameraInfo(height=height, width=width, k=[600.0, 0.0, 640.0, 0.0, 600.0, 360.0, 0.0, 0.0, 1.0])
+    image.header.frame_id = info.header.frame_id = "camera_optical_frame"
+
+    def publish() -> None:
+        image.header.stamp = info.header.stamp = node.get_clock().now().to_msg()
+        infos.publish(info)
+        images.publish(image)
+        if wanted and len(results) >= wanted:
+            print(f"{wanted} results", flush=True)
+
+    node.create_timer(1 / 30, publish)
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    return 1
+
+
 if __name__ == "__main__":
+    kind, rest = sys.argv[1], sys.argv[2:]
+    if kind == "camera":
+        sys.exit(camera(rest))
     from wildhands_ros.node.wildhands_node import main
 
-    factories = {"fake": fake_pipeline, "slow": slow_pipeline}
-    kind = sys.argv.pop(1)
-    sys.exit(main(sys.argv, factories[kind]))
+    sys.exit(main(rest, {"fake": fake_pipeline, "slow": slow_pipeline}[kind]))

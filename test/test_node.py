@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,12 +19,13 @@ import pytest
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import Log, Parameter, ParameterType, ParameterValue
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
@@ -38,20 +40,63 @@ COLOUR = (200, 120, 40)
 _DOMAINS = itertools.count(os.getpid())
 
 
-class Bench:
-    """A `wildhands` process with a fake pipeline, and this process's ends of its topics."""
+class Process:
+    """Another process: a `wildhands` node with a fake pipeline, or a camera, in its own ROS domain."""
 
-    def __init__(self, pipeline: str, arguments: tuple[str, ...], log: Path) -> None:
-        self.domain = 1 + next(_DOMAINS) % 100
-        environment = {
-            **os.environ,
-            "ROS_DOMAIN_ID": str(self.domain),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "FASTDDS_DEFAULT_PROFILES_FILE": str(fastdds_profile()),
-        }
-        command = [sys.executable, str(Path(__file__).with_name("node_fakes.py")), pipeline, "--ros-args", *arguments]
-        self._log = log.open("w+")
-        self.process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=subprocess.STDOUT)
+    def __init__(self, log: Path, *arguments: str, domain: int | None = None, profile: bool = True) -> None:
+        self.domain = 1 + next(_DOMAINS) % 100 if domain is None else domain
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("FASTDDS_")}
+        environment |= {"ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        if profile:
+            environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(fastdds_profile())
+        self._log = log
+        with log.open("w") as output:
+            command = [sys.executable, str(Path(__file__).with_name("node_fakes.py")), *arguments]
+            self._process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        return self._log.read_text()
+
+    def wait(self, condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+        """Returns once the condition holds."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline or not self.running:
+                state = "runs" if self.running else "has ended"
+                raise AssertionError(f"{what}; the process {state} and says:\n{self.log}")
+            self.step()
+
+    def step(self) -> None:
+        """Lets some time pass while waiting."""
+        time.sleep(0.02)
+
+    def said(self, text: str) -> str:
+        """Waits until it logs this text; returns the line."""
+        self.wait(lambda: text in self.log, f"the node does not say '{text}'")
+        return next(line for line in self.log.splitlines() if text in line)
+
+    def stop(self) -> int:
+        """Ends it as Ctrl-C under `ros2 launch` does, with two SIGINTs; returns its exit code."""
+        if self.running:
+            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(signal.SIGINT)
+        try:
+            return self._process.wait(20)
+        finally:
+            self._process.kill()
+
+
+class Bench(Process):
+    """A node's process, and this process's ends of its topics."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        super().__init__(log, *arguments)
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self.context = Context()
         rclpy.init(context=self.context, domain_id=self.domain)
@@ -65,9 +110,20 @@ class Bench:
         self.jpegs = self.node.create_publisher(CompressedImage, "/image/compressed", reliable)
         self.infos = self.node.create_publisher(CameraInfo, "/camera_info", reliable)
         self.listen(HandPoseArray, "/wildhands/hands")
-        everything = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.listen(Log, "/rosout", everything)
         self.listen(DiagnosticArray, "/diagnostics")
+
+    def step(self, seconds: float = 0.05) -> None:
+        """Handles messages."""
+        self._executor.spin_once(timeout_sec=seconds)
+
+    def stop(self) -> int:
+        try:
+            return super().stop()
+        finally:
+            if self.context.ok():
+                self.node.destroy_node()
+                self._executor.shutdown()
+                rclpy.shutdown(context=self.context)
 
     def listen(self, kind: type, topic: str, profile: QoSProfile | int = 10) -> list:
         """Subscribes and waits until the node's publisher is there; received messages go into the returned list."""
@@ -75,16 +131,6 @@ class Bench:
         subscription = self.node.create_subscription(kind, topic, messages.append, profile)
         self.wait(lambda: subscription.get_publisher_count(), f"nobody publishes {topic}")
         return messages
-
-    def wait(self, condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
-        """Handles messages until the condition holds."""
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                self._log.seek(0)
-                state = "has ended" if self.process.poll() is not None else "runs"
-                raise AssertionError(f"{what}; the node {state} and says:\n{self._log.read()}")
-            self._executor.spin_once(timeout_sec=0.05)
 
     def connect(self, *, compressed: bool = False) -> None:
         """Publishes black images until a result comes.
@@ -124,12 +170,6 @@ class Bench:
         self.wait(lambda: any(h.header.stamp == message.header.stamp for h in hands), "no result")
         return next(h for h in hands if h.header.stamp == message.header.stamp)
 
-    def said(self, text: str, timeout: float = 30.0) -> str:
-        """Waits until the node logs this text; returns the whole message."""
-        logs = self.received["/rosout"]
-        self.wait(lambda: any(text in log.msg for log in logs), f"the node does not say '{text}'", timeout)
-        return next(log.msg for log in logs if text in log.msg)
-
     def diagnosed(self, key: str) -> str:
         """A value of the latest diagnostics, once they have it."""
 
@@ -154,20 +194,6 @@ class Bench:
         self.wait(future.done, "no answer to set_parameters")
         (result,) = future.result().results
         return result.successful, result.reason
-
-    def stop(self) -> int:
-        """Ends the node as Ctrl-C under `ros2 launch` does, with two SIGINTs; returns its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            self.process.send_signal(signal.SIGINT)
-        try:
-            return self.process.wait(20)
-        finally:
-            self.process.kill()
-            self.node.destroy_node()
-            self._executor.shutdown()
-            rclpy.shutdown(context=self.context)
-            self._log.close()
 
 
 def camera_info(width: int = WIDTH, height: int = HEIGHT, focal: float = 100.0) -> CameraInfo:
@@ -194,31 +220,43 @@ def jpeg_image(data: bytes, stamp: Time, format: str = "rgb8; jpeg compressed bg
 
 
 @pytest.fixture(scope="module")
-def start_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Bench]]:
-    benches = []
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Starts a `Process` or `Bench` that is stopped after the module's tests."""
+    started = []
 
-    def start(pipeline: str = "fake", *arguments: str) -> Bench:
+    def start(kind: type[Process], *arguments: str, **options: Any) -> Process:
         log = tmp_path_factory.mktemp("node") / "log.txt"
-        benches.append(Bench(pipeline, arguments, log))
-        return benches[-1]
+        started.append(kind(log, *arguments, **options))
+        return started[-1]
 
     yield start
-    for bench in benches:
-        if bench.context.ok():
-            bench.stop()
+    for process in started:
+        process.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unfortunate(start: Callable[..., Any]) -> dict[str, Process]:
+    """Nodes whose inputs fail. What they say about it takes seconds, so they start before all other tests."""
+    trapped = start(Process, "fake", "--ros-args", "-r", "image:=/large/image_raw", profile=False)
+    start(Process, "camera", "--ros-args", "-r", "__ns:=/large", domain=trapped.domain, profile=False)
+    return {
+        "trapped": trapped,
+        "remapped": start(Process, "fake", "--ros-args", "-r", "image:=/head/image_raw"),
+        "no clock": start(Process, "fake", "--ros-args", "-p", "use_sim_time:=true"),
+    }
 
 
 @pytest.fixture(scope="module")
-def bench(start_bench: Callable[..., Bench]) -> Bench:
+def bench(start: Callable[..., Any]) -> Bench:
     """One node for all tests that leave it as it was."""
-    bench = start_bench()
+    bench = start(Bench, "fake")
     bench.connect()
     return bench
 
 
 @pytest.fixture(scope="module")
-def jpeg_bench(start_bench: Callable[..., Bench]) -> Bench:
-    bench = start_bench("fake", "-p", "image_transport:=compressed")
+def jpeg_bench(start: Callable[..., Any]) -> Bench:
+    bench = start(Bench, "fake", "--ros-args", "-p", "image_transport:=compressed")
     bench.connect(compressed=True)
     return bench
 
@@ -408,14 +446,14 @@ def test_parameters_are_checked_and_take_effect(bench: Bench) -> None:
 # --- silent failures ------------------------------------------------------------------------------------------------
 
 
-def test_missing_camera_info_is_said_and_the_image_kept_until_it_comes(start_bench: Callable[..., Bench]) -> None:
-    bench = start_bench()
+def test_missing_camera_info_is_said_and_the_image_kept_until_it_comes(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake")
     image = raw_image(plain(), "rgb8", bench.stamp())
     hands = bench.received["/wildhands/hands"]
 
     def warned() -> bool:
         bench.images.publish(image)
-        return any("no camera_info on /camera_info" in log.msg for log in bench.received["/rosout"])
+        return "no camera_info on /camera_info" in bench.log
 
     bench.wait(warned, "the missing camera_info is not noticed")
     assert "remap" in bench.said("no camera_info on /camera_info") and not hands
@@ -429,16 +467,8 @@ def test_missing_camera_info_is_said_and_the_image_kept_until_it_comes(start_ben
     assert bench.stop() == 0
 
 
-def test_nobody_publishing_and_a_remapped_neighbour(start_bench: Callable[..., Bench]) -> None:
-    bench = start_bench("fake", "-r", "image:=/head/image_raw")
-    assert "/head/image_raw and /head/camera_info" in bench.said("listening to")
-    text = bench.said("nobody publishes /head/image_raw")
-    assert "Remap" in text and "/wildhands/image_annotated" not in text
-    assert bench.stop() == 0
-
-
-def test_qos_that_does_not_fit_is_said_with_both_sides(start_bench: Callable[..., Bench]) -> None:
-    bench = start_bench("fake", "-p", "qos_overrides./camera_info.subscription.reliability:=reliable")
+def test_qos_that_does_not_fit_is_said_with_both_sides(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake", "--ros-args", "-p", "qos_overrides./camera_info.subscription.reliability:=reliable")
     bench.node.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
     text = bench.said("does not fit in reliability")
     assert "this node asks for reliable" in text and "offers best effort" in text
@@ -449,12 +479,33 @@ def test_qos_that_does_not_fit_is_said_with_both_sides(start_bench: Callable[...
     assert bench.stop() == 0
 
 
-def test_simulated_time_without_a_clock_is_said(start_bench: Callable[..., Bench]) -> None:
-    bench = start_bench("fake", "-p", "use_sim_time:=true")
-    assert "--clock" in bench.said("nothing comes on /clock")
-    bench.connect()
-    assert bench.send(raw_image(plain(), "rgb8", bench.stamp())).latency.sec == 0
-    assert bench.stop() == 0
+def test_nobody_publishing_is_said_and_camera_info_is_the_images_neighbour(unfortunate: dict[str, Process]) -> None:
+    node = unfortunate["remapped"]
+    assert "/head/image_raw and /head/camera_info" in node.said("listening to")
+    text = node.said("nobody publishes /head/image_raw")
+    assert "Remap" in text and "/wildhands/image_annotated" not in text
+    assert node.stop() == 0
+
+
+def test_simulated_time_without_a_clock_is_said(unfortunate: dict[str, Process]) -> None:
+    assert "--clock" in unfortunate["no clock"].said("nothing comes on /clock")
+    assert unfortunate["no clock"].stop() == 0
+
+
+def test_large_images_that_fast_dds_loses_are_said_with_the_remedy(unfortunate: dict[str, Process]) -> None:
+    if "fastrtps" not in get_rmw_implementation_identifier():
+        pytest.skip("only Fast DDS loses them")
+    text = unfortunate["trapped"].said("Fast DDS loses images")
+    assert "/large/image_raw has 1 publisher(s)" in text
+    assert f"FASTDDS_DEFAULT_PROFILES_FILE={fastdds_profile()}" in text
+    assert unfortunate["trapped"].stop() == 0
+
+
+def test_large_images_come_through_with_the_profile(start: Callable[..., Any]) -> None:
+    node = start(Process, "fake", "--ros-args", "-r", "image:=/large/image_raw", "-p", "image_transport:=raw")
+    camera = start(Process, "camera", "--results", "20", "--ros-args", "-r", "__ns:=/large", domain=node.domain)
+    camera.said("20 results")
+    assert camera.stop() == node.stop() == 0
 
 
 # --- starting and stopping ------------------------------------------------------------------------------------------
@@ -475,8 +526,8 @@ def test_a_senseless_parameter_ends_the_node_with_a_message(argument: str, says:
 # --- under load -----------------------------------------------------------------------------------------------------
 
 
-def test_under_overload_results_are_never_older_than_two_processing_times(start_bench: Callable[..., Bench]) -> None:
-    bench = start_bench("slow")  # 200 ms an image
+def test_under_overload_results_are_never_older_than_two_processing_times(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "slow")  # 200 ms an image
     bench.connect()
     hands = bench.received["/wildhands/hands"]
     image = raw_image(plain(), "rgb8", bench.stamp())
@@ -486,7 +537,7 @@ def test_under_overload_results_are_never_older_than_two_processing_times(start_
     while due < start + 4:  # 60 Hz
         due += 1 / 60
         while (left := due - time.monotonic()) > 0:
-            bench._executor.spin_once(timeout_sec=left)
+            bench.step(left)
             now = bench.node.get_clock().now().nanoseconds
             ages += [(now - stamp_ns(h.header.stamp)) * 1e-9 for h in hands[len(ages) :]]
         image.header.stamp = bench.node.get_clock().now().to_msg()

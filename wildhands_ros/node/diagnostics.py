@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 _WINDOW_S = 5.0
 _MOST_KEPT = 2000  # arrivals: more than a window holds at 200 Hz
-_TELLING = 8  # so many camera infos for less than one image cannot be chance
+_TELLING = 8  # so many camera infos, and images for less than half of them, cannot be chance
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class InputWatch:
         images, infos = (
             sum(at > now - self._patience_s for at in list(times)) for times in (self._images, self._infos)
         )
-        if infos >= _TELLING and images * _TELLING < infos:  # they come in pairs, so images get lost on the way
+        if infos >= _TELLING and images * 2 < infos:  # they are sent in pairs, so images get lost on the way
             return "images_do_not_arrive", self._not_arriving(around, images, infos)
         if images:
             return None
@@ -189,9 +189,10 @@ class InputWatch:
             )
         if around.image_publishers == 0:
             others = ", ".join(around.other_images) or "none"
+            example = around.other_images[0] if around.other_images else "/camera/image_raw"
             return "no_publisher", (
                 f"nobody publishes {around.image_topic}. Image topics seen: {others}. Remap the input "
-                "(--ros-args -r image:=/camera/image_raw), and compare ROS_DOMAIN_ID and "
+                f"(--ros-args -r image:={example.removesuffix('/compressed')}), and compare ROS_DOMAIN_ID and "
                 "ROS_AUTOMATIC_DISCOVERY_RANGE of both sides"
             )
         return "images_do_not_arrive", self._not_arriving(around, images, infos)
