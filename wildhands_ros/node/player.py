@@ -179,13 +179,14 @@ class Player:
     def _answered(self, frame: Frame, stamp_ns: int) -> bool:
         """Whether the picture's result comes in time; the picture is published again where it seems to be lost."""
         assert self._answers is not None
-        deadline = time.monotonic() + self._options.result_timeout_s
-        while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set():
-            if self._answers.wait(stamp_ns, min(self._options.repeat_s, left)):
+        left = self._options.result_timeout_s
+        while left > self._options.repeat_s and not self._stop.is_set():
+            if self._answers.wait(stamp_ns, self._options.repeat_s):
                 return True
+            left -= self._options.repeat_s
             # a best-effort subscription that has not yet discovered this publisher misses the first picture
             self._publish(frame, stamp_ns)
-        return False
+        return self._answers.wait(stamp_ns, left)
 
     def stop(self) -> None:
         """Ends `run` soon; may be called from any thread, but not from a signal handler (see `call_on_signals`)."""
