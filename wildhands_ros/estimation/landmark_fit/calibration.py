@@ -16,14 +16,14 @@ FloatArray = NDArray[np.float64]
 
 # From each keypoint to the landmark, in units of the distance from wrist to middle knuckle: towards the middle finger,
 # towards the thumb, out of the back of the hand (wrist; thumb; index; middle; ring; pinky). Robust least squares over
-# 780 rendered open hands in random poses, seen by MediaPipe's full hand landmark model; docs/landmark_fit.md.
+# 860 rendered open hands in random poses, seen by MediaPipe's full hand landmark model; docs/landmark_fit.md.
 _OFFSETS = (
     (0.07, -0.01, -0.01),
-    (0.00, 0.07, -0.16), (0.02, 0.01, 0.00), (0.00, -0.05, 0.02), (0.03, -0.03, 0.09),
-    (0.01, 0.00, -0.02), (-0.01, -0.02, -0.04), (-0.02, -0.01, -0.04), (-0.09, -0.01, 0.04),
-    (0.01, 0.02, -0.03), (-0.03, 0.02, -0.04), (-0.04, 0.02, -0.03), (-0.10, 0.03, 0.02),
-    (0.01, 0.00, -0.04), (-0.02, 0.02, -0.05), (-0.03, 0.01, -0.05), (-0.11, 0.05, 0.01),
-    (0.02, 0.00, -0.04), (-0.01, 0.01, -0.03), (0.00, 0.01, -0.04), (-0.04, 0.05, 0.01),
+    (0.00, 0.04, -0.07), (0.01, 0.01, 0.00), (-0.01, -0.03, 0.02), (0.03, -0.03, 0.09),
+    (0.03, 0.00, 0.00), (0.00, -0.02, 0.00), (-0.01, -0.01, -0.01), (-0.10, -0.01, 0.05),
+    (0.03, 0.01, 0.00), (-0.01, 0.02, 0.00), (-0.04, 0.02, -0.01), (-0.11, 0.03, 0.01),
+    (0.03, 0.00, 0.00), (-0.01, 0.01, -0.02), (-0.02, 0.01, -0.03), (-0.12, 0.05, 0.00),
+    (0.03, 0.00, -0.01), (0.00, 0.01, -0.02), (0.00, 0.01, -0.03), (-0.04, 0.06, 0.00),
 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ class Weights:
     """
 
     pixels: float = 0.02
-    world: float = 0.020
+    world: float = 0.040
     turn: float = 0.20
     scale: float = 0.10
     huber: float = 2.0
