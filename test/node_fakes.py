@@ -69,6 +69,10 @@ class FakePipeline:
     def reset(self) -> None:
         self.resets += 1
 
+    def configure(self, config: PipelineConfig) -> bool:
+        self.config = config
+        return True
+
     def process(self, frame: Frame) -> PipelineResult:
         if tuple(frame.image[0, 0]) == (255, 0, 0):
             raise RuntimeError("red")

@@ -122,6 +122,15 @@ def test_smoothing_does_not_glide_through_a_jump(model: HandModel) -> None:
     assert smooth.jump and np.allclose(smooth.joints, there.joints, atol=1e-6)
 
 
+def test_settings_change_without_losing_the_hands(model: HandModel) -> None:
+    tracker = HandTracker(TrackingConfig(), model)
+    hand = make_hand(model, Side.RIGHT, (0.0, 0, 0.4), follow_id=1)
+    tracker.update([hand], 0, CAMERA)
+    tracker.configure(TrackingConfig(smooth=True))
+    _, (smooth,) = tracker.update([hand], FRAME_NS, CAMERA)
+    assert smooth.track_id == 0 and smooth.smoothed
+
+
 # --- the filter -------------------------------------------------------------------------------------------------------
 
 

@@ -90,8 +90,13 @@ def _receive() -> int:
     deadline = time.monotonic() + 2 * _START_TIMEOUT_S
     while not finished and sender.poll() in (None, 0) and time.monotonic() < deadline:
         rclpy.spin_once(node, timeout_sec=0.05)
-    sender.terminate()
-    if sender.wait() not in (0, -15):
+    try:
+        code = sender.wait(_START_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        sender.kill()
+        code = sender.wait()
+    if code != 0:
+        print(f"the sending process ended with code {code}", file=sys.stderr)
         return 1
     print(json.dumps([_IMAGES, len(delays_ms), statistics.median(delays_ms) if delays_ms else None]))
     return 0

@@ -50,6 +50,10 @@ class HandPipeline(Protocol):
         """Triangles (F, 3) of each side's mesh."""
         ...
 
+    def configure(self, config: PipelineConfig) -> bool:
+        """Takes another configuration; False where it takes a new pipeline."""
+        ...
+
     def process(self, frame: Frame) -> PipelineResult:
         """The hands of the next image of the stream."""
         ...
@@ -231,11 +235,12 @@ class WildhandsNode(Node):
         )
 
     def _current_pipeline(self, config: PipelineConfig) -> HandPipeline:
-        """The pipeline, made anew where its parameters were changed since the last image."""
+        """The pipeline, with the parameters that were changed since the last image."""
         assert self._pipeline is not None
         if config != self._pipeline_config:
             self._pipeline_config = config  # also if making it fails: the old one goes on
-            self._pipeline = self._make_pipeline(config)
+            if not self._pipeline.configure(config):
+                self._pipeline = self._make_pipeline(config)
         return self._pipeline
 
     def _check_stamp(self, stamp: int, pipeline: HandPipeline) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -89,6 +89,17 @@ class Pipeline:
         self.estimator.reset()
         self._tracker.reset()
         self._stamp_ns = None
+
+    def configure(self, config: PipelineConfig) -> bool:
+        """Takes another configuration where that needs no models: another `min_score` or `tracking`.
+
+        Hands keep their track ids. False, and nothing is changed, where more differs: make a new pipeline.
+        """
+        if replace(config, min_score=self.config.min_score, tracking=self.config.tracking) != self.config:
+            return False
+        self.config = config
+        self._tracker.configure(config.tracking)
+        return True
 
     def process(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
         """The hands of the next picture of a stream.

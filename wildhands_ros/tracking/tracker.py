@@ -54,6 +54,10 @@ class _Track:
         self.id = track_id
         self.last: Hand | None = None
         self.stamp_ns = 0
+        self.start_filters(config)
+
+    def start_filters(self, config: TrackingConfig) -> None:
+        """New filters, which know nothing of the past."""
         position = OneEuroConfig(config.min_cutoff, config.beta)
         rotation = OneEuroConfig(config.min_cutoff, config.beta / 10)
         self.wrist_filter = OneEuro(position)
@@ -75,6 +79,12 @@ class HandTracker:
         """Forgets every hand; ids go on counting, so that an old id never means a new hand."""
         self._tracks = []
         self._stamp_ns = None
+
+    def configure(self, config: TrackingConfig) -> None:
+        """Takes other settings from the next picture on; hands keep their ids, filters start anew."""
+        self._config = config
+        for track in self._tracks:
+            track.start_filters(config)
 
     def update(self, hands: Sequence[Hand], stamp_ns: int, camera: Camera) -> tuple[list[Hand], list[Hand]]:
         """The raw hands of one picture with ids and jump flags, and the same smoothed (or the same list again).
@@ -158,9 +168,7 @@ class HandTracker:
     def _smoothed(self, track: _Track, hand: Hand, stamp_ns: int, camera: Camera) -> Hand:
         """Filters the parameters and evaluates the hand model anew, so that joints, mesh and pose still agree."""
         if hand.jump:  # do not glide between two different things
-            fresh = _Track(track.id, self._config)
-            track.wrist_filter, track.pose_filter = fresh.wrist_filter, fresh.pose_filter
-            track.shape_filter = fresh.shape_filter
+            track.start_filters(self._config)
         wrist = track.wrist_filter(hand.joints[0], stamp_ns)
         pose = track.pose_filter(hand.pose, stamp_ns)
         betas = track.shape_filter(hand.betas, stamp_ns)

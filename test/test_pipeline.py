@@ -1,0 +1,119 @@
+"""The pipeline: what is composed of what, and its behaviour as a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.estimation import LandmarkFit
+from wildhands_ros.evaluation import score_sequence
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import load_hand_model
+from wildhands_ros.hands import HandBox, Landmarks, Side
+from wildhands_ros.pipeline import Pipeline, PipelineConfig
+from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence
+from wildhands_ros.tracking import TrackingConfig
+
+CAMERA = Camera.pinhole(640, 480, 400)
+IMAGE = np.zeros((480, 640, 3), np.uint8)
+
+
+def seen_hand(side: Side, x: float, score: float = 0.9, follow_id: int = 0) -> HandBox:
+    """A flat hand half a metre away, as a perfect landmark network would see it."""
+    joints = load_hand_model().layer(side).rest_joints(np.zeros(10))
+    joints = joints - joints[9]
+    joints = joints[:, [0, 2, 1]] * [1, -1, 1]  # the back towards the camera
+    pixels = CAMERA.project(joints + [x, 0, 0.5])
+    box = (*pixels.min(axis=0).tolist(), *pixels.max(axis=0).tolist())
+    return HandBox(side, box, score, landmarks=Landmarks(pixels, joints, 0.99), follow_id=follow_id)
+
+
+@dataclass
+class ScriptedDetector:
+    boxes: list[HandBox]
+    calls: list[str] = field(default_factory=list)
+
+    def detect(self, image: np.ndarray) -> list[HandBox]:
+        self.calls.append("detect")
+        return self.boxes
+
+    def follow(self, image: np.ndarray, stamp_ns: int) -> list[HandBox]:
+        self.calls.append("follow")
+        return self.boxes
+
+    def reset(self) -> None:
+        self.calls.append("reset")
+
+
+def make_pipeline(detector: ScriptedDetector, config: PipelineConfig | None = None) -> Pipeline:
+    model = load_hand_model()
+    return Pipeline(config or PipelineConfig(), detector, LandmarkFit(model), model)
+
+
+def frame(stamp_ns: int = 0) -> Frame:
+    return Frame(IMAGE, CAMERA, stamp_ns=stamp_ns)
+
+
+def test_a_stream_has_tracks_and_a_still_has_none() -> None:
+    detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1, follow_id=4), seen_hand(Side.RIGHT, 0.1, follow_id=5)])
+    pipeline = make_pipeline(detector)
+    assert [h.track_id for h in pipeline.process(frame()).hands] == [0, 1]
+    assert [h.track_id for h in pipeline.process_still(frame()).hands] == [-1, -1]
+    assert detector.calls == ["follow", "detect"]
+
+
+def test_improbable_hands_are_left_out() -> None:
+    detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1, score=0.3), seen_hand(Side.RIGHT, 0.1, score=0.8)])
+    result = make_pipeline(detector, PipelineConfig(min_score=0.5)).process(frame())
+    assert [h.side for h in result.hands] == [Side.RIGHT] and len(result.boxes) == 1
+
+
+def test_boxes_that_cannot_be_used_are_reported_with_the_reason() -> None:
+    bare = HandBox(Side.LEFT, (10, 10, 90, 90), 1.0)
+    result = make_pipeline(ScriptedDetector([])).process(frame(), [bare])
+    assert result.hands == () and result.boxes == (bare,) and len(result.skipped) == 1
+
+
+def test_time_going_backwards_starts_a_new_stream() -> None:
+    detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1)])
+    pipeline = make_pipeline(detector)
+    first = pipeline.process(frame(10**9)).hands[0].track_id
+    again = pipeline.process(frame(0)).hands[0].track_id
+    assert detector.calls == ["follow", "reset", "follow"] and again != first
+
+
+def test_raw_results_stay_available_when_smoothing() -> None:
+    config = PipelineConfig(tracking=TrackingConfig(smooth=True))
+    pipeline = make_pipeline(ScriptedDetector([seen_hand(Side.LEFT, -0.1)]), config)
+    result = pipeline.process(frame())
+    assert result.hands[0].smoothed and not result.raw[0].smoothed
+
+
+def test_settings_that_need_no_models_change_in_place() -> None:
+    detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1, score=0.6)])
+    pipeline = make_pipeline(detector)
+    track_id = pipeline.process(frame()).hands[0].track_id
+    assert pipeline.configure(replace(pipeline.config, tracking=TrackingConfig(smooth=True)))
+    assert pipeline.process(frame(1)).hands[0].track_id == track_id
+    assert pipeline.configure(replace(pipeline.config, min_score=0.7))
+    assert pipeline.process(frame(2)).hands == ()
+    elsewhere = replace(pipeline.config, models_dir=pipeline.config.models_dir / "other")
+    assert not pipeline.configure(elsewhere) and pipeline.config != elsewhere
+
+
+@pytest.mark.parametrize("lens", list(Lens))
+def test_a_rendered_sequence_is_understood(lens: Lens) -> None:
+    """The whole core on pictures whose truth is known; the bounds are what is promised, not what is reached."""
+    sequence = SyntheticSequence(SequenceConfig(seed=1, lens=lens, seconds=4, rate=12))
+    pipeline = Pipeline.from_config(PipelineConfig())
+    results, truths = [], []
+    for picture, truth in sequence:
+        results.append(pipeline.process(picture).hands)
+        truths.append(truth)
+    score = score_sequence(results, truths)
+    assert score.recall >= 0.95 and score.false == 0 and score.side_accuracy == 1
+    assert score.keypoint_percent < 10 and score.mpjpe_mm < 30 and score.wrist_percent < 15
+    assert score.id_changes == 0
