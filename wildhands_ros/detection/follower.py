@@ -36,7 +36,8 @@ from wildhands_ros.detection.views import views_of
 from wildhands_ros.hands import FloatArray, HandBox, Landmarks
 
 _LONGEST_GAP_S = 1.0  # after a longer pause nothing is where it was
-_MEMORY_S = 1.5  # how long a hand that was lost may come back as the same one
+_MEMORY_NS = 1_500_000_000  # for so long, a hand that was lost may come back as the same one
+_SUSPICION_NS = 400_000_000  # for so long, a place may be followed that is not probable enough to be reported
 _LARGEST_STEP = 0.7  # of the hand's size: prediction never moves a region further
 _REFINE_STEP = 0.3  # of the hand's size: where a hand was missed by so much, it is looked at again
 _STREAM_PALM_THRESHOLD = 0.15  # least score of a palm that one view alone must give to be worth a look
@@ -47,10 +48,10 @@ _VAIN_NS = 400_000_000  # for so long, a palm in which the landmark network saw 
 _SIDE_CORRELATION_S = 0.5  # looks closer together than this are one piece of evidence about the side
 _BELIEF_LIMIT = 6.0  # log-odds: no hand is so sure of its side that a few seconds could not change it
 _SIDE_MEMORY_S = 4.0  # over which the network's opinion of the side is averaged
-_MIRRORED_EVERY = 8  # frames between mirrored looks at one hand, which only serve to tell its side
+_MIRRORED_EVERY = 16  # frames between mirrored looks at one hand, which only serve to tell its side
 # What a hand found in a stream needs beyond `score_threshold`, in log-odds: many views are searched in a second, each
 # with its chance of a false hand; and more hands than are wanted are seldom there.
-_NEWCOMER_MARGIN, _EXTRA_HAND_MARGIN = 0.6, 1.4
+_NEWCOMER_MARGIN, _EXTRA_HAND_MARGIN = 0.9, 1.5
 _LEAST_PALM_EVIDENCE = -0.3  # log-odds: the palm detector alone does not end a follow, it misses many a fist
 
 
@@ -85,6 +86,7 @@ class _Follow:
     upright: _Mean = field(default_factory=_Mean)
     mirrored: _Mean = field(default_factory=_Mean)
     belief: float | None = None
+    begun_ns: int = 0
     reported: bool = False
     lost: bool = False
 
@@ -228,7 +230,7 @@ class HandFollower:
     # --- searching ------------------------------------------------------------------------------------------------
 
     def _look_for_more(self, picture: Pyramid, stamp_ns: int) -> None:
-        config, followed = self._config, len(self._seen())
+        config, followed = self._config, sum(follow.reported for follow in self._seen())
         if followed == 0:
             count = config.search_views
         elif followed < config.wanted_hands:
@@ -237,7 +239,7 @@ class HandFollower:
             count = int(self._frame % config.patrol_every == 1)
         self._vain = [(palm, until) for palm, until in self._vain if until > stamp_ns]
         new: list[tuple[Palm, bool]] = []
-        for glance in self._next_glances(picture, count):
+        for glance in self._next_glances(picture, count, stamp_ns):
             palms = self._search.palms.find(picture, glance.view, config.palm_threshold)
             owners = [self._owner(palm) for palm in palms]
             for palm, owner in zip(palms, owners, strict=True):
@@ -249,15 +251,16 @@ class HandFollower:
                     new.append((palm, glance.near))
             if glance.watched is not None and glance.watched not in owners:
                 glance.watched.palm = max(0.5 * glance.watched.palm, _LEAST_PALM_EVIDENCE)
-        # One look a frame, at the best palm that was not looked at in vain just before: clutter must not hide a hand.
-        if new:
-            palm, near = max(new, key=lambda item: item[0].score)
+        # A look or two a frame, at the best palms that were not looked at in vain just before: clutter must not hide
+        # a hand.
+        new.sort(key=lambda item: -item[0].score)
+        for palm, near in new[: 1 if followed else 2]:
             if not self._look_at_palm(picture, palm, near, stamp_ns):
                 self._vain.append((palm, stamp_ns + _VAIN_NS))
 
-    def _next_glances(self, picture: Pyramid, count: int) -> list[_Glance]:
+    def _next_glances(self, picture: Pyramid, count: int, stamp_ns: int) -> list[_Glance]:
         """The next views in turn, and every second frame first the place where a hand was just lost."""
-        lost = [follow for follow in self._follows if follow.lost]
+        lost = [f for f in self._follows if f.lost and stamp_ns - f.seen_ns < 2 * _COAST_NS]
         chosen = [_Glance(_around(lost[-1]), True, again=True)] if lost and count and self._frame % 2 == 0 else []
         views = views_of(picture.width, picture.height)
         near = [_Glance(view, True) for view in views.near]
@@ -313,6 +316,7 @@ class HandFollower:
         follow = self._lost_match(sighting, stamp_ns)
         if follow is None:
             follow = _Follow(next(self._ids), sighting.landmarks, stamp_ns, sighting.palm, sighting.presence)
+            follow.begun_ns = stamp_ns
             self._follows.append(follow)
         elif follow.belief is not None:
             follow.belief *= 0.5  # it may be another hand after all
@@ -343,11 +347,14 @@ class HandFollower:
     # --- telling --------------------------------------------------------------------------------------------------
 
     def _forget(self, stamp_ns: int) -> None:
-        self._follows = [
-            follow
-            for follow in self._follows
-            if not follow.lost or (follow.reported and (stamp_ns - follow.seen_ns) * 1e-9 < _MEMORY_S)
-        ]
+        """Lets go of hands lost long ago, and of suspicions that found no more support."""
+
+        def kept(follow: _Follow) -> bool:
+            if follow.reported:
+                return not follow.lost or stamp_ns - follow.seen_ns < _MEMORY_NS
+            return not follow.lost and stamp_ns - follow.begun_ns < _SUSPICION_NS
+
+        self._follows = [follow for follow in self._follows if kept(follow)]
 
     def _report(self, picture: Pyramid, gap: float) -> list[HandBox]:
         config = self._config
