@@ -1,0 +1,33 @@
+"""WildHands: the network of "3D Hand Pose Estimation in Everyday Egocentric Images" (ECCV 2024) as an estimator."""
+
+from wildhands_ros.estimation.wildhands.checkpoint import (
+    CheckpointInfo,
+    checkpoint_missing,
+    load_checkpoint,
+    save_checkpoint,
+)
+from wildhands_ros.estimation.wildhands.estimator import WildHands, WildHandsConfig
+from wildhands_ros.estimation.wildhands.kpe import Encoding
+from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
+from wildhands_ros.estimation.wildhands.runtime import Backend, Precision, RuntimeConfig
+from wildhands_ros.estimation.wildhands.trunks import Trunk
+from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Translation, Variant
+
+__all__ = [
+    "Backend",
+    "CheckpointInfo",
+    "Crops",
+    "Encoding",
+    "Perspective",
+    "Precision",
+    "RuntimeConfig",
+    "Translation",
+    "Trunk",
+    "Variant",
+    "WildHands",
+    "WildHandsConfig",
+    "WildHandsNetwork",
+    "checkpoint_missing",
+    "load_checkpoint",
+    "save_checkpoint",
+]

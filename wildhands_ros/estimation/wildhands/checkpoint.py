@@ -1,0 +1,240 @@
+"""Weights from files: the published Lightning checkpoint, and this package's own format.
+
+The published weights are made by their authors and licensed CC BY-NC 4.0; this package holds none of them. Its own
+format is one safetensors file (tensors and text only, nothing that runs code) whose metadata say what is inside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wildhands_ros.errors import ModelFileError
+from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
+from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
+from wildhands_ros.estimation.wildhands.variant import Variant
+
+PROJECT_PAGE = "https://bit.ly/WildHands"
+"""Where the authors of the method publish their weights."""
+
+_LARGEST = 4 << 30  # bytes
+_LARGEST_HEADER = 16 << 20
+_METADATA_KEY = "wildhands"
+_FORMAT = 1
+
+_GRASP = "grasp_classifier."
+_COUNTER = ".num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says of itself.
+
+    variant: the network. training_data, hand_model, licence: in words. sha256: of the tensors' names, shapes and bytes
+    (own format) or of the file (published format).
+    """
+
+    variant: Variant = field(default_factory=Variant)
+    training_data: str = "unknown"
+    hand_model: str = "unknown"
+    licence: str = "unknown"
+    sha256: str = ""
+
+
+def load_checkpoint(path: str | Path) -> tuple[WildHandsNetwork, CheckpointInfo]:
+    """The network of a checkpoint file, on the CPU, float32, ready for inference.
+
+    Own files (.safetensors) say which network they hold; any other file is read as the published Lightning checkpoint.
+    Nothing in the file is executed. Raises ModelFileError naming what is missing, misshapen or not what it claims.
+    """
+    path = Path(path).expanduser()
+    _check_file(path)
+    info, tensors = _read_own(path) if is_own_format(path) else _read_published(path)
+    with torch.device("meta"):  # no memory until the file's own tensors are put in
+        network = WildHandsNetwork(info.variant)
+    _check_tensors(path, network.state_dict(), tensors)
+    network.load_state_dict(tensors, assign=True)
+    for module in network.modules():
+        if isinstance(module, LandmarkTrunk):
+            module.set_colours()  # no file holds these
+    return network.eval().requires_grad_(False), info
+
+
+def save_checkpoint(path: str | Path, network: WildHandsNetwork, info: CheckpointInfo) -> CheckpointInfo:
+    """Writes a network in the package's own format; returns `info` with the hash that was written."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    info = CheckpointInfo(network.variant, info.training_data, info.hand_model, info.licence, _hash(tensors))
+    description = {**asdict(info), "variant": info.variant.to_dict(), "format": _FORMAT}
+    try:
+        save_file(tensors, str(path), metadata={_METADATA_KEY: json.dumps(description)})
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be written ({error.strerror or error})") from error
+    return info
+
+
+def checkpoint_missing(path: str | Path | None) -> str | None:
+    """What to do about a checkpoint that is not there, in words; None where it is."""
+    if path is not None and Path(path).expanduser().is_file():
+        return None
+    what = "no checkpoint was named" if path is None else f"the checkpoint {path} is missing"
+    return (
+        f"{what}: the WildHands weights are their authors' (CC BY-NC 4.0) and not part of this package. Get them from "
+        f"the project page, {PROJECT_PAGE}, and name the file (--checkpoint FILE, or the parameter "
+        "estimation.checkpoint); the hand model that they were trained with is MANO, from https://mano.is.tue.mpg.de, "
+        "whose MANO_RIGHT.pkl and MANO_LEFT.pkl go into the folder that --mano-dir (estimation.mano_dir) names"
+    )
+
+
+def is_own_format(path: Path) -> bool:
+    """Whether a file begins as safetensors files do: eight bytes of length, then JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < _LARGEST_HEADER
+
+
+# --- the two formats --------------------------------------------------------------------------------------------------
+
+
+def _check_file(path: Path) -> None:
+    missing = checkpoint_missing(path)
+    if missing:
+        raise ModelFileError(missing)
+    size = path.stat().st_size
+    if size > _LARGEST:
+        raise ModelFileError(f"{path} is {size / 1e9:.1f} GB: too large to be a WildHands checkpoint")
+
+
+def _read_own(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(_METADATA_KEY)
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ModelFileError(f"{path} is damaged or not a safetensors file ({error}): get it again") from error
+    if text is None:
+        raise ModelFileError(f"{path} holds tensors but does not say of which network: not a WildHands checkpoint")
+    info = _described(path, text)
+    if _hash(tensors) != info.sha256:
+        raise ModelFileError(f"{path}: the tensors are not those that its description was written for: get it again")
+    return info, tensors
+
+
+def _described(path: Path, text: str) -> CheckpointInfo:
+    try:
+        values = json.loads(text)
+        if values.pop("format") != _FORMAT:
+            raise ModelFileError("it was written by a newer version of this package")
+        variant = Variant.from_dict(values.pop("variant"))
+        if not all(isinstance(v, str) for v in values.values()):
+            raise TypeError("texts expected")
+        return CheckpointInfo(variant, **values)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{path}: its description cannot be read ({error!r})") from error
+
+
+def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ModelFileError(
+            f"{path} is damaged, or not a PyTorch checkpoint of plain tensors (nothing else is loaded): {reason}"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise ModelFileError(f"{path} has no state_dict: not a WildHands checkpoint")
+    tensors = {
+        key.removeprefix("model.").replace(".hmr_layer.", "."): value.float() if value.is_floating_point() else value
+        for key, value in state.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    grasp = _grasp_layers(tensors)
+    variant = Variant(grasp=grasp is not None)
+    with torch.device("meta"):
+        known = WildHandsNetwork(variant).state_dict()
+    # Such files also hold the hand model's buffers, heads for objects and training state: not needed here
+    tensors = {name: value for name, value in tensors.items() if name in known} | (grasp or {})
+    for name in tensors:
+        if name.endswith(_COUNTER):  # of training steps; means nothing here, and is stored as (1,) by some
+            tensors[name] = torch.zeros((), dtype=torch.int64)
+    info = CheckpointInfo(
+        variant,
+        training_data="as published (ARCTIC, AssemblyHands, VISOR, Ego4D)",
+        hand_model="mano",
+        licence="CC BY-NC 4.0",
+        sha256=file_sha256(path),
+    )
+    return info, tensors
+
+
+def _grasp_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The grasp head's tensors under our names, recognised by their shapes; None where the file has no such head."""
+    with torch.device("meta"):
+        wanted = WildHandsNetwork(Variant(grasp=True)).grasp_classifier.state_dict(prefix=_GRASP)
+    found = [value for name, value in tensors.items() if name.startswith(_GRASP)]
+    if [tuple(v.shape) for v in found] != [tuple(v.shape) for v in wanted.values()]:
+        return None
+    return dict(zip(wanted, found))
+
+
+def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ModelFileError(
+            f"{path} lacks {len(missing)} of the network's {len(wanted)} tensors: {_some(missing)}. It is the "
+            "checkpoint of another network, or of a part of this one"
+        )
+    unknown = [name for name in found if name not in wanted]
+    if unknown:
+        raise ModelFileError(f"{path} holds tensors that its network does not have: {_some(unknown)}")
+    misshapen = [
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if found[name].shape != value.shape or found[name].dtype != value.dtype
+    ]
+    if misshapen:
+        raise ModelFileError(f"{path} does not fit the network: {_some(misshapen)}")
+    broken = [name for name, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise ModelFileError(f"{path} contains NaN or infinity in {_some(broken)}")
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Files of PyTorch 1.6 and later are zip archives, which can be read without a second copy in memory."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.view(torch.uint8).numpy() if value.ndim else value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,0 +1,150 @@
+"""From a picture and its boxes to what the network is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.estimation.wildhands import kpe, published, resample
+from wildhands_ros.estimation.wildhands.network import CELLS, INPUT_SIZE, NetworkInputs
+from wildhands_ros.estimation.wildhands.places import (
+    Box,
+    CropPlace,
+    SquareFrame,
+    place_crop,
+    square_frame,
+    unusable,
+)
+from wildhands_ros.estimation.wildhands.trunks import picture_mean_std
+from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Variant
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The network's inputs, and what is needed to understand its output.
+
+    frame: the network's frame. extents: (N,) edges of the crops in pixels of it. rays: (N, 2) tangents (X/Z, Y/Z) of the
+    crops' centres. turns: (N, 3, 3), from the frame of the predicted orientation to the camera's, or None where they
+    are the same.
+    """
+
+    inputs: NetworkInputs
+    frame: SquareFrame
+    extents: Tensor
+    rays: Tensor
+    turns: Tensor | None
+
+
+class CropMaker:
+    """Cuts and encodes crops as one network wants them.
+
+    variant: the network's. factor: edge of the crops over the longer edge of the boxes. device: where the network runs;
+    on a GPU the picture is uploaded once and everything after that is done there.
+    """
+
+    def __init__(self, variant: Variant, factor: float, device: torch.device | str = "cpu") -> None:
+        self.variant = variant
+        self.factor = factor
+        self.device = torch.device(device)
+        mean, std = picture_mean_std(self.device)
+        self._mean, self._std = mean[:, None, None], std[:, None, None]
+
+    def frame(self, camera: Camera) -> SquareFrame:
+        """The network's frame of this (undistorted) camera's pictures."""
+        if self.variant.crops is Crops.PUBLISHED:
+            return published.published_frame(camera)
+        return square_frame(camera)
+
+    def place(self, camera: Camera, box: Box) -> CropPlace | str:
+        """The crop of one box (pixels of the picture), or the reason why there is none."""
+        reason = unusable(box, camera.width, camera.height)
+        if reason is not None:
+            return reason
+        if self.variant.crops is Crops.SHARP:
+            return place_crop(self.frame(camera), box, self.factor)
+        place = published.place_published_crop(camera, box, self.factor)
+        return place or f"its box is less than a pixel in the network's {INPUT_SIZE} pixel frame"
+
+    def prepare(
+        self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], right: Sequence[bool]
+    ) -> Prepared:
+        """The inputs of one picture (H, W, 3) uint8 RGB of an undistorted camera with its crops, one at least."""
+        frame = self.frame(camera)
+        matrix = torch.from_numpy(frame.matrix).to(self.device)
+        boxes = torch.tensor([place.box for place in places], dtype=torch.float32, device=self.device)
+        centers = torch.tensor([place.center for place in places], dtype=torch.float32, device=self.device)
+        whole, crops = self._pictures(image, frame, places, boxes, matrix)
+
+        variant = self.variant
+        cells = INPUT_SIZE if variant.encoding is kpe.Encoding.INPUT else CELLS
+        encoding = kpe.encode(variant.encoding, boxes, matrix, INPUT_SIZE, cells)
+        focal = torch.stack([matrix[0, 0], matrix[1, 1]])
+        rays = (centers - matrix[:2, 2]) / focal
+        turns = None if variant.perspective is Perspective.NONE else kpe.crop_ray_rotation(rays.atan())
+        return Prepared(
+            NetworkInputs(whole[None], crops, encoding, torch.tensor(list(right), device=self.device)),
+            frame,
+            torch.tensor([place.extent for place in places], dtype=torch.float32, device=self.device),
+            rays,
+            turns,
+        )
+
+    def _pictures(
+        self, image: NDArray[np.uint8], frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The frame (3, 224, 224) and the crops (N, 3, 224, 224), normalised."""
+        if self.variant.crops is Crops.PUBLISHED and self.device.type == "cpu":
+            on_host = published.shrink(image)
+            normalised = _normalised([on_host, *(published.cut_crop(on_host, place) for place in places)])
+        else:
+            uploaded = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
+            planes = uploaded.permute(2, 0, 1).float()
+            cut = self._published if self.variant.crops is Crops.PUBLISHED else self._sharp
+            pictures = cut(planes, frame, places, boxes, matrix)
+            normalised = pictures.clamp_(0, 1).sub_(self._mean).div_(self._std)
+        return normalised[0], normalised[1:]
+
+    def _published(
+        self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor
+    ) -> Tensor:
+        longest = float(max(planes.shape[1:]))
+        whole = resample.cut_cubic(resample.blur(planes), frame.half, longest).round_().clamp_(0, 255).div_(255)
+        return torch.stack([whole, *(resample.cut_cubic(whole, place.center, place.extent) for place in places)])
+
+    def _sharp(
+        self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor
+    ) -> Tensor:
+        longest = float(max(planes.shape[1:]))
+        pictures = [resample.cut_sharp(planes, frame.half, longest)]
+        if self.variant.perspective is Perspective.CROP:
+            # homographies lead to the 224 frame; one more step leads to the picture
+            up = torch.tensor(
+                [[1, 0, -frame.middle], [0, 1, -frame.middle], [0, 0, frame.scale]], device=self.device
+            )  # fmt: skip
+            to_picture = torch.eye(3, device=self.device)
+            to_picture[:2, 2] = torch.tensor(frame.half)
+            homographies, _ = kpe.perspective_crop(boxes, matrix, INPUT_SIZE)
+            pictures += [resample.cut_perspective(planes, h) for h in to_picture @ up @ homographies]
+        else:
+            for place in places:
+                center = tuple((c - frame.middle) / frame.scale + h for c, h in zip(place.center, frame.half))
+                pictures.append(resample.cut_sharp(planes, (center[0], center[1]), place.extent / frame.scale))
+        return torch.stack(pictures).div_(255)
+
+
+def _normalised(pictures: Sequence[NDArray[np.float32]]) -> Tensor:
+    """Pictures (224, 224, 3), 0 to 1 → (N, 3, 224, 224). Plane by plane: torch's threads cost more than they gain."""
+    mean, std = (v.numpy() for v in picture_mean_std())
+    planes = np.empty((len(pictures), 3, INPUT_SIZE, INPUT_SIZE), np.float32)
+    for picture, target in zip(pictures, planes):
+        np.clip(picture, 0, 1, out=picture)
+        for channel in range(3):
+            np.subtract(picture[..., channel], mean[channel], out=target[channel])
+            target[channel] /= std[channel]
+    return torch.from_numpy(planes)

@@ -1,0 +1,182 @@
+"""WildHands as an estimator of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.estimator import Estimates
+from wildhands_ros.estimation.wildhands import published
+from wildhands_ros.estimation.wildhands.crops import CropMaker
+from wildhands_ros.estimation.wildhands.decode import Decoded, decode
+from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
+from wildhands_ros.estimation.wildhands.places import Box, CropPlace
+from wildhands_ros.estimation.wildhands.runtime import RuntimeConfig
+from wildhands_ros.estimation.wildhands.variant import Crops
+from wildhands_ros.estimation.wildhands.views import RectifiedView
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import HandLayer, HandModel
+from wildhands_ros.hands import Hand, HandBox, Side
+
+
+@dataclass(frozen=True)
+class WildHandsConfig:
+    """How the network is used.
+
+    checkpoint: the published file or one in this package's format.
+    box_factor: edge of the crop over the longer edge of the box; 0 takes the checkpoint's own (1.75 for the published).
+    all_hands: every box, not just the most probable one of each side.
+    nearest, farthest: metres; hands whose wrist lies outside are marked invalid.
+    """
+
+    checkpoint: Path | None = None
+    box_factor: float = 0.0
+    all_hands: bool = False
+    nearest: float = 0.05
+    farthest: float = 3.0
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        if self.box_factor != 0 and not 0.5 <= self.box_factor <= 10:
+            raise ConfigError(f"box_factor must lie between 0.5 and 10 (0: the checkpoint's own), not {self.box_factor}")
+        if not 0 < self.nearest < self.farthest:
+            raise ConfigError(f"nearest ({self.nearest}) must be positive and less than farthest ({self.farthest})")
+
+
+class WildHands:
+    """The WildHands network as an `Estimator`: each picture on its own, all its hands in one pass.
+
+        estimator = WildHands.load(WildHandsConfig(Path("wildhands.ckpt")), load_hand_model(Path("mano")))
+        for hand in estimator.estimate(frame, boxes).hands: ...
+
+    Results are in the frame of the camera that took the picture, also where a rectified view of a distorted picture
+    or perspective crops lie between. Not thread-safe.
+    """
+
+    name = "wildhands"
+
+    def __init__(
+        self, network: LoadedNetwork, hand_model: HandModel, config: WildHandsConfig, *, with_mesh: bool = True
+    ) -> None:
+        self.network = network
+        self.hand_model = hand_model
+        self.config = config
+        self.with_mesh = with_mesh
+        variant = network.info.variant
+        self._crops = CropMaker(variant, config.box_factor or variant.box_factor, network.runtime.device)
+        # These take the joints' whole rotations, mean pose included
+        self._layers = {
+            side: HandLayer(replace(hand_model.layer(side).data, hands_mean=np.zeros(45))) for side in Side
+        }
+        self._view: RectifiedView | None = None
+
+    @classmethod
+    def load(cls, config: WildHandsConfig, hand_model: HandModel, *, with_mesh: bool = True) -> WildHands:
+        """Loads the checkpoint, and exports and checks it where its runtime needs that (see `loading.load_network`).
+
+        Raises ModelFileError saying what is missing and where to get it, ConfigError for a runtime that cannot be.
+        """
+        from wildhands_ros.errors import ModelFileError
+        from wildhands_ros.estimation.wildhands.checkpoint import checkpoint_missing
+
+        missing = checkpoint_missing(config.checkpoint)
+        if missing or config.checkpoint is None:
+            raise ModelFileError(missing or "no checkpoint was named")
+        return cls(load_network(config.checkpoint, config.runtime), hand_model, config, with_mesh=with_mesh)
+
+    def reset(self) -> None:
+        """Nothing is remembered from picture to picture."""
+
+    def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
+        """The hands of one picture. A box that cannot be used is skipped with the reason."""
+        image, camera, view = self._undistorted(frame)
+        kept, places, skipped = [], [], []
+        dropped = set() if self.config.all_hands else _beaten(boxes)
+        for index, box in enumerate(boxes):
+            if index in dropped:
+                skipped.append(_skip(index, box, f"there is a more probable {box.side.value} hand (see all_hands)"))
+                continue
+            place = self._place(box.xyxy, camera, view)
+            if isinstance(place, CropPlace):
+                kept.append(box)
+                places.append(place)
+            else:
+                skipped.append(_skip(index, box, place))
+        if not kept:
+            return Estimates((), tuple(skipped))
+        prepared = self._crops.prepare(image, camera, places, [box.side is Side.RIGHT for box in kept])
+        variant = self.network.info.variant
+        decoded = decode(variant, prepared, self.network.runtime(prepared.inputs))
+        hands = []
+        for index, box in enumerate(kept):
+            hand = self._hand(frame, box, decoded, index)
+            if hand is None:
+                skipped.append(_skip(boxes.index(box), box, "the network's output is not finite"))
+            else:
+                hands.append(hand)
+        return Estimates(tuple(hands), tuple(skipped))
+
+    def _undistorted(self, frame: Frame) -> tuple[NDArray[np.uint8], Camera, RectifiedView | None]:
+        if not frame.camera.has_distortion:
+            return frame.image, frame.camera, None
+        if self._view is None or self._view.source != frame.camera:
+            self._view = RectifiedView.of(frame.camera)
+        return self._view.image(frame.image), self._view.camera, self._view
+
+    def _place(self, box: Box, camera: Camera, view: RectifiedView | None) -> CropPlace | str:
+        if view is not None:
+            if not np.isfinite(box).all():
+                return "its box contains NaN or infinity"
+            seen = view.box(box)
+            if seen is None:
+                return "its box lies outside the rectified view of this distorted picture"
+            box = seen
+        return self._crops.place(camera, box)
+
+    def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:
+        pose, betas, translation = decoded.pose[index], decoded.betas[index], decoded.translation[index]
+        if not all(np.isfinite(values).all() for values in (pose, betas, translation)):
+            return None
+        layer = self.hand_model.layer(box.side)
+        if self.network.info.variant.crops is Crops.PUBLISHED:
+            rotations = published.joint_rotations(pose, layer.data.hands_mean)
+        else:
+            rotations = layer.rotations_from_pose(pose)
+        vertices, joints = self._layers[box.side].numpy(rotations, betas, translation)
+        grasp = None if decoded.grasp is None else (int(decoded.grasp[index].argmax()), decoded.grasp[index])
+        return Hand(
+            side=box.side,
+            score=box.score,
+            side_probability=box.side_probability,
+            box=box.xyxy,
+            joints=joints,
+            keypoints=frame.camera.project(joints),
+            pose=pose,
+            betas=betas,
+            translation=translation,
+            vertices=vertices if self.with_mesh else None,
+            estimator=self.name,
+            hand_model=self.hand_model.name,
+            valid=bool(self.config.nearest <= np.linalg.norm(joints[0]) <= self.config.farthest and joints[0, 2] > 0),
+            follow_id=box.follow_id,
+            grasp=grasp,
+        )
+
+
+def _beaten(boxes: Sequence[HandBox]) -> set[int]:
+    """Indices of the boxes that are not the most probable of their side."""
+    best: dict[Side, int] = {}
+    for index, box in enumerate(boxes):
+        if box.side not in best or box.score > boxes[best[box.side]].score:
+            best[box.side] = index
+    return set(range(len(boxes))) - set(best.values())
+
+
+def _skip(index: int, box: HandBox, reason: str) -> str:
+    return f"{box.side.value} hand in box {index} cannot be estimated: {reason}"

@@ -1,0 +1,119 @@
+"""Networks as ONNX files: for ONNX Runtime and OpenVINO here, and for TensorRT elsewhere."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from wildhands_ros.errors import ModelFileError
+from wildhands_ros.estimation.wildhands.kpe import Encoding, encoding_size
+from wildhands_ros.estimation.wildhands.network import CELLS, INPUT_SIZE, NetworkInputs, NetworkOutput, WildHandsNetwork
+
+FRAME, CROPS, ENCODING, RIGHT = "frame", "crops", "encoding", "right"
+MAPS, PICTURE = "maps", "picture"
+OUTPUTS = ("pose", "betas", "camera", "camera_start", "grasp")
+_OPSET = 17
+
+
+def export_onnx(network: WildHandsNetwork, path: str | Path) -> None:
+    """Writes the whole network as one ONNX file, float32, with any number N of hands.
+
+    Inputs: frame (1, 3, 224, 224) and crops (N, 3, 224, 224), normalised; encoding (N, C) or (N, C, H, W); right (N,)
+    bool; those that the variant does not use are left out. Outputs: pose (N, 16, 3, 3), betas (N, 10), camera and
+    camera_start (N, 3), and grasp (N, 9) where the network has it.
+
+    Raises ModelFileError where torch cannot export or the file cannot be written.
+    """
+    inputs = example_inputs(network, 2)
+    names = list(OUTPUTS[: 5 if network.variant.grasp else 4])
+    _export(
+        _Whole(network), path, {FRAME: inputs.frame, CROPS: inputs.crops, ENCODING: inputs.encoding, RIGHT: inputs.right},
+        names, batched=[CROPS, ENCODING, RIGHT, *names],
+    )  # fmt: skip
+
+
+def export_parts(network: WildHandsNetwork, trunks: Path, hands: Path) -> None:
+    """Writes the network as two ONNX files that meet at the feature maps: only the trunks may be made coarser."""
+    inputs = example_inputs(network, 2)
+    maps, picture = network.maps(inputs.frame, inputs.crops, inputs.encoding)
+    _export(
+        _Trunks(network), trunks, {FRAME: inputs.frame, CROPS: inputs.crops, ENCODING: inputs.encoding},
+        [MAPS, PICTURE], batched=[CROPS, ENCODING, MAPS],
+    )  # fmt: skip
+    names = list(OUTPUTS[: 5 if network.variant.grasp else 4])
+    _export(
+        _Hands(network), hands, {MAPS: maps, PICTURE: picture, ENCODING: inputs.encoding, RIGHT: inputs.right}, names,
+        batched=[MAPS, ENCODING, RIGHT, *names],
+    )  # fmt: skip
+
+
+def example_inputs(network: WildHandsNetwork, count: int) -> NetworkInputs:
+    """Inputs of the right shapes and no meaning."""
+    size = encoding_size(network.variant.encoding)
+    shape = [count, size.features + size.input]
+    if size.per_cell:
+        shape += [INPUT_SIZE if network.variant.encoding is Encoding.INPUT else CELLS] * 2
+    generator = torch.Generator().manual_seed(0)
+    return NetworkInputs(
+        torch.randn(1, 3, INPUT_SIZE, INPUT_SIZE, generator=generator),
+        torch.randn(count, 3, INPUT_SIZE, INPUT_SIZE, generator=generator),
+        torch.randn(shape, generator=generator),
+        torch.arange(count) % 2 == 0,
+    )
+
+
+def _export(
+    module: nn.Module, path: str | Path, inputs: dict[str, Tensor], outputs: list[str], batched: list[str]
+) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter that needs no further package announces its successor
+            torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                str(path),
+                input_names=list(inputs),
+                output_names=outputs,
+                dynamic_axes={name: {0: "hands"} for name in batched},
+                opset_version=_OPSET,
+                dynamo=False,
+            )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError, TypeError) as error:
+        raise ModelFileError(f"this torch ({torch.__version__}) could not export the network: {error}") from error
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be written ({error.strerror or error})") from error
+
+
+class _Whole(nn.Module):
+    def __init__(self, network: WildHandsNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frame: Tensor, crops: Tensor, encoding: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+        return _as_tuple(self.network(NetworkInputs(frame, crops, encoding, right)))
+
+
+class _Trunks(nn.Module):
+    def __init__(self, network: WildHandsNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frame: Tensor, crops: Tensor, encoding: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.maps(frame, crops, encoding)
+
+
+class _Hands(nn.Module):
+    def __init__(self, network: WildHandsNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, maps: Tensor, picture: Tensor, encoding: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+        return _as_tuple(self.network.hands(maps, picture, encoding, right))
+
+
+def _as_tuple(out: NetworkOutput) -> tuple[Tensor, ...]:
+    found = (out.pose, out.betas, out.camera, out.camera_start)
+    return found if out.grasp is None else (*found, out.grasp)

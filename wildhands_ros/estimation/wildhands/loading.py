@@ -1,0 +1,298 @@
+"""From a checkpoint file and a configuration to a network that is ready to run, exported and checked where needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wildhands_ros.errors import ConfigError, ModelFileError
+from wildhands_ros.estimation.wildhands import accelerated
+from wildhands_ros.estimation.wildhands.agreement import joint_distance, sample_inputs, to_cpu, to_device
+from wildhands_ros.estimation.wildhands.checkpoint import (
+    CheckpointInfo,
+    checkpoint_missing,
+    file_sha256,
+    load_checkpoint,
+)
+from wildhands_ros.estimation.wildhands.crops import Prepared
+from wildhands_ros.estimation.wildhands.export import export_parts
+from wildhands_ros.estimation.wildhands.network import NetworkOutput, WildHandsNetwork
+from wildhands_ros.estimation.wildhands.runtime import (
+    Backend,
+    Precision,
+    Runtime,
+    RuntimeConfig,
+    TorchRuntime,
+    resolve_device,
+)
+from wildhands_ros.estimation.wildhands.variant import Variant
+
+_CHECKS, _CHECK_SEED = 4, 1
+_CALIBRATIONS, _CALIBRATION_SEED = 12, 2
+_TIMED_RUNS = 7
+_LAYOUT = "2"  # of the cache; a change makes old entries unused
+_TRUNKS, _HANDS, _INFO, _EXPECTED = "trunks.onnx", "hands.onnx", "info.json", "expected.npz"
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network ready to run. agreement_mm: mean distance of its joints from eager float32's on made-up pictures."""
+
+    info: CheckpointInfo
+    runtime: Runtime
+    agreement_mm: float
+
+
+def load_network(checkpoint: Path, config: RuntimeConfig) -> LoadedNetwork:
+    """Loads, exports where the backend needs it (once: the result is kept), and holds it to eager float32.
+
+    Raises ModelFileError for checkpoints that cannot be used, ConfigError for a backend or precision that is not
+    available or that strays further than `config.tolerance_mm`.
+    """
+    device = resolve_device(config.device)
+    if device.type == "cuda" or config.backend in (Backend.TORCH, Backend.COMPILE):
+        return _load_torch(checkpoint, config, device)
+    backends = _backends(config)
+    if not backends:
+        return _load_torch(checkpoint, config, device)
+    exported = exported_network(checkpoint, config.cache_dir)
+    return _fastest(exported, config, _candidates(backends, config.precision))
+
+
+def default_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/wildhands_ros/networks`, and `~/.cache/wildhands_ros/networks` where that is not set."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
+    return base / "wildhands_ros" / "networks"
+
+
+# --- torch ------------------------------------------------------------------------------------------------------------
+
+
+def _load_torch(checkpoint: Path, config: RuntimeConfig, device: torch.device) -> LoadedNetwork:
+    if device.type == "cuda" and config.backend in (Backend.ONNXRUNTIME, Backend.OPENVINO):
+        raise ConfigError(f"backend '{config.backend.value}' runs on the CPU here: set device 'cpu', or backend 'torch'")
+    if config.threads and device.type == "cpu":
+        torch.set_num_threads(config.threads)
+    network, info = load_checkpoint(checkpoint)
+    precision = config.precision
+    if precision is Precision.AUTO:
+        precision = Precision.FLOAT16 if device.type == "cuda" else Precision.FLOAT32
+    compiled = config.backend is Backend.COMPILE
+    if precision is Precision.FLOAT32 and device.type == "cpu" and not compiled:  # the reference itself
+        return LoadedNetwork(info, TorchRuntime(network), 0.0)
+    samples = sample_inputs(info.variant, _CHECKS, _CHECK_SEED)
+    expected = _expected(network, samples)
+    runtime = TorchRuntime(network, device, precision, compiled=compiled)
+    distance = joint_distance(info.variant, [to_device(s, device) for s in samples], runtime, expected)
+    _require_agreement(runtime.name, distance, config)
+    return LoadedNetwork(info, runtime, distance)
+
+
+def _expected(network: WildHandsNetwork, samples: Sequence[Prepared]) -> list[NetworkOutput]:
+    reference = TorchRuntime(network)
+    return [to_cpu(reference(sample.inputs)) for sample in samples]
+
+
+# --- exported ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """A checkpoint's network in the cache: the folder, what it is, and what eager float32 says of the check samples."""
+
+    folder: Path
+    info: CheckpointInfo
+    samples: tuple[Prepared, ...]
+    expected: tuple[NetworkOutput, ...]
+
+    @property
+    def trunks(self) -> Path:
+        return self.folder / _TRUNKS
+
+    @property
+    def hands(self) -> Path:
+        return self.folder / _HANDS
+
+
+def exported_network(checkpoint: Path, cache_dir: Path | None = None) -> ExportedNetwork:
+    """The exported network of a checkpoint, from the cache or made now (which takes some ten seconds)."""
+    checkpoint = Path(checkpoint).expanduser()
+    missing = checkpoint_missing(checkpoint)
+    if missing:
+        raise ModelFileError(missing)
+    folder = (cache_dir or default_cache_dir()) / f"{file_sha256(checkpoint)[:24]}-{_LAYOUT}"
+    try:
+        return _read_exported(folder)
+    except (OSError, ValueError, KeyError, ModelFileError):
+        pass  # not there, or not whole: made anew
+    _write_exported(checkpoint, folder)
+    return _read_exported(folder)
+
+
+def _write_exported(checkpoint: Path, folder: Path) -> None:
+    network, info = load_checkpoint(checkpoint)
+    expected = _expected(network, sample_inputs(info.variant, _CHECKS, _CHECK_SEED))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temporary:
+            made = Path(temporary) / "made"
+            made.mkdir()
+            export_parts(network, made / _TRUNKS, made / _HANDS)
+            arrays = {
+                f"{index}.{name}": value.numpy()
+                for index, output in enumerate(expected)
+                for name, value in vars(output).items()
+                if value is not None
+            }
+            np.savez(made / _EXPECTED, **arrays)
+            (made / _INFO).write_text(json.dumps({**asdict(info), "variant": info.variant.to_dict()}))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(made, folder)
+    except OSError as error:
+        if not folder.is_dir():  # another process may have put it there meanwhile
+            raise ModelFileError(
+                f"the exported network cannot be kept in {folder.parent} ({error.strerror or error}): name another "
+                "cache_dir"
+            ) from error
+
+
+def _read_exported(folder: Path) -> ExportedNetwork:
+    values = json.loads((folder / _INFO).read_text())
+    info = CheckpointInfo(Variant.from_dict(values.pop("variant")), **values)
+    with np.load(folder / _EXPECTED, allow_pickle=False) as arrays:
+        expected = tuple(
+            NetworkOutput(
+                **{key.split(".")[1]: torch.from_numpy(arrays[key]) for key in arrays if key.startswith(f"{index}.")}
+            )
+            for index in range(_CHECKS)
+        )
+    for name in (_TRUNKS, _HANDS):
+        if not (folder / name).is_file():
+            raise ModelFileError(f"{folder / name} is missing")
+    return ExportedNetwork(folder, info, tuple(sample_inputs(info.variant, _CHECKS, _CHECK_SEED)), expected)
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+
+_Candidate = tuple[Backend, Precision]
+
+
+def _backends(config: RuntimeConfig) -> list[Backend]:
+    if config.backend is not Backend.AUTO:
+        return [config.backend]
+    found = [b for b in (Backend.OPENVINO, Backend.ONNXRUNTIME) if accelerated.installed(b)]
+    if config.precision not in (Precision.FLOAT32, Precision.AUTO):
+        found = [b for b in found if b is Backend.OPENVINO]
+        if not found:
+            raise ConfigError(f"precision '{config.precision.value}' on a CPU needs OpenVINO: pip install openvino")
+    return found
+
+
+def _candidates(backends: Sequence[Backend], precision: Precision) -> list[_Candidate]:
+    wanted = [precision] if precision is not Precision.AUTO else [Precision.FLOAT32, Precision.BFLOAT16, Precision.INT8]
+    return [(b, p) for p in wanted for b in backends if b is Backend.OPENVINO or p is Precision.FLOAT32]
+
+
+def _fastest(exported: ExportedNetwork, config: RuntimeConfig, candidates: list[_Candidate]) -> LoadedNetwork:
+    remembered = exported.folder / f"choice-{_fingerprint(config, candidates)}.json"
+    chosen = candidates if len(candidates) == 1 else _recall(remembered, candidates) or candidates
+    best: tuple[float, _Candidate, LoadedNetwork] | None = None
+    refused: ConfigError | None = None
+    for candidate in chosen:
+        try:
+            loaded = _load_candidate(exported, config, candidate)
+        except ConfigError as error:
+            refused = error
+            continue
+        seconds = _median_seconds(lambda r=loaded.runtime: r(exported.samples[0].inputs)) if len(chosen) > 1 else 0.0
+        if best is None or seconds < best[0]:
+            best = seconds, candidate, loaded
+        del loaded  # one network at a time in memory
+    if best is None:
+        if len(chosen) < len(candidates):  # what was remembered no longer works
+            remembered.unlink(missing_ok=True)
+            return _fastest(exported, config, candidates)
+        raise refused or ConfigError("no backend to run the network with")
+    if len(chosen) > 1:
+        remembered.write_text(json.dumps([best[1][0].value, best[1][1].value]))
+    return best[2]
+
+
+def _load_candidate(exported: ExportedNetwork, config: RuntimeConfig, candidate: _Candidate) -> LoadedNetwork:
+    backend, precision = candidate
+    ranges = calibrated_ranges(exported, config) if precision is Precision.INT8 else None
+    runtime = accelerated.ExportedRuntime(exported.trunks, exported.hands, backend, precision, config.threads, ranges)
+    distance = joint_distance(exported.info.variant, exported.samples, runtime, exported.expected)
+    _require_agreement(runtime.name, distance, config)
+    return LoadedNetwork(exported.info, runtime, distance)
+
+
+def _require_agreement(name: str, distance: float, config: RuntimeConfig) -> None:
+    if not distance <= config.tolerance_mm:
+        raise ConfigError(
+            f"{name}: joints lie {distance:.2f} mm from the float32 reference on average, more than the "
+            f"{config.tolerance_mm:g} mm allowed: choose another precision, calibrate with pictures of your camera "
+            "(int8), or raise tolerance_mm"
+        )
+
+
+def _fingerprint(config: RuntimeConfig, candidates: list[_Candidate]) -> str:
+    parts = [str(config.threads or accelerated.available_threads()), f"{config.tolerance_mm:g}", str(config.calibration)]
+    return str(abs(hash(tuple(parts))) if False else "-".join(parts + [f"{b.value}.{p.value}" for b, p in candidates]))
+
+
+def _recall(path: Path, candidates: list[_Candidate]) -> list[_Candidate] | None:
+    try:
+        backend, precision = json.loads(path.read_text())
+        candidate = (Backend(backend), Precision(precision))
+    except (OSError, ValueError, TypeError):
+        return None
+    return [candidate] if candidate in candidates else None
+
+
+def _median_seconds(run: Callable[[], object]) -> float:
+    times = []
+    for _ in range(_TIMED_RUNS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[2:]))
+
+
+def calibrated_ranges(exported: ExportedNetwork, config: RuntimeConfig) -> accelerated.Ranges:
+    """Ranges of the activations for int8, from the configured pictures or made-up ones; kept beside the network."""
+    pictures = [] if config.calibration is None else _read_pictures(config.calibration)
+    kept = exported.folder / "ranges.json"
+    if not pictures and kept.is_file():
+        try:
+            return {name: (float(low), float(high)) for name, (low, high) in json.loads(kept.read_text()).items()}
+        except (OSError, ValueError, AttributeError):
+            pass
+    count = max(_CALIBRATIONS, len(pictures))
+    samples = sample_inputs(exported.info.variant, count, _CALIBRATION_SEED, pictures)
+    arrays = [accelerated.as_arrays(sample.inputs) for sample in samples]
+    ranges = accelerated.activation_ranges(exported.trunks, arrays, config.threads)
+    if not pictures:
+        kept.write_text(json.dumps(ranges))
+    return ranges
+
+
+def _read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
+    folder = Path(folder).expanduser()
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))[:64]
+    pictures = [cv2.cvtColor(found, cv2.COLOR_BGR2RGB) for p in paths if (found := cv2.imread(str(p))) is not None]
+    if not pictures:
+        raise ConfigError(f"no readable .jpg or .png pictures in the calibration folder {folder}")
+    return pictures

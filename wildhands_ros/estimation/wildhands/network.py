@@ -1,0 +1,209 @@
+"""The WildHands network: trunks over frame and crops, KPE, one head per side.
+
+Facts of the published architecture (Prakash et al., ECCV 2024, arXiv 2312.06583, and its released configuration); names
+of tensors follow its checkpoint, so that it can be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+from wildhands_ros.estimation.wildhands.kpe import Encoding, encoding_size
+from wildhands_ros.estimation.wildhands.trunks import initialise, make_trunk
+from wildhands_ros.estimation.wildhands.variant import GRASPS, Translation, Variant
+
+INPUT_SIZE = 224
+"""Edge of the frame and of the crops in pixels."""
+
+CELLS = 7
+"""Edge of the feature map."""
+
+POSE_SIZE, SHAPE_SIZE, CAMERA_SIZE = 16 * 6, 10, 3
+_REFINEMENTS = 3
+
+
+@dataclass(frozen=True)
+class NetworkInputs:
+    """What the network is given for one picture with N hands, all on one device.
+
+    frame: (1, 3, 224, 224) float32, the whole picture, normalised. crops: (N, 3, 224, 224) float32, normalised.
+    encoding: (N, C) or (N, C, H, W) float32, see `kpe.encode`. right: (N,) bool, which side's head.
+    """
+
+    frame: Tensor
+    crops: Tensor
+    encoding: Tensor
+    right: Tensor
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What the network says of each of N crops.
+
+    pose: (N, 16, 3, 3) rotation matrices in MANO's order, global orientation first. betas: (N, 10). camera: (N, 3),
+    see `hand_translation`. camera_start: (N, 3), the camera before the refinements. grasp: (N, 9) logits or None.
+    """
+
+    pose: Tensor
+    betas: Tensor
+    camera: Tensor
+    camera_start: Tensor
+    grasp: Tensor | None = None
+
+
+class WildHandsNetwork(nn.Module):
+    """Frame, crops and encoding → hands. Made untrained; `checkpoint.load_checkpoint` makes it with weights."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        added = encoding_size(variant.encoding)
+        self._encodes_input = added.input > 0
+        self.hand_backbone = make_trunk(variant.trunk, 3 + added.input)
+        if variant.frame_trunk:
+            self.backbone = make_trunk(variant.trunk)
+        channels = self.hand_backbone.channels
+        wide, middle, narrow = variant.fusion
+        self.feature_conv = nn.Sequential(
+            nn.Conv2d(channels + added.features, wide, 1, bias=False), nn.ReLU(),
+            nn.Conv2d(wide, middle, 3, bias=False), nn.ReLU(),
+            nn.Conv2d(middle, narrow, 3, bias=False), nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(narrow * (CELLS - 4) ** 2, variant.features), nn.ReLU(),
+        )  # fmt: skip
+        self.head_r = HandHead(variant.features, variant.hidden)
+        self.head_l = HandHead(variant.features, variant.hidden)
+        if variant.grasp:
+            self.grasp_classifier = GraspHead(channels if variant.frame_trunk else variant.features)
+
+    def forward(self, inputs: NetworkInputs) -> NetworkOutput:
+        """Every hand through the trunk at once, then through its own side's head."""
+        maps, picture = self.maps(inputs.frame, inputs.crops, inputs.encoding)
+        return self.hands(maps, picture, inputs.encoding, inputs.right)
+
+    def maps(self, frame: Tensor, crops: Tensor, encoding: Tensor) -> tuple[Tensor, Tensor]:
+        """The trunks, nearly all of the work: feature maps (N, channels, 7, 7), and (1, channels) of the whole picture.
+
+        Without a trunk over the frame the second is (1, 0).
+        """
+        found = self.hand_backbone(torch.cat([crops, encoding], dim=1) if self._encodes_input else crops)
+        if not self.variant.frame_trunk:
+            return found, found.new_zeros(1, 0)
+        whole = self.backbone(frame)
+        return found + whole, whole.sum(dim=(2, 3))
+
+    def hands(self, maps: Tensor, picture: Tensor, encoding: Tensor, right: Tensor) -> NetworkOutput:
+        """What follows the trunks: fusion with the encoding, then each hand's own head."""
+        if not self._encodes_input and self.variant.encoding is not Encoding.NONE:
+            cells = encoding if encoding.ndim == 4 else encoding[:, :, None, None].expand(-1, -1, CELLS, CELLS)
+            maps = torch.cat([maps, cells], dim=1)
+        features = self.feature_conv(maps)
+        output = _choose(right, self.head_r(features), self.head_l(features))
+        if not self.variant.grasp:
+            return output
+        context = picture.expand(len(features), -1) if self.variant.frame_trunk else features
+        grasp = self.grasp_classifier(torch.cat([output.betas, output.pose.flatten(1), context], dim=1))
+        return NetworkOutput(output.pose, output.betas, output.camera, output.camera_start, grasp)
+
+    def initialise(self) -> None:
+        """Random weights to start training from: He for the convolutions, small decoders, a plausible distance."""
+        initialise(self)
+        for head in (self.head_r, self.head_l):
+            for decoder in head.decoders.values():
+                nn.init.xavier_uniform_(decoder.weight, gain=0.01)
+                nn.init.zeros_(decoder.bias)
+
+
+class HandHead(nn.Module):
+    """Refines pose, shape and camera three times from a feature vector (iterative error feedback)."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        self.cam_init = nn.Sequential(
+            nn.Linear(features, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, CAMERA_SIZE)
+        )
+        self.refine = nn.Sequential(
+            nn.Linear(features + POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE, hidden), nn.ReLU(), nn.Dropout(),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(),
+        )  # fmt: skip
+        self.decoders = nn.ModuleDict(
+            {
+                "pose_6d": nn.Linear(hidden, POSE_SIZE),
+                "shape": nn.Linear(hidden, SHAPE_SIZE),
+                "cam_t/wp": nn.Linear(hidden, CAMERA_SIZE),
+            }
+        )
+        self._features = features
+
+    def forward(self, features: Tensor) -> NetworkOutput:
+        pose = features.new_tensor([1.0, 0, 0, 0, 1, 0]).repeat(16).expand(len(features), -1)
+        betas = features.new_zeros(len(features), SHAPE_SIZE)
+        camera = camera_start = self.cam_init(features)
+        # the first layer sees cat(features, pose, betas, camera): what it makes of the features never changes
+        first = self.refine[0]
+        weight = first.weight.split([self._features, POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE], dim=1)
+        of_features = linear(features, weight[0], first.bias)
+        for _ in range(_REFINEMENTS):
+            state = torch.cat([pose, betas, camera], dim=1)
+            hidden = self.refine[1:](of_features + linear(state, weight[1]))
+            pose = pose + self.decoders["pose_6d"](hidden)
+            betas = betas + self.decoders["shape"](hidden)
+            camera = camera + self.decoders["cam_t/wp"](hidden)
+        return NetworkOutput(rotation_from_6d(pose.unflatten(1, (16, 6))), betas, camera, camera_start)
+
+
+class GraspHead(nn.Module):
+    """Shape, pose and a feature vector → logits of the grasp classes (`variant.GRASPS`)."""
+
+    def __init__(self, context: int) -> None:
+        super().__init__()
+        self.classifier = nn.Sequential(
+            nn.Linear(SHAPE_SIZE + 16 * 9 + context, 1024), nn.ReLU(),
+            nn.Linear(1024, 512), nn.ReLU(),
+            nn.Linear(512, 128), nn.ReLU(),
+            nn.Linear(128, len(GRASPS)),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(x)
+
+
+def rotation_from_6d(rows: Tensor) -> Tensor:
+    """First two rows (..., 6) of a matrix → rotation (..., 3, 3) by Gram–Schmidt (Zhou et al., CVPR 2019)."""
+    first = normalize(rows[..., :3], dim=-1)
+    second = rows[..., 3:] - (first * rows[..., 3:]).sum(dim=-1, keepdim=True) * first
+    second = normalize(second, dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-2)
+
+
+def hand_translation(kind: Translation, camera: Tensor, focal: float, rays: Tensor, extent: Tensor) -> Tensor:
+    """A head's camera (N, 3) → translation (N, 3) in metres.
+
+    kind METRIC, the published way, camera (s, tx, ty): (tx, ty, 2 f / (224 · max(s, 0.1))).
+    kind CROP, relative to the crop, camera (a, u, v): depth Z = f · exp(a) / extent, at (rays + (u, v) · extent / 2f) · Z.
+
+    focal: mean focal length in pixels of the 224 frame. rays: (N, 2) tangents (X/Z, Y/Z) of the crop's centre. extent:
+    (N,) edge of the crop in pixels of the 224 frame.
+    """
+    if kind is Translation.METRIC:
+        depth = 2 * focal / (INPUT_SIZE * camera[:, 0].clamp(min=0.1))
+        return torch.stack([camera[:, 1], camera[:, 2], depth], dim=1)
+    depth = (focal / extent * camera[:, 0].exp())[:, None]
+    place = rays + camera[:, 1:] * (extent / (2 * focal))[:, None]
+    return torch.cat([place * depth, depth], dim=1)
+
+
+def _choose(right: Tensor, of_right: NetworkOutput, of_left: NetworkOutput) -> NetworkOutput:
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(right.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return NetworkOutput(
+        pick(of_right.pose, of_left.pose),
+        pick(of_right.betas, of_left.betas),
+        pick(of_right.camera, of_left.camera),
+        pick(of_right.camera_start, of_left.camera_start),
+    )

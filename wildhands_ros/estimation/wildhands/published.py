@@ -1,0 +1,103 @@
+"""What the published weights go with, oddities included; nothing else belongs in this module.
+
+The published code turns boxes into integers, shifted by one, blurs the picture before shrinking it, cuts the crops from
+the shrunk picture and counts the middle of a W wide picture as W/2. Its weights were trained that way (with crops 1.5
+times the box) and its demo runs that way (1.75 times), so all of it is kept, in one place.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.estimation.wildhands.places import SIZE, Box, CropPlace, SquareFrame, intrinsics
+from wildhands_ros.rotations import exp_so3, quaternion_from_matrix
+
+BLUR_KERNEL, BLUR_SIGMA = 5, 8.0
+
+_LAST = SIZE - 1
+
+
+def published_frame(camera: Camera) -> SquareFrame:
+    """The frame as published: the picture's (W/2, H/2) lies at 112, where its only principal point is.
+
+    The camera's own principal point is moved with it. Half a pixel lies between W/2 and the middle of the pixel
+    grid, (W − 1)/2; principal points between the two count as the middle, so that a camera centred by either
+    convention gives the published numbers.
+    """
+    scale = SIZE / max(camera.width, camera.height)
+    half = (camera.width / 2, camera.height / 2)
+    center = [
+        SIZE / 2 + scale * (max(0.0, c - h) + min(0.0, c + 0.5 - h)) for c, h in zip((camera.cx, camera.cy), half)
+    ]
+    return SquareFrame(half, scale, SIZE / 2, intrinsics(camera, scale, (center[0], center[1])))
+
+
+def place_published_crop(camera: Camera, box: Box, factor: float) -> CropPlace | None:
+    """The crop of a box (x0, y0, x1, y1) in pixels of the picture; None where rounding leaves nothing of it.
+
+    The arithmetic is done in the published code's own order and types: float64 up to integer pixels, float32 after.
+    """
+    longest = max(camera.width, camera.height)
+    scale = SIZE / longest
+    shift = np.array([SIZE * (0.5 - camera.width / 2 / longest), SIZE * (0.5 - camera.height / 2 / longest)])
+    placed = np.array(box, dtype=np.float64).reshape(2, 2) * scale + shift
+    corners = np.clip(placed, -2 * SIZE, 3 * SIZE).astype(int) + 1  # truncated towards zero, then the shift by one
+    normalised = 2 * corners.astype(np.float32) / SIZE - 1  # there and back again, in float32
+    corners = np.clip(SIZE / 2 * (normalised + 1), 0, _LAST).astype(np.float32)
+    (x0, y0), (width, height) = corners[0], corners[1] - corners[0]
+    side = float(max(width, height))
+    if side <= 0:
+        return None
+    center = ((x0 + int(x0 + width)) // 2, (y0 + int(y0 + height)) // 2)
+    reach = math.floor(side * factor / 2)
+    seen = [int(np.clip(c + sign * reach, 0, _LAST)) for sign in (-1, 1) for c in center]
+    return CropPlace(
+        (float(center[0]), float(center[1])), side * factor, (seen[0], seen[1], seen[2], seen[3])
+    )  # fmt: skip
+
+
+def joint_rotations(pose: ArrayLike, hands_mean: ArrayLike) -> NDArray[np.float64]:
+    """The rotations (16, 3, 3) that the published code gives MANO's joints for a pose (16, 3, 3) and mean pose (45,).
+
+    It adds the rotation vectors of pose and mean. Theirs is the vector of the quaternion whose largest component is
+    positive, so it may go the long way round, by more than 180°; after adding a mean that leads elsewhere than the
+    short way would. Differs from the hand model's own rule only where a finger joint turns by more than about 90°.
+    """
+    pose = np.asarray(pose, dtype=np.float64)
+    mean = np.asarray(hands_mean, dtype=np.float64).reshape(15, 3)
+    if not mean.any():
+        return pose
+    quaternions = quaternion_from_matrix(pose[1:])
+    axes, w = quaternions[:, :3], quaternions[:, 3:]
+    sine = np.linalg.norm(axes, axis=1, keepdims=True)
+    vectors = axes * np.where(sine < 1e-9, 2.0, 2 * np.arctan2(sine, w) / np.maximum(sine, 1e-9))
+    return np.concatenate([pose[:1], exp_so3(vectors + mean)])
+
+
+def shrink(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The picture (H, W, 3) uint8 as the network's frame (224, 224, 3), 0 to 1: blurred, padded with black, shrunk."""
+    height, width = image.shape[:2]
+    blurred = cv2.GaussianBlur(image, (BLUR_KERNEL, BLUR_KERNEL), BLUR_SIGMA)
+    return _cut(blurred, (width / 2, height / 2), max(width, height)).astype(np.float32) / np.float32(255)
+
+
+def cut_crop(frame: NDArray[np.float32], place: CropPlace) -> NDArray[np.float32]:
+    """The crop (224, 224, 3) of a frame from `shrink`; cubic, so it may reach a little past 0 and 1."""
+    return _cut(frame, place.center, place.extent)
+
+
+def crop_affine(center: tuple[float, float], extent: float) -> NDArray[np.float32]:
+    """(2, 3), pixels of the picture → of the crop; in float32 as published, which decides ties between grey levels."""
+    c, half = np.array(center, np.float32), np.float32(extent * 0.5)
+    source = np.stack([c, c + np.float32([0, half]), c + np.float32([half, 0])])
+    target = np.array([[SIZE / 2, SIZE / 2], [SIZE / 2, SIZE], [SIZE, SIZE / 2]], dtype=np.float32)
+    return cv2.getAffineTransform(source.astype(np.float32), target).astype(np.float32)
+
+
+def _cut(image: NDArray, center: tuple[float, float], extent: float) -> NDArray:
+    return cv2.warpAffine(image, crop_affine(center, extent), (SIZE, SIZE), flags=cv2.INTER_CUBIC)

@@ -1,0 +1,104 @@
+"""Which network: everything that decides its architecture and how its inputs are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+
+from wildhands_ros.errors import ModelFileError
+from wildhands_ros.estimation.wildhands.kpe import Encoding
+from wildhands_ros.estimation.wildhands.trunks import Trunk
+
+GRASPS = ("NP-Palm", "NP-Fin", "Pow-Pris", "Pre-Pris", "Pow-Circ", "Pre-Circ", "Later", "Other", "none")
+"""Classes of the grasp head: (non-)prehensile, power or precision, prismatic or circular, lateral."""
+
+
+class Crops(str, Enum):
+    """How the network's pictures are cut."""
+
+    PUBLISHED = "published"
+    """From the blurred 224 frame, with the published code's integer boxes: what its weights expect."""
+    SHARP = "sharp"
+    """From the full-resolution picture, anti-aliased."""
+
+
+class Perspective(str, Enum):
+    """What is done about a crop's perspective besides encoding it."""
+
+    NONE = "none"
+    CORRECTION = "correction"
+    """The global orientation is predicted relative to the crop's ray, and turned by it."""
+    CROP = "crop"
+    """Perspective crop layers: the crop is what a camera turned to it sees; orientation and place turn back."""
+
+
+class Translation(str, Enum):
+    """What a head's camera means, see `network.hand_translation`."""
+
+    METRIC = "metric"
+    CROP = "crop"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network's configuration, stored inside its checkpoint. The defaults are the published network.
+
+    frame_trunk: whether a second trunk sees the whole frame. grasp: whether there is a grasp head.
+    fusion: channels of the three convolutions after the trunks; features, hidden: widths of the vectors that follow.
+    box_factor: edge of the crop over the longer edge of the hand's box.
+    """
+
+    encoding: Encoding = Encoding.SPARSE
+    trunk: Trunk = Trunk.RESNET50
+    frame_trunk: bool = True
+    grasp: bool = False
+    crops: Crops = Crops.PUBLISHED
+    perspective: Perspective = Perspective.NONE
+    translation: Translation = Translation.METRIC
+    fusion: tuple[int, int, int] = (1024, 512, 256)
+    features: int = 2048
+    hidden: int = 1024
+    box_factor: float = 1.75
+
+    def __post_init__(self) -> None:
+        sizes = (*self.fusion, self.features, self.hidden)
+        if len(self.fusion) != 3 or not all(1 <= size <= 8192 for size in sizes):
+            raise ModelFileError(f"layer widths must lie between 1 and 8192, not {sizes}")
+        if not 0.5 <= self.box_factor <= 10:
+            raise ModelFileError(f"box_factor must lie between 0.5 and 10, not {self.box_factor}")
+        if self.perspective is Perspective.CROP and self.crops is Crops.PUBLISHED:
+            raise ModelFileError("perspective crops are cut from the full-resolution picture: crops must be 'sharp'")
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: v.value if isinstance(v, Enum) else list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Variant:
+        """The inverse of `to_dict`. Raises ModelFileError naming what it does not know."""
+        defaults = cls()
+        arguments: dict[str, object] = {}
+        for name, value in values.items():
+            default = getattr(defaults, name, None)
+            if default is None:
+                raise ModelFileError(f"unknown entry '{name}': the checkpoint was written by a newer version")
+            arguments[name] = _converted(name, type(default), value)
+        return cls(**arguments)  # type: ignore[arg-type]
+
+
+def _converted(name: str, kind: type, value: object) -> object:
+    if issubclass(kind, Enum):
+        try:
+            return kind(value)
+        except ValueError:
+            known = ", ".join(str(member.value) for member in kind)
+            raise ModelFileError(f"unknown {name} '{value}': known are {known}") from None
+    if kind is tuple and isinstance(value, list) and all(type(v) is int for v in value):
+        return tuple(value)
+    if kind is float and type(value) in (int, float):
+        return float(value)  # type: ignore[arg-type]
+    if type(value) is kind:
+        return value
+    raise ModelFileError(f"'{name}' must be a {kind.__name__}, not {value!r}")

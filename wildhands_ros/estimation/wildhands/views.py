@@ -1,0 +1,80 @@
+"""Distorted pictures as an undistorted camera would have seen them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.estimation.wildhands.places import Box
+
+WIDEST_HALF_ANGLE = math.radians(60)
+"""Half the field of view, along each axis, that a rectified view keeps at most: towards 90° a flat picture stretches
+without end, and the network's angles were learned below this."""
+
+_PER_EDGE = 9  # points along each edge of a box
+
+
+@dataclass(frozen=True)
+class RectifiedView:
+    """A pinhole picture of the same size that sees what a distorted camera sees, from the same place and direction.
+
+    Its focal length lets it see everything that the distorted picture shows, up to `WIDEST_HALF_ANGLE` to each side;
+    what is further out is cut off. Hands found in it are in the same camera frame.
+    """
+
+    source: Camera
+    camera: Camera
+    maps: tuple[NDArray[np.int16], NDArray[np.uint16]]
+
+    @classmethod
+    def of(cls, source: Camera) -> RectifiedView:
+        camera = rectified_camera(source)
+        maps = cv2.convertMaps(*source.rectification_maps(camera), cv2.CV_16SC2)
+        return cls(source, camera, maps)
+
+    def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The rectified picture (H, W, 3), black where the source shows nothing."""
+        return cv2.remap(image, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+    def box(self, box: Box) -> Box | None:
+        """The box of the view that holds a box of the source; None where the view does not see it."""
+        x0, y0, x1, y1 = box
+        steps = np.linspace(0, 1, _PER_EDGE)
+        x, y = np.meshgrid(x0 + steps * (x1 - x0), y0 + steps * (y1 - y0))
+        # what lies over the picture's edge may have no ray: the part within decides
+        x, y = np.clip(x, -0.5, self.source.width - 0.5), np.clip(y, -0.5, self.source.height - 0.5)
+        rays = self.source.unproject(np.stack([x, y], axis=-1).reshape(-1, 2))
+        angle = np.arctan2(np.abs(rays[:, :2]).max(axis=1), rays[:, 2])
+        seen = self.camera.project(rays[angle < math.radians(85)])
+        if len(seen) == 0:
+            return None
+        (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
+        if right <= 0 or bottom <= 0 or left >= self.camera.width or top >= self.camera.height:
+            return None
+        left, right = np.clip([left, right], -0.5, self.camera.width - 0.5)
+        top, bottom = np.clip([top, bottom], -0.5, self.camera.height - 0.5)
+        return float(left), float(top), float(right), float(bottom)
+
+
+def rectified_camera(source: Camera) -> Camera:
+    """The pinhole of a `RectifiedView`: same size, principal point in the middle, square pixels."""
+    half_width, half_height = (source.width - 1) / 2, (source.height - 1) / 2
+    x, y = np.linspace(0, source.width - 1, 33), np.linspace(0, source.height - 1, 33)
+    border = np.concatenate(
+        [np.stack([x, np.full_like(x, v)], -1) for v in (0, source.height - 1)]
+        + [np.stack([np.full_like(y, u), y], -1) for u in (0, source.width - 1)]
+    )
+    angles = np.abs(source.angles(border))
+    widest = [
+        min(float(np.nanmax(angles[:, axis], initial=0.0)), WIDEST_HALF_ANGLE)
+        if np.isfinite(angles[:, axis]).all()
+        else WIDEST_HALF_ANGLE  # the border lies past what the lens model can show
+        for axis in (0, 1)
+    ]
+    focal = min(half_width / math.tan(widest[0]), half_height / math.tan(widest[1]))
+    return Camera.pinhole(source.width, source.height, focal)
