@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wildhands_ros.cli import main
-from wildhands_ros.demo.scenes import Slideshow
+from wildhands_ros.synthetic.demo_scenes import Slideshow
 from wildhands_ros.recordings import BagReader, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import demo_photos

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wildhands_ros.demo.scenes import RenderedScene, Slideshow, on_canvas
+from wildhands_ros.synthetic.demo_scenes import RenderedScene, Slideshow, on_canvas
 from wildhands_ros.recordings import BagReader, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence

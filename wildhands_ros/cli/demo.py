@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     missing = models_missing(args.models_dir)
     if missing:
         raise ModelFileError(f"detector models are missing in {args.models_dir}: wildhands models fetch")
-    from wildhands_ros.demo.chain import LiveChain  # needs ROS
+    from wildhands_ros.node.chain import LiveChain  # needs ROS
 
     started = time.monotonic()
     scenes = [_own_scene(args)] if args.input else _our_scenes(args)
@@ -100,8 +100,8 @@ def _own_scene(args: argparse.Namespace) -> Scene:
 
 
 def _our_scenes(args: argparse.Namespace) -> list[Scene]:
-    from wildhands_ros.demo.scenes import RenderedScene, Slideshow  # needs deodr
     from wildhands_ros.synthetic import Lens, SequenceConfig
+    from wildhands_ros.synthetic.demo_scenes import RenderedScene, Slideshow  # needs deodr
 
     config = SequenceConfig(seed=args.seed, seconds=args.seconds, lens=Lens(args.lens))
     rendered = RenderedScene(args.out / "input", config)
@@ -112,7 +112,7 @@ def _our_scenes(args: argparse.Namespace) -> list[Scene]:
 
 
 def _play(chain: object, scene: Scene, estimator: str, args: argparse.Namespace) -> Outcome:
-    from wildhands_ros.demo.chain import LiveChain
+    from wildhands_ros.node.chain import LiveChain
 
     assert isinstance(chain, LiveChain)
     name = f"{scene.name}_{estimator}" if len(args.estimators) > 1 else scene.name

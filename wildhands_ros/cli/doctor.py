@@ -101,17 +101,21 @@ def _python() -> Iterator[Finding]:
 
 def _libraries() -> Iterator[Finding]:
     needed = {
-        "numpy": "numpy", "cv2": "opencv-python-headless", "torch": "torch", "smplx": "smplx", "yaml": "PyYAML",
+        "numpy": "numpy", "cv2": "opencv-python-headless", "torch": "torch", "yaml": "PyYAML",
         "ai_edge_litert": "ai-edge-litert", "rosbags": "rosbags",
     }  # fmt: skip
     for module, package in needed.items():
         yield _library("Libraries", module, package, needed=True)
-    for module, package, use in (("deodr", "deodr", "the demo's rendered hands and photographs"),):
+    optional = (
+        ("smplx", "smplx", "hand models in batches (training); non-commercial licence"),
+        ("deodr", "deodr", "the demo's rendered hands and photographs"),
+    )
+    for module, package, use in optional:
         finding = _library("Libraries", module, package, needed=False)
         yield (
             finding
             if finding.level == "ok"
-            else Finding(finding.area, "note", f"{finding.text}: only needed for {use}", finding.remedy)
+            else Finding(finding.area, "note", f"{finding.text}; only needed for {use}", finding.remedy)
         )
     if importlib.util.find_spec("torch"):
         import torch

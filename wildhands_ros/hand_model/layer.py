@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wildhands_ros.errors import ModelFileError
 from wildhands_ros.hand_model.anatomy import HandAnatomy, hand_anatomy
 from wildhands_ros.hand_model.data import PARENTS, SHAPE_COUNT, HandData
 from wildhands_ros.hands import MANO_TO_KEYPOINTS, Side
@@ -204,9 +205,19 @@ class HandLayer:
         return HandMesh(out.vertices, joints)
 
     def module(self, device: torch.device | str = "cpu") -> MANOLayer:
-        """smplx's layer with this hand's data on a device; made when first needed, kept afterwards."""
+        """smplx's layer with this hand's data on a device; made when first needed, kept afterwards.
+
+        Raises ModelFileError where smplx is not installed.
+        """
         import torch
-        from smplx import MANOLayer
+
+        try:
+            from smplx import MANOLayer
+        except ImportError as error:
+            raise ModelFileError(
+                "batches of hands are evaluated by smplx, which is not installed: pip install smplx==0.1.28 (its "
+                "licence allows non-commercial research only; single hands do without it)"
+            ) from error
 
         if self._module is None:
             data = self.data

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import wildhands_ros.synthetic as synthetic
 from wildhands_ros.camera import Camera
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, Side
@@ -79,7 +78,7 @@ class RenderedScene:
     def __init__(self, folder: Path, config: SequenceConfig) -> None:
         self.config = config
         key = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
-        for file in sorted(Path(synthetic.__file__).parent.glob("*.py")):
+        for file in sorted(Path(__file__).parent.glob("*.py")):
             key.update(file.read_bytes())
         self._folder = folder / f"rendered_{key.hexdigest()[:12]}"
         if not (self._folder / "truth.npz").exists():
