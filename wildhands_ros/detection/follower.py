@@ -232,7 +232,8 @@ class HandFollower:
     def _look_for_more(self, picture: Pyramid, stamp_ns: int) -> None:
         config, followed = self._config, sum(follow.reported for follow in self._seen())
         if followed == 0:
-            count = config.search_views
+            coasting = sum(f.lost and stamp_ns - f.seen_ns <= _COAST_NS for f in self._follows)
+            count = max(1, config.search_views - coasting)  # each of these has cost a look already
         elif followed < config.wanted_hands:
             count = 1
         else:
@@ -261,11 +262,13 @@ class HandFollower:
     def _next_glances(self, picture: Pyramid, count: int, stamp_ns: int) -> list[_Glance]:
         """The next views in turn, and every second frame first the place where a hand was just lost."""
         lost = [f for f in self._follows if f.lost and stamp_ns - f.seen_ns < 2 * _COAST_NS]
-        chosen = [_Glance(_around(lost[-1]), True, again=True)] if lost and count and self._frame % 2 == 0 else []
+        chosen = (
+            [_Glance(_around(lost[-1], picture), True, again=True)] if lost and count and self._frame % 2 == 0 else []
+        )
         views = views_of(picture.width, picture.height)
         near = [_Glance(view, True) for view in views.near]
         far = [_Glance(view, False) for view in views.far]
-        watch = [_Glance(_around(follow), True, follow) for follow in self._seen()]
+        watch = [_Glance(_around(follow, picture), True, follow) for follow in self._seen()]
         if len(watch) < self._config.wanted_hands:
             turns = itertools.chain.from_iterable(itertools.zip_longest(near, far))
             order = [glance for glance in turns if glance is not None] + watch
@@ -401,7 +404,7 @@ def _disagree(palm: Palm, follow: _Follow) -> bool:
     return turn > 0.7 or away > 0.25 or not 0.6 < theirs.size / ours.size < 1.7
 
 
-def _around(follow: _Follow) -> Region:
-    """A view that shows the hand at the size at which the palm detector sees best."""
+def _around(follow: _Follow, picture: Pyramid) -> Region:
+    """A near view with the hand in its middle. Not a closer one: enlarged enough, clutter looks like palms."""
     x, y = follow.places.mean(axis=0)
-    return Region(float(x), float(y), 3.5 * follow.size)
+    return Region(float(x), float(y), max(3.0 * follow.size, min(picture.width, picture.height)))

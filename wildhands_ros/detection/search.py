@@ -21,7 +21,7 @@ from wildhands_ros.hands import FloatArray, Landmarks
 
 # Log-odds of "a hand" are a weighted sum of evidence. The weights are those of a logistic regression on head-camera
 # pictures, rounded; see docs/detection.md.
-_PALM_WEIGHT, _NEAR_BONUS, _NEAR_WEIGHT, _PRESENCE_WEIGHT, _BIAS = 0.5, 2.3, 0.4, 0.6, -1.3
+_PALM_WEIGHT, _NEAR_BONUS, _NEAR_WEIGHT, _PRESENCE_WEIGHT, _BIAS = 0.5, 2.6, 0.4, 0.6, -1.6
 LEAST_PRESENCE = 0.2  # below this the landmark network sees no hand, and its landmarks mean nothing
 _TRIES = 2  # palms of a candidate that are shown to the landmark network
 _WORTH_ANOTHER_TRY = 0.3  # least score of such a palm after the first

@@ -23,9 +23,9 @@ from wildhands_ros.hands import MIDDLE_MCP, FloatArray
 # outvotes everything that a single hand's place can say.
 _NETWORK_WEIGHT = 0.5
 _FOREARM_LENGTH = 1.5  # of the hand's box: how far from the wrist the elbow is taken to be, foreshortened as it is
-_ELBOW_WEIGHT = 2.0  # per half picture width from the centre
-_ELBOW_LIMIT = 0.6  # half picture widths: further out is no stronger evidence
-_ARM_WEIGHT = 0.4  # forearm straight from the right
+_ELBOW_WEIGHT = 2.5  # per half picture width from the centre
+_ELBOW_LIMIT = 0.7  # half picture widths: further out is no stronger evidence
+_ARM_WEIGHT = 0.6  # forearm straight from the right
 _CLOSE_UP = (
     0.6,
     1.0,
