@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,10 +20,11 @@ from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOut
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision
 
 if TYPE_CHECKING:
-    import openvino
+    import openvino  # type: ignore[import-untyped]
 
-Arrays = Mapping[str, NDArray]
-Graph = Callable[[Arrays], dict[str, NDArray]]
+AnyArray = NDArray[np.generic]
+Arrays = Mapping[str, AnyArray]
+Graph = Callable[[Arrays], dict[str, AnyArray]]
 Ranges = dict[str, tuple[float, float]]
 """Smallest and largest value that enters each convolution, by the name of what feeds it."""
 
@@ -46,7 +48,7 @@ class ExportedRuntime:
         self, trunks: Path, hands: Path, backend: Backend, precision: Precision, threads: int, ranges: Ranges | None
     ) -> None:
         if not installed(backend):
-            raise ConfigError(f"{backend.value} is not installed: pip install {backend.value}, or 'wildhands_ros[fast]'")
+            raise ConfigError(f"{backend.value} is not installed: pip install {backend.value}")
         threads = threads or available_threads()
         self.name = f"{backend.value} {precision.value} on cpu, {threads} threads"
         if backend is Backend.OPENVINO:
@@ -63,7 +65,7 @@ class ExportedRuntime:
         return NetworkOutput(*(torch.from_numpy(found[name]) for name in OUTPUTS if name in found))
 
 
-def as_arrays(inputs: NetworkInputs) -> dict[str, NDArray]:
+def as_arrays(inputs: NetworkInputs) -> dict[str, AnyArray]:
     """Inputs on the CPU by the names that exported networks give them."""
     return {
         FRAME: inputs.frame.numpy(),
@@ -82,7 +84,7 @@ def available_threads() -> int:
 
 
 def _onnxruntime_graph(path: Path, threads: int) -> Graph:
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -95,8 +97,8 @@ def _onnxruntime_graph(path: Path, threads: int) -> Graph:
     wanted = {i.name for i in session.get_inputs()}
     names = [o.name for o in session.get_outputs()]
 
-    def run(arrays: Arrays) -> dict[str, NDArray]:
-        return dict(zip(names, session.run(names, {k: v for k, v in arrays.items() if k in wanted})))
+    def run(arrays: Arrays) -> dict[str, AnyArray]:
+        return dict(zip(names, session.run(names, {k: v for k, v in arrays.items() if k in wanted}), strict=True))
 
     return run
 
@@ -110,23 +112,40 @@ def openvino_graph(path: Path, precision: Precision, threads: int, ranges: Range
 
     core = openvino.Core()
     with _openvino_errors(path):
-        model = core.read_model(path)
+        model = core.read_model(_mapped_copy(path))
         hint = _NAMES.get(precision, "f32")
         if precision is Precision.INT8:
             if ranges is None:
                 raise ConfigError("int8 needs the ranges of the activations: calibrate first")
             quantise(model, ranges)
         compiled = core.compile_model(model, "CPU", _openvino_options(hint, threads))
-    del model  # its weights have been packed into the compiled one
+    del model
     request = compiled.create_infer_request()
     wanted = {port.get_any_name() for port in compiled.inputs}
     names = [port.get_any_name() for port in compiled.outputs]
 
-    def run(arrays: Arrays) -> dict[str, NDArray]:
+    def run(arrays: Arrays) -> dict[str, AnyArray]:
         found = request.infer({k: v for k, v in arrays.items() if k in wanted}, share_inputs=True)
         return {name: np.array(found[i]) for i, name in enumerate(names)}
 
     return run
+
+
+def _mapped_copy(path: Path) -> Path:
+    """The ONNX file in OpenVINO's own format, made beside it when first needed.
+
+    OpenVINO maps that format's weights from the disk instead of copying them, so that the packed weights are the only
+    copy in memory.
+    """
+    import openvino
+
+    mapped = path.with_suffix(".xml")
+    if not mapped.is_file():
+        with tempfile.TemporaryDirectory(prefix=".openvino-", dir=path.parent) as folder:
+            openvino.save_model(openvino.Core().read_model(path), Path(folder) / mapped.name, compress_to_fp16=False)
+            for suffix in (".bin", ".xml"):  # the .xml last: what is there is whole
+                os.replace(Path(folder) / path.with_suffix(suffix).name, path.with_suffix(suffix))
+    return mapped
 
 
 def _openvino_options(hint: str, threads: int) -> dict[str, str | int]:
@@ -148,7 +167,7 @@ def activation_ranges(path: Path, samples: Sequence[Arrays], threads: int) -> Ra
 
     core = openvino.Core()
     with _openvino_errors(path):
-        model = core.read_model(path)
+        model = core.read_model(_mapped_copy(path))
         sources = {name: node.input_value(0) for node, name in _weighted(model)}
         watching = openvino.Model(list(sources.values()), model.get_parameters(), "ranges")
         compiled = core.compile_model(watching, "CPU", _openvino_options("f32", threads or available_threads()))
@@ -171,7 +190,7 @@ def quantise(model: openvino.Model, ranges: Ranges) -> None:
     """
     from openvino import opset13
 
-    def levels(source: openvino.Output, low: NDArray | float, high: NDArray | float, count: int) -> openvino.Output:
+    def levels(source: openvino.Output, low: AnyArray | float, high: AnyArray | float, count: int) -> openvino.Output:
         bounds = [opset13.constant(np.asarray(v, np.float32)) for v in (low, high, low, high)]
         return opset13.fake_quantize(source, *bounds, count).output(0)
 

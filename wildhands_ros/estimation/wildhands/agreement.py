@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.estimation.wildhands.crops import CropMaker, Prepared
 from wildhands_ros.estimation.wildhands.decode import decode
-from wildhands_ros.estimation.wildhands.network import NetworkOutput
+from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput
 from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Runtime
 from wildhands_ros.estimation.wildhands.variant import Variant
@@ -64,7 +66,7 @@ def joint_distance(variant: Variant, samples: Sequence[Prepared], a: Runtime, b:
     """
     model = load_hand_model()
     distances = []
-    for prepared, recorded in zip(samples, b):
+    for prepared, recorded in zip(samples, b, strict=True):
         both = [decode(variant, prepared, output) for output in (a(prepared.inputs), recorded)]
         for index, side in enumerate((Side.RIGHT, Side.LEFT)):
             layer = model.layer(side)
@@ -75,18 +77,24 @@ def joint_distance(variant: Variant, samples: Sequence[Prepared], a: Runtime, b:
 
 def to_cpu(output: NetworkOutput) -> NetworkOutput:
     """A copy on the CPU."""
-    tensors = (output.pose, output.betas, output.camera, output.camera_start, output.grasp)
-    return NetworkOutput(*(None if t is None else t.detach().cpu().clone() for t in tensors))
+
+    def copied(tensor: Tensor) -> Tensor:
+        return tensor.detach().cpu().clone()
+
+    grasp = None if output.grasp is None else copied(output.grasp)
+    return NetworkOutput(
+        copied(output.pose), copied(output.betas), copied(output.camera), copied(output.camera_start), grasp
+    )
 
 
 def to_device(prepared: Prepared, device: torch.device) -> Prepared:
     """The same inputs on another device."""
-    from dataclasses import replace
-
-    inputs = prepared.inputs
-    moved = replace(
-        inputs, frame=inputs.frame.to(device), crops=inputs.crops.to(device), encoding=inputs.encoding.to(device),
-        right=inputs.right.to(device),
-    )  # fmt: skip
-    turns = None if prepared.turns is None else prepared.turns.to(device)
-    return replace(prepared, inputs=moved, extents=prepared.extents.to(device), rays=prepared.rays.to(device), turns=turns)
+    given = prepared.inputs
+    tensors = (given.frame, given.crops, given.encoding, given.right)
+    return replace(
+        prepared,
+        inputs=NetworkInputs(*(t.to(device) for t in tensors)),
+        extents=prepared.extents.to(device),
+        rays=prepared.rays.to(device),
+        turns=None if prepared.turns is None else prepared.turns.to(device),
+    )

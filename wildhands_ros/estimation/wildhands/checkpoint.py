@@ -188,7 +188,7 @@ def _grasp_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     found = [value for name, value in tensors.items() if name.startswith(_GRASP)]
     if [tuple(v.shape) for v in found] != [tuple(v.shape) for v in wanted.values()]:
         return None
-    return dict(zip(wanted, found))
+    return dict(zip(wanted, found, strict=True))
 
 
 def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -232,7 +232,7 @@ def _hash(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.view(torch.uint8).numpy() if value.ndim else value.numpy().tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -29,9 +29,9 @@ from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Varia
 class Prepared:
     """The network's inputs, and what is needed to understand its output.
 
-    frame: the network's frame. extents: (N,) edges of the crops in pixels of it. rays: (N, 2) tangents (X/Z, Y/Z) of the
-    crops' centres. turns: (N, 3, 3), from the frame of the predicted orientation to the camera's, or None where they
-    are the same.
+    frame: the network's frame. extents: (N,) edges of the crops in pixels of it. rays: (N, 2) tangents (X/Z, Y/Z) of
+    the crops' centres. turns: (N, 3, 3), from the frame of the predicted orientation to the camera's, or None where
+    they are the same.
     """
 
     inputs: NetworkInputs
@@ -133,8 +133,10 @@ class CropMaker:
             pictures += [resample.cut_perspective(planes, h) for h in to_picture @ up @ homographies]
         else:
             for place in places:
-                center = tuple((c - frame.middle) / frame.scale + h for c, h in zip(place.center, frame.half))
-                pictures.append(resample.cut_sharp(planes, (center[0], center[1]), place.extent / frame.scale))
+                x, y = (
+                    (c - frame.middle) / frame.scale + half for c, half in zip(place.center, frame.half, strict=True)
+                )
+                pictures.append(resample.cut_sharp(planes, (x, y), place.extent / frame.scale))
         return torch.stack(pictures).div_(255)
 
 
@@ -142,7 +144,7 @@ def _normalised(pictures: Sequence[NDArray[np.float32]]) -> Tensor:
     """Pictures (224, 224, 3), 0 to 1 → (N, 3, 224, 224). Plane by plane: torch's threads cost more than they gain."""
     mean, std = (v.numpy() for v in picture_mean_std())
     planes = np.empty((len(pictures), 3, INPUT_SIZE, INPUT_SIZE), np.float32)
-    for picture, target in zip(pictures, planes):
+    for picture, target in zip(pictures, planes, strict=True):
         np.clip(picture, 0, 1, out=picture)
         for channel in range(3):
             np.subtract(picture[..., channel], mean[channel], out=target[channel])

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.errors import ConfigError
+from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.estimator import Estimates
 from wildhands_ros.estimation.wildhands import published
-from wildhands_ros.estimation.wildhands.crops import CropMaker
+from wildhands_ros.estimation.wildhands.checkpoint import checkpoint_missing
+from wildhands_ros.estimation.wildhands.crops import CropMaker, Prepared
 from wildhands_ros.estimation.wildhands.decode import Decoded, decode
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace
@@ -44,7 +45,7 @@ class WildHandsConfig:
 
     def __post_init__(self) -> None:
         if self.box_factor != 0 and not 0.5 <= self.box_factor <= 10:
-            raise ConfigError(f"box_factor must lie between 0.5 and 10 (0: the checkpoint's own), not {self.box_factor}")
+            raise ConfigError(f"box_factor must lie between 0.5 and 10 or be 0, not {self.box_factor}")
         if not 0 < self.nearest < self.farthest:
             raise ConfigError(f"nearest ({self.nearest}) must be positive and less than farthest ({self.farthest})")
 
@@ -70,10 +71,7 @@ class WildHands:
         self.with_mesh = with_mesh
         variant = network.info.variant
         self._crops = CropMaker(variant, config.box_factor or variant.box_factor, network.runtime.device)
-        # These take the joints' whole rotations, mean pose included
-        self._layers = {
-            side: HandLayer(replace(hand_model.layer(side).data, hands_mean=np.zeros(45))) for side in Side
-        }
+        self._layers = {side: self.bare_layer(hand_model.layer(side)) for side in Side}
         self._view: RectifiedView | None = None
 
     @classmethod
@@ -82,13 +80,15 @@ class WildHands:
 
         Raises ModelFileError saying what is missing and where to get it, ConfigError for a runtime that cannot be.
         """
-        from wildhands_ros.errors import ModelFileError
-        from wildhands_ros.estimation.wildhands.checkpoint import checkpoint_missing
-
         missing = checkpoint_missing(config.checkpoint)
         if missing or config.checkpoint is None:
             raise ModelFileError(missing or "no checkpoint was named")
         return cls(load_network(config.checkpoint, config.runtime), hand_model, config, with_mesh=with_mesh)
+
+    @staticmethod
+    def bare_layer(layer: HandLayer) -> HandLayer:
+        """The same hand without its mean pose: its pose is the joints' whole rotations."""
+        return HandLayer(replace(layer.data, hands_mean=np.zeros(45)))
 
     def reset(self) -> None:
         """Nothing is remembered from picture to picture."""
@@ -122,6 +122,25 @@ class WildHands:
                 hands.append(hand)
         return Estimates(tuple(hands), tuple(skipped))
 
+    def prepare(self, frame: Frame, boxes: Sequence[HandBox]) -> Prepared:
+        """The network's inputs for boxes that can all be used. Raises ConfigError with the reason where one cannot."""
+        image, camera, view = self._undistorted(frame)
+        places = [self._place(box.xyxy, camera, view) for box in boxes]
+        for index, place in enumerate(places):
+            if not isinstance(place, CropPlace):
+                raise ConfigError(_skip(index, boxes[index], place))
+        usable = [place for place in places if isinstance(place, CropPlace)]
+        return self._crops.prepare(image, camera, usable, [box.side is Side.RIGHT for box in boxes])
+
+    def mesh(self, side: Side, decoded: Decoded, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Vertices (V, 3) and keypoints (21, 3) of one of the network's hands, camera frame, metres."""
+        layer = self.hand_model.layer(side)
+        if self.network.info.variant.crops is Crops.PUBLISHED:
+            rotations = published.joint_rotations(decoded.pose[index], layer.data.hands_mean)
+        else:
+            rotations = layer.rotations_from_pose(decoded.pose[index])
+        return self._layers[side].numpy(rotations, decoded.betas[index], decoded.translation[index])
+
     def _undistorted(self, frame: Frame) -> tuple[NDArray[np.uint8], Camera, RectifiedView | None]:
         if not frame.camera.has_distortion:
             return frame.image, frame.camera, None
@@ -143,12 +162,7 @@ class WildHands:
         pose, betas, translation = decoded.pose[index], decoded.betas[index], decoded.translation[index]
         if not all(np.isfinite(values).all() for values in (pose, betas, translation)):
             return None
-        layer = self.hand_model.layer(box.side)
-        if self.network.info.variant.crops is Crops.PUBLISHED:
-            rotations = published.joint_rotations(pose, layer.data.hands_mean)
-        else:
-            rotations = layer.rotations_from_pose(pose)
-        vertices, joints = self._layers[box.side].numpy(rotations, betas, translation)
+        vertices, joints = self.mesh(box.side, decoded, index)
         grasp = None if decoded.grasp is None else (int(decoded.grasp[index].argmax()), decoded.grasp[index])
         return Hand(
             side=box.side,

@@ -30,8 +30,9 @@ def export_onnx(network: WildHandsNetwork, path: str | Path) -> None:
     inputs = example_inputs(network, 2)
     names = list(OUTPUTS[: 5 if network.variant.grasp else 4])
     _export(
-        _Whole(network), path, {FRAME: inputs.frame, CROPS: inputs.crops, ENCODING: inputs.encoding, RIGHT: inputs.right},
-        names, batched=[CROPS, ENCODING, RIGHT, *names],
+        _Whole(network), path,
+        {FRAME: inputs.frame, CROPS: inputs.crops, ENCODING: inputs.encoding, RIGHT: inputs.right}, names,
+        batched=[CROPS, ENCODING, RIGHT, *names],
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The MediaPipe hand landmark network up to its last feature map, as a trainable torch trunk.
 
-The open weights (Apache-2.0) are those that the detector uses: `load_landmark_weights` reads them from the .tflite file.
-Batch norms are folded into the convolutions there, so this network has biases instead.
+The open weights (Apache-2.0) are those that the detector uses; `load_landmark_weights` reads them from the .tflite
+file. Batch norms are folded into the convolutions there, so this network has biases instead.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def load_landmark_weights(trunk: LandmarkTrunk, content: bytes) -> None:
     if len(found) != len(layers):
         raise ModelFileError(f"not the hand landmark network: {len(found)} convolutions, expected {len(layers)}")
     with torch.no_grad():
-        for index, (layer, (weight, bias)) in enumerate(zip(layers, found)):
+        for index, (layer, (weight, bias)) in enumerate(zip(layers, found, strict=True)):
             # TensorFlow: (out, h, w, in), depthwise (1, h, w, channels)
             weight = weight.transpose(3, 0, 1, 2) if layer.groups > 1 else weight.transpose(0, 3, 1, 2)
             expected = tuple(layer.weight.shape)

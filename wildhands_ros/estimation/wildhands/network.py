@@ -113,9 +113,8 @@ class WildHandsNetwork(nn.Module):
         """Random weights to start training from: He for the convolutions, small decoders, a plausible distance."""
         initialise(self)
         for head in (self.head_r, self.head_l):
-            for decoder in head.decoders.values():
-                nn.init.xavier_uniform_(decoder.weight, gain=0.01)
-                nn.init.zeros_(decoder.bias)
+            for name, value in head.decoders.named_parameters():
+                nn.init.zeros_(value) if name.endswith("bias") else nn.init.xavier_uniform_(value, gain=0.01)
 
 
 class HandHead(nn.Module):
@@ -144,7 +143,8 @@ class HandHead(nn.Module):
         betas = features.new_zeros(len(features), SHAPE_SIZE)
         camera = camera_start = self.cam_init(features)
         # the first layer sees cat(features, pose, betas, camera): what it makes of the features never changes
-        first = self.refine[0]
+        first = self.refine.get_submodule("0")
+        assert isinstance(first, nn.Linear)
         weight = first.weight.split([self._features, POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE], dim=1)
         of_features = linear(features, weight[0], first.bias)
         for _ in range(_REFINEMENTS):
@@ -184,7 +184,8 @@ def hand_translation(kind: Translation, camera: Tensor, focal: float, rays: Tens
     """A head's camera (N, 3) → translation (N, 3) in metres.
 
     kind METRIC, the published way, camera (s, tx, ty): (tx, ty, 2 f / (224 · max(s, 0.1))).
-    kind CROP, relative to the crop, camera (a, u, v): depth Z = f · exp(a) / extent, at (rays + (u, v) · extent / 2f) · Z.
+    kind CROP, relative to the crop, camera (a, u, v): depth Z = f · exp(a) / extent, placed at
+    (rays + (u, v) · extent / 2f) · Z.
 
     focal: mean focal length in pixels of the 224 frame. rays: (N, 2) tangents (X/Z, Y/Z) of the crop's centre. extent:
     (N,) edge of the crop in pixels of the 224 frame.

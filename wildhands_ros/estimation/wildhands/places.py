@@ -69,15 +69,10 @@ def square_frame(camera: Camera) -> SquareFrame:
 def place_crop(frame: SquareFrame, box: Box, factor: float) -> CropPlace:
     """The crop of `factor` times the box's longer edge about its centre; nothing rounded, nothing clipped."""
     x0, y0, x1, y1 = box
-    center = tuple(
-        (v - half) * frame.scale + frame.middle for v, half in zip(((x0 + x1) / 2, (y0 + y1) / 2), frame.half)
-    )
+    x = ((x0 + x1) / 2 - frame.half[0]) * frame.scale + frame.middle
+    y = ((y0 + y1) / 2 - frame.half[1]) * frame.scale + frame.middle
     extent = max(x1 - x0, y1 - y0) * factor * frame.scale
-    return CropPlace(
-        (center[0], center[1]),
-        extent,
-        (center[0] - extent / 2, center[1] - extent / 2, center[0] + extent / 2, center[1] + extent / 2),
-    )
+    return CropPlace((x, y), extent, (x - extent / 2, y - extent / 2, x + extent / 2, y + extent / 2))
 
 
 def intrinsics(camera: Camera, scale: float, center: tuple[float, float]) -> NDArray[np.float32]:

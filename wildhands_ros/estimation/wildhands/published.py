@@ -8,6 +8,7 @@ times the box) and its demo runs that way (1.75 times), so all of it is kept, in
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from wildhands_ros.rotations import exp_so3, quaternion_from_matrix
 BLUR_KERNEL, BLUR_SIGMA = 5, 8.0
 
 _LAST = SIZE - 1
+_Number = TypeVar("_Number", np.uint8, np.float32)
 
 
 def published_frame(camera: Camera) -> SquareFrame:
@@ -31,10 +33,11 @@ def published_frame(camera: Camera) -> SquareFrame:
     """
     scale = SIZE / max(camera.width, camera.height)
     half = (camera.width / 2, camera.height / 2)
-    center = [
-        SIZE / 2 + scale * (max(0.0, c - h) + min(0.0, c + 0.5 - h)) for c, h in zip((camera.cx, camera.cy), half)
-    ]
-    return SquareFrame(half, scale, SIZE / 2, intrinsics(camera, scale, (center[0], center[1])))
+    x, y = (
+        SIZE / 2 + scale * (max(0.0, principal - middle) + min(0.0, principal + 0.5 - middle))
+        for principal, middle in zip((camera.cx, camera.cy), half, strict=True)
+    )
+    return SquareFrame(half, scale, SIZE / 2, intrinsics(camera, scale, (x, y)))
 
 
 def place_published_crop(camera: Camera, box: Box, factor: float) -> CropPlace | None:
@@ -82,7 +85,7 @@ def joint_rotations(pose: ArrayLike, hands_mean: ArrayLike) -> NDArray[np.float6
 def shrink(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The picture (H, W, 3) uint8 as the network's frame (224, 224, 3), 0 to 1: blurred, padded with black, shrunk."""
     height, width = image.shape[:2]
-    blurred = cv2.GaussianBlur(image, (BLUR_KERNEL, BLUR_KERNEL), BLUR_SIGMA)
+    blurred = np.asarray(cv2.GaussianBlur(image, (BLUR_KERNEL, BLUR_KERNEL), BLUR_SIGMA), dtype=np.uint8)
     return _cut(blurred, (width / 2, height / 2), max(width, height)).astype(np.float32) / np.float32(255)
 
 
@@ -94,10 +97,11 @@ def cut_crop(frame: NDArray[np.float32], place: CropPlace) -> NDArray[np.float32
 def crop_affine(center: tuple[float, float], extent: float) -> NDArray[np.float32]:
     """(2, 3), pixels of the picture → of the crop; in float32 as published, which decides ties between grey levels."""
     c, half = np.array(center, np.float32), np.float32(extent * 0.5)
-    source = np.stack([c, c + np.float32([0, half]), c + np.float32([half, 0])])
+    source = c + np.array([[0, 0], [0, half], [half, 0]], dtype=np.float32)
     target = np.array([[SIZE / 2, SIZE / 2], [SIZE / 2, SIZE], [SIZE, SIZE / 2]], dtype=np.float32)
     return cv2.getAffineTransform(source.astype(np.float32), target).astype(np.float32)
 
 
-def _cut(image: NDArray, center: tuple[float, float], extent: float) -> NDArray:
-    return cv2.warpAffine(image, crop_affine(center, extent), (SIZE, SIZE), flags=cv2.INTER_CUBIC)
+def _cut(image: NDArray[_Number], center: tuple[float, float], extent: float) -> NDArray[_Number]:
+    cut = cv2.warpAffine(image, crop_affine(center, extent), (SIZE, SIZE), flags=cv2.INTER_CUBIC)
+    return np.asarray(cut, dtype=image.dtype)

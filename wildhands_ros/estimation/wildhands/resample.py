@@ -67,7 +67,7 @@ def _cut(image: Tensor, first: list[float], step: float, reach: float, kernel: _
     """Samples a square grid that starts at `first` (x, y); only the part of the picture that it needs is touched."""
     (columns, x0, x1), (rows, y0, y1) = (
         _weights(start, step, length, reach, kernel, image)
-        for start, length in zip(first, (image.shape[2], image.shape[1]))
+        for start, length in zip(first, (image.shape[2], image.shape[1]), strict=True)
     )
     return rows @ image[:, y0:y1, x0:x1] @ columns.T
 

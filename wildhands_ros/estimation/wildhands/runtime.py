@@ -21,7 +21,7 @@ class Backend(str, Enum):
     AUTO = "auto"
     """CPU: the fastest of the installed ones, measured once and remembered. GPU: torch."""
     TORCH = "torch"
-    """Eager torch, layer by layer: the reference. On a GPU: channels last, and one CUDA graph for each number of hands."""
+    """Eager torch: the reference. On a GPU: channels last, and one CUDA graph for each number of hands."""
     COMPILE = "compile"
     """torch.compile; needs a C++ compiler on a CPU, and minutes when it first starts."""
     ONNXRUNTIME = "onnxruntime"
@@ -102,8 +102,8 @@ def resolve_device(name: str) -> torch.device:
 class TorchRuntime:
     """The network in torch, on a CPU or GPU.
 
-    precision: of the trunks; what follows them stays in float32. graphs: capture one CUDA graph for each number of hands
-    (on a GPU only). compiled: through torch.compile.
+    precision: of the trunks; what follows them stays in float32. graphs: capture one CUDA graph for each number of
+    hands (on a GPU only). compiled: through torch.compile.
     """
 
     def __init__(
@@ -167,10 +167,12 @@ class _CapturedStep:
             self._output = step(self._inputs)
 
     def __call__(self, inputs: NetworkInputs) -> NetworkOutput:
-        for target, source in zip(_tensors(self._inputs), _tensors(inputs)):
+        for target, source in zip(_tensors(self._inputs), _tensors(inputs), strict=True):
             target.copy_(source, non_blocking=True)
         self._graph.replay()
-        return self._output
+        out = self._output  # the recording writes it again next time
+        grasp = None if out.grasp is None else out.grasp.clone()
+        return NetworkOutput(out.pose.clone(), out.betas.clone(), out.camera.clone(), out.camera_start.clone(), grasp)
 
 
 def _tensors(inputs: NetworkInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:

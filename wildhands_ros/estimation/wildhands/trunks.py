@@ -47,6 +47,8 @@ def make_trunk(kind: Trunk, inputs: int = 3) -> FeatureTrunk:
 
 
 class ResNet(FeatureTrunk):
+    stages = ("layer1", "layer2", "layer3", "layer4")
+
     def __init__(self, depth: int, inputs: int = 3) -> None:
         super().__init__()
         block: type[_Bottleneck] | type[_Basic] = _Bottleneck if depth == 50 else _Basic
@@ -56,17 +58,19 @@ class ResNet(FeatureTrunk):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         channels = 64
-        for stage, (width, count) in enumerate(zip((64, 128, 256, 512), counts)):
+        for stage, (width, count) in enumerate(zip((64, 128, 256, 512), counts, strict=True)):
             blocks: list[nn.Module] = []
             for i in range(count):
                 blocks.append(block(channels, width, 2 if stage > 0 and i == 0 else 1))
                 channels = width * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            self.add_module(self.stages[stage], nn.Sequential(*blocks))
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for stage in self.stages:
+            x = self.get_submodule(stage)(x)
+        return x
 
 
 class _Bottleneck(nn.Module):

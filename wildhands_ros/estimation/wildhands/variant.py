@@ -72,8 +72,7 @@ class Variant:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {k: v.value if isinstance(v, Enum) else list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Variant:
@@ -86,6 +85,12 @@ class Variant:
                 raise ModelFileError(f"unknown entry '{name}': the checkpoint was written by a newer version")
             arguments[name] = _converted(name, type(default), value)
         return cls(**arguments)  # type: ignore[arg-type]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _converted(name: str, kind: type, value: object) -> object:

@@ -35,11 +35,12 @@ class RectifiedView:
     def of(cls, source: Camera) -> RectifiedView:
         camera = rectified_camera(source)
         maps = cv2.convertMaps(*source.rectification_maps(camera), cv2.CV_16SC2)
-        return cls(source, camera, maps)
+        return cls(source, camera, (np.asarray(maps[0], np.int16), np.asarray(maps[1], np.uint16)))
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The rectified picture (H, W, 3), black where the source shows nothing."""
-        return cv2.remap(image, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        seen = cv2.remap(image, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return np.asarray(seen, dtype=np.uint8)
 
     def box(self, box: Box) -> Box | None:
         """The box of the view that holds a box of the source; None where the view does not see it."""

@@ -1,0 +1,181 @@
+"""How fast the network runs here, stage by stage, beside the way in which it was published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.wildhands import published
+from wildhands_ros.estimation.wildhands.agreement import made_up_picture
+from wildhands_ros.estimation.wildhands.checkpoint import load_checkpoint
+from wildhands_ros.estimation.wildhands.crops import CropMaker
+from wildhands_ros.estimation.wildhands.decode import decode
+from wildhands_ros.estimation.wildhands.estimator import WildHands, WildHandsConfig
+from wildhands_ros.estimation.wildhands.network import (
+    CELLS,
+    NetworkOutput,
+    WildHandsNetwork,
+    hand_translation,
+)
+from wildhands_ros.estimation.wildhands.runtime import Backend, Precision, RuntimeConfig
+from wildhands_ros.estimation.wildhands.variant import Crops
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import HandModel
+from wildhands_ros.hands import HandBox, Side
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One line of the table.
+
+    ratio: how many times faster than the reference way, medians of the same rounds; None for parts of an estimate.
+    distance_mm: mean distance of the joints from the reference way's; None where joints are not the matter.
+    """
+
+    what: str
+    median_ms: float
+    p95_ms: float
+    runs: int
+    ratio: float | None = None
+    distance_mm: float | None = None
+
+
+def bench_frame() -> tuple[Frame, list[HandBox]]:
+    """The picture that is timed: 1280×720, made up, with a right and a left hand's box."""
+    image = made_up_picture(np.random.default_rng(0))
+    height, width = image.shape[:2]
+    places = {Side.RIGHT: (700.0, 330.0, 930.0, 560.0), Side.LEFT: (330.0, 350.0, 560.0, 550.0)}
+    boxes = [HandBox(side, place, 1.0) for side, place in places.items()]
+    return Frame(image, Camera.pinhole(width, height, 700.0)), boxes
+
+
+def default_runtimes() -> list[RuntimeConfig]:
+    """What is worth timing on a CPU: float32 through each backend, and the two coarser precisions of OpenVINO."""
+    unlimited = 1e6  # the table says how far each strays
+    wanted = [
+        (Backend.TORCH, Precision.FLOAT32), (Backend.ONNXRUNTIME, Precision.FLOAT32),
+        (Backend.OPENVINO, Precision.FLOAT32), (Backend.OPENVINO, Precision.BFLOAT16),
+        (Backend.OPENVINO, Precision.INT8),
+    ]  # fmt: skip
+    return [RuntimeConfig(device="cpu", backend=b, precision=p, tolerance_mm=unlimited) for b, p in wanted]
+
+
+def bench_wildhands(
+    checkpoint: Path,
+    hand_model: HandModel,
+    runtimes: Sequence[RuntimeConfig] | None = None,
+    *,
+    rounds: int = 20,
+    progress: Callable[[str], None] | None = None,
+) -> list[BenchRow]:
+    """Times one picture's whole estimate (crops to vertices) in several ways, and the stages of each.
+
+    All ways are run once in every round, so that what else the machine does falls on all of them alike. Ways that are
+    not installed are left out. The first row is the reference way (`reference_way`).
+    """
+    say = progress or (lambda _line: None)
+    frame, boxes = bench_frame()
+    network, _ = load_checkpoint(checkpoint)
+    expected = reference_way(network, hand_model, frame, boxes)
+    ways: dict[str, Callable[[], object]] = {
+        "reference way": lambda: reference_way(network, hand_model, frame, boxes)
+    }
+    distances = {}
+    for config in default_runtimes() if runtimes is None else runtimes:
+        try:
+            estimator = WildHands.load(WildHandsConfig(checkpoint, runtime=config), hand_model)
+        except ConfigError as error:
+            say(f"left out: {error}")
+            continue
+        name = estimator.network.runtime.name
+        say(f"timing {name}")
+        hands = estimator.estimate(frame, boxes).hands
+        distances[name] = 1e3 * float(
+            np.mean([np.linalg.norm(h.joints - e, axis=1).mean() for h, e in zip(hands, expected, strict=True)])
+        )
+        ways[name] = lambda e=estimator: e.estimate(frame, boxes)  # type: ignore[misc]
+        ways.update({f"{name}: {stage}": run for stage, run in _stages(estimator, frame, boxes).items()})
+    times = _interleaved(ways, rounds)
+    reference = float(np.median(times["reference way"]))
+    rows = []
+    for what, seconds in times.items():
+        ms = 1e3 * np.array(seconds)
+        row = BenchRow(what, float(np.median(ms)), float(np.percentile(ms, 95)), len(ms))
+        if what in distances:
+            row = replace(row, ratio=reference / float(np.median(seconds)), distance_mm=distances[what])
+        rows.append(row)
+    return rows
+
+
+def reference_way(
+    network: WildHandsNetwork, hand_model: HandModel, frame: Frame, boxes: Sequence[HandBox]
+) -> list[np.ndarray]:
+    """Joints (21, 3) of each hand as the published demo goes about it: eager float32, every hand a sample of its own.
+
+    Every sample holds the frame and the crops of both hands, so two hands take six passes through a trunk; both
+    heads and both hand models run for every sample, and one side of each is used.
+    """
+    variant = network.variant
+    if variant.crops is not Crops.PUBLISHED:
+        raise ConfigError("the reference way exists for networks with the published crops only")
+    maker = CropMaker(variant, variant.box_factor)
+    by_side = {box.side: box for box in boxes}
+    frames, crops, encodings = [], [], []
+    for _ in boxes:
+        places = [maker.place(frame.camera, by_side[side].xyxy) for side in (Side.RIGHT, Side.LEFT)]
+        prepared = maker.prepare(frame.image, frame.camera, places, [True, False])  # type: ignore[arg-type]
+        frames.append(prepared.inputs.frame)
+        crops.append(prepared.inputs.crops)
+        encodings.append(prepared.inputs.encoding)
+    bare = {side: WildHands.bare_layer(hand_model.layer(side)) for side in Side}
+    found: list[np.ndarray] = []
+    with torch.inference_mode():
+        whole = network.backbone(torch.cat(frames)) if variant.frame_trunk else 0.0
+        outputs: dict[Side, tuple[NetworkOutput, torch.Tensor]] = {}
+        for index, (side, head) in enumerate(((Side.RIGHT, network.head_r), (Side.LEFT, network.head_l))):
+            maps = network.hand_backbone(torch.stack([c[index] for c in crops])) + whole
+            encoding = torch.stack([e[index] for e in encodings])
+            cells = encoding[:, :, None, None].expand(-1, -1, CELLS, CELLS)
+            output = head(network.feature_conv(torch.cat([maps, cells], dim=1)))
+            focal = prepared.frame.focal
+            translation = hand_translation(variant.translation, output.camera, focal, prepared.rays, prepared.extents)
+            outputs[side] = (output, translation)
+        for sample, box in enumerate(boxes):
+            for side, (output, translation) in outputs.items():
+                mean = hand_model.layer(side).data.hands_mean
+                rotations = published.joint_rotations(output.pose[sample].double().numpy(), mean)
+                _, joints = bare[side].numpy(rotations, output.betas[sample].numpy(), translation[sample].numpy())
+                if side is box.side:
+                    found.append(joints)
+    return found
+
+
+def _stages(estimator: WildHands, frame: Frame, boxes: Sequence[HandBox]) -> dict[str, Callable[[], object]]:
+    """The parts of one estimate, each with what came before it already done."""
+    prepared = estimator.prepare(frame, boxes)
+    runtime, variant = estimator.network.runtime, estimator.network.info.variant
+    decoded = decode(variant, prepared, runtime(prepared.inputs))
+    return {
+        "crops": lambda: estimator.prepare(frame, boxes),
+        "network": lambda: decode(variant, prepared, runtime(prepared.inputs)),
+        "hand model": lambda: [estimator.mesh(box.side, decoded, i) for i, box in enumerate(boxes)],
+    }
+
+
+def _interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    for run in ways.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return times
