@@ -260,7 +260,7 @@ def test_what_a_frame_costs_is_bounded(models_dir, monkeypatch):
     cost(empty, 0)
     for frame in range(1, 15):
         palm, looks = cost(empty, frame * PERIOD_NS)
-        assert palm == 3 and looks <= 2
+        assert palm == 3 and looks <= 1
     detector.reset()
     cost(two_hands(0), 0)
     costs = np.array([cost(two_hands(0), frame * PERIOD_NS) for frame in range(1, 33)])

@@ -252,10 +252,9 @@ class HandFollower:
                     new.append((palm, glance.near))
             if glance.watched is not None and glance.watched not in owners:
                 glance.watched.palm = max(0.5 * glance.watched.palm, _LEAST_PALM_EVIDENCE)
-        # A look or two a frame, at the best palms that were not looked at in vain just before: clutter must not hide
-        # a hand.
-        new.sort(key=lambda item: -item[0].score)
-        for palm, near in new[: 1 if followed else 2]:
+        # One look a frame, at the best palm that was not looked at in vain just before: clutter must not hide a hand.
+        if new:
+            palm, near = max(new, key=lambda item: item[0].score)
             if not self._look_at_palm(picture, palm, near, stamp_ns):
                 self._vain.append((palm, stamp_ns + _VAIN_NS))
 
