@@ -1,0 +1,382 @@
+"""The network, its variants and its checkpoints."""
+
+import json
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
+from wildhands_ros.errors import ModelFileError
+from wildhands_ros.estimation.wildhands import (
+    CheckpointInfo,
+    Crops,
+    Encoding,
+    Perspective,
+    Translation,
+    Trunk,
+    Variant,
+    WildHandsNetwork,
+    checkpoint_missing,
+    load_checkpoint,
+    save_checkpoint,
+)
+from wildhands_ros.estimation.wildhands.crops import CropMaker
+from wildhands_ros.estimation.wildhands.decode import decode
+from wildhands_ros.estimation.wildhands.export import example_inputs
+from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk, load_landmark_weights
+from wildhands_ros.estimation.wildhands.made_up import made_up_network
+from wildhands_ros.estimation.wildhands.network import (
+    NetworkInputs,
+    hand_translation,
+    rotation_from_6d,
+)
+from wildhands_ros.estimation.wildhands.trunks import make_trunk, picture_mean_std
+
+EXPECTED = np.load(Path(__file__).parent / "data" / "wildhands_expected.npz")
+SMALL = Variant(trunk=Trunk.LANDMARKS, fusion=(32, 24, 16), features=64, hidden=32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small networks run faster so, and no gradients are wanted."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return made_up_network(SMALL, 1)
+
+
+def published_file(path, network, extra=(), leave_out=(), prefix="model."):
+    """A checkpoint with the published names."""
+    state = {}
+    for name, value in network.state_dict().items():
+        for head in ("head_r.", "head_l."):
+            for part in ("refine", "decoders"):
+                name = name.replace(f"{head}{part}", f"{head}hmr_layer.{part}")
+        if not any(word in name for word in leave_out):
+            state[prefix + name] = value.clone()
+    state.update(extra)
+    torch.save({"epoch": 3, "global_step": 7, "pytorch-lightning_version": "1.9.5", "state_dict": state}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def full():
+    return made_up_network(Variant(), 11)
+
+
+def test_published_network_has_the_published_tensors(full):
+    names = full.state_dict()
+    assert len(names) == 673
+    assert sum(v.numel() for k, v in names.items() if "num_batches" not in k) == 69_289_056
+    assert names["feature_conv.0.weight"].shape == (1024, 2128, 1, 1)
+    assert names["head_l.decoders.cam_t/wp.weight"].shape == (3, 1024)
+
+
+def test_published_network_gives_the_recorded_numbers(full):
+    rng = np.random.default_rng(3)
+    frame, crops, angles = (
+        torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
+        for shape in ((1, 3, 224, 224), (2, 3, 224, 224), (2, 80))
+    )
+    out = full(NetworkInputs(frame, crops, angles.sin(), torch.tensor([True, False])))
+    for name in ("pose", "betas", "camera", "camera_start"):
+        np.testing.assert_allclose(getattr(out, name), EXPECTED[name], atol=1e-4, err_msg=name)
+
+
+def test_each_hand_goes_through_its_own_head(small):
+    inputs = example_inputs(small, 2)
+    both = NetworkInputs(inputs.frame, inputs.crops[:1].expand(2, -1, -1, -1), inputs.encoding[:1].expand(2, -1), inputs.right)
+    out = small(both)
+    assert (out.pose[0] - out.pose[1]).abs().max() > 1e-2
+    swapped = small(NetworkInputs(both.frame, both.crops, both.encoding, ~both.right))
+    torch.testing.assert_close(swapped.pose, out.pose.flip(0))
+
+
+def test_hands_do_not_depend_on_their_company(small):
+    inputs = example_inputs(small, 3)
+    together = small(inputs)
+    alone = small(NetworkInputs(inputs.frame, inputs.crops[1:2], inputs.encoding[1:2], inputs.right[1:2]))
+    torch.testing.assert_close(alone.pose[0], together.pose[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone.camera[0], together.camera[1], atol=1e-5, rtol=0)
+
+
+VARIANTS = [
+    *(Variant(encoding=e, trunk=Trunk.LANDMARKS, fusion=(16, 12, 8), features=32, hidden=16) for e in Encoding),
+    *(Variant(trunk=t, fusion=(16, 12, 8), features=32, hidden=16) for t in (Trunk.RESNET18, Trunk.EFFICIENTNET_LITE0)),
+    Variant(trunk=Trunk.LANDMARKS, fusion=(16, 12, 8), features=32, hidden=16, frame_trunk=False, grasp=True),
+    Variant(
+        trunk=Trunk.LANDMARKS, fusion=(16, 12, 8), features=32, hidden=16, grasp=True, crops=Crops.SHARP,
+        perspective=Perspective.CROP, encoding=Encoding.NONE, translation=Translation.CROP,
+    ),
+    Variant(
+        trunk=Trunk.LANDMARKS, fusion=(16, 12, 8), features=32, hidden=16, crops=Crops.SHARP,
+        perspective=Perspective.CORRECTION, translation=Translation.CROP,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v.trunk.value}-{v.encoding.value}-{v.perspective.value}")
+def test_every_variant_runs_from_picture_to_parameters(variant, tmp_path):
+    network = made_up_network(variant, 2)
+    camera = Camera(320, 240, 260, 250, 150, 125)
+    image = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
+    maker = CropMaker(variant, variant.box_factor)
+    places = [maker.place(camera, box) for box in ((30, 60, 110, 150), (190, 80, 280, 160))]
+    prepared = maker.prepare(image, camera, places, [True, False])
+    decoded = decode(variant, prepared, network(prepared.inputs))
+    assert decoded.pose.shape == (2, 16, 3, 3)
+    np.testing.assert_allclose(decoded.pose @ decoded.pose.swapaxes(-1, -2), np.tile(np.eye(3), (2, 16, 1, 1)), atol=1e-5)
+    assert np.isfinite(decoded.translation).all() and (decoded.translation[:, 2] > 0).all()
+    assert (decoded.grasp is not None) == variant.grasp
+    if decoded.grasp is not None:
+        np.testing.assert_allclose(decoded.grasp.sum(axis=1), 1, atol=1e-6)
+    save_checkpoint(tmp_path / "n.safetensors", network, CheckpointInfo(variant))
+    again, info = load_checkpoint(tmp_path / "n.safetensors")
+    assert info.variant == variant
+    torch.testing.assert_close(again(prepared.inputs).pose, network(prepared.inputs).pose)
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_kpe_lets_a_fixed_network_see_where_a_crop_was_cut(encoding):
+    """The same pixels in another place of the view: the output changes with every encoding, and not without."""
+    variant = Variant(encoding=encoding, trunk=Trunk.LANDMARKS, frame_trunk=False, fusion=(16, 12, 8), features=32, hidden=16)
+    network = made_up_network(variant, 3)
+    patch = np.random.default_rng(1).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    camera = Camera.pinhole(448, 448, 300)
+    outputs = []
+    for x, y in ((64, 128), (256, 192)):
+        image = np.zeros((448, 448, 3), np.uint8)
+        image[y : y + 64, x : x + 64] = patch
+        maker = CropMaker(variant, 1.0)
+        prepared = maker.prepare(image, camera, [maker.place(camera, (x + 8, y + 8, x + 56, y + 56))], [True])
+        outputs.append((prepared.inputs.crops, network(prepared.inputs)))
+    torch.testing.assert_close(outputs[0][0], outputs[1][0], atol=1e-4, rtol=0)
+    change = (outputs[0][1].pose - outputs[1][1].pose).abs().max()
+    assert (change > 1e-3) == (encoding is not Encoding.NONE)
+
+
+def test_perspective_correction_turns_with_the_crop():
+    """A network blind to places must see the hand turned by the angle between the crops' rays."""
+    variant = Variant(
+        encoding=Encoding.NONE, perspective=Perspective.CORRECTION, trunk=Trunk.LANDMARKS, frame_trunk=False,
+        fusion=(16, 12, 8), features=32, hidden=16,
+    )  # fmt: skip
+    network, camera, maker = made_up_network(variant, 3), Camera.pinhole(448, 448, 300), CropMaker(variant, 1.0)
+    image = np.zeros((448, 448, 3), np.uint8)
+    poses = []
+    for box in ((200, 200, 248, 248), (300, 200, 348, 248)):
+        prepared = maker.prepare(image, camera, [maker.place(camera, box)], [True])
+        poses.append(decode(variant, prepared, network(prepared.inputs)).pose[0, 0])
+    between = poses[1] @ poses[0].T
+    angle = np.arccos((np.trace(between) - 1) / 2)
+    assert angle == pytest.approx(np.arctan(100 / 300), abs=0.02)
+    assert between[0, 2] > 0.2  # towards the right
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def test_rotations_come_from_their_first_two_rows():
+    rng = np.random.default_rng(0)
+    q, _ = np.linalg.qr(rng.standard_normal((5, 3, 3)))
+    q *= np.sign(np.linalg.det(q))[:, None, None]
+    rotation = torch.from_numpy(q)
+    torch.testing.assert_close(rotation_from_6d(rotation[:, :2].flatten(1)), rotation)
+    stretched = torch.cat([3 * rotation[:, 0], 0.5 * rotation[:, 1] + 2 * rotation[:, 0]], dim=1)
+    torch.testing.assert_close(rotation_from_6d(stretched), rotation)
+
+
+def test_metric_translation():
+    camera = torch.tensor([[4.0, 0.1, -0.2], [0.01, 0, 0], [-3, 0, 0]])
+    found = hand_translation(Translation.METRIC, camera, 112.0, torch.zeros(3, 2), torch.ones(3))
+    torch.testing.assert_close(found, torch.tensor([[0.1, -0.2, 0.25], [0, 0, 10], [0, 0, 10]]))
+
+
+def test_crop_translation_follows_the_crop():
+    camera = torch.tensor([[-1.0, 0.5, 0.0]])
+    rays, extent = torch.tensor([[0.3, -0.1]]), torch.tensor([56.0])
+    found = hand_translation(Translation.CROP, camera, 112.0, rays, extent)[0]
+    depth = 2 * np.exp(-1)
+    torch.testing.assert_close(found, torch.tensor([(0.3 + 0.5 * 0.25) * depth, -0.1 * depth, depth]).float())
+
+
+def test_landmark_trunk_is_the_landmark_network(models_dir):
+    """Its feature map, averaged, gives the landmark network's own outputs through that network's last layers."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    content = load_model(LANDMARK_MODEL, models_dir)
+    trunk = LandmarkTrunk().eval()
+    load_landmark_weights(trunk, content)
+    image = np.random.default_rng(0).random((1, 224, 224, 3)).astype(np.float32)
+    interpreter = Interpreter(
+        model_content=content, experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )  # fmt: skip
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
+    interpreter.invoke()
+    pooled = next(op for op in interpreter._get_ops_details() if op["op_name"] == "MEAN")
+    expected = interpreter.get_tensor(pooled["inputs"][0])[0].transpose(2, 0, 1)
+    mean, std = (v.numpy() for v in picture_mean_std())
+    normalised = torch.from_numpy(((image - mean) / std).transpose(0, 3, 1, 2))
+    found = trunk(normalised)[0].numpy()
+    assert found.shape == (1152, 7, 7)
+    assert np.abs(found - expected).max() < 1e-3 * max(1.0, np.abs(expected).max())
+
+
+def test_landmark_weights_leave_room_for_an_encoding(models_dir):
+    content = load_model(LANDMARK_MODEL, models_dir)
+    plain, wide = LandmarkTrunk().eval(), LandmarkTrunk(3 + 16).eval()
+    load_landmark_weights(plain, content)
+    load_landmark_weights(wide, content)
+    x = torch.randn(1, 3, 224, 224)
+    torch.testing.assert_close(wide(torch.cat([x, torch.randn(1, 16, 224, 224)], dim=1)), plain(x))
+
+
+def test_landmark_weights_refuse_other_files():
+    with pytest.raises(ModelFileError):
+        load_landmark_weights(LandmarkTrunk(), b"\x1c\x00\x00\x00TFL3" + bytes(200))
+
+
+@pytest.mark.parametrize(("kind", "channels", "parameters"), [
+    (Trunk.RESNET50, 2048, 23_508_032), (Trunk.RESNET18, 512, 11_176_512),
+    (Trunk.EFFICIENTNET_LITE0, 1280, 3_371_008), (Trunk.LANDMARKS, 1152, 2_500_000),
+])  # fmt: skip
+def test_trunks(kind, channels, parameters):
+    trunk = make_trunk(kind).eval()
+    assert trunk.channels == channels
+    assert sum(p.numel() for p in trunk.parameters()) == pytest.approx(parameters, rel=0.08 if kind is Trunk.LANDMARKS else 0)
+    assert trunk(torch.zeros(1, 3, 224, 224)).shape == (1, channels, 7, 7)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def test_published_file(full, tmp_path):
+    extra = {
+        "model.mano_r.mano.v_template": torch.zeros(778, 3), "mano_l.faces": torch.zeros(3), "model.head_o.x": torch.zeros(1),
+    }  # fmt: skip
+    path = published_file(tmp_path / "published.ckpt", full, extra)
+    network, info = load_checkpoint(path)
+    assert info.variant == Variant() and info.hand_model == "mano" and "NC" in info.licence
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), full.state_dict().values(), strict=True))
+    assert not any(p.requires_grad for p in network.parameters()) and not network.training
+
+    published_file(path, full, leave_out=("head_l.refine.0", "head_l.hmr_layer.refine.0", "backbone.conv1"))
+    with pytest.raises(ModelFileError, match=r"lacks 4 of the network's 673 tensors.*conv1"):
+        load_checkpoint(path)
+    published_file(path, full, {"model.feature_conv.7.bias": torch.zeros(5)})
+    with pytest.raises(ModelFileError, match=r"feature_conv.7.bias is \(5,\), expected \(2048,\)"):
+        load_checkpoint(path)
+    published_file(path, full, {"model.feature_conv.7.bias": torch.full((2048,), torch.nan)})
+    with pytest.raises(ModelFileError, match=r"NaN or infinity in feature_conv.7.bias"):
+        load_checkpoint(path)
+    widths = (10 + 144 + 2048, 1024, 512, 128, 9)
+    grasp = {
+        f"model.grasp_classifier.{2 * i}.{kind}": torch.ones((b, a) if kind == "weight" else (b,))
+        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+        for kind in ("weight", "bias")
+    }
+    network, info = load_checkpoint(published_file(path, full, grasp))
+    assert info.variant.grasp
+    assert network(example_inputs(network, 1)).grasp.shape == (1, 9)
+
+
+def test_own_format_keeps_everything(small, tmp_path):
+    path = tmp_path / "own.safetensors"
+    written = save_checkpoint(path, small, CheckpointInfo(SMALL, "renders", "open", "Apache-2.0"))
+    network, info = load_checkpoint(path)
+    assert info == written == CheckpointInfo(SMALL, "renders", "open", "Apache-2.0", written.sha256)
+    assert len(info.sha256) == 64
+    inputs = example_inputs(small, 2)
+    torch.testing.assert_close(network(inputs).pose, small(inputs).pose)
+
+
+def test_variants_survive_json():
+    for variant in VARIANTS:
+        assert Variant.from_dict(json.loads(json.dumps(variant.to_dict()))) == variant
+
+
+@pytest.mark.parametrize(
+    "change", [{"trunk": "vit"}, {"fusion": [1, 2]}, {"fusion": "x"}, {"novel": 1}, {"grasp": 1}, {"features": 10**9}]
+)
+def test_variants_that_make_no_sense(change):
+    with pytest.raises(ModelFileError):
+        Variant.from_dict(Variant().to_dict() | change)
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def test_files_that_are_not_checkpoints(small, tmp_path):
+    path, marker = tmp_path / "file.ckpt", tmp_path / "executed"
+    torch.save({"state_dict": {"model.x": Evil(marker)}}, path)
+    broken = {
+        "evil torch": path.read_bytes(),
+        "evil pickle": pickle.dumps(Evil(marker)),
+        "empty": b"",
+        "text": b"hello" * 100,
+        "zip": b"PK\x03\x04" + bytes(100),
+        "huge header": struct.pack("<Q", 1 << 62) + b"{",
+        "lying header": struct.pack("<Q", 1000) + b"{}",
+        "bad json": struct.pack("<Q", 12) + b"{not json!!}",
+    }
+    torch.save([1, 2], path)
+    broken["a list"] = path.read_bytes()
+    torch.save({"state_dict": {}}, path)
+    broken["no tensors"] = path.read_bytes()
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, path)
+    broken["other tensors"] = path.read_bytes()
+    save_checkpoint(path, small, CheckpointInfo(SMALL))
+    whole = path.read_bytes()
+    broken["cut short"] = whole[: len(whole) // 2]
+    flipped = bytearray(whole)
+    flipped[-5] ^= 0x55
+    broken["changed"] = bytes(flipped)
+    for name, content in broken.items():
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError, match="file.ckpt"):
+            load_checkpoint(path)
+            pytest.fail(name)
+    assert not marker.exists()
+
+
+def test_missing_files_say_where_to_get_them(tmp_path):
+    for path in (None, tmp_path / "none.ckpt"):
+        text = checkpoint_missing(path)
+        assert "WildHands" in text and "mano.is.tue.mpg.de" in text and "--checkpoint" in text
+    with pytest.raises(ModelFileError, match="none.ckpt is missing"):
+        load_checkpoint(tmp_path / "none.ckpt")
+
+
+def test_too_large_files_are_refused_unread(tmp_path):
+    path = tmp_path / "large.ckpt"
+    with path.open("wb") as file:
+        file.truncate(5 << 30)  # sparse
+    with pytest.raises(ModelFileError, match="too large"):
+        load_checkpoint(path)
+
+
+def test_training_starts_from_plausible_hands():
+    network = WildHandsNetwork(SMALL)
+    network.initialise()
+    out = network.eval()(example_inputs(network, 2))
+    assert out.pose.isfinite().all()
+    assert (out.pose - torch.eye(3)).abs().max() < 0.5
