@@ -97,7 +97,9 @@ def test_published_network_gives_the_recorded_numbers(full):
 
 def test_each_hand_goes_through_its_own_head(small):
     inputs = example_inputs(small, 2)
-    both = NetworkInputs(inputs.frame, inputs.crops[:1].expand(2, -1, -1, -1), inputs.encoding[:1].expand(2, -1), inputs.right)
+    both = NetworkInputs(
+        inputs.frame, inputs.crops[:1].expand(2, -1, -1, -1), inputs.encoding[:1].expand(2, -1), inputs.right
+    )
     out = small(both)
     assert (out.pose[0] - out.pose[1]).abs().max() > 1e-2
     swapped = small(NetworkInputs(both.frame, both.crops, both.encoding, ~both.right))
@@ -137,7 +139,9 @@ def test_every_variant_runs_from_picture_to_parameters(variant, tmp_path):
     prepared = maker.prepare(image, camera, places, [True, False])
     decoded = decode(variant, prepared, network(prepared.inputs))
     assert decoded.pose.shape == (2, 16, 3, 3)
-    np.testing.assert_allclose(decoded.pose @ decoded.pose.swapaxes(-1, -2), np.tile(np.eye(3), (2, 16, 1, 1)), atol=1e-5)
+    np.testing.assert_allclose(
+        decoded.pose @ decoded.pose.swapaxes(-1, -2), np.tile(np.eye(3), (2, 16, 1, 1)), atol=1e-5
+    )
     assert np.isfinite(decoded.translation).all() and (decoded.translation[:, 2] > 0).all()
     assert (decoded.grasp is not None) == variant.grasp
     if decoded.grasp is not None:
@@ -151,7 +155,9 @@ def test_every_variant_runs_from_picture_to_parameters(variant, tmp_path):
 @pytest.mark.parametrize("encoding", list(Encoding))
 def test_kpe_lets_a_fixed_network_see_where_a_crop_was_cut(encoding):
     """The same pixels in another place of the view: the output changes with every encoding, and not without."""
-    variant = Variant(encoding=encoding, trunk=Trunk.LANDMARKS, frame_trunk=False, fusion=(16, 12, 8), features=32, hidden=16)
+    variant = Variant(
+        encoding=encoding, trunk=Trunk.LANDMARKS, frame_trunk=False, fusion=(16, 12, 8), features=32, hidden=16
+    )
     network = made_up_network(variant, 3)
     patch = np.random.default_rng(1).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     camera = Camera.pinhole(448, 448, 300)
@@ -257,7 +263,9 @@ def test_landmark_weights_refuse_other_files():
 def test_trunks(kind, channels, parameters):
     trunk = make_trunk(kind).eval()
     assert trunk.channels == channels
-    assert sum(p.numel() for p in trunk.parameters()) == pytest.approx(parameters, rel=0.08 if kind is Trunk.LANDMARKS else 0)
+    assert sum(p.numel() for p in trunk.parameters()) == pytest.approx(
+        parameters, rel=0.08 if kind is Trunk.LANDMARKS else 0
+    )
     assert trunk(torch.zeros(1, 3, 224, 224)).shape == (1, channels, 7, 7)
 
 
@@ -271,7 +279,9 @@ def test_published_file(full, tmp_path):
     path = published_file(tmp_path / "published.ckpt", full, extra)
     network, info = load_checkpoint(path)
     assert info.variant == Variant() and info.hand_model == "mano" and "NC" in info.licence
-    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), full.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(network.state_dict().values(), full.state_dict().values(), strict=True)
+    )
     assert not any(p.requires_grad for p in network.parameters()) and not network.training
 
     published_file(path, full, leave_out=("head_l.refine.0", "head_l.hmr_layer.refine.0", "backbone.conv1"))

@@ -84,9 +84,7 @@ def bench_wildhands(
     frame, boxes = bench_frame()
     network, _ = load_checkpoint(checkpoint)
     expected = reference_way(network, hand_model, frame, boxes)
-    ways: dict[str, Callable[[], object]] = {
-        "reference way": lambda: reference_way(network, hand_model, frame, boxes)
-    }
+    ways: dict[str, Callable[[], object]] = {"reference way": lambda: reference_way(network, hand_model, frame, boxes)}
     distances = {}
     for config in default_runtimes() if runtimes is None else runtimes:
         try:

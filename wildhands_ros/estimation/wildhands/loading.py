@@ -45,7 +45,7 @@ _CHECKS, _CHECK_SEED = 4, 1
 _CALIBRATIONS, _CALIBRATION_SEED = 12, 2
 _TIMED_RUNS = 7
 _CLEARLY = 0.9  # of two that are as good as equally fast, the first is taken: timings are noisy
-_LAYOUT = "2"  # of the cache; a change makes old entries unused
+_LAYOUT = "3"  # of the cache; a change makes old entries unused
 _TRUNKS, _HANDS, _INFO, _EXPECTED = "trunks.onnx", "hands.onnx", "info.json", "expected.npz"
 
 
@@ -205,8 +205,10 @@ def _backends(config: RuntimeConfig) -> list[Backend]:
 
 
 def _candidates(backends: Sequence[Backend], precision: Precision) -> list[_Candidate]:
-    wanted = [precision] if precision is not Precision.AUTO else [Precision.FLOAT32, Precision.BFLOAT16, Precision.INT8]
-    return [(b, p) for p in wanted for b in backends if b is Backend.OPENVINO or p is Precision.FLOAT32]
+    if precision is not Precision.AUTO:
+        return [(backend, precision) for backend in backends]
+    coarser = [(b, p) for p in (Precision.BFLOAT16, Precision.INT8) for b in backends if b is Backend.OPENVINO]
+    return [(backend, Precision.FLOAT32) for backend in backends] + coarser
 
 
 def _fastest(exported: ExportedNetwork, config: RuntimeConfig, candidates: list[_Candidate]) -> LoadedNetwork:

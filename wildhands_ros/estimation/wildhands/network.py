@@ -105,7 +105,7 @@ class WildHandsNetwork(nn.Module):
         output = _choose(right, self.head_r(features), self.head_l(features))
         if not self.variant.grasp:
             return output
-        context = picture.expand(len(features), -1) if self.variant.frame_trunk else features
+        context = picture.expand(features.shape[0], -1) if self.variant.frame_trunk else features
         grasp = self.grasp_classifier(torch.cat([output.betas, output.pose.flatten(1), context], dim=1))
         return NetworkOutput(output.pose, output.betas, output.camera, output.camera_start, grasp)
 
@@ -139,8 +139,9 @@ class HandHead(nn.Module):
         self._features = features
 
     def forward(self, features: Tensor) -> NetworkOutput:
-        pose = features.new_tensor([1.0, 0, 0, 0, 1, 0]).repeat(16).expand(len(features), -1)
-        betas = features.new_zeros(len(features), SHAPE_SIZE)
+        count = features.shape[0]  # not len(): exporters would write the number of hands down as a constant
+        pose = features.new_tensor([1.0, 0, 0, 0, 1, 0]).repeat(16).expand(count, -1)
+        betas = features.new_zeros(count, SHAPE_SIZE)
         camera = camera_start = self.cam_init(features)
         # the first layer sees cat(features, pose, betas, camera): what it makes of the features never changes
         first = self.refine.get_submodule("0")

@@ -77,6 +77,4 @@ def place_crop(frame: SquareFrame, box: Box, factor: float) -> CropPlace:
 
 def intrinsics(camera: Camera, scale: float, center: tuple[float, float]) -> NDArray[np.float32]:
     """K (3, 3) of a camera's picture scaled by `scale`, with the principal point at `center`."""
-    return np.array(
-        [[camera.fx * scale, 0, center[0]], [0, camera.fy * scale, center[1]], [0, 0, 1]], dtype=np.float32
-    )
+    return np.array([[camera.fx * scale, 0, center[0]], [0, camera.fy * scale, center[1]], [0, 0, 1]], dtype=np.float32)

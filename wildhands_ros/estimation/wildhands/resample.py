@@ -95,4 +95,3 @@ def _cubic(samples: Tensor, pixels: Tensor, reach: float, length: int) -> Tensor
     near = ((_CUBIC + 2) * t - (_CUBIC + 3)) * t * t + 1
     far = ((_CUBIC * t - 5 * _CUBIC) * t + 8 * _CUBIC) * t - 4 * _CUBIC
     return torch.where(t <= 1, near, torch.where(t < 2, far, 0))
-

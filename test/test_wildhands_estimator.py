@@ -1,0 +1,430 @@
+"""The estimator from pictures to hands, and the ways of running its network."""
+
+import gc
+import weakref
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.errors import ConfigError, ModelFileError
+from wildhands_ros.estimation.wildhands import (
+    Backend,
+    CheckpointInfo,
+    Crops,
+    Encoding,
+    Perspective,
+    Precision,
+    RuntimeConfig,
+    Translation,
+    Trunk,
+    Variant,
+    WildHands,
+    WildHandsConfig,
+    published,
+    save_checkpoint,
+)
+from wildhands_ros.estimation.wildhands import loading as loading_module
+from wildhands_ros.estimation.wildhands.bench import bench_frame, bench_wildhands, reference_way
+from wildhands_ros.estimation.wildhands.export import example_inputs, export_onnx
+from wildhands_ros.estimation.wildhands.loading import exported_network, load_network
+from wildhands_ros.estimation.wildhands.made_up import made_up_network
+from wildhands_ros.estimation.wildhands.network import NetworkInputs
+from wildhands_ros.estimation.wildhands.runtime import TorchRuntime, resolve_device
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
+from wildhands_ros.hands import HandBox, Side
+from wildhands_ros.rotations import exp_so3
+
+SMALL = Variant(trunk=Trunk.RESNET18, fusion=(32, 24, 16), features=64, hidden=32, grasp=True)
+RIGHT = HandBox(Side.RIGHT, (700.0, 330.0, 930.0, 560.0), 0.9, follow_id=4)
+LEFT = HandBox(Side.LEFT, (330.0, 350.0, 560.0, 550.0), 0.8, 0.7)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return made_up_network(SMALL, 1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    save_checkpoint(path, network, CheckpointInfo(SMALL, "none", "open", "Apache-2.0"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def hand_model():
+    """The open hand with a mean pose, as MANO's files have one."""
+    model = load_hand_model()
+    mean = 0.2 * np.random.default_rng(0).standard_normal(45)
+    layers = [HandLayer(replace(model.layer(side).data, hands_mean=mean)) for side in (Side.RIGHT, Side.LEFT)]
+    return HandModel("test", *layers, sha256="")
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return bench_frame()[0]
+
+
+def config(checkpoint, **changes):
+    runtime = RuntimeConfig(device="cpu", backend=Backend.TORCH, threads=1)
+    return WildHandsConfig(checkpoint, runtime=runtime, **changes)
+
+
+@pytest.fixture(scope="module")
+def estimator(checkpoint, hand_model):
+    return WildHands.load(config(checkpoint), hand_model)
+
+
+def own(variant, hand_model, tmp_path, seed=2, **changes):
+    save_checkpoint(tmp_path / "own.safetensors", made_up_network(variant, seed), CheckpointInfo(variant))
+    return WildHands.load(config(tmp_path / "own.safetensors", **changes), hand_model)
+
+
+# --- estimator --------------------------------------------------------------------------------------------------------
+
+
+def test_hands_are_whole_and_consistent(estimator, frame, hand_model):
+    found = estimator.estimate(frame, [RIGHT, LEFT])
+    assert [h.side for h in found.hands] == [Side.RIGHT, Side.LEFT] and found.skipped == ()
+    for hand, box in zip(found.hands, (RIGHT, LEFT), strict=True):
+        assert (hand.box, hand.score, hand.side_probability) == (box.xyxy, box.score, box.side_probability)
+        assert (hand.follow_id, hand.estimator, hand.hand_model) == (box.follow_id, "wildhands", "test")
+        np.testing.assert_allclose(hand.keypoints, frame.camera.project(hand.joints))
+        assert hand.vertices.shape == (hand_model.right.vertex_count, 3)
+        index, probabilities = hand.grasp
+        assert index == probabilities.argmax() and probabilities.sum() == pytest.approx(1)
+        vertices, joints = hand_model.layer(hand.side).numpy(hand.pose, hand.betas, hand.translation)
+        np.testing.assert_allclose(hand.joints, joints, atol=0.03)  # the same but for very bent joints, see below
+        assert hand.valid
+
+
+def test_order_and_company_change_nothing(estimator, frame):
+    both = estimator.estimate(frame, [RIGHT, LEFT]).hands
+    swapped = estimator.estimate(frame, [LEFT, RIGHT]).hands
+    alone = estimator.estimate(frame, [LEFT]).hands
+    np.testing.assert_allclose(swapped[1].joints, both[0].joints, atol=1e-5)
+    np.testing.assert_allclose(alone[0].joints, both[1].joints, atol=1e-5)
+
+
+def test_the_reference_way_gives_the_same(network, estimator, frame, hand_model):
+    expected = reference_way(network, hand_model, frame, [RIGHT, LEFT])
+    found = estimator.estimate(frame, [RIGHT, LEFT]).hands
+    for hand, joints in zip(found, expected, strict=True):
+        np.testing.assert_allclose(hand.joints, joints, atol=1e-5)
+
+
+def test_the_best_of_each_side_or_all(checkpoint, hand_model, estimator, frame):
+    weak = replace(RIGHT, xyxy=(100.0, 100.0, 300.0, 300.0), score=0.5)
+    found = estimator.estimate(frame, [weak, RIGHT, LEFT])
+    assert [h.box for h in found.hands] == [RIGHT.xyxy, LEFT.xyxy]
+    assert len(found.skipped) == 1 and "box 0" in found.skipped[0] and "all_hands" in found.skipped[0]
+    every = WildHands.load(config(checkpoint, all_hands=True), hand_model).estimate(frame, [weak, RIGHT, LEFT])
+    assert [h.box for h in every.hands] == [weak.xyxy, RIGHT.xyxy, LEFT.xyxy]
+    np.testing.assert_allclose(every.hands[1].joints, found.hands[0].joints, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 0, 0), (-50, 10, -20, 40), (1300, 800, 1400, 900), (100, 100, 101, 101), (float("nan"),) * 4, (9, 9, 3, 3)],
+)
+def test_useless_boxes_are_skipped_with_the_reason(estimator, frame, box):
+    found = estimator.estimate(frame, [replace(RIGHT, xyxy=box), LEFT])
+    assert [h.side for h in found.hands] == [Side.LEFT]
+    assert "right hand in box 0" in found.skipped[0] and "its box" in found.skipped[0]
+
+
+@pytest.mark.parametrize(
+    "box", [(-300, -200, 200, 300), (-1000, -1000, 3000, 3000), (1270, 710, 1290, 730), (60, 60, 70, 75)]
+)
+def test_boxes_at_the_border_tiny_or_huge_still_work(estimator, frame, box):
+    (hand,) = estimator.estimate(frame, [replace(LEFT, xyxy=box)]).hands
+    assert np.isfinite(hand.joints).all()
+
+
+def test_no_boxes_no_hands(estimator, frame):
+    found = estimator.estimate(frame, [])
+    assert found.hands == () and found.skipped == ()
+
+
+def test_hands_too_far_are_invalid(checkpoint, hand_model, frame):
+    estimator = WildHands.load(config(checkpoint, nearest=0.01, farthest=0.05), hand_model)
+    assert not any(hand.valid for hand in estimator.estimate(frame, [RIGHT, LEFT]).hands)
+
+
+def test_without_a_mesh(checkpoint, hand_model, frame):
+    estimator = WildHands.load(config(checkpoint), hand_model, with_mesh=False)
+    assert estimator.estimate(frame, [RIGHT]).hands[0].vertices is None
+
+
+def test_focal_length_changes_depth_and_encoding(estimator, frame):
+    longer = replace(frame, camera=replace(frame.camera, fx=1400.0, fy=1400.0))
+    near, far = (estimator.estimate(f, [RIGHT]).hands[0] for f in (frame, longer))
+    assert 1.5 < far.translation[2] / near.translation[2] < 2.5
+    assert np.abs(far.pose - near.pose).max() > 1e-3
+
+
+def test_unequal_focal_lengths_and_an_off_centre_principal_point_reach_the_network(estimator, frame):
+    (plain,) = estimator.estimate(frame, [RIGHT]).hands
+    for change in ({"fy": 900.0}, {"cx": 700.0}, {"cy": 300.0}):
+        (moved,) = estimator.estimate(replace(frame, camera=replace(frame.camera, **change)), [RIGHT]).hands
+        assert np.abs(moved.pose - plain.pose).max() > 1e-3
+
+
+def test_crop_relative_hands_stand_where_the_crop_is(hand_model, frame, tmp_path):
+    """With a crop-relative translation the network's hands land near their boxes under every camera."""
+    variant = replace(SMALL, crops=Crops.SHARP, translation=Translation.CROP, grasp=False)
+    estimator = own(variant, hand_model, tmp_path)
+    for camera in (frame.camera, replace(frame.camera, cx=760.0, cy=250.0), replace(frame.camera, fy=560.0)):
+        (hand,) = estimator.estimate(replace(frame, camera=camera), [RIGHT]).hands
+        place = camera.project(hand.translation)
+        assert np.linalg.norm(place - np.array(RIGHT.center)) < 0.9 * RIGHT.size
+
+
+@pytest.mark.parametrize("perspective", [Perspective.NONE, Perspective.CROP])
+def test_distorted_pictures_give_the_hands_of_undistorted_ones(hand_model, tmp_path, perspective):
+    """The same scene through a barrel lens and through a pinhole: the same hands in the same camera frame."""
+    variant = replace(
+        SMALL, crops=Crops.SHARP, translation=Translation.CROP, perspective=perspective, encoding=Encoding.NONE,
+        frame_trunk=False, grasp=False,
+    )  # fmt: skip
+    estimator = own(variant, hand_model, tmp_path)
+    barrel = Camera(640, 480, 330, 330, 319.5, 239.5, Distortion.PLUMB_BOB, (-0.22, 0.05, 0.0, 0.0, 0.0))
+    pinhole = barrel.undistorted()
+    scene = cv2.GaussianBlur(bench_frame()[0].image[:480, :640], (0, 0), 3)
+    maps = pinhole.rectification_maps(barrel)
+    distorted = cv2.remap(scene, *maps, cv2.INTER_LINEAR)
+    corners = np.array([[380.0, 200], [480, 200], [380, 300], [480, 300]])
+    bent = barrel.project(pinhole.unproject(corners))
+    (straight,) = estimator.estimate(
+        Frame(scene, pinhole), [HandBox(Side.RIGHT, (380.0, 200.0, 480.0, 300.0), 1.0)]
+    ).hands
+    (through,) = estimator.estimate(
+        Frame(distorted, barrel), [HandBox(Side.RIGHT, (*bent.min(axis=0), *bent.max(axis=0)), 1.0)]
+    ).hands
+    assert np.linalg.norm(through.translation - straight.translation) < 0.08 * straight.translation[2]
+    assert np.abs(through.pose - straight.pose).max() < 0.35
+    np.testing.assert_allclose(through.keypoints, barrel.project(through.joints))
+
+
+def test_boxes_outside_a_rectified_view_are_skipped(estimator):
+    fisheye = Camera(900, 900, 200, 200, 449.5, 449.5, Distortion.EQUIDISTANT, (0.0, 0.0, 0.0, 0.0))
+    frame = Frame(np.full((900, 900, 3), 90, np.uint8), fisheye)
+    found = estimator.estimate(frame, [replace(RIGHT, xyxy=(0.0, 440.0, 40.0, 480.0)), LEFT])
+    assert len(found.hands) == 1 and "rectified view" in found.skipped[0]
+
+
+def test_published_joint_rotations_go_the_long_way_round():
+    """A turn by −100° about z is, for the published code, one by 260°: with a mean about x that is another rotation."""
+    turn, mean = np.array([0, 0, -np.radians(100)]), np.array([0.3, 0, 0])
+    pose = np.tile(np.eye(3), (16, 1, 1))
+    pose[5] = exp_so3(turn)
+    hands_mean = np.zeros((15, 3))
+    hands_mean[4] = mean
+    found = published.joint_rotations(pose, hands_mean.ravel())[5]
+    np.testing.assert_allclose(found, exp_so3(mean + [0, 0, np.radians(260)]), atol=1e-12)
+    assert np.abs(found - exp_so3(turn + mean)).max() > 0.05
+    pose[5] = exp_so3([0, 0, np.radians(100)])  # the other way there is no detour
+    np.testing.assert_allclose(
+        published.joint_rotations(pose, hands_mean.ravel())[5], exp_so3(mean + [0, 0, np.radians(100)]), atol=1e-12
+    )
+
+
+def test_missing_checkpoints_name_files_and_places(hand_model, tmp_path):
+    for path in (None, tmp_path / "weights.ckpt"):
+        with pytest.raises(ModelFileError, match="mano.is.tue.mpg.de"):
+            WildHands.load(WildHandsConfig(path), hand_model)
+
+
+@pytest.mark.parametrize("change", [{"box_factor": 0.1}, {"nearest": 2.0, "farthest": 1.0}])
+def test_configurations_that_make_no_sense(change):
+    with pytest.raises(ConfigError):
+        WildHandsConfig(**change)
+
+
+# --- runtimes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME, Backend.OPENVINO])
+def test_float32_backends_agree_with_eager_torch(checkpoint, cache, network, backend):
+    loaded = load_network(checkpoint, RuntimeConfig("cpu", backend, threads=1, tolerance_mm=0.1, cache_dir=cache))
+    assert loaded.agreement_mm < 0.01
+    assert backend.value in loaded.runtime.name
+    for count in (1, 2, 3):  # any number of hands
+        inputs = example_inputs(network, count)
+        found, expected = loaded.runtime(inputs), network(inputs)
+        torch.testing.assert_close(found.pose, expected.pose, atol=2e-4, rtol=0)
+        torch.testing.assert_close(found.camera, expected.camera, atol=2e-4, rtol=0)
+        torch.testing.assert_close(found.grasp, expected.grasp, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
+def test_coarser_precisions_stay_close(checkpoint, cache, network, precision):
+    loaded = load_network(
+        checkpoint, RuntimeConfig("cpu", Backend.OPENVINO, precision, threads=1, tolerance_mm=50, cache_dir=cache)
+    )
+    assert 0 < loaded.agreement_mm < 15
+    assert precision.value in loaded.runtime.name
+
+
+def test_what_strays_too_far_is_refused(checkpoint, cache):
+    strict = RuntimeConfig("cpu", Backend.OPENVINO, Precision.INT8, threads=1, tolerance_mm=1e-4, cache_dir=cache)
+    with pytest.raises(ConfigError, match=r"mm from the float32 reference.*more than"):
+        load_network(checkpoint, strict)
+
+
+def test_auto_takes_something_within_the_tolerance_and_remembers_it(checkpoint, cache, monkeypatch):
+    config = RuntimeConfig("cpu", precision=Precision.AUTO, threads=1, tolerance_mm=0.05, cache_dir=cache)
+    loaded = load_network(checkpoint, config)
+    assert loaded.agreement_mm <= 0.05 and "float32" in loaded.runtime.name
+    tried = []
+    real = loading_module._load_candidate
+    monkeypatch.setattr(loading_module, "_load_candidate", lambda *a: tried.append(a[2]) or real(*a))
+    again = load_network(checkpoint, config)
+    assert again.runtime.name == loaded.runtime.name and len(tried) == 1
+
+
+def test_exports_are_kept_and_mended(checkpoint, tmp_path, monkeypatch):
+    first = exported_network(checkpoint, tmp_path)
+    monkeypatch.setattr(loading_module, "load_checkpoint", lambda path: pytest.fail("exported again"))
+    assert exported_network(checkpoint, tmp_path).folder == first.folder
+    monkeypatch.undo()
+    (first.folder / "info.json").write_text("{")
+    assert exported_network(checkpoint, tmp_path).info == first.info
+    assert not list(tmp_path.glob(".export-*"))
+
+
+def test_calibration_pictures_are_used(checkpoint, tmp_path, cache):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    exported = exported_network(checkpoint, cache)
+    config = RuntimeConfig("cpu", calibration=folder, threads=1)
+    with pytest.raises(ConfigError, match="no readable"):
+        loading_module.calibrated_ranges(exported, config)
+    cv2.imwrite(str(folder / "dark.png"), np.full((120, 160, 3), 40, np.uint8))
+    dark = loading_module.calibrated_ranges(exported, config)
+    lively = loading_module.calibrated_ranges(exported, replace(config, calibration=None))
+    assert dark.keys() == lively.keys()
+    widths = [np.mean([high - low for low, high in ranges.values()]) for ranges in (dark, lively)]
+    assert widths[0] < widths[1]
+
+
+def test_an_unwritable_cache_is_an_error_with_a_name(checkpoint, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(ModelFileError, match="cache_dir"):
+        exported_network(checkpoint, blocked)
+
+
+def test_onnxruntime_reads_the_whole_exported_network(network, tmp_path):
+    import onnxruntime
+
+    path = tmp_path / "whole.onnx"
+    export_onnx(network, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = example_inputs(network, 3)
+    named = {
+        "frame": inputs.frame.numpy(), "crops": inputs.crops.numpy(), "encoding": inputs.encoding.numpy(),
+        "right": inputs.right.numpy(),
+    }  # fmt: skip
+    found = dict(zip([o.name for o in session.get_outputs()], session.run(None, named), strict=True))
+    expected = network(inputs)
+    assert list(found) == ["pose", "betas", "camera", "camera_start", "grasp"]
+    np.testing.assert_allclose(found["pose"], expected.pose, atol=2e-4)
+    np.testing.assert_allclose(found["camera"], expected.camera, atol=2e-4)
+
+
+@pytest.mark.parametrize("precision", [Precision.BFLOAT16, Precision.FLOAT16])
+def test_torch_in_half_precision_keeps_float32_heads(network, precision):
+    runtime = TorchRuntime(made_up_network(SMALL, 1), "cpu", precision)
+    inputs = example_inputs(network, 2)
+    found, expected = runtime(inputs), network(inputs)
+    assert found.pose.dtype == found.camera.dtype == torch.float32
+    assert 0 < (found.pose - expected.pose).abs().max() < 0.1
+
+
+def test_devices():
+    assert resolve_device("cpu").type == "cpu"
+    for name in ("gpu", "mps", "cuda:99"):
+        with pytest.raises(ConfigError, match=name):
+            resolve_device(name)
+
+
+@pytest.mark.parametrize("change", [{"threads": -1}, {"tolerance_mm": 0}])
+def test_runtime_configurations_that_make_no_sense(change):
+    with pytest.raises(ConfigError):
+        RuntimeConfig(**change)
+
+
+def test_backends_say_what_they_cannot_do(checkpoint, cache, monkeypatch):
+    half = RuntimeConfig("cpu", Backend.ONNXRUNTIME, Precision.INT8, tolerance_mm=9, cache_dir=cache)
+    with pytest.raises(ConfigError, match="use openvino"):
+        load_network(checkpoint, half)
+    with pytest.raises(ConfigError, match="torch does not run"):
+        load_network(checkpoint, RuntimeConfig("cpu", Backend.TORCH, Precision.INT8))
+    monkeypatch.setattr(loading_module.accelerated, "installed", lambda backend: False)
+    with pytest.raises(ConfigError, match="pip install openvino"):
+        load_network(checkpoint, RuntimeConfig("cpu", precision=Precision.INT8))
+    with pytest.raises(ConfigError, match="onnxruntime is not installed"):
+        load_network(checkpoint, RuntimeConfig("cpu", Backend.ONNXRUNTIME, cache_dir=cache))
+    assert "torch" in load_network(checkpoint, RuntimeConfig("cpu", threads=1)).runtime.name  # works without any
+
+
+def test_exporting_leaves_no_torch_weights_behind(checkpoint, tmp_path, monkeypatch):
+    """The exported network is the only copy of the weights: those that it was made from are gone."""
+    made = []
+    real = loading_module.load_checkpoint
+
+    def load(path):
+        network, info = real(path)
+        made.append(weakref.ref(network))
+        return network, info
+
+    monkeypatch.setattr(loading_module, "load_checkpoint", load)
+    loaded = load_network(checkpoint, RuntimeConfig("cpu", Backend.ONNXRUNTIME, threads=1, cache_dir=tmp_path))
+    gc.collect()
+    assert loaded.runtime is not None and len(made) == 1 and made[0]() is None
+
+
+def test_bench_measures_every_way(checkpoint, hand_model, cache):
+    runtimes = [
+        RuntimeConfig("cpu", Backend.TORCH, threads=1),
+        RuntimeConfig("cpu", Backend.ONNXRUNTIME, threads=1, cache_dir=cache),
+        RuntimeConfig("cpu", Backend.ONNXRUNTIME, Precision.INT8, threads=1, cache_dir=cache),
+    ]
+    said = []
+    rows = bench_wildhands(checkpoint, hand_model, runtimes, rounds=2, progress=said.append)
+    assert rows[0].what == "reference way" and rows[0].runs == 2
+    whole = [row for row in rows if row.ratio is not None]
+    assert len(whole) == 2 and all(row.distance_mm < 0.1 and row.ratio > 0 for row in whole)
+    stages = [row.what.split(": ")[1] for row in rows if ": " in row.what]
+    assert stages == ["crops", "network", "hand model"] * 2
+    assert any("left out" in line and "int8" in line for line in said)
+
+
+def test_inputs_stay_untouched(estimator, frame):
+    before = frame.image.copy()
+    estimator.estimate(frame, [RIGHT, LEFT])
+    assert np.array_equal(frame.image, before)
+
+
+def test_reference_inputs_are_batches_of_tensors(network):
+    inputs = example_inputs(network, 2)
+    assert isinstance(inputs, NetworkInputs) and inputs.right.dtype == torch.bool
