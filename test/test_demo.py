@@ -26,9 +26,10 @@ def test_the_demo_finds_the_hands_and_measures_itself(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "against the truth" in result.stdout and "rendered, landmarks" in result.stdout
     results = list(read_hands(tmp_path / "rendered.mcap"))
-    assert len({r.stamp_ns for r in results}) == 30
+    assert len({r.stamp_ns for r in results}) > 30  # and some of the rehearsal on black pictures
+    assert "| rendered, landmarks    |     30 |" in result.stdout
     assert sum(len(r.hands) for r in results) >= 50  # two hands a frame, from the second or third frame on
-    assert all(0 < r.processing_s <= r.latency_s for r in results)
+    assert all(0 < r.processing_s < r.latency_s for r in results)
     with BagReader(tmp_path / "rendered.mcap") as bag:
         assert {"/camera/camera_info", "/camera/image_raw/compressed", "/tf", "/wildhands/hands"} <= bag.topics.keys()
     with open_source(tmp_path / "rendered.mp4") as video:
@@ -44,7 +45,8 @@ def test_the_demo_takes_a_file_of_the_users(tmp_path: Path) -> None:
         cv2.imwrite(str(folder / f"{frame.index}.png"), frame.image[..., ::-1])
     result = demo("--out", tmp_path / "out", "--input", folder, "--focal", sequence.camera.fx)
     assert result.returncode == 0, result.stderr
-    assert len({r.stamp_ns for r in read_hands(tmp_path / "out" / "mine.mcap")}) == 6
+    results = list(read_hands(tmp_path / "out" / "mine.mcap"))
+    assert len([r for r in results if r.hands]) >= 5
 
 
 @pytest.mark.parametrize("arguments", [["--input", "/nowhere/clip.mp4"], ["--models-dir", "/nowhere"]])

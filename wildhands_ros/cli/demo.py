@@ -123,7 +123,7 @@ def _play(chain: object, scene: Scene, estimator: str, args: argparse.Namespace)
         "estimation.estimator": estimator, "models_dir": args.models_dir.resolve(), "publish_vertices": True,
     }  # fmt: skip
     report = chain.play(scene.source, bag, parameters)
-    results = list(read_hands(bag))
+    results = [r for r in read_hands(bag) if r.stamp_ns in report.stamps]  # without the rehearsal's
     outcome = Outcome(
         scene, estimator, report.frames, results, dict(report.stamps), report.seconds, bag, bag.with_suffix(".mp4")
     )

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
+import numpy as np
 import rclpy
-from rclpy.node import Node
 
-from wildhands_ros.errors import WildHandsError
+from wildhands_ros.camera import Camera
+from wildhands_ros.errors import RecordingError, WildHandsError
 from wildhands_ros.frames import Frame
 from wildhands_ros.node.player import Player, PlayerOptions
 from wildhands_ros.node.qos import fastdds_profile
@@ -30,6 +31,7 @@ RECORDED_IMAGE = f"{IMAGE}/compressed"
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
 _READ_AHEAD = 3
+_REHEARSAL = "rehearsal"
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +79,8 @@ class LiveChain:
         stamps: dict[int, int] = {}
 
         def note(frame: Frame, stamp_ns: int) -> None:
-            stamps[stamp_ns] = frame.index
+            if frame.name != _REHEARSAL:
+                stamps[stamp_ns] = frame.index
 
         options = PlayerOptions(
             topic=IMAGE, lockstep=True, result_topic=HANDS, result_timeout_s=20.0, subscribers=2,
@@ -89,7 +92,7 @@ class LiveChain:
             _Child("the recorder", self._recorder_command(bag), self.environment) as recorder,
             Player(ahead, options, on_publish=note) as player,
         ):
-            _wait_until_recorded(player.node, recorder)
+            _rehearse(player, recorder, ahead.first().camera)
             report = player.run()
         return ChainReport(stamps, report.frames, report.unanswered, report.seconds)
 
@@ -107,14 +110,15 @@ class LiveChain:
         return [*module, str(bag), *RECORDED, "--jpeg", "--overwrite"]
 
 
-def _wait_until_recorded(node: Node, recorder: _Child) -> None:
-    """Results that come before the recorder has subscribed would be missing."""
+def _rehearse(player: Player, recorder: _Child, camera: Camera) -> None:
+    """Plays black pictures until their results are recorded: discovery between three processes takes its time."""
+    black = Frame(np.zeros((camera.height, camera.width, 3), np.uint8), camera, name=_REHEARSAL)
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while node.count_subscribers(HANDS) < 2:  # the recorder and the player itself
+    while not all(recorder.said(f"receiving {topic}", within_s=0.1) for topic in (IMAGE, HANDS)):
         recorder.check()
         if time.monotonic() > deadline:
-            raise WildHandsError(f"nobody recorded {HANDS} after {_START_TIMEOUT_S:g} s: try wildhands doctor")
-        time.sleep(0.05)
+            raise WildHandsError(f"no result on {HANDS} after {_START_TIMEOUT_S:g} s: try wildhands doctor")
+        player.publish(black, player.node.get_clock().now().nanoseconds)
 
 
 class _Child:
@@ -123,6 +127,7 @@ class _Child:
     def __init__(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
         self._name = name
         self._lines: list[str] = []
+        self._news = threading.Condition()
         self._process = subprocess.Popen(
             command,
             env=environment,
@@ -139,6 +144,11 @@ class _Child:
         if self._process.poll() is not None:
             self._reader.join(1.0)
             raise WildHandsError(f"{self._name} ended: {' '.join(self._lines[-5:]) or 'without a word'}")
+
+    def said(self, text: str, within_s: float) -> bool:
+        """Whether a line with this text came by then."""
+        with self._news:
+            return self._news.wait_for(lambda: any(text in line for line in self._lines), within_s)
 
     def __enter__(self) -> _Child:
         return self
@@ -161,12 +171,14 @@ class _Child:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._lines = [*self._lines[-50:], line.strip()]
+            with self._news:
+                self._lines = [*self._lines[-200:], line.strip()]
+                self._news.notify_all()
             logger.info("%s: %s", self._name, line.rstrip())
 
 
 class _ReadAhead(FrameSource):
-    """The same frames, decoded by another thread while this one waits for the node."""
+    """The same frames once, decoded by another thread while this one waits for the node."""
 
     def __init__(self, source: FrameSource) -> None:
         super().__init__(
@@ -177,20 +189,34 @@ class _ReadAhead(FrameSource):
             fps=source.fps,
         )
         self._source = source
+        self._queue: Queue[Frame | BaseException | None] = Queue(_READ_AHEAD)
+        self._head: list[Frame] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def first(self) -> Frame:
+        """The first frame, which is played nonetheless."""
+        if not self._head:
+            frame = self._next()
+            if frame is None:
+                raise RecordingError(f"{self.description} holds no frames")
+            self._head = [frame]
+        return self._head[0]
 
     def _frames(self) -> Iterator[Frame]:
-        queue: Queue[Frame | BaseException | None] = Queue(_READ_AHEAD)
+        yield self.first()
+        while (frame := self._next()) is not None:
+            yield frame
 
-        def read() -> None:
-            try:
-                for frame in self._source:
-                    queue.put(frame)
-                queue.put(None)
-            except BaseException as error:
-                queue.put(error)
+    def _next(self) -> Frame | None:
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
 
-        threading.Thread(target=read, daemon=True).start()
-        while (item := queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+    def _read(self) -> None:
+        try:
+            for frame in self._source:
+                self._queue.put(frame)
+            self._queue.put(None)
+        except BaseException as error:  # goes to whoever waits for the frame
+            self._queue.put(error)

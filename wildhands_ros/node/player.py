@@ -163,7 +163,7 @@ class Player:
             stamp_ns = original_ns or 1  # to ROS a stamp of 0 is none
             if self._options.stamps is Stamps.NOW:
                 stamp_ns = self.node.get_clock().now().nanoseconds
-            self._publish(frame, stamp_ns)
+            self.publish(frame, stamp_ns)
             frames += 1
             if self._answers is None:
                 continue
@@ -185,7 +185,7 @@ class Player:
                 return True
             left -= self._options.repeat_s
             # a best-effort subscription that has not yet discovered this publisher misses the first picture
-            self._publish(frame, stamp_ns)
+            self.publish(frame, stamp_ns)
         return self._answers.wait(stamp_ns, left)
 
     def stop(self) -> None:
@@ -230,7 +230,8 @@ class Player:
             period_ns = stamps[-1] - stamps[-2] if len(stamps) > 1 else _DEFAULT_PERIOD_NS
             offset_ns += stamps[-1] - stamps[0] + max(period_ns, 1)
 
-    def _publish(self, frame: Frame, stamp_ns: int) -> None:
+    def publish(self, frame: Frame, stamp_ns: int) -> None:
+        """Publishes one picture and its camera_info, now."""
         if self._on_publish is not None:
             self._on_publish(frame, stamp_ns)
         header = Header(stamp=Time(sec=stamp_ns // _SECOND, nanosec=stamp_ns % _SECOND), frame_id=frame.frame_id)

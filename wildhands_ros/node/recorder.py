@@ -262,6 +262,7 @@ class Recorder:
         writer = self._writer
         if not channel.added:
             channel.added = True
+            logger.info("receiving %s", name)
             offered = [
                 recorded_qos(
                     reliable=e.qos_profile.reliability is ReliabilityPolicy.RELIABLE,
