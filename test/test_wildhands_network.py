@@ -274,8 +274,10 @@ def test_trunks(kind, channels, parameters):
 
 def test_published_file(full, tmp_path):
     extra = {
-        "model.mano_r.mano.v_template": torch.zeros(778, 3), "mano_l.faces": torch.zeros(3), "model.head_o.x": torch.zeros(1),
-    }  # fmt: skip
+        "model.mano_r.mano.v_template": torch.zeros(778, 3),
+        "mano_l.faces": torch.zeros(3),
+        "model.head_o.x": torch.zeros(1),
+    }
     path = published_file(tmp_path / "published.ckpt", full, extra)
     network, info = load_checkpoint(path)
     assert info.variant == Variant() and info.hand_model == "mano" and "NC" in info.licence
