@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from tqdm import tqdm
@@ -43,10 +44,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "bench",
         help="measure speed and accuracy on this machine",
         description="Renders two-hand sequences whose poses are known (wide-angle and fisheye lens), finds the hands "
-        "in them and compares; times every stage. Figures over ROS topics come from 'wildhands demo'.",
+        "in them and compares; times every stage, and with --topics the live node as well.",
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each rendered sequence (default: 10)")
     parser.add_argument("--seeds", type=int, default=2, metavar="N", help="sequences per lens (default: 2)")
+    parser.add_argument(
+        "--topics", action="store_true", help="also play a sequence at 30 Hz to the node in a process of its own"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     add_pipeline(parser)
     parser.set_defaults(run=run)
@@ -71,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
     print(timing_table(timings))
     print()
     print(score_table(scores))
+    if args.topics:
+        live = _over_topics(config, args.seconds)
+        print(f"\n{table(['over topics, 1280x720 raw at 30 Hz', ''], list(live.items()))}")
     if args.json is not None:
         figures = {
             "machine": machine,
@@ -80,6 +87,25 @@ def run(args: argparse.Namespace) -> int:
         args.json.write_text(json.dumps(figures, indent=2))
         print(f"\nwrote {args.json}")
     return 0
+
+
+def _over_topics(config: PipelineConfig, seconds: float) -> dict[str, str]:
+    """The live node's rate and latency, as a consumer of the hands sees them."""
+    from wildhands_ros.node.chain import LiveChain  # needs ROS
+    from wildhands_ros.synthetic.demo_scenes import RenderedScene
+
+    with TemporaryDirectory() as folder, LiveChain() as chain:
+        scene = RenderedScene(Path(folder), SequenceConfig(seconds=seconds))
+        parameters = {"models_dir": config.models_dir, "estimation.estimator": config.estimation.estimator}
+        report = chain.measure(scene.open(), parameters)
+    latency_ms = 1e3 * np.array(report.latencies_s or [np.nan])
+    return {
+        "pictures published": str(report.published),
+        "results": str(len(report.latencies_s)),
+        "results a second": f"{len(report.latencies_s) / report.seconds:.1f}",
+        "latency, median (ms)": f"{np.median(latency_ms):.1f}",
+        "latency, p95 (ms)": f"{np.percentile(latency_ms, 95):.1f}",
+    }
 
 
 def describe_machine() -> str:

@@ -16,10 +16,14 @@ from queue import Queue
 
 import numpy as np
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import RecordingError, WildHandsError
 from wildhands_ros.frames import Frame
+from wildhands_ros.msg import HandPoseArray
+from wildhands_ros.node.messages import stamp_ns
 from wildhands_ros.node.player import Player, PlayerOptions
 from wildhands_ros.node.qos import fastdds_profile
 from wildhands_ros.recordings import FrameSource
@@ -44,6 +48,15 @@ class ChainReport:
     frames: int
     unanswered: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class LiveReport:
+    """What came at the speed of a camera. published: pictures. latencies_s: of each result, stamp to publication."""
+
+    published: int
+    seconds: float
+    latencies_s: tuple[float, ...]
 
 
 class LiveChain:
@@ -96,6 +109,28 @@ class LiveChain:
             report = player.run()
         return ChainReport(stamps, report.frames, report.unanswered, report.seconds)
 
+    def measure(self, source: FrameSource, parameters: Mapping[str, object]) -> LiveReport:
+        """Plays at the recorded speed, drops and all, with nobody recording: what a consumer of the hands gets.
+
+        Raises WildHandsError where the node ends early or nothing comes.
+        """
+        ahead = _ReadAhead(source)
+        with (
+            _Child("the node", self._node_command(parameters), self.environment) as node,
+            Player(ahead, PlayerOptions(topic=IMAGE, subscriber_timeout_s=_START_TIMEOUT_S)) as player,
+            _Results(player) as results,
+        ):
+            deadline = time.monotonic() + _START_TIMEOUT_S
+            black = _black(ahead.first().camera)
+            while not results.wait(0.1):
+                node.check()
+                if time.monotonic() > deadline:
+                    raise WildHandsError(f"no result on {HANDS} after {_START_TIMEOUT_S:g} s: try wildhands doctor")
+                player.publish(black, player.node.get_clock().now().nanoseconds)
+            results.start_counting()
+            report = player.run()
+            return LiveReport(report.frames, report.seconds, results.latencies())
+
     def _node_command(self, parameters: Mapping[str, object]) -> list[str]:
         command = [sys.executable, "-m", "wildhands_ros.node", "--ros-args", "--log-level", "warn"]
         for name, topic in (("image", IMAGE), ("camera_info", "/camera/camera_info")):
@@ -112,13 +147,54 @@ class LiveChain:
 
 def _rehearse(player: Player, recorder: _Child, camera: Camera) -> None:
     """Plays black pictures until their results are recorded: discovery between three processes takes its time."""
-    black = Frame(np.zeros((camera.height, camera.width, 3), np.uint8), camera, name=_REHEARSAL)
+    black = _black(camera)
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not all(recorder.said(f"receiving {topic}", within_s=0.1) for topic in (IMAGE, HANDS)):
         recorder.check()
         if time.monotonic() > deadline:
             raise WildHandsError(f"no result on {HANDS} after {_START_TIMEOUT_S:g} s: try wildhands doctor")
         player.publish(black, player.node.get_clock().now().nanoseconds)
+
+
+def _black(camera: Camera) -> Frame:
+    return Frame(np.zeros((camera.height, camera.width, 3), np.uint8), camera, name=_REHEARSAL)
+
+
+class _Results:
+    """Takes the hands in a node of its own and notes their latencies."""
+
+    def __init__(self, player: Player) -> None:
+        self._come = threading.Event()
+        self._since_ns = 0
+        self._seen: list[tuple[int, float]] = []
+        self._clock = player.node.get_clock()
+        self._node = Node("wildhands_demo_listener")
+        self._node.create_subscription(HandPoseArray, HANDS, self._take, 10)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        return self._come.wait(seconds)
+
+    def start_counting(self) -> None:
+        self._since_ns = self._clock.now().nanoseconds
+
+    def latencies(self) -> tuple[float, ...]:
+        return tuple(latency for stamp, latency in self._seen if stamp >= self._since_ns)
+
+    def __enter__(self) -> _Results:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self._node.destroy_node()
+
+    def _take(self, message: HandPoseArray) -> None:
+        self._seen.append((stamp_ns(message.header.stamp), message.latency.sec + message.latency.nanosec * 1e-9))
+        self._come.set()
 
 
 class _Child:
