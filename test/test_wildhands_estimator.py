@@ -229,6 +229,9 @@ def test_boxes_outside_a_rectified_view_are_skipped(estimator):
     frame = Frame(np.full((900, 900, 3), 90, np.uint8), fisheye)
     found = estimator.estimate(frame, [replace(RIGHT, xyxy=(0.0, 440.0, 40.0, 480.0)), LEFT])
     assert len(found.hands) == 1 and "rectified view" in found.skipped[0]
+    for box in ((9, 9, 3, 3), (-90, 10, -20, 60), (float("inf"),) * 4):
+        found = estimator.estimate(frame, [replace(RIGHT, xyxy=box)])
+        assert found.hands == () and "its box" in found.skipped[0]
 
 
 def test_published_joint_rotations_go_the_long_way_round():

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,11 @@ _NAMES = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16", Precision.FLOAT1
 
 def installed(backend: Backend) -> bool:
     return find_spec(backend.value) is not None
+
+
+def version(backend: Backend) -> str:
+    """The installed version of a backend; empty where it is not installed."""
+    return str(getattr(import_module(backend.value), "__version__", "")) if installed(backend) else ""
 
 
 class ExportedRuntime:

@@ -17,7 +17,7 @@ from wildhands_ros.estimation.wildhands.checkpoint import checkpoint_missing
 from wildhands_ros.estimation.wildhands.crops import CropMaker, Prepared
 from wildhands_ros.estimation.wildhands.decode import Decoded, decode
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
-from wildhands_ros.estimation.wildhands.places import Box, CropPlace
+from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
 from wildhands_ros.estimation.wildhands.runtime import RuntimeConfig
 from wildhands_ros.estimation.wildhands.variant import Crops
 from wildhands_ros.estimation.wildhands.views import RectifiedView
@@ -150,8 +150,9 @@ class WildHands:
 
     def _place(self, box: Box, camera: Camera, view: RectifiedView | None) -> CropPlace | str:
         if view is not None:
-            if not np.isfinite(box).all():
-                return "its box contains NaN or infinity"
+            reason = unusable(box, view.source.width, view.source.height)
+            if reason is not None:
+                return reason
             seen = view.box(box)
             if seen is None:
                 return "its box lies outside the rectified view of this distorted picture"

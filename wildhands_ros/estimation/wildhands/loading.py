@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -258,8 +257,8 @@ def _fingerprint(config: RuntimeConfig, candidates: list[_Candidate]) -> str:
     """Names what a remembered choice depends on."""
     threads = config.threads or accelerated.available_threads()
     parts = [platform.processor(), threads, config.tolerance_mm, config.calibration, *candidates]
-    versions = [metadata.version(backend.value) for backend, _ in candidates]
-    return hashlib.sha256(repr((parts, versions)).encode()).hexdigest()[:12]
+    parts += [accelerated.version(backend) for backend in dict.fromkeys(backend for backend, _ in candidates)]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
 def _recall(path: Path, candidates: list[_Candidate]) -> list[_Candidate] | None:
