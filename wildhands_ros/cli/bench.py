@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -21,10 +22,14 @@ from wildhands_ros.drawing import draw_hands
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.evaluation import SequenceScore, score_sequence
 from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand
-from wildhands_ros.pipeline import ESTIMATORS, Pipeline, PipelineConfig
+from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig
 from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence, demo_photos
 from wildhands_ros.tables import table
+
+if TYPE_CHECKING:  # the network's torch takes seconds to import
+    from wildhands_ros.estimation.wildhands.bench import BenchRow
 
 _REPEATS = 15
 
@@ -49,6 +54,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each rendered sequence (default: 10)")
     parser.add_argument("--seeds", type=int, default=2, metavar="N", help="sequences per lens (default: 2)")
     parser.add_argument(
+        "--network",
+        action="store_true",
+        help="also time the WildHands network in every way that is installed, beside the way it was published "
+        "(made-up weights of the same size, unless --checkpoint and --mano-dir are given)",
+    )
+    parser.add_argument(
         "--topics", action="store_true", help="also play a sequence at 30 Hz to the node in a process of its own"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
@@ -62,9 +73,13 @@ def run(args: argparse.Namespace) -> int:
     config = read_pipeline(args)
     machine = describe_machine()
     print(f"machine: {machine}\n")
+    network = _network_rows(config.estimation) if args.network else []
+    if args.network:
+        print(f"{network_table(network)}\n")
     timings: list[Timing] = []
     scores: dict[str, SequenceScore] = {}
-    for estimator in [args.estimator] if args.estimator else ESTIMATORS:
+    # beside the baseline, so that estimators are compared in one table
+    for estimator in dict.fromkeys(["landmarks", config.estimation.estimator]):
         chosen = replace(config, estimation=replace(config.estimation, estimator=estimator))
         for lens in Lens:
             name = f"{estimator}, {lens.value}"
@@ -81,12 +96,41 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         figures = {
             "machine": machine,
+            "network": [asdict(row) for row in network],
             "timings": [asdict(t) for t in timings],
             "scores": {name: asdict(score) for name, score in scores.items()},
         }
         args.json.write_text(json.dumps(figures, indent=2))
         print(f"\nwrote {args.json}")
     return 0
+
+
+def _network_rows(config: EstimationConfig) -> list[BenchRow]:
+    from wildhands_ros.estimation.wildhands import CheckpointInfo, Variant, save_checkpoint
+    from wildhands_ros.estimation.wildhands.bench import bench_wildhands
+    from wildhands_ros.estimation.wildhands.made_up import made_up_network
+
+    model = load_hand_model(config.mano_dir)
+    if config.checkpoint is not None:
+        return bench_wildhands(config.checkpoint, model, progress=print)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "made_up.safetensors"
+        save_checkpoint(path, made_up_network(Variant(), seed=1), CheckpointInfo(training_data="none: made up"))
+        return bench_wildhands(path, model, progress=print)
+
+
+def network_table(rows: Sequence[BenchRow]) -> str:
+    """The ways to run the network as text."""
+    return table(
+        ["two hands, one 1280x720 picture", "median ms", "p95 ms", "times faster", "joints off by mm"],
+        [
+            [
+                row.what, f"{row.median_ms:.1f}", f"{row.p95_ms:.1f}", "" if row.ratio is None else f"{row.ratio:.1f}",
+                "" if row.distance_mm is None else f"{row.distance_mm:.3f}",
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
 
 
 def _over_topics(config: PipelineConfig, seconds: float) -> dict[str, str]:

@@ -54,6 +54,11 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl (default: the open hand model)",
     )
+    group.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="weights of the network; implies --estimator wildhands"
+    )
+    group.add_argument("--box-factor", type=float, metavar="F", help="edge of the network's crop over that of the box")
+    group.add_argument("--precision", metavar="P", help="of the network: float32, bfloat16, float16, int8, auto")
     group.add_argument("--min-score", type=float, metavar="P", help="leave out hands less probable than this")
     group.add_argument("--smooth", action="store_true", help="filter the motion over time (One-Euro)")
     group.add_argument(
@@ -71,10 +76,11 @@ def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
     if args.min_score is not None:
         config = replace(config, min_score=args.min_score)
     estimation = config.estimation
-    if args.estimator is not None:
-        estimation = replace(estimation, estimator=args.estimator)
-    if args.mano_dir is not None:
-        estimation = replace(estimation, mano_dir=args.mano_dir)
+    if args.estimator is not None or args.checkpoint is not None:
+        estimation = replace(estimation, estimator=args.estimator or "wildhands")
+    for name in ("mano_dir", "checkpoint", "box_factor", "precision"):
+        if (value := getattr(args, name)) is not None:
+            estimation = replace(estimation, **{name: value})
     if args.smooth:
         config = replace(config, tracking=replace(config.tracking, smooth=True))
     return replace(config, estimation=estimation)

@@ -67,8 +67,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seed", type=int, default=0, help="of the rendered sequence: other hands, other motion")
     parser.add_argument("--lens", choices=("wide", "fisheye"), default="wide", help="of the rendered sequence")
     parser.add_argument(
-        "--estimators", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS), help="which to compare (default: all)"
+        "--estimators", nargs="+", choices=ESTIMATORS, default=["landmarks"], help="to compare (default: landmarks)"
     )
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of the network (estimator wildhands)")
+    parser.add_argument("--mano-dir", type=Path, metavar="DIR", help="your MANO files (default: the open hand model)")
     add_camera(parser)
     add_models_dir(parser)
     parser.set_defaults(run=run)
@@ -119,25 +121,28 @@ def _play(chain: object, scene: Scene, estimator: str, args: argparse.Namespace)
     bag = args.out / f"{name}.mcap"
     frames = scene.source.length or "?"
     print(f"{scene.name}: {frames} frames through the node, estimator '{estimator}' ...", flush=True)
-    parameters = {
+    parameters: dict[str, object] = {
         "estimation.estimator": estimator, "models_dir": args.models_dir.resolve(), "publish_vertices": True,
     }  # fmt: skip
+    for option, path in (("checkpoint", args.checkpoint), ("mano_dir", args.mano_dir)):
+        if path is not None:
+            parameters[f"estimation.{option}"] = path.resolve()
     report = chain.play(scene.source, bag, parameters)
     results = [r for r in read_hands(bag) if r.stamp_ns in report.stamps]  # without the rehearsal's
     outcome = Outcome(
         scene, estimator, report.frames, results, dict(report.stamps), report.seconds, bag, bag.with_suffix(".mp4")
     )
-    _draw_video(outcome)
+    _draw_video(outcome, args.mano_dir)
     return outcome
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _draw_video(outcome: Outcome) -> None:
+def _draw_video(outcome: Outcome, mano_dir: Path | None) -> None:
     """The annotated video, and a sheet of a few of its pictures."""
     by_stamp = {result.stamp_ns: result for result in outcome.results}
-    model = load_hand_model(None)
+    model = load_hand_model(mano_dir)
     faces = {side: model.layer(side).faces for side in Side}
     total = len(by_stamp)
     sheet: list[NDArray[np.uint8]] = []

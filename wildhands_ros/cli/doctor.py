@@ -43,6 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_models_dir(parser)
     parser.add_argument("--mano-dir", type=Path, help="also check your MANO_RIGHT.pkl and MANO_LEFT.pkl in this folder")
+    parser.add_argument("--checkpoint", type=Path, help="also check these weights of the WildHands network")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--no-topics", action="store_true", help="leave out the test of images between two processes")
     parser.set_defaults(run=run)
@@ -82,6 +83,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
             "Hand model", "note", "MANO: not asked for (the open hand model is used)",
             "with files from https://mano.is.tue.mpg.de: wildhands doctor --mano-dir DIR",
         )  # fmt: skip
+    yield _network(args.checkpoint)
     has_ros = False
     for finding in _ros():
         has_ros = has_ros or finding.text.startswith("rclpy")
@@ -169,6 +171,19 @@ def _hand_model(path: Path | None) -> Iterator[Finding]:
         return f"'{model.name}' from {where}: {len(vertices)} vertices a hand, sha256 {model.sha256[:12]}…"
 
     yield _attempt("Hand model", works)
+
+
+def _network(checkpoint: Path | None) -> Finding:
+    from wildhands_ros.estimation.wildhands import checkpoint_missing, load_checkpoint
+
+    if checkpoint is None:
+        return Finding("Network", "note", "WildHands weights: not asked for", checkpoint_missing(None) or "")
+
+    def works() -> str:
+        _, info = load_checkpoint(checkpoint)
+        return f"{checkpoint}: {info.variant.trunk.value}, encoding '{info.variant.encoding.value}', {info.licence}"
+
+    return _attempt("Network", works)
 
 
 def _attempt(area: str, works: Callable[[], str]) -> Finding:

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.every < 1 or (args.frames is not None and args.frames < 1):
         raise RecordingError("--every and --frames must be at least 1")
     boxes = None if args.boxes is None else BoxFile.read(args.boxes)
-    pipeline = Pipeline.from_config(read_pipeline(args))
+    pipeline = Pipeline.from_config(read_pipeline(args), with_detector=boxes is None)
     with open_source(
         args.source,
         camera=read_camera(args),

@@ -15,7 +15,9 @@ from wildhands_ros.detection import DetectorConfig, default_models_dir
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.tracking import TrackingConfig
 
-ESTIMATORS = ("landmarks",)
+ESTIMATORS = ("landmarks", "wildhands")
+_BACKENDS = ("auto", "torch", "compile", "onnxruntime", "openvino")
+_PRECISIONS = ("float32", "bfloat16", "float16", "int8", "auto")
 _T = TypeVar("_T")
 
 
@@ -23,18 +25,37 @@ _T = TypeVar("_T")
 class EstimationConfig:
     """How boxes become hands.
 
-    estimator: 'landmarks', the baseline that fits the hand model to detected landmarks.
+    estimator: 'landmarks', the baseline that fits the hand model to detected landmarks, or 'wildhands', the network.
     mano_dir: folder with the user's MANO_RIGHT.pkl and MANO_LEFT.pkl; None takes the open hand model.
     mesh: whether hands carry their vertices.
+    checkpoint: the network's weights; only 'wildhands' needs them.
+    box_factor: edge of the network's crop over the longer edge of the box; 0 takes the checkpoint's own.
+    all_hands: the network estimates every hand, not just the most probable one of each side.
+    device: of the network: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
+    backend: what runs the network: 'auto' (the fastest), 'torch', 'compile', 'onnxruntime' or 'openvino'.
+    precision: of the network: 'float32', 'bfloat16', 'float16', 'int8', or 'auto', the fastest within `tolerance_mm`.
+    threads: of the network on a CPU; 0 takes all.
+    tolerance_mm: how far joints may lie, on average, from where float32 has them.
+    cache_dir: where exported networks are kept; None takes ~/.cache/wildhands_ros/networks.
     """
 
     estimator: str = "landmarks"
     mano_dir: Path | None = None
     mesh: bool = True
+    checkpoint: Path | None = None
+    box_factor: float = 0.0
+    all_hands: bool = False
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "float32"
+    threads: int = 0
+    tolerance_mm: float = 1.0
+    cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.estimator not in ESTIMATORS:
-            raise ConfigError(f"unknown estimator '{self.estimator}': known are {', '.join(ESTIMATORS)}")
+        _require_one_of("estimator", self.estimator, ESTIMATORS)
+        _require_one_of("backend", self.backend, _BACKENDS)
+        _require_one_of("precision", self.precision, _PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -86,6 +107,11 @@ def config_to_dict(config: Any) -> dict[str, Any]:
         else:
             result[f.name] = list(value) if isinstance(value, tuple) else value
     return result
+
+
+def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"unknown {name} '{value}': known are {', '.join(known)}")
 
 
 def _convert(path: str, kind: Any, value: Any) -> Any:

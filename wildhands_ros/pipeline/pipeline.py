@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.detection import HandDetector
+from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation import Estimator, LandmarkFit
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
-from wildhands_ros.pipeline.config import PipelineConfig
+from wildhands_ros.pipeline.config import EstimationConfig, PipelineConfig
 from wildhands_ros.tracking import HandTracker
 
 
@@ -53,6 +54,30 @@ class Detector(Protocol):
         ...
 
 
+def make_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator:
+    """The estimator that the configuration names, ready to run.
+
+    Raises ModelFileError saying which files are missing and where to get them, ConfigError for an impossible runtime.
+    """
+    if config.estimator == "landmarks":
+        return LandmarkFit(hand_model, with_mesh=config.mesh)
+    # torch takes seconds to import, and the landmark fit does without it
+    from wildhands_ros.estimation.wildhands import Backend, Precision, RuntimeConfig, WildHands, WildHandsConfig
+
+    runtime = RuntimeConfig(
+        device=config.device,
+        backend=Backend(config.backend),
+        precision=Precision(config.precision),
+        threads=config.threads,
+        tolerance_mm=config.tolerance_mm,
+        cache_dir=config.cache_dir,
+    )
+    network = WildHandsConfig(
+        checkpoint=config.checkpoint, box_factor=config.box_factor, all_hands=config.all_hands, runtime=runtime
+    )
+    return WildHands.load(network, hand_model, with_mesh=config.mesh)
+
+
 class Pipeline:
     """Detector, estimator and tracker for one camera stream. Not thread-safe: one instance per stream.
 
@@ -62,7 +87,9 @@ class Pipeline:
         print(hand.side.value, hand.joints[0])
     """
 
-    def __init__(self, config: PipelineConfig, detector: Detector, estimator: Estimator, hand_model: HandModel) -> None:
+    def __init__(
+        self, config: PipelineConfig, detector: Detector | None, estimator: Estimator, hand_model: HandModel
+    ) -> None:
         self.config = config
         self.estimator = estimator
         self.hand_model = hand_model
@@ -71,12 +98,14 @@ class Pipeline:
         self._stamp_ns: int | None = None
 
     @classmethod
-    def from_config(cls, config: PipelineConfig) -> Pipeline:
-        """Loads the models. Raises ModelFileError naming what is missing and how to get it."""
+    def from_config(cls, config: PipelineConfig, *, with_detector: bool = True) -> Pipeline:
+        """Loads the models. Raises ModelFileError naming what is missing and how to get it.
+
+        with_detector: False for pictures whose boxes are always given; the detector's models are then not needed.
+        """
         hand_model = load_hand_model(config.estimation.mano_dir)
-        detector = HandDetector.from_directory(config.models_dir, config.detection)
-        estimator = LandmarkFit(hand_model, with_mesh=config.estimation.mesh)
-        return cls(config, detector, estimator, hand_model)
+        detector = HandDetector.from_directory(config.models_dir, config.detection) if with_detector else None
+        return cls(config, detector, make_estimator(config.estimation, hand_model), hand_model)
 
     @property
     def faces(self) -> dict[Side, NDArray[np.int32]]:
@@ -85,7 +114,8 @@ class Pipeline:
 
     def reset(self) -> None:
         """Forgets everything that was seen: a new stream begins."""
-        self._detector.reset()
+        if self._detector is not None:
+            self._detector.reset()
         self.estimator.reset()
         self._tracker.reset()
         self._stamp_ns = None
@@ -112,15 +142,20 @@ class Pipeline:
         self._stamp_ns = frame.stamp_ns
         start = time.perf_counter()
         if boxes is None:
-            boxes = self._detector.follow(frame.image, frame.stamp_ns)
+            boxes = self._require_detector().follow(frame.image, frame.stamp_ns)
         return self._hands(frame, boxes, start, tracked=True)
 
     def process_still(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
         """The hands of a single picture that belongs to no stream: looked at more closely, without track ids."""
         start = time.perf_counter()
         if boxes is None:
-            boxes = self._detector.detect(frame.image)
+            boxes = self._require_detector().detect(frame.image)
         return self._hands(frame, boxes, start, tracked=False)
+
+    def _require_detector(self) -> Detector:
+        if self._detector is None:
+            raise ConfigError("this pipeline was made without a detector: give the boxes of every picture")
+        return self._detector
 
     def _hands(self, frame: Frame, boxes: Sequence[HandBox], start: float, *, tracked: bool) -> PipelineResult:
         boxes = [box for box in boxes if box.score >= self.config.min_score]

@@ -1,0 +1,28 @@
+"""`wildhands export`: the network as an ONNX file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "export",
+        help="write the network as an ONNX file (for TensorRT, say)",
+        description="Writes the WildHands network of a checkpoint as one ONNX file, float32, for any number of hands. "
+        "Inputs and outputs are described in docs/wildhands.md.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="the published file, or one in this package's format")
+    parser.add_argument("onnx", type=Path, help="file to write")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from wildhands_ros.estimation.wildhands import load_checkpoint
+    from wildhands_ros.estimation.wildhands.export import export_onnx
+
+    network, info = load_checkpoint(args.checkpoint)
+    export_onnx(network, args.onnx)
+    print(f"wrote {args.onnx} ({args.onnx.stat().st_size >> 20} MiB; trunk {info.variant.trunk.value})")
+    return 0
