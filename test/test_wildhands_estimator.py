@@ -431,3 +431,11 @@ def test_inputs_stay_untouched(estimator, frame):
 def test_reference_inputs_are_batches_of_tensors(network):
     inputs = example_inputs(network, 2)
     assert isinstance(inputs, NetworkInputs) and inputs.right.dtype == torch.bool
+
+
+@pytest.mark.parametrize("trunk", [Trunk.LANDMARKS, Trunk.EFFICIENTNET_LITE0])
+def test_trunks_with_clipped_convolutions_agree_in_openvino(trunk, tmp_path):
+    variant = replace(SMALL, trunk=trunk, grasp=False)
+    save_checkpoint(tmp_path / "own.safetensors", made_up_network(variant, 1), CheckpointInfo(variant))
+    config = RuntimeConfig("cpu", Backend.OPENVINO, threads=1, tolerance_mm=1e6, cache_dir=tmp_path)
+    assert load_network(tmp_path / "own.safetensors", config).agreement_mm < 0.05

@@ -131,7 +131,8 @@ def openvino_graph(path: Path, precision: Precision, threads: int, ranges: Range
     names = [port.get_any_name() for port in compiled.outputs]
 
     def run(arrays: Arrays) -> dict[str, AnyArray]:
-        found = request.infer({k: v for k, v in arrays.items() if k in wanted}, share_inputs=True)
+        # inputs are copied, not shared: OpenVINO may compute a network's first steps in place
+        found = request.infer({k: v for k, v in arrays.items() if k in wanted}, share_inputs=False)
         return {name: np.array(found[i]) for i, name in enumerate(names)}
 
     return run

@@ -86,18 +86,17 @@ class WildHandsNetwork(nn.Module):
         return self.hands(maps, picture, inputs.encoding, inputs.right)
 
     def maps(self, frame: Tensor, crops: Tensor, encoding: Tensor) -> tuple[Tensor, Tensor]:
-        """The trunks, nearly all of the work: feature maps (N, channels, 7, 7), and (1, channels) of the whole picture.
+        """The trunks, nearly all of the work: feature maps (N, channels, 7, 7) of the crops, (1, …) of the frame.
 
-        Without a trunk over the frame the second is (1, 0).
+        Without a trunk over the frame the second is (1, 0, 7, 7).
         """
         found = self.hand_backbone(torch.cat([crops, encoding], dim=1) if self._encodes_input else crops)
-        if not self.variant.frame_trunk:
-            return found, found.new_zeros(1, 0)
-        whole = self.backbone(frame)
-        return found + whole, whole.sum(dim=(2, 3))
+        return found, self.backbone(frame) if self.variant.frame_trunk else found.new_zeros(1, 0, CELLS, CELLS)
 
     def hands(self, maps: Tensor, picture: Tensor, encoding: Tensor, right: Tensor) -> NetworkOutput:
-        """What follows the trunks: fusion with the encoding, then each hand's own head."""
+        """What follows the trunks: fusion of their maps with the encoding, then each hand's own head."""
+        if self.variant.frame_trunk:
+            maps = maps + picture
         if not self._encodes_input and self.variant.encoding is not Encoding.NONE:
             cells = encoding if encoding.ndim == 4 else encoding[:, :, None, None].expand(-1, -1, CELLS, CELLS)
             maps = torch.cat([maps, cells], dim=1)
@@ -105,7 +104,9 @@ class WildHandsNetwork(nn.Module):
         output = _choose(right, self.head_r(features), self.head_l(features))
         if not self.variant.grasp:
             return output
-        context = picture.expand(features.shape[0], -1) if self.variant.frame_trunk else features
+        context = features
+        if self.variant.frame_trunk:
+            context = picture.sum(dim=(2, 3)).expand(features.shape[0], -1)
         grasp = self.grasp_classifier(torch.cat([output.betas, output.pose.flatten(1), context], dim=1))
         return NetworkOutput(output.pose, output.betas, output.camera, output.camera_start, grasp)
 
