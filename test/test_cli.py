@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from wildhands_ros.cli import main
-from wildhands_ros.synthetic.demo_scenes import Slideshow
 from wildhands_ros.recordings import BagReader, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import demo_photos
+from wildhands_ros.synthetic.demo_scenes import Slideshow
 
 VALUES_OF_A_HAND = {
     "side", "score", "track_id", "box", "keypoints", "joints", "wrist", "pose", "betas", "translation", "valid",

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from wildhands_ros.synthetic.demo_scenes import RenderedScene, Slideshow, on_canvas
 from wildhands_ros.recordings import BagReader, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence
+from wildhands_ros.synthetic.demo_scenes import RenderedScene, Slideshow, on_canvas
 
 
 def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
