@@ -434,7 +434,7 @@ def test_reference_inputs_are_batches_of_tensors(network):
 
 
 @pytest.mark.parametrize("trunk", [Trunk.LANDMARKS, Trunk.EFFICIENTNET_LITE0])
-def test_trunks_with_clipped_convolutions_agree_in_openvino(trunk, tmp_path):
+def test_mobile_trunks_agree_in_openvino(trunk, tmp_path):
     variant = replace(SMALL, trunk=trunk, grasp=False)
     save_checkpoint(tmp_path / "own.safetensors", made_up_network(variant, 1), CheckpointInfo(variant))
     config = RuntimeConfig("cpu", Backend.OPENVINO, threads=1, tolerance_mm=1e6, cache_dir=tmp_path)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from wildhands_ros.errors import ConfigError, ModelFileError
-from wildhands_ros.estimation.wildhands.export import CROPS, ENCODING, FRAME, OUTPUTS, RIGHT
+from wildhands_ros.estimation.wildhands.export import CROPS, ENCODING, FRAME, MAPS, OUTPUTS, PICTURE, RIGHT
 from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision
 
@@ -127,15 +127,20 @@ def openvino_graph(path: Path, precision: Precision, threads: int, ranges: Range
         compiled = core.compile_model(model, "CPU", _openvino_options(hint, threads))
     del model
     request = compiled.create_infer_request()
-    wanted = {port.get_any_name() for port in compiled.inputs}
-    names = [port.get_any_name() for port in compiled.outputs]
+    inputs, outputs = [_our_name(port) for port in compiled.inputs], [_our_name(port) for port in compiled.outputs]
 
     def run(arrays: Arrays) -> dict[str, AnyArray]:
         # inputs are copied, not shared: OpenVINO may compute a network's first steps in place
-        found = request.infer({k: v for k, v in arrays.items() if k in wanted}, share_inputs=False)
-        return {name: np.array(found[i]) for i, name in enumerate(names)}
+        found = request.infer([arrays[name] for name in inputs], share_inputs=False)
+        return {name: np.array(found[i]) for i, name in enumerate(outputs)}
 
     return run
+
+
+def _our_name(port: openvino.ConstOutput) -> str:
+    """The name that the export gave to an input or output; OpenVINO may have added names of its own to it."""
+    (name,) = port.get_names() & {FRAME, CROPS, ENCODING, RIGHT, MAPS, PICTURE, *OUTPUTS}
+    return str(name)
 
 
 def _mapped_copy(path: Path) -> Path:
@@ -178,10 +183,10 @@ def activation_ranges(path: Path, samples: Sequence[Arrays], threads: int) -> Ra
         sources = {name: node.input_value(0) for node, name in _weighted(model)}
         watching = openvino.Model(list(sources.values()), model.get_parameters(), "ranges")
         compiled = core.compile_model(watching, "CPU", _openvino_options("f32", threads or available_threads()))
-    wanted = {port.get_any_name() for port in compiled.inputs}
+    inputs = [_our_name(port) for port in compiled.inputs]
     ranges: Ranges = {name: (0.0, 0.0) for name in sources}
     for arrays in samples:
-        found = compiled({k: v for k, v in arrays.items() if k in wanted})
+        found = compiled([arrays[name] for name in inputs])
         for i, name in enumerate(sources):
             low, high = ranges[name]
             ranges[name] = (min(low, float(found[i].min())), max(high, float(found[i].max())))
