@@ -420,8 +420,16 @@ def test_calls_are_refused_and_do_not_happen(tmp_path, function, protocol):
     ],
 )  # fmt: skip
 def test_names_off_the_list_are_refused(tmp_path, module, name):
-    for content in (f"c{module}\n{name}\n.".encode(), b"\x80\x04\x8c" + bytes([len(module)]) + module.encode()
-                    + b"\x8c" + bytes([len(name)]) + name.encode() + b"\x93."):
+    for content in (
+        f"c{module}\n{name}\n.".encode(),
+        b"\x80\x04\x8c"
+        + bytes([len(module)])
+        + module.encode()
+        + b"\x8c"
+        + bytes([len(name)])
+        + name.encode()
+        + b"\x93.",
+    ):
         assert_refused(tmp_path, content, "asks for")
 
 

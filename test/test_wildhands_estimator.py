@@ -38,6 +38,7 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
 from wildhands_ros.hands import HandBox, Side
 from wildhands_ros.rotations import exp_so3
+from wildhands_ros.tracking import HandTracker, TrackingConfig
 
 SMALL = Variant(trunk=Trunk.RESNET18, fusion=(32, 24, 16), features=64, hidden=32, grasp=True)
 RIGHT = HandBox(Side.RIGHT, (700.0, 330.0, 930.0, 560.0), 0.9, follow_id=4)
@@ -157,6 +158,15 @@ def test_useless_boxes_are_skipped_with_the_reason(estimator, frame, box):
 def test_boxes_at_the_border_tiny_or_huge_still_work(estimator, frame, box):
     (hand,) = estimator.estimate(frame, [replace(LEFT, xyxy=box)]).hands
     assert np.isfinite(hand.joints).all()
+
+
+def test_smoothed_hands_are_posed_as_the_network_means_it(estimator, frame, hand_model):
+    """The published code adds rotation vectors to the mean pose without wrapping them: so must what comes after."""
+    (hand,) = estimator.estimate(frame, [RIGHT]).hands
+    tracker = HandTracker(TrackingConfig(smooth=True), hand_model, estimator.pose_hand)
+    _, (smooth,) = tracker.update([hand], 0, frame.camera)
+    assert smooth.smoothed
+    assert np.allclose(smooth.joints, hand.joints, atol=1e-6) and np.allclose(smooth.vertices, hand.vertices, atol=1e-6)
 
 
 def test_no_boxes_no_hands(estimator, frame):

@@ -367,9 +367,7 @@ def joint_regressor(template: Array, shapes: Array, joints: Array, joint_shapes:
         rows = np.concatenate(
             [4 * template[near].T, *(shapes[near, :, k].T for k in range(SHAPES)), np.ones((1, len(near)))]
         )
-        values = np.concatenate(
-            [4 * joints[joint], *(joint_shapes[joint, :, k] for k in range(SHAPES)), np.ones(1)]
-        )
+        values = np.concatenate([4 * joints[joint], *(joint_shapes[joint, :, k] for k in range(SHAPES)), np.ones(1)])
         weights, _ = nnls(rows, values)
         regressor[joint, near] = weights / weights.sum()
     return regressor
@@ -434,9 +432,7 @@ def thinned(hands: Hands, locked: list[int]) -> tuple[list[int], NDArray[np.int6
                 return False
         return True
 
-    queue = [
-        (cost(a, b), a, b) for face in hands.faces.tolist() for x, y in _edges(face) for a, b in ((x, y), (y, x))
-    ]
+    queue = [(cost(a, b), a, b) for face in hands.faces.tolist() for x, y in _edges(face) for a, b in ((x, y), (y, x))]
     heapq.heapify(queue)
     alive = set(range(len(vertices)))
     while len(alive) > VERTICES and queue:

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel
-from wildhands_ros.hands import Hand, HandBox
+from wildhands_ros.hands import Hand, HandBox, Side
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,12 @@ class Estimator(Protocol):
 
     def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
         """The hands of one picture. A box that cannot be used is skipped with a reason, never an exception."""
+        ...
+
+    def pose_hand(
+        self, side: Side, pose: FloatArray, betas: FloatArray, translation: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Vertices (V, 3) and joints (21, 3) that belong to `Hand.pose`, `betas` and `translation` of its hands."""
         ...
 
     def reset(self) -> None:

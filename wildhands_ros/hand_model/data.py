@@ -125,9 +125,7 @@ class _Checker:
         if default is not None and key not in self.arrays:
             return default
         array = self._numbers(key)
-        if array.ndim != len(shape) or any(
-            want not in (None, n) for n, want in zip(array.shape, shape, strict=True)
-        ):
+        if array.ndim != len(shape) or any(want not in (None, n) for n, want in zip(array.shape, shape, strict=True)):
             wanted = ", ".join("any" if n is None else str(n) for n in shape)
             raise self.error(key, f"has shape {array.shape}, expected ({wanted})")
         array = np.ascontiguousarray(array, dtype=np.float64)

@@ -94,7 +94,7 @@ class Pipeline:
         self.estimator = estimator
         self.hand_model = hand_model
         self._detector = detector
-        self._tracker = HandTracker(config.tracking, hand_model)
+        self._tracker = HandTracker(config.tracking, hand_model, estimator.pose_hand)
         self._stamp_ns: int | None = None
 
     @classmethod

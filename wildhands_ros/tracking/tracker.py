@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.hand_model import HandModel
-from wildhands_ros.hands import Hand
+from wildhands_ros.hands import Hand, Side
 from wildhands_ros.rotations import angle_between
 from wildhands_ros.tracking.one_euro import OneEuro, OneEuroConfig, RotationOneEuro
 
 FloatArray = NDArray[np.float64]
+PoseHand: TypeAlias = Callable[[Side, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
 _SHAPE_FILTER = OneEuroConfig(min_cutoff=0.1, beta=0.0)  # a person's hand does not change its shape
 
@@ -47,6 +49,10 @@ class TrackingConfig:
                 raise ConfigError(f"tracking.{name} must be positive, not {getattr(self, name)}")
 
 
+def _pose_by(hand_model: HandModel) -> PoseHand:
+    return lambda side, pose, betas, translation: hand_model.layer(side).numpy(pose, betas, translation)
+
+
 class _Track:
     """What is remembered of one hand."""
 
@@ -66,11 +72,15 @@ class _Track:
 
 
 class HandTracker:
-    """Gives hands stable ids. One instance per camera stream; not thread-safe."""
+    """Gives hands stable ids. One instance per camera stream; not thread-safe.
 
-    def __init__(self, config: TrackingConfig, hand_model: HandModel) -> None:
+    pose_hand: how pose, betas and translation of the hands become vertices and joints; by default as the model has it.
+    """
+
+    def __init__(self, config: TrackingConfig, hand_model: HandModel, pose_hand: PoseHand | None = None) -> None:
         self._config = config
         self._hand_model = hand_model
+        self._pose_hand = pose_hand or _pose_by(hand_model)
         self._tracks: list[_Track] = []
         self._next_id = 0
         self._stamp_ns: int | None = None
@@ -172,10 +182,9 @@ class HandTracker:
         wrist = track.wrist_filter(hand.joints[0], stamp_ns)
         pose = track.pose_filter(hand.pose, stamp_ns)
         betas = track.shape_filter(hand.betas, stamp_ns)
-        layer = self._hand_model.layer(hand.side)
         # the root turns about joint 0, whose place at zero translation depends on the shape alone
-        translation = wrist - layer.rest_joints(betas)[0]
-        vertices, joints = layer.numpy(pose, betas, translation)
+        translation = wrist - self._hand_model.layer(hand.side).rest_joints(betas)[0]
+        vertices, joints = self._pose_hand(hand.side, pose, betas, translation)
         return replace(
             hand,
             pose=pose,

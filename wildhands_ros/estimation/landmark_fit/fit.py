@@ -72,6 +72,12 @@ class LandmarkFit:
         """Forgets the hands of earlier pictures."""
         self._followed = {}
 
+    def pose_hand(
+        self, side: Side, pose: FloatArray, betas: FloatArray, translation: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Vertices (V, 3) and joints (21, 3) of a hand, as the hand model has them."""
+        return self.hand_model.layer(side).numpy(pose, betas, translation)
+
     def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
         """The hands of one picture; boxes without usable landmarks are skipped with the reason."""
         with_landmarks = [box.landmarks for box in boxes if box.landmarks is not None]

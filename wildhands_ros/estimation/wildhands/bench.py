@@ -163,7 +163,10 @@ def _stages(estimator: WildHands, frame: Frame, boxes: Sequence[HandBox]) -> dic
     return {
         "crops": lambda: estimator.prepare(frame, boxes),
         "network": lambda: decode(variant, prepared, runtime(prepared.inputs)),
-        "hand model": lambda: [estimator.mesh(box.side, decoded, i) for i, box in enumerate(boxes)],
+        "hand model": lambda: [
+            estimator.pose_hand(box.side, decoded.pose[i], decoded.betas[i], decoded.translation[i])
+            for i, box in enumerate(boxes)
+        ],
     }
 
 

@@ -25,6 +25,8 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, HandModel
 from wildhands_ros.hands import Hand, HandBox, Side
 
+FloatArray = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class WildHandsConfig:
@@ -132,14 +134,16 @@ class WildHands:
         usable = [place for place in places if isinstance(place, CropPlace)]
         return self._crops.prepare(image, camera, usable, [box.side is Side.RIGHT for box in boxes])
 
-    def mesh(self, side: Side, decoded: Decoded, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def pose_hand(
+        self, side: Side, pose: FloatArray, betas: FloatArray, translation: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """Vertices (V, 3) and keypoints (21, 3) of one of the network's hands, camera frame, metres."""
         layer = self.hand_model.layer(side)
         if self.network.info.variant.crops is Crops.PUBLISHED:
-            rotations = published.joint_rotations(decoded.pose[index], layer.data.hands_mean)
+            rotations = published.joint_rotations(pose, layer.data.hands_mean)
         else:
-            rotations = layer.rotations_from_pose(decoded.pose[index])
-        return self._layers[side].numpy(rotations, decoded.betas[index], decoded.translation[index])
+            rotations = layer.rotations_from_pose(pose)
+        return self._layers[side].numpy(rotations, betas, translation)
 
     def _undistorted(self, frame: Frame) -> tuple[NDArray[np.uint8], Camera, RectifiedView | None]:
         if not frame.camera.has_distortion:
@@ -163,7 +167,7 @@ class WildHands:
         pose, betas, translation = decoded.pose[index], decoded.betas[index], decoded.translation[index]
         if not all(np.isfinite(values).all() for values in (pose, betas, translation)):
             return None
-        vertices, joints = self.mesh(box.side, decoded, index)
+        vertices, joints = self.pose_hand(box.side, pose, betas, translation)
         grasp = None if decoded.grasp is None else (int(decoded.grasp[index].argmax()), decoded.grasp[index])
         return Hand(
             side=box.side,
