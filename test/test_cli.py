@@ -14,7 +14,7 @@ from wildhands_ros.cli import main
 from wildhands_ros.recordings import BagReader, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import demo_photos
-from wildhands_ros.synthetic.demo_scenes import Slideshow
+from wildhands_ros.synthetic.demo_scenes import Held, Slideshow
 
 VALUES_OF_A_HAND = {
     "side", "score", "track_id", "box", "keypoints", "joints", "wrist", "pose", "betas", "translation", "valid",
@@ -35,7 +35,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("videos") / "hands.mp4"
     with VideoWriter(path, 30.0) as writer:
-        for frame in list(Slideshow())[12:24]:
+        for frame in list(Held(Slideshow()))[12:24]:
             writer.write(frame.image)
     return path
 

@@ -13,7 +13,7 @@ import pytest
 from wildhands_ros.recordings import BagReader, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence
-from wildhands_ros.synthetic.demo_scenes import RenderedScene, Slideshow, on_canvas
+from wildhands_ros.synthetic.demo_scenes import Held, RenderedScene, Slideshow, fitted_into
 
 
 def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -69,11 +69,25 @@ def test_a_rendered_scene_is_kept_and_read_back(tmp_path: Path) -> None:
         assert known.visible == tuple(truth.visible)
 
 
+def test_the_demo_finds_the_hands_of_a_single_picture(tmp_path: Path) -> None:
+    picture = tmp_path / "palm.png"
+    cv2.imwrite(str(picture), list(Slideshow())[1].image[..., ::-1])
+    result = demo("--out", tmp_path, "--input", picture, "--focal", 700)
+    assert result.returncode == 0, result.stderr
+    assert sum(len(r.hands) for r in read_hands(tmp_path / "palm.mcap")) >= 6  # of the 12 frames for which it is held
+
+
 def test_photographs_keep_their_shape_on_the_canvas() -> None:
     tall = np.full((283, 200, 3), 7, np.uint8)
-    canvas = on_canvas(tall)
+    canvas = fitted_into(tall, 1280, 720)
     assert canvas.shape == (720, 1280, 3)
     columns = np.flatnonzero((canvas[360] == 7).all(axis=1))
     assert len(columns) == round(200 * 720 / 283)
-    frames = list(Slideshow())
-    assert len({f.stamp_ns for f in frames}) == len(frames) == Slideshow().length
+
+
+def test_held_pictures_are_a_stream() -> None:
+    held = Held(Slideshow(), frames=3)
+    frames = list(held)
+    assert len(frames) == held.length == 12
+    assert [f.name for f in frames[:4]] == [frames[0].name] * 3 + [frames[3].name] != [frames[0].name] * 4
+    assert [f.stamp_ns for f in frames] == sorted({f.stamp_ns for f in frames})

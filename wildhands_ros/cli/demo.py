@@ -22,8 +22,9 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.pipeline import ESTIMATORS
-from wildhands_ros.recordings import FrameSource, VideoWriter, open_source
+from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import RecordedHands, read_hands
+from wildhands_ros.synthetic.demo_scenes import Held, RenderedScene, Slideshow, fitted_into
 from wildhands_ros.tables import table
 
 _STILLS = 4
@@ -98,17 +99,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _own_scene(args: argparse.Namespace) -> Scene:
     source = open_source(args.input, camera=read_camera(args), focal=args.focal)
+    if source.kind is SourceKind.PICTURE:
+        source = Held(source)
     return Scene(Path(args.input).stem, source, focal_is_guess=source.camera_is_guess)
 
 
 def _our_scenes(args: argparse.Namespace) -> list[Scene]:
     from wildhands_ros.synthetic import Lens, SequenceConfig
-    from wildhands_ros.synthetic.demo_scenes import RenderedScene, Slideshow  # needs deodr
 
     config = SequenceConfig(seed=args.seed, seconds=args.seconds, lens=Lens(args.lens))
     rendered = RenderedScene(args.out / "input", config)
     return [
-        Scene("photographs", Slideshow(), focal_is_guess=True),
+        Scene("photographs", Held(Slideshow()), focal_is_guess=True),
         Scene("rendered", rendered.open(), rendered.truth),
     ]
 
@@ -149,11 +151,15 @@ def _draw_video(outcome: Outcome, mano_dir: Path | None) -> None:
     picked = {int((i + 0.5) * total / _STILLS) for i in range(_STILLS)}
     with open_source(outcome.bag) as source, VideoWriter(outcome.video, outcome.scene.source.fps or 30.0) as video:
         done = 0
+        first: NDArray[np.uint8] | None = None
         for frame in tqdm(source, total=total, desc="drawing the video", unit=" frames", disable=None):
             result = by_stamp.get(frame.stamp_ns)
             if result is None:
                 continue
             picture = _annotated(frame, result, outcome, faces)
+            first = picture if first is None else first
+            if picture.shape != first.shape:  # a folder of pictures of several sizes
+                picture = fitted_into(picture, first.shape[1], first.shape[0])
             video.write(picture)
             if done in picked:
                 sheet.append(picture)

@@ -23,7 +23,6 @@ from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence, demo_phot
 Image = NDArray[np.uint8]
 
 _WIDTH, _HEIGHT = 1280, 720
-_FRAMES_PER_PHOTO = 12
 _PERIOD_NS = 33_333_333
 _JPEG_QUALITY = 95
 
@@ -37,34 +36,42 @@ class KnownHands:
 
 
 class Slideshow(FrameSource):
-    """Photographs of open licence, each shown for a while, on a canvas of one size."""
+    """Photographs of open licence on a canvas of one size."""
 
     def __init__(self) -> None:
-        self._photos = [(name, on_canvas(image)) for name, image in demo_photos()]
-        super().__init__(
-            SourceKind.FOLDER,
-            "photographs",
-            length=len(self._photos) * _FRAMES_PER_PHOTO,
-            camera_is_guess=True,
-            fps=30.0,
-        )
+        self._photos = [(name, fitted_into(image, _WIDTH, _HEIGHT)) for name, image in demo_photos()]
+        super().__init__(SourceKind.FOLDER, "photographs", length=len(self._photos), camera_is_guess=True, fps=30.0)
 
     def _frames(self) -> Iterator[Frame]:
         camera = Camera.guess(_WIDTH, _HEIGHT)
-        for i in range(len(self._photos) * _FRAMES_PER_PHOTO):
-            name, image = self._photos[i // _FRAMES_PER_PHOTO]
-            yield Frame(image, camera, stamp_ns=i * _PERIOD_NS, index=i, name=name)
+        for index, (name, image) in enumerate(self._photos):
+            yield Frame(image, camera, stamp_ns=index * _PERIOD_NS, index=index, name=name)
 
 
-def on_canvas(image: Image) -> Image:
-    """A picture of any size fitted into 1280×720 on grey."""
-    height, width = image.shape[:2]
-    scale = min(_WIDTH / width, _HEIGHT / height)
-    size = (round(width * scale), round(height * scale))
-    fitted = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-    canvas = np.full((_HEIGHT, _WIDTH, 3), 96, np.uint8)
-    x, y = (_WIDTH - size[0]) // 2, (_HEIGHT - size[1]) // 2
-    canvas[y : y + size[1], x : x + size[0]] = fitted
+class Held(FrameSource):
+    """Each picture of a source held for a while: a stream, in which hands are found within a few frames."""
+
+    def __init__(self, source: FrameSource, frames: int = 12) -> None:
+        length = None if source.length is None else source.length * frames
+        super().__init__(
+            source.kind, source.description, length=length, camera_is_guess=source.camera_is_guess, fps=30.0
+        )
+        self._source = source
+        self._held = frames
+
+    def _frames(self) -> Iterator[Frame]:
+        pictures = (frame for frame in self._source for _ in range(self._held))
+        for index, frame in enumerate(pictures):
+            yield replace(frame, stamp_ns=index * _PERIOD_NS, index=index)
+
+
+def fitted_into(image: Image, width: int, height: int) -> Image:
+    """A picture of any size fitted into one of this size, on grey."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    canvas = np.full((height, width, 3), 96, np.uint8)
+    x, y = (width - size[0]) // 2, (height - size[1]) // 2
+    canvas[y : y + size[1], x : x + size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
     return canvas
 
 
