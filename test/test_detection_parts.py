@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wildhands_ros.detection import DetectorConfig
@@ -183,6 +183,7 @@ def test_merging_weighs_by_score_and_keeps_what_is_apart():
 
 
 @given(st.tuples(numbers, numbers, numbers, numbers), st.tuples(numbers, numbers, numbers, numbers))
+@example((0.0, 0.0, 1e-247, 1e-273), (0.0, 0.0, 1e-247, 1e-273))
 def test_overlap_is_symmetric_and_bounded(a, b):
     a, b = [(min(r[0], r[2]), min(r[1], r[3]), max(r[0], r[2]), max(r[1], r[3])) for r in (a, b)]
     assert 0 <= box_overlap(a, b) <= 1 + 1e-9
