@@ -29,6 +29,7 @@ from wildhands_ros.images import decode_compressed, decode_raw
 from wildhands_ros.msg import HandPose, HandPoseArray
 from wildhands_ros.node import player as player_module
 from wildhands_ros.node.camera_info import camera_to_camera_info
+from wildhands_ros.node.images import image_message
 from wildhands_ros.node.player import Player, PlayerOptions, Stamps, _Pacer
 from wildhands_ros.node.recorder import Recorder
 from wildhands_ros.recordings import BagReader, BagWriter, FrameSource, open_source
@@ -300,7 +301,7 @@ def test_subscriptions_follow_the_publishers_qos(context: Context, tmp_path: Pat
         images = sender.create_publisher(Image, "/image_raw", qos_profile_sensor_data)
         assert recorder.wait_until_connected(["/image_raw"], DEADLINE_S)
         _wait_until_matched(images)
-        image = player_module.image_message(np.full((48, 64, 3), 7, np.uint8), Header(frame_id="c"))
+        image = image_message(np.full((48, 64, 3), 7, np.uint8), Header(frame_id="c"))
         images.publish(image)
         assert recorder.wait_for("/image_raw", 1, DEADLINE_S)
         sender.destroy_node()

@@ -10,14 +10,13 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from rclpy.serialization import serialize_message
-from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Side
-from wildhands_ros.images import encode_jpeg
 from wildhands_ros.node.camera_info import camera_to_camera_info
+from wildhands_ros.node.images import compressed_message
 from wildhands_ros.node.markers import hand_markers
 from wildhands_ros.node.messages import hand_pose_array
 from wildhands_ros.node.transforms import hand_transforms
@@ -54,13 +53,11 @@ class HandsBag:
         """Appends one frame; every message has the frame's stamp."""
         stamp = Time(sec=frame.stamp_ns // _SECOND, nanosec=frame.stamp_ns % _SECOND)
         header = Header(stamp=stamp, frame_id=frame.frame_id)
-        picture = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
-        picture.data.frombytes(encode_jpeg(frame.image))
         size = (frame.camera.width, frame.camera.height)
         processing_ns = round(result.timings["total"] * _SECOND)
         markers, self._shown = hand_markers(result.hands, header, self._faces, self._shown)
         messages = {
-            IMAGE: picture,
+            IMAGE: compressed_message(frame.image, header),
             CAMERA_INFO: camera_to_camera_info(frame.camera, header),
             HANDS: hand_pose_array(result.hands, header, size, processing_ns=processing_ns),
             MARKERS: markers,

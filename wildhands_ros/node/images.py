@@ -10,13 +10,10 @@ from array import array
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from wildhands_ros.images import JPEG_QUALITY, decode_compressed, decode_raw, encode_jpeg
-
-RgbImage = NDArray[np.uint8]
+from wildhands_ros.images import JPEG_QUALITY, RgbImage, decode_compressed, decode_raw, encode_jpeg
 
 _FOR_CV_BRIDGE = frozenset(
     [
@@ -69,7 +66,8 @@ def image_message(rgb: RgbImage, header: Header) -> Image:
 def compressed_message(rgb: RgbImage, header: Header, quality: int = JPEG_QUALITY) -> CompressedImage:
     """A JPEG message of a picture (H, W, 3) uint8."""
     message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
-    message.data = array("B", encode_jpeg(rgb, quality))
+    message.data = array("B")
+    message.data.frombytes(encode_jpeg(rgb, quality))
     return message
 
 

@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import time
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -36,8 +35,9 @@ from std_msgs.msg import Header
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import RecordingError, WildHandsError
 from wildhands_ros.frames import Frame
-from wildhands_ros.images import JPEG_QUALITY, RgbImage, encode_jpeg
+from wildhands_ros.images import JPEG_QUALITY
 from wildhands_ros.node.camera_info import camera_to_camera_info
+from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.recordings import FrameSource, open_source
 from wildhands_ros.recordings.message_types import HAND_POSE_ARRAY
 
@@ -276,28 +276,6 @@ class Player:
         if in_a_row >= self._options.give_up_after:
             raise RecordingError(f"{message}, nor for the {in_a_row - 1} before it: is the node still running?")
         logger.warning(message)
-
-
-def image_message(image: RgbImage, header: Header) -> Image:
-    """RGB (H, W, 3) → sensor_msgs/Image of encoding rgb8."""
-    height, width = image.shape[:2]
-    message = Image(header=header, height=height, width=width, encoding="rgb8", step=width * 3)
-    message.data = byte_array(np.ascontiguousarray(image).data)
-    return message
-
-
-def compressed_message(image: RgbImage, header: Header, quality: int = JPEG_QUALITY) -> CompressedImage:
-    """RGB (H, W, 3) → sensor_msgs/CompressedImage as image_transport publishes it."""
-    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
-    message.data = byte_array(encode_jpeg(image, quality))
-    return message
-
-
-def byte_array(data: bytes | memoryview) -> array[int]:
-    """Bytes as the one type that a message takes without looking at every single value (720p: 0.05 ms, not 44)."""
-    result = array("B")
-    result.frombytes(data)
-    return result
 
 
 def call_on_signals(callback: Callable[[], None]) -> None:
