@@ -1,0 +1,105 @@
+"""Samples in shards: what is written is what is read, and damage is named."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.hands import Side
+from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample, SampleError, ShardReader, ShardWriter
+
+RNG = np.random.default_rng(0)
+
+
+def made_sample(key: str = "000001") -> Sample:
+    y, x = np.mgrid[:CROP_SIZE, :CROP_SIZE]
+    image = np.stack([x, y, (x + y) // 2], axis=-1).astype(np.uint8)  # smooth, so that JPEG keeps it
+    mask = np.full((CROP_SIZE, CROP_SIZE), 0, np.uint8)
+    mask[50:150, 60:160], mask[100:120] = 255, HIDDEN
+    mano = ManoLabels(RNG.normal(size=(16, 3, 3)), RNG.normal(size=10), RNG.normal(size=3), "open")
+    return Sample(
+        key, "made", image, Camera(1280, 720, 700, 705, 640.5, 350), (600.25, 300.5), 212.75, Side.LEFT, (1, 2, 3, 4),
+        joints=RNG.normal(size=(21, 3)), mano=mano, keypoints=RNG.normal(size=(21, 2)),
+        keypoint_weights=RNG.uniform(size=21), visible=RNG.uniform(size=21) > 0.5, mask=mask, grasp=2, scene="s7",
+        tags={"distance": 0.5, "held": "bottle"},
+    )  # fmt: skip
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    written = [made_sample("a1"), replace(made_sample("b2"), joints=None, mano=None, mask=None, grasp=None)]
+    with ShardWriter(tmp_path / "x.tar") as shard:
+        for sample in written:
+            shard.add(sample)
+    read = list(ShardReader(tmp_path, name="made"))
+    assert len(read) == 2
+    for a, b in zip(written, read, strict=True):
+        assert (a.key, a.source, a.camera, a.side, a.box, a.grasp, a.scene, a.tags) == (
+            b.key, b.source, b.camera, b.side, b.box, b.grasp, b.scene, b.tags
+        )  # fmt: skip
+        assert np.abs(a.image.astype(int) - b.image).max() <= 8
+        for name in ("joints", "keypoints", "keypoint_weights", "visible", "mask"):
+            left, right = getattr(a, name), getattr(b, name)
+            assert (left is None) == (right is None)
+            if left is not None:
+                np.testing.assert_allclose(left, right, rtol=1e-6)
+        if a.mano is not None and b.mano is not None:
+            np.testing.assert_allclose(a.mano.pose, b.mano.pose, rtol=1e-6)
+            assert b.mano.hand_model == "open"
+    assert read[1].mano is None
+
+
+def test_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
+    sample = made_sample()
+    for name in ("x.tar", "y.tar"):
+        with ShardWriter(tmp_path / name) as shard:
+            shard.add(sample)
+    assert (tmp_path / "x.tar").read_bytes() == (tmp_path / "y.tar").read_bytes()
+
+
+def test_an_interrupted_shard_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path / "x.tar") as shard:
+        shard.add(made_sample())
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_of_shards_is_one_source(tmp_path: Path) -> None:
+    for number in range(3):
+        with ShardWriter(tmp_path / f"{number}.tar") as shard:
+            for k in range(number):
+                shard.add(made_sample(f"{number}-{k}"))
+    assert [sample.key for sample in ShardReader(tmp_path)] == ["1-0", "2-0", "2-1"]
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match="wildhands render"):
+        ShardReader(tmp_path)
+    (tmp_path / "no.tar").write_bytes(b"not a tar file")
+    with pytest.raises(SampleError, match="no.tar"):
+        ShardReader(tmp_path / "no.tar")
+    with tarfile.open(tmp_path / "odd.tar", "w") as tar:
+        for name in ("k.json", "k.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 2
+            tar.addfile(info, io.BytesIO(b"{}"))
+    with pytest.raises(SampleError, match="odd.tar.*'k'"):
+        ShardReader(tmp_path / "odd.tar")[0]
+
+
+def test_samples_check_themselves() -> None:
+    sample = made_sample()
+    with pytest.raises(ValueError, match="joints"):
+        replace(sample, joints=np.zeros((20, 3)))
+    with pytest.raises(ValueError, match="key"):
+        replace(sample, key="a.b")
+    with pytest.raises(ValueError, match="undistorted"):
+        fisheye = Camera(640, 480, 300, 300, 320, 240, Distortion.EQUIDISTANT, (0.1, 0, 0, 0))
+        replace(sample, camera=fisheye)
+    with pytest.raises(ValueError, match="go together"):
+        replace(sample, keypoint_weights=None)

@@ -1,0 +1,113 @@
+"""One hand in one picture, cut out, with whatever labels its source has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.errors import WildHandsError
+from wildhands_ros.hands import Side
+
+FloatArray = NDArray[np.float64]
+Tag = bool | float | int | str
+
+CROP_SIZE = 224
+"""Edge of a sample's picture in pixels."""
+
+HIDDEN = 127
+"""Value of a mask's pixels where the hand is or may be behind something: neither hand nor not."""
+
+
+@dataclass(frozen=True)
+class ManoLabels:
+    """pose: (16, 3, 3), betas: (10,), translation: (3,) metres, as a `Hand` has them; hand_model: the name of theirs."""
+
+    pose: FloatArray
+    betas: FloatArray
+    translation: FloatArray
+    hand_model: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A hand's crop, the camera that saw it, and labels; each label may be missing (None) by itself.
+
+    key: unique within its source; no dots and no slashes. source: name of the source.
+    image: (224, 224, 3) uint8 RGB: the square `center`, `extent` of the picture, cut anti-aliased.
+    camera: of the whole picture, undistorted (for a distorted lens that of the rectified view in which the hand is seen).
+    center: (x, y) and extent: edge of the crop's square, in pixels of the picture. A pixel p of the crop (integer
+        coordinates at pixel centres) lies at center + (p − 111.5) · extent / 224 in the picture.
+    box: (x0, y0, x1, y1) of the hand, in pixels of the picture.
+    joints: (21, 3) metres, camera frame, keypoint order.
+    mano: MANO-format parameters of the same.
+    keypoints: (21, 2) pixels of the picture. keypoint_weights: (21,) how far each may be trusted, 0 (unknown) to 1.
+    visible: (21,) bool, whether the joint is in the picture and nothing but the hand itself hides it.
+    mask: (224, 224) uint8 over the crop: 255 this hand, 0 something else, `HIDDEN` unknown.
+    grasp: index into `wildhands_ros.estimation.wildhands.GRASPS`.
+    scene: samples of one picture share it; empty where there is only one.
+    tags: further facts by which errors are broken down (distance, angle, what is held, …).
+
+    Raises ValueError for shapes that are not so.
+    """
+
+    key: str
+    source: str
+    image: NDArray[np.uint8]
+    camera: Camera
+    center: tuple[float, float]
+    extent: float
+    side: Side
+    box: tuple[float, float, float, float]
+    joints: FloatArray | None = None
+    mano: ManoLabels | None = None
+    keypoints: FloatArray | None = None
+    keypoint_weights: FloatArray | None = None
+    visible: NDArray[np.bool_] | None = None
+    mask: NDArray[np.uint8] | None = None
+    grasp: int | None = None
+    scene: str = ""
+    tags: Mapping[str, Tag] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.key or "." in self.key or "/" in self.key:
+            raise ValueError(f"a sample's key must be non-empty, without dots and slashes, not '{self.key}'")
+        if self.camera.has_distortion:
+            raise ValueError(f"sample {self.key}: its camera must be undistorted (a rectified view)")
+        if not self.extent > 0:
+            raise ValueError(f"sample {self.key}: extent must be positive, not {self.extent}")
+        wanted: dict[str, tuple[int, ...]] = {
+            "image": (CROP_SIZE, CROP_SIZE, 3), "joints": (21, 3), "keypoints": (21, 2), "keypoint_weights": (21,),
+            "visible": (21,), "mask": (CROP_SIZE, CROP_SIZE),
+        }  # fmt: skip
+        for name, shape in wanted.items():
+            value = getattr(self, name)
+            if value is not None and value.shape != shape:
+                raise ValueError(f"sample {self.key}: {name} has shape {value.shape}, expected {shape}")
+        if (self.keypoints is None) != (self.keypoint_weights is None):
+            raise ValueError(f"sample {self.key}: keypoints and keypoint_weights go together")
+
+
+class SampleSource(Protocol):
+    """Something that samples can be taken from: rendered shards, a data set, pseudo-labelled video."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`. Raises SampleError where its data cannot be read."""
+        ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+class SampleError(WildHandsError):
+    """A sample, or a source of samples, cannot be read; names the file."""
