@@ -25,7 +25,7 @@ HIDDEN = 127
 
 @dataclass(frozen=True)
 class ManoLabels:
-    """pose: (16, 3, 3), betas: (10,), translation: (3,) metres, as a `Hand` has them; hand_model: the name of theirs."""
+    """pose: (16, 3, 3), betas: (10,), translation: (3,) metres, as a `Hand` has them; hand_model: whose they are."""
 
     pose: FloatArray
     betas: FloatArray
@@ -39,7 +39,7 @@ class Sample:
 
     key: unique within its source; no dots and no slashes. source: name of the source.
     image: (224, 224, 3) uint8 RGB: the square `center`, `extent` of the picture, cut anti-aliased.
-    camera: of the whole picture, undistorted (for a distorted lens that of the rectified view in which the hand is seen).
+    camera: of the whole picture, undistorted (for a distorted lens that of the rectified view that shows the hand).
     center: (x, y) and extent: edge of the crop's square, in pixels of the picture. A pixel p of the crop (integer
         coordinates at pixel centres) lies at center + (p − 111.5) · extent / 224 in the picture.
     box: (x0, y0, x1, y1) of the hand, in pixels of the picture.
