@@ -97,4 +97,5 @@ def to_device(prepared: Prepared, device: torch.device) -> Prepared:
         extents=prepared.extents.to(device),
         rays=prepared.rays.to(device),
         turns=None if prepared.turns is None else prepared.turns.to(device),
+        mirrored=None if prepared.mirrored is None else prepared.mirrored.to(device),
     )

@@ -31,7 +31,8 @@ class Prepared:
 
     frame: the network's frame. extents: (N,) edges of the crops in pixels of it. rays: (N, 2) tangents (X/Z, Y/Z) of
     the crops' centres. turns: (N, 3, 3), from the frame of the predicted orientation to the camera's, or None where
-    they are the same.
+    they are the same. mirrored: (N,) bool, crops whose network sees the picture's mirror image (x → −x), with rays and
+    turns that belong to it; None where none is.
     """
 
     inputs: NetworkInputs
@@ -39,6 +40,7 @@ class Prepared:
     extents: Tensor
     rays: Tensor
     turns: Tensor | None
+    mirrored: Tensor | None = None
 
 
 class CropMaker:
@@ -82,17 +84,23 @@ class CropMaker:
         whole, crops = self._pictures(image, frame, places, boxes, matrix)
 
         variant = self.variant
-        cells = INPUT_SIZE if variant.encoding is kpe.Encoding.INPUT else CELLS
-        encoding = kpe.encode(variant.encoding, boxes, matrix, INPUT_SIZE, cells)
-        focal = torch.stack([matrix[0, 0], matrix[1, 1]])
-        rays = (centers - matrix[:2, 2]) / focal
+        rays = (centers - matrix[:2, 2]) / torch.stack([matrix[0, 0], matrix[1, 1]])
+        sides = torch.tensor(list(right), device=self.device)
+        mirrored = ~sides if variant.mirror else None
+        encoding = encode_boxes(variant, boxes, matrix)
+        if mirrored is not None:
+            rays = rays * (1 - 2 * mirrored.to(rays.dtype)[:, None] * rays.new_tensor([1.0, 0.0]))
+            crops = torch.where(mirrored[:, None, None, None], crops.flip(-1), crops)
+            of_mirrored = encode_boxes(variant, *mirror_boxes(boxes, matrix))
+            encoding = torch.where(mirrored.view(-1, *[1] * (encoding.ndim - 1)), of_mirrored, encoding)
         turns = None if variant.perspective is Perspective.NONE else kpe.crop_ray_rotation(rays.atan())
         return Prepared(
-            NetworkInputs(whole[None], crops, encoding, torch.tensor(list(right), device=self.device)),
+            NetworkInputs(whole[None], crops, encoding, sides),
             frame,
             torch.tensor([place.extent for place in places], dtype=torch.float32, device=self.device),
             rays,
             turns,
+            mirrored,
         )
 
     def _pictures(
@@ -138,6 +146,21 @@ class CropMaker:
                 )
                 pictures.append(resample.cut_sharp(planes, (x, y), place.extent / frame.scale))
         return torch.stack(pictures).div_(255)
+
+
+def encode_boxes(variant: Variant, boxes: Tensor, matrix: Tensor) -> Tensor:
+    """The encoding of boxes (N, 4) in the network's frame with K `matrix` (3, 3), see `kpe.encode`."""
+    cells = INPUT_SIZE if variant.encoding is kpe.Encoding.INPUT else CELLS
+    return kpe.encode(variant.encoding, boxes, matrix, INPUT_SIZE, cells)
+
+
+def mirror_boxes(boxes: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (N, 4) and K (3, 3) in the mirror image of the network's frame."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    last = INPUT_SIZE - 1
+    mirrored = matrix.clone()
+    mirrored[0, 2] = last - matrix[0, 2]
+    return torch.stack([last - x1, y0, last - x0, y1], dim=-1), mirrored
 
 
 def _normalised(pictures: Sequence[NDArray[np.float32]]) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wildhands_ros.estimation.wildhands.crops import Prepared
 from wildhands_ros.estimation.wildhands.network import NetworkOutput, hand_translation
@@ -28,17 +29,34 @@ class Decoded:
 def decode(variant: Variant, prepared: Prepared, output: NetworkOutput) -> Decoded:
     """What the output for these inputs means. The only point at which a GPU is waited for."""
     with torch.inference_mode():
-        pose, translation = output.pose, output.camera
-        translation = hand_translation(
-            variant.translation, output.camera, prepared.frame.focal, prepared.rays, prepared.extents
+        pose, translation = in_camera(
+            variant, output, prepared.frame.focal, prepared.rays, prepared.extents, prepared.turns
         )
-        if prepared.turns is not None:
-            turned = prepared.turns @ pose[:, 0]
-            pose = torch.cat([turned[:, None], pose[:, 1:]], dim=1)
-            if variant.perspective is Perspective.CROP:  # the hand stands before the turned camera
-                translation = (prepared.turns @ translation[..., None])[..., 0]
+        if prepared.mirrored is not None:
+            pose, translation = mirror_back(pose, translation, prepared.mirrored)
         grasp = [] if output.grasp is None else [output.grasp.softmax(dim=1)]
         parts = [pose.flatten(1), output.betas, translation, *grasp]
         together = torch.cat(parts, dim=1).cpu().numpy().astype(np.float64)  # one transfer
     found = np.split(together, np.cumsum([part.shape[1] for part in parts])[:-1], axis=1)
     return Decoded(found[0].reshape(-1, 16, 3, 3), found[1], found[2], found[3] if grasp else None)
+
+
+def in_camera(
+    variant: Variant, output: NetworkOutput, focal: float | Tensor, rays: Tensor, extents: Tensor, turns: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Pose (N, 16, 3, 3) and translation (N, 3) in the camera frame, differentiable; arguments as in `Prepared`."""
+    pose, translation = output.pose, hand_translation(variant.translation, output.camera, focal, rays, extents)
+    if turns is not None:
+        pose = torch.cat([(turns @ pose[:, 0])[:, None], pose[:, 1:]], dim=1)
+        if variant.perspective is Perspective.CROP:  # the hand stands before the turned camera
+            translation = (turns @ translation[..., None])[..., 0]
+    return pose, translation
+
+
+def mirror_back(pose: Tensor, translation: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+    """Where `mirrored` (N,) says so: the same of the mirror image (x → −x), a hand of the other side."""
+    flip = translation.new_tensor([-1.0, 1.0, 1.0])
+    return (
+        torch.where(mirrored[:, None, None, None], flip[:, None] * pose * flip, pose),
+        torch.where(mirrored[:, None], translation * flip, translation),
+    )

@@ -76,7 +76,8 @@ class WildHandsNetwork(nn.Module):
             nn.Linear(narrow * (CELLS - 4) ** 2, variant.features), nn.ReLU(),
         )  # fmt: skip
         self.head_r = HandHead(variant.features, variant.hidden)
-        self.head_l = HandHead(variant.features, variant.hidden)
+        if not variant.mirror:
+            self.head_l = HandHead(variant.features, variant.hidden)
         if variant.grasp:
             self.grasp_classifier = GraspHead(channels if variant.frame_trunk else variant.features)
 
@@ -101,7 +102,9 @@ class WildHandsNetwork(nn.Module):
             cells = encoding if encoding.ndim == 4 else encoding[:, :, None, None].expand(-1, -1, CELLS, CELLS)
             maps = torch.cat([maps, cells], dim=1)
         features = self.feature_conv(maps)
-        output = _choose(right, self.head_r(features), self.head_l(features))
+        output = self.head_r(features)
+        if not self.variant.mirror:
+            output = _choose(right, output, self.head_l(features))
         if not self.variant.grasp:
             return output
         context = features
@@ -113,8 +116,8 @@ class WildHandsNetwork(nn.Module):
     def initialise(self) -> None:
         """Random weights to start training from: He for the convolutions, small decoders, a plausible distance."""
         initialise(self)
-        for head in (self.head_r, self.head_l):
-            for name, value in head.decoders.named_parameters():
+        for name, value in self.named_parameters():
+            if ".decoders." in name:
                 nn.init.zeros_(value) if name.endswith("bias") else nn.init.xavier_uniform_(value, gain=0.01)
 
 
@@ -182,15 +185,15 @@ def rotation_from_6d(rows: Tensor) -> Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-2)
 
 
-def hand_translation(kind: Translation, camera: Tensor, focal: float, rays: Tensor, extent: Tensor) -> Tensor:
+def hand_translation(kind: Translation, camera: Tensor, focal: float | Tensor, rays: Tensor, extent: Tensor) -> Tensor:
     """A head's camera (N, 3) → translation (N, 3) in metres.
 
     kind METRIC, the published way, camera (s, tx, ty): (tx, ty, 2 f / (224 · max(s, 0.1))).
     kind CROP, relative to the crop, camera (a, u, v): depth Z = f · exp(a) / extent, placed at
     (rays + (u, v) · extent / 2f) · Z.
 
-    focal: mean focal length in pixels of the 224 frame. rays: (N, 2) tangents (X/Z, Y/Z) of the crop's centre. extent:
-    (N,) edge of the crop in pixels of the 224 frame.
+    focal: mean focal length in pixels of the 224 frame, one or (N,). rays: (N, 2) tangents (X/Z, Y/Z) of the crop's
+    centre. extent: (N,) edge of the crop in pixels of the 224 frame.
     """
     if kind is Translation.METRIC:
         depth = 2 * focal / (INPUT_SIZE * camera[:, 0].clamp(min=0.1))

@@ -47,6 +47,8 @@ class Variant:
     frame_trunk: whether a second trunk sees the whole frame. grasp: whether there is a grasp head.
     fusion: channels of the three convolutions after the trunks; features, hidden: widths of the vectors that follow.
     box_factor: edge of the crop over the longer edge of the hand's box.
+    mirror: left hands are shown to the network as right hands, in a mirrored picture, and its answers are mirrored
+        back; one head serves both sides.
     """
 
     encoding: Encoding = Encoding.SPARSE
@@ -60,6 +62,7 @@ class Variant:
     features: int = 2048
     hidden: int = 1024
     box_factor: float = 1.75
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         sizes = (*self.fusion, self.features, self.hidden)
@@ -69,6 +72,8 @@ class Variant:
             raise ModelFileError(f"box_factor must lie between 0.5 and 10, not {self.box_factor}")
         if self.perspective is Perspective.CROP and self.crops is Crops.PUBLISHED:
             raise ModelFileError("perspective crops are cut from the full-resolution picture: crops must be 'sharp'")
+        if self.mirror and (self.frame_trunk or self.crops is Crops.PUBLISHED):
+            raise ModelFileError("a network that mirrors left hands sees crops only: no frame_trunk, crops 'sharp'")
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
