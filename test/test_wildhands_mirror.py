@@ -68,6 +68,6 @@ def test_the_mirror_image_gives_the_mirrored_hand(
     picture = np.ascontiguousarray(picture[:, ::-1])
     for hand in estimator.estimate(Frame(picture, mirrored_camera), mirrored).hands:
         original = found[hand.side.other]
-        np.testing.assert_allclose(hand.joints * FLIP, original.joints, atol=3e-4)
-        np.testing.assert_allclose(FLIP[:, None] * hand.pose * FLIP, original.pose, atol=3e-4)
-        np.testing.assert_allclose(hand.betas, original.betas, atol=3e-4)
+        np.testing.assert_allclose(hand.joints * FLIP, original.joints, atol=1e-3)
+        np.testing.assert_allclose(FLIP[:, None] * hand.pose * FLIP, original.pose, atol=1e-3)
+        np.testing.assert_allclose(hand.betas, original.betas, atol=1e-3)
