@@ -277,10 +277,14 @@ def pinch_touches(
     towards_tip = rng.uniform(0.15, 0.75)
     thumb = ball(THUMB, PAD)
     facing = pad_facing(hand, THUMB, rng.uniform(0.1, 0.5))
-    return [
+    touches = [
         Touch(thumb, facing, ball(finger, PAD), pad_facing(hand, finger, towards_tip), gap)
         for finger, gap in zip(fingers, gaps, strict=True)
     ]
+    for finger, other in zip(fingers[:-1], fingers[1:], strict=True):  # fingers that work together lie side by side
+        sides = side_facing(hand, finger, 2, thumb_side=False), side_facing(hand, other, 2, thumb_side=True)
+        touches.append(Touch(ball(finger, PAD), sides[0], ball(other, PAD), sides[1], -0.001))
+    return touches
 
 
 def key_touch(rng: np.random.Generator, hand: BallHand, gap: float) -> Touch:

@@ -9,7 +9,7 @@ import numba  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-from wildhands_ros.rendered.spheres import FIRST_ROW, THUMB, BallHand, _centers, _forward
+from wildhands_ros.rendered.spheres import FIRST_ROW, THUMB, BallHand, _forward
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
