@@ -3,13 +3,13 @@
 import dataclasses
 import itertools
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
@@ -18,11 +18,17 @@ from std_msgs.msg import Header
 
 from wildhands_ros.errors import ConfigError, ImageError
 from wildhands_ros.node import parameters
-from wildhands_ros.node.diagnostics import InputWatch, Statistics, Surroundings, Throttle, diagnostic_array
+from wildhands_ros.node.diagnostics import (
+    Drop,
+    InputWatch,
+    Statistics,
+    Surroundings,
+    Throttle,
+)
 from wildhands_ros.node.images import compressed_message, decode, image_message
 from wildhands_ros.node.inbox import Inbox
 from wildhands_ros.node.inputs import CameraCache, InputTopics
-from wildhands_ros.node.parameter_file import parameter_file
+from wildhands_ros.node.parameter_file import parameter_file, parameter_table_in_markdown
 from wildhands_ros.node.qos import IMAGE_INPUT, RESULT_OUTPUT, fastdds_profile, input_mismatch, output_mismatch
 from wildhands_ros.pipeline import PipelineConfig, config_to_dict
 
@@ -46,7 +52,7 @@ def test_every_setting_of_the_pipeline_is_a_documented_parameter():
     for name in leaves(config_to_dict(PipelineConfig())):
         assert len(rows[name].description) > 10 and not rows[name].description.startswith("See "), name
     for row in rows.values():
-        assert row.description and row.descriptor().read_only != row.live
+        assert row.description and row.descriptor().read_only == (row.when is parameters.When.START)
 
 
 def test_values_reach_their_place():
@@ -67,6 +73,11 @@ def test_values_reach_their_place():
         ("jpeg_quality", 0, "between 1 and 100"),
         ("marker_lifetime", -1.0, "between 0 and"),
         ("tf_prefix", "/robot", "no leading slash"),
+        ("target_frame", "/map", "no leading slash"),
+        ("capture_dir", "captures", "absolute"),
+        ("capture_dir", "/tmp/../etc", "without '..'"),
+        ("target_frame_timeout", 60.0, "between 0 and 5"),
+        ("detection.threads", 0, "between 1 and"),
         ("tracking.min_cutoff", -1.0, "min_cutoff"),
         ("estimation.estimator", "magic", "magic"),
         ("tracking.smooth", "yes", "tracking.smooth"),
@@ -83,7 +94,8 @@ def test_descriptors_carry_ranges_and_choices():
     assert (rows["min_score"].floating_point_range[0].to_value, rows["min_score"].read_only) == (1.0, False)
     assert rows["jpeg_quality"].integer_range[0].to_value == 100
     assert "compressed" in rows["image_transport"].additional_constraints
-    assert rows["models_dir"].read_only
+    assert rows["autostart"].read_only and not rows["models_dir"].read_only
+    assert "unconfigured" in rows["models_dir"].additional_constraints
 
 
 def test_the_parameter_file_is_up_to_date_and_means_the_defaults():
@@ -94,6 +106,33 @@ def test_the_parameter_file_is_up_to_date_and_means_the_defaults():
     for name, value in values.items():
         flat.update({f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value})
     assert parameters.snapshot(flat) == parameters.snapshot({})
+    assert set(flat) | {"models_dir"} == set(_defaults())
+
+
+def test_the_documentation_of_parameters_is_up_to_date():
+    text = (Path(__file__).parents[1] / "docs" / "parameters.md").read_text()
+    command = "python -m wildhands_ros.node.parameter_file --markdown > docs/parameters.md"
+    assert text == parameter_table_in_markdown(), f"run: {command}"
+    for row in parameters.parameter_table():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{row.name}` ")]
+        assert f" {row.when.value} " in line and str(Path.home()) not in line
+
+
+def test_what_takes_a_configuration_is_refused_while_configured():
+    before = parameters.snapshot({})
+    assert parameters.refused_now(before, before) == ()
+    live = parameters.snapshot({"min_score": 0.2, "tf_prefix": "a/", "tracking.smooth": True, "jpeg_quality": 50})
+    assert parameters.refused_now(before, live) == ()
+    heavy = parameters.snapshot({"estimation.checkpoint": "/x", "target_frame": "map", "min_score": 0.1})
+    assert parameters.refused_now(before, heavy) == ("target_frame", "estimation.checkpoint")
+
+
+def test_ranges_hold_the_defaults():
+    for row in parameters.parameter_table():
+        if row.minimum is not None:
+            assert row.minimum <= row.default <= row.maximum, row.name
+        if row.choices:
+            assert row.default in row.choices, row.name
 
 
 # --- inbox ----------------------------------------------------------------------------------------------------------
@@ -387,40 +426,22 @@ def test_statistics_count_and_measure():
     statistics = Statistics(clock=lambda: now[0])
     for i in range(50):
         now[0] = i * 0.1
-        statistics.image_received(dropped_another=i % 2 == 1)
+        statistics.image_received()
         if i % 2:
-            statistics.result_published(2, 0.02 + 0.001 * (i // 2), {"detect": 0.01})
+            statistics.image_dropped(Drop.NEWER)
+            statistics.result_published(2, 0.02 + 0.001 * (i // 2), {"detect": 0.01}, capture_s=0.05)
     statistics.image_failed()
     statistics.problem("bad_image", "it is bad")
     summary = statistics.summary()
-    assert (summary.received, summary.processed, summary.dropped, summary.failed) == (50, 25, 25, 1)
+    assert (summary.received, summary.processed, summary.failed, summary.failed_lately) == (50, 25, 1, 1)
+    assert summary.dropped == {Drop.NEWER: 25, Drop.DISABLED: 0, Drop.NO_TRANSFORM: 0}
     assert summary.input_hz == pytest.approx(50 / 4.9) and summary.output_hz == pytest.approx(25 / 4.9)
-    assert summary.latency_ms == pytest.approx((32, 43))
-    assert summary.timings_ms == pytest.approx({"detect": 10}) and summary.hands == 2
+    assert summary.latency_ms == pytest.approx((32, 43, 44))
+    assert summary.capture_ms == pytest.approx((50, 50, 50))
+    assert summary.timings_ms["detect"] == pytest.approx((10, 10, 10)) and summary.hands == 2
     assert summary.problems == {"bad_image": 1} and summary.last_problem == "it is bad"
     now[0] = 100.0
     assert statistics.summary().output_hz == 0
-
-
-def test_diagnostics_tell_the_truth():
-    now = [0.0]
-    statistics = Statistics(clock=lambda: now[0])
-
-    def status(complaint=None):
-        message = diagnostic_array(Time(sec=3), "/wildhands", statistics.summary(), complaint, {"estimator": "fake"})
-        assert message.header.stamp.sec == 3
-        return message.status[0]
-
-    now[0] = 1.0
-    assert status().level == DiagnosticStatus.WARN
-    statistics.image_received(dropped_another=False)
-    statistics.problem("bad_image", "it is bad")
-    assert (status().level, status().message) == (DiagnosticStatus.ERROR, "it is bad")
-    statistics.result_published(1, 0.01, {})
-    assert status().level == DiagnosticStatus.OK
-    assert status("no camera_info").message == "no camera_info"
-    values = {v.key: v.value for v in status().values}
-    assert (values["problem: bad_image"], values["estimator"], values["images processed"]) == ("1", "fake", "1")
 
 
 # --- QoS ------------------------------------------------------------------------------------------------------------

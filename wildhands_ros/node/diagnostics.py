@@ -6,8 +6,10 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -17,25 +19,62 @@ _MOST_KEPT = 2000  # arrivals: more than a window holds at 200 Hz
 _TELLING = 8  # so many camera infos, and images for less than half of them, cannot be chance
 
 
+class Percentiles(NamedTuple):
+    """Of one quantity, in its unit."""
+
+    median: float
+    p95: float
+    p99: float
+
+
+class _Result(NamedTuple):
+    at: float
+    latency_s: float
+    capture_s: float
+    timings: Mapping[str, float]
+
+
+class State(str, Enum):
+    """The node's primary lifecycle states."""
+
+    UNCONFIGURED = "unconfigured"
+    INACTIVE = "inactive"
+    ACTIVE = "active"
+    FINALIZED = "finalized"
+
+
+class Drop(str, Enum):
+    """Why an image was left out although nothing was wrong with it."""
+
+    NEWER = "a newer one came"
+    DISABLED = "disabled"
+    NO_TRANSFORM = "no transform"
+
+
 @dataclass(frozen=True)
 class Summary:
     """The counters since the start and the measurements of the last seconds.
 
-    input_hz, output_hz: images received and results published a second. latency_ms: from reception to publication,
-    median and 95th percentile; NaN where nothing was published lately. problems: counts by kind.
+    dropped: counts by cause. failed_lately: images that no result came of. input_hz, output_hz: images received and
+    results published a second. latency_ms: from reception to publication; capture_ms: from the image's stamp to
+    publication; timings_ms: of each stage: medians, 95th and 99th percentiles, NaN where nothing was published lately.
+    problems: counts by kind. last_problem_age_s: NaN where there was none.
     """
 
     received: int
     processed: int
-    dropped: int
+    dropped: Mapping[Drop, int]
     failed: int
+    failed_lately: int
     input_hz: float
     output_hz: float
-    latency_ms: tuple[float, float]
-    timings_ms: Mapping[str, float]
+    latency_ms: Percentiles
+    capture_ms: Percentiles
+    timings_ms: Mapping[str, Percentiles]
     hands: int
     problems: Mapping[str, int]
     last_problem: str
+    last_problem_age_s: float
 
 
 class Statistics:
@@ -46,56 +85,69 @@ class Statistics:
         self._lock = threading.Lock()
         self._start = clock()
         self._arrivals: deque[float] = deque(maxlen=_MOST_KEPT)
-        self._results: deque[tuple[float, float, Mapping[str, float]]] = deque(maxlen=_MOST_KEPT)
-        self._received = self._processed = self._dropped = self._failed = self._hands = 0
+        self._failures: deque[float] = deque(maxlen=_MOST_KEPT)
+        self._results: deque[_Result] = deque(maxlen=_MOST_KEPT)
+        self._dropped = dict.fromkeys(Drop, 0)
+        self._received = self._processed = self._failed = self._hands = 0
         self._problems: Counter[str] = Counter()
         self._last_problem = ""
+        self._last_problem_at = math.nan
 
-    def image_received(self, *, dropped_another: bool) -> None:
-        """An image came; perhaps at the cost of one that was still waiting."""
+    def image_received(self) -> None:
+        """An image came."""
         with self._lock:
             self._received += 1
-            self._dropped += dropped_another
             self._arrivals.append(self._clock())
 
-    def result_published(self, hands: int, latency_s: float, timings: Mapping[str, float]) -> None:
-        """latency_s: from reception. timings: seconds by stage."""
+    def image_dropped(self, cause: Drop) -> None:
+        """A good image was left out."""
+        with self._lock:
+            self._dropped[cause] += 1
+
+    def result_published(
+        self, hands: int, latency_s: float, timings: Mapping[str, float], *, capture_s: float = math.nan
+    ) -> None:
+        """latency_s: from reception. timings: seconds by stage. capture_s: from the image's stamp."""
         with self._lock:
             self._processed += 1
             self._hands = hands
-            self._results.append((self._clock(), latency_s, timings))
+            self._results.append(_Result(self._clock(), latency_s, capture_s, timings))
 
     def image_failed(self) -> None:
         """An image that no result came of."""
         with self._lock:
             self._failed += 1
+            self._failures.append(self._clock())
 
     def problem(self, kind: str, text: str) -> None:
         """Something that a person should know."""
         with self._lock:
             self._problems[kind] += 1
             self._last_problem = text
+            self._last_problem_at = self._clock()
 
     def summary(self) -> Summary:
         with self._lock:
             now = self._clock()
             since = max(now - _WINDOW_S, self._start)
             span = max(now - since, 1e-3)
-            recent = [(latency, timings) for at, latency, timings in self._results if at >= since]
-            latencies = sorted(latency * 1e3 for latency, _ in recent)
-            stages = list(recent[-1][1]) if recent else []
+            recent = [result for result in self._results if result.at >= since]
+            stages = list(recent[-1].timings) if recent else []
             return Summary(
                 received=self._received,
                 processed=self._processed,
-                dropped=self._dropped,
+                dropped=dict(self._dropped),
                 failed=self._failed,
+                failed_lately=sum(at >= since for at in self._failures),
                 input_hz=sum(at >= since for at in self._arrivals) / span,
                 output_hz=len(recent) / span,
-                latency_ms=(_quantile(latencies, 0.5), _quantile(latencies, 0.95)),
-                timings_ms={s: _quantile(sorted(t[s] * 1e3 for _, t in recent if s in t), 0.5) for s in stages},
+                latency_ms=_percentiles(r.latency_s for r in recent),
+                capture_ms=_percentiles(r.capture_s for r in recent),
+                timings_ms={s: _percentiles(r.timings[s] for r in recent if s in r.timings) for s in stages},
                 hands=self._hands,
                 problems=dict(self._problems),
                 last_problem=self._last_problem,
+                last_problem_age_s=now - self._last_problem_at,
             )
 
 
@@ -224,31 +276,60 @@ class InputWatch:
         )
 
 
-def diagnostic_array(
-    stamp: Time, node_name: str, summary: Summary, complaint: str | None, facts: Mapping[str, str]
-) -> DiagnosticArray:
-    """One status that says how the node is doing. complaint: what is wrong right now. facts: models, topics, ..."""
-    level, message = _verdict(summary, complaint)
-    median, high = summary.latency_ms
-    values: dict[str, str] = {
+@dataclass(frozen=True)
+class Condition:
+    """What the node is doing right now.
+
+    enabled: False after ~/enable with false. failed_transition: why it is not in the state that it was told to go to,
+    or empty. complaint: what is wrong with its inputs, or empty.
+    """
+
+    state: State = State.ACTIVE
+    enabled: bool = True
+    failed_transition: str = ""
+    complaint: str = ""
+
+
+def diagnostic_values(summary: Summary, condition: Condition, facts: Mapping[str, str]) -> dict[str, str]:
+    """Everything that is known, by name. facts: models, topics, ..."""
+    return {
+        "state": condition.state.value,
+        "enabled": str(condition.enabled).lower(),
         "images received": str(summary.received),
         "images processed": str(summary.processed),
-        "images dropped (a newer one came)": str(summary.dropped),
+        **{f"images dropped ({cause.value})": str(count) for cause, count in summary.dropped.items()},
         "images failed": str(summary.failed),
         "input rate (Hz)": f"{summary.input_hz:.1f}",
         "output rate (Hz)": f"{summary.output_hz:.1f}",
-        "latency from reception, median (ms)": f"{median:.1f}",
-        "latency from reception, 95 % (ms)": f"{high:.1f}",
-        **{f"{stage} (ms)": f"{value:.1f}" for stage, value in summary.timings_ms.items()},
+        **_latency_values("latency from reception", summary.latency_ms),
+        **_latency_values("latency from capture", summary.capture_ms),
+        **{
+            f"{stage} (ms)": f"{values.median:.1f} (95 %: {values.p95:.1f})"
+            for stage, values in summary.timings_ms.items()
+        },
         "hands in the last image": str(summary.hands),
         **{f"problem: {kind}": str(count) for kind, count in sorted(summary.problems.items())},
         "last problem": summary.last_problem,
+        **(
+            {}
+            if math.isnan(summary.last_problem_age_s)
+            else {"last problem (s ago)": f"{summary.last_problem_age_s:.0f}"}
+        ),
         **facts,
     }
+
+
+def diagnostic_array(
+    stamp: Time, node_name: str, summary: Summary, condition: Condition, facts: Mapping[str, str]
+) -> DiagnosticArray:
+    """One status that says how the node is doing; what its levels mean: docs/node.md."""
+    level, message = _verdict(summary, condition)
+    values = diagnostic_values(summary, condition, facts)
     status = DiagnosticStatus(
         level=level,
         name=f"{node_name.lstrip('/')}: hands",
         message=message,
+        hardware_id=facts.get("image topic", ""),
         values=[KeyValue(key=key, value=value) for key, value in values.items()],
     )
     array = DiagnosticArray(status=[status])
@@ -256,16 +337,38 @@ def diagnostic_array(
     return array
 
 
-def _verdict(summary: Summary, complaint: str | None) -> tuple[bytes, str]:
-    if complaint is not None:
-        return DiagnosticStatus.ERROR, complaint
+def _verdict(summary: Summary, condition: Condition) -> tuple[bytes, str]:
+    state = condition.state
+    if state is not State.ACTIVE:
+        if condition.failed_transition:
+            return DiagnosticStatus.ERROR, f"{state.value}: {condition.failed_transition}"
+        return DiagnosticStatus.STALE, state.value
+    if condition.complaint:
+        return DiagnosticStatus.ERROR, condition.complaint
+    if not condition.enabled:
+        return DiagnosticStatus.STALE, "active, but disabled: call ~/enable with true"
     if summary.output_hz == 0 and summary.input_hz > 0:
         return DiagnosticStatus.ERROR, summary.last_problem or "images come but no result"
     if summary.output_hz == 0:
         return DiagnosticStatus.WARN, "waiting for images"
+    if summary.failed_lately:
+        return DiagnosticStatus.WARN, f"{summary.failed_lately} images failed lately: {summary.last_problem}"
     if summary.output_hz < 0.5 * summary.input_hz:
         return DiagnosticStatus.WARN, f"{summary.output_hz:.1f} of {summary.input_hz:.1f} images a second are processed"
     return DiagnosticStatus.OK, f"{summary.output_hz:.1f} images a second"
+
+
+def _latency_values(name: str, values: Percentiles) -> dict[str, str]:
+    return {
+        f"{name}, median (ms)": f"{values.median:.1f}",
+        f"{name}, 95 % (ms)": f"{values.p95:.1f}",
+        f"{name}, 99 % (ms)": f"{values.p99:.1f}",
+    }
+
+
+def _percentiles(seconds: Iterable[float]) -> Percentiles:
+    ascending = sorted(1e3 * value for value in seconds if not math.isnan(value))
+    return Percentiles(*(_quantile(ascending, q) for q in (0.5, 0.95, 0.99)))
 
 
 def _quantile(ascending: list[float], q: float) -> float:

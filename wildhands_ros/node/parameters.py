@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,19 +19,33 @@ from rclpy.node import Node
 
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.images import JPEG_QUALITY
-from wildhands_ros.pipeline import PipelineConfig, config_from_dict
+from wildhands_ros.pipeline import ESTIMATORS, PipelineConfig, config_from_dict
 
 Value: TypeAlias = "bool | int | float | str | list[float]"
 
 TRANSPORTS = ("raw", "compressed")
 RECTIFIED = {"auto": None, "true": True, "false": False}
+DEFAULT_CAPTURE_DIR = "~/.ros/wildhands_captures"
+_LONGEST_BOND_PERIOD_S = 10.0
+
+
+class When(str, Enum):
+    """When a parameter may be set.
+
+    LIVE: at any time, in effect from the next image on. CONFIGURE: while the node is unconfigured, in effect when it is
+    configured. START: only with the node's start; read-only afterwards.
+    """
+
+    LIVE = "live"
+    CONFIGURE = "configure"
+    START = "start"
 
 
 @dataclass(frozen=True)
 class Parameter:
     """One row of the table.
 
-    minimum, maximum: for numbers, inclusive; None: unbounded. choices: for strings. live: can be set while running.
+    minimum, maximum: for numbers, inclusive; None: unbounded. choices: for strings.
     """
 
     name: str
@@ -39,18 +54,22 @@ class Parameter:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
-    live: bool = True
+    when: When = When.LIVE
 
     def descriptor(self) -> ParameterDescriptor:
         """The same for ROS tools."""
         limits = f"one of: {', '.join(self.choices)}" if self.choices else ""
         descriptor = ParameterDescriptor(
-            name=self.name, description=self.description, read_only=not self.live, additional_constraints=limits
+            name=self.name,
+            description=self.description,
+            read_only=self.when is When.START,
+            additional_constraints=" ".join(text for text in (limits, _WHEN_IN_WORDS[self.when]) if text),
         )
         if self.minimum is None and self.maximum is None:
             return descriptor
         if isinstance(self.default, int):
-            low, high = (-(2**31) if self.minimum is None else self.minimum, self.maximum or 2**31 - 1)
+            low = -(2**31) if self.minimum is None else self.minimum
+            high = 2**31 - 1 if self.maximum is None else self.maximum
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=0)]
         else:
             low = -math.inf if self.minimum is None else self.minimum
@@ -59,16 +78,45 @@ class Parameter:
         return descriptor
 
 
+_WHEN_IN_WORDS = {
+    When.LIVE: "",
+    When.CONFIGURE: "May be set while the node is unconfigured.",
+    When.START: "",  # read_only says it
+}
+
 NODE_PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
+        "autostart", True,
+        "Configure and activate by itself. false: wait for `ros2 lifecycle`, a launch file or a lifecycle manager.",
+        when=When.START,
+    ),
+    Parameter(
+        "bond_heartbeat_period", 0.0,
+        "Seconds between the heartbeats of a bond with a lifecycle manager, which Nav2's expects to be 0.1 unless its "
+        "bond_timeout is 0; needs bondpy. 0: no bond.",
+        0.0, _LONGEST_BOND_PERIOD_S, when=When.CONFIGURE,
+    ),
+    Parameter(
         "image_transport", "raw",
-        "raw: subscribe to `image`; compressed: to `image/compressed` (JPEG or PNG).", choices=TRANSPORTS, live=False,
+        "raw: subscribe to `image`; compressed: to `image/compressed` (JPEG or PNG).",
+        choices=TRANSPORTS, when=When.CONFIGURE,
     ),
     Parameter(
         "rectified", "auto",
         "Whether images are rectified (use P of camera_info, no distortion) or not (K and D). auto: yes if the image "
         "topic's name contains 'rect' or camera_info's roi.do_rectify is set.",
-        choices=tuple(RECTIFIED), live=False,
+        choices=tuple(RECTIFIED), when=When.CONFIGURE,
+    ),
+    Parameter(
+        "target_frame", "",
+        "TF frame in which hands, markers, points and TF frames are published, at the image's stamp. Empty: the "
+        "camera's own frame, and nothing waits for TF.",
+        when=When.CONFIGURE,
+    ),
+    Parameter(
+        "target_frame_timeout", 0.1,
+        "Seconds that a result waits for the transform to `target_frame` at its image's stamp before it is dropped.",
+        0.0, 5.0,
     ),
     Parameter("publish_tf", True, "Send the wrists, and joints if `tf_joints`, of valid hands as TF frames."),
     Parameter("tf_joints", True, "Send all 21 joints of a hand as TF frames, not the wrist alone."),
@@ -76,31 +124,68 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("publish_markers", True, "Publish markers for RViz while somebody subscribes to them."),
     Parameter("marker_mesh", True, "Markers include the hand's mesh."),
     Parameter("marker_lifetime", 0.5, "Seconds after which markers vanish by themselves; 0: never.", 0.0, 3600.0),
+    Parameter("publish_points", False, "Publish the meshes' vertices as a point cloud while somebody subscribes."),
     Parameter("publish_annotated", True, "Publish the annotated image while somebody subscribes to it."),
     Parameter("jpeg_quality", JPEG_QUALITY, "Quality of the compressed annotated image.", 1, 100),
     Parameter("publish_vertices", False, "Hands carry the vertices of their mesh (9 KB a hand)."),
+    Parameter(
+        "capture_dir", DEFAULT_CAPTURE_DIR,
+        "Folder for what ~/capture keeps, absolute or below the home folder (~/...); made when it is needed.",
+    ),
+    Parameter("capture_timeout", 5.0, "Seconds that ~/capture waits for the next image.", 0.1, 60.0),
 )  # fmt: skip
 """What concerns the topics; what concerns the hands themselves follows from `PipelineConfig`."""
 
 _LIVE = ("min_score", "tracking.")
-_RANGES: Mapping[str, tuple[float, float]] = {"min_score": (0.0, 1.0)}
+_CHOICES: Mapping[str, tuple[str, ...]] = {"estimation.estimator": ESTIMATORS}
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "min_score": (0, 1),
+    "detection.threads": (1, 256),
+    "detection.max_hands": (1, 32),
+    "detection.wanted_hands": (1, 32),
+    "detection.palm_threshold": (0, 1),
+    "detection.score_threshold": (0, 1),
+    "detection.keep_threshold": (0, 1),
+    "detection.box_margin": (0, 10),
+    "detection.wearer_prior": (0, 10),
+    "detection.candidates": (1, 256),
+    "detection.search_views": (1, 256),
+    "detection.patrol_every": (1, 10000),
+    "estimation.box_factor": (0, 10),
+    "estimation.threads": (0, 1024),
+    "estimation.tolerance_mm": (0, 1000),
+    "tracking.min_cutoff": (1e-3, 1e3),
+    "tracking.beta": (0, 1e4),
+    "tracking.max_gap_s": (1e-3, 3600),
+    "tracking.reach_m": (1e-3, 100),
+    "tracking.max_speed_m_s": (1e-3, 1e4),
+    "tracking.max_turn_rad_s": (1e-3, 1e4),
+}
+"""What ROS tools show as sliders and refuse at once; the configuration's own checks come on top."""
 
 
 @dataclass(frozen=True)
 class NodeParameters:
     """All parameters at one moment, as the node reads them. Meanings: `NODE_PARAMETERS`."""
 
+    autostart: bool
+    bond_heartbeat_period: float
     image_transport: str
     rectified: bool | None
+    target_frame: str
+    target_frame_timeout: float
     publish_tf: bool
     tf_joints: bool
     tf_prefix: str
     publish_markers: bool
     marker_mesh: bool
     marker_lifetime: float
+    publish_points: bool
     publish_annotated: bool
     jpeg_quality: int
     publish_vertices: bool
+    capture_dir: Path
+    capture_timeout: float
     pipeline: PipelineConfig
 
 
@@ -126,21 +211,55 @@ def snapshot(values: Mapping[str, Value]) -> NodeParameters:
     for name, row in rows.items():
         _require_allowed(row, complete[name])
     own = {row.name: complete.pop(row.name) for row in NODE_PARAMETERS}
+    own["capture_dir"] = Path(str(own["capture_dir"])).expanduser()  # type: ignore[assignment]
     own["rectified"] = RECTIFIED[str(own["rectified"])]  # type: ignore[assignment]
     pipeline = config_from_dict(PipelineConfig, _nested(complete))
     return NodeParameters(**own, pipeline=pipeline)  # type: ignore[arg-type]
 
 
+def refused_now(before: NodeParameters, after: NodeParameters) -> tuple[str, ...]:
+    """The names of parameters that differ and may only be set while the node is unconfigured."""
+    old, new = _flat(before), _flat(after)
+    return tuple(row.name for row in parameter_table() if row.when is not When.LIVE and old[row.name] != new[row.name])
+
+
+def _flat(values: NodeParameters) -> dict[str, object]:
+    """By dotted name."""
+    result: dict[str, object] = {}
+
+    def add(prefix: str, value: object) -> None:
+        for field in dataclasses.fields(value):  # type: ignore[arg-type]
+            item = getattr(value, field.name)
+            if dataclasses.is_dataclass(item):
+                add(f"{prefix}{field.name}.", item)
+            else:
+                result[f"{prefix}{field.name}"] = item
+
+    add("", values)
+    return {name.removeprefix("pipeline."): value for name, value in result.items()}
+
+
 def _require_allowed(row: Parameter, value: Value) -> None:
     if row.choices and value not in row.choices:
         raise ConfigError(f"parameter {row.name} must be one of {', '.join(row.choices)}, not {value!r}")
-    if row.name == "tf_prefix" and (str(value).startswith("/") or " " in str(value)):
-        raise ConfigError(f"parameter tf_prefix must have no leading slash and no spaces, not {value!r}")
+    if row.name in ("tf_prefix", "target_frame") and (str(value).startswith("/") or " " in str(value)):
+        raise ConfigError(f"parameter {row.name} must have no leading slash and no spaces, not {value!r}")
+    if row.name == "capture_dir":
+        _require_folder(str(value))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low = -math.inf if row.minimum is None else row.minimum
         high = math.inf if row.maximum is None else row.maximum
         if not low <= value <= high:
             raise ConfigError(f"parameter {row.name} must lie between {low:g} and {high:g}, not {value}")
+
+
+def _require_folder(value: str) -> None:
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise ConfigError(f"parameter capture_dir: {value!r}: {error}") from error
+    if not path.is_absolute() or ".." in path.parts or "\0" in value:
+        raise ConfigError(f"parameter capture_dir must be an absolute path (or ~/...) without '..', not {value!r}")
 
 
 def _pipeline_parameters(kind: type, default: object, prefix: str) -> Iterator[Parameter]:
@@ -159,7 +278,8 @@ def _pipeline_parameters(kind: type, default: object, prefix: str) -> Iterator[P
             descriptions.get(field.name, f"See {kind.__name__}."),
             minimum=low,
             maximum=high,
-            live=name.startswith(_LIVE),
+            choices=_CHOICES.get(name, ()),
+            when=When.LIVE if name.startswith(_LIVE) else When.CONFIGURE,
         )
 
 

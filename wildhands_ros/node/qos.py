@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import sys
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 IMAGE_INPUT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
@@ -30,8 +32,16 @@ TF_OUTPUT = QoSProfile(
 )
 """The same as tf2_ros's DynamicBroadcasterQoS."""
 
+OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY, QoSPolicyKind.DEPTH)
+"""What the parameters `qos_overrides.<topic>.<subscription or publisher>.*` can change."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_THRESHOLD = 32 << 20  # glibc accepts no more
+
+
+def overridable(profile: QoSProfile) -> tuple[QoSProfile, QoSOverridingOptions]:
+    """A profile of one's own and the option that lets parameters change it: rclpy writes into what it is given."""
+    return copy.copy(profile), QoSOverridingOptions(OVERRIDABLE)
 
 
 def fastdds_profile() -> Path:
@@ -87,7 +97,8 @@ def output_mismatch(
     asks = "; ".join(f"{_full_name(s)} asks for {describe(s.qos_profile)}" for s in subscribers) or "it is gone by now"
     return (
         f"a subscriber of {topic} does not fit in {_words(policy)}: this node offers {describe(ours)}; {asks}. Let the "
-        "subscriber ask for volatile durability and no deadline or liveliness"
+        "subscriber ask for what is offered (and no deadline or liveliness), or set the parameter "
+        f"qos_overrides.{topic}.publisher.durability (or .reliability) of this node"
     )
 
 

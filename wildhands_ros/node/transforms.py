@@ -6,6 +6,7 @@ tf2_ros and tf_transformations are used where a ROS distribution provides them; 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from tf2_msgs.msg import TFMessage
 from wildhands_ros import rotations
 from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, Hand, Side
 from wildhands_ros.node.qos import TF_OUTPUT
+from wildhands_ros.node.rigid import RigidTransform
 
 try:
     from tf_transformations import quaternion_from_matrix as _tf_quaternion
@@ -30,7 +32,7 @@ _FINGERS = np.array(list(FINGERS.values()))
 """(5, 4) keypoint indices, base to tip."""
 
 
-class Broadcaster(Protocol):
+class TransformSender(Protocol):
     """What sends transforms; tf2_ros.TransformBroadcaster is one."""
 
     def sendTransform(self, transform: list[TransformStamped]) -> None:  # noqa: N802 (tf2_ros's name)
@@ -38,15 +40,46 @@ class Broadcaster(Protocol):
         ...
 
 
+class Broadcaster(TransformSender, Protocol):
+    """One that can be put away."""
+
+    def close(self) -> None:
+        """Withdraws from /tf."""
+        ...
+
+
 class TopicBroadcaster:
     """Sends transforms as tf2_ros.TransformBroadcaster does: reliable, volatile, depth 100, on /tf."""
 
     def __init__(self, node: Node) -> None:
+        self._node = node
         self._publisher = node.create_publisher(TFMessage, "/tf", TF_OUTPUT)
 
     def sendTransform(self, transform: list[TransformStamped]) -> None:  # noqa: N802
         """Sends transforms together, in one message."""
         self._publisher.publish(TFMessage(transforms=transform))
+
+    def close(self) -> None:
+        """Withdraws from /tf."""
+        self._node.destroy_publisher(self._publisher)
+
+
+class RosBroadcaster:
+    """tf2_ros's broadcaster, which knows no way to withdraw."""
+
+    def __init__(self, broadcaster: TransformSender, node: Node) -> None:
+        self._broadcaster = broadcaster
+        self._node = node
+
+    def sendTransform(self, transform: list[TransformStamped]) -> None:  # noqa: N802
+        """Sends transforms together, in one message."""
+        self._broadcaster.sendTransform(transform)
+
+    def close(self) -> None:
+        """Withdraws from /tf."""
+        publisher = getattr(self._broadcaster, "pub_tf", None)
+        if publisher is not None:
+            self._node.destroy_publisher(publisher)
 
 
 def make_broadcaster(node: Node) -> Broadcaster:
@@ -55,7 +88,7 @@ def make_broadcaster(node: Node) -> Broadcaster:
         from tf2_ros import TransformBroadcaster
     except ImportError:
         return TopicBroadcaster(node)
-    return TransformBroadcaster(node)
+    return RosBroadcaster(TransformBroadcaster(node), node)
 
 
 def quaternions(matrices: FloatArray) -> FloatArray:
@@ -113,6 +146,24 @@ def named_hands(hands: Sequence[Hand]) -> list[tuple[str, Hand]]:
         for rank, hand in enumerate(of_side, 1):
             named.append((side.value if rank == 1 else f"{side.value}_{rank}", hand))
     return named
+
+
+def moved_hand(hand: Hand, transform: RigidTransform) -> Hand:
+    """The same hand in another frame; `box` and `keypoints` stay in the picture.
+
+    The hand model turns about its root, the wrist joint, whose place at rest the translation is added to. With the
+    wrist at joint = rest + translation, the translation in the new frame is (R joint + t) - rest.
+    """
+    joints = transform.apply(hand.joints)
+    pose = hand.pose.copy()
+    pose[0] = transform.rotation @ pose[0]
+    return replace(
+        hand,
+        joints=joints,
+        pose=pose,
+        translation=joints[0] - (hand.joints[0] - hand.translation),
+        vertices=None if hand.vertices is None else transform.apply(hand.vertices),
+    )
 
 
 def _turned(frames: FloatArray, directions: FloatArray) -> FloatArray:

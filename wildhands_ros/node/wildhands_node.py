@@ -4,73 +4,53 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType, JumpHandle, JumpThreshold, TimeJump
+from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSPolicyKind, QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
 
-from wildhands_ros.errors import CameraError, ConfigError, ImageError, WildHandsError
-from wildhands_ros.frames import Frame
-from wildhands_ros.hands import Side
+from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.node import diagnostics, parameters, qos
-from wildhands_ros.node.images import decode, find_bridge
-from wildhands_ros.node.inbox import Inbox, Parcel
+from wildhands_ros.node.bond import Bond, open_bond
+from wildhands_ros.node.captures import CaptureError, write_capture
+from wildhands_ros.node.diagnostics import State
+from wildhands_ros.node.images import find_bridge
 from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics, survey
-from wildhands_ros.node.messages import stamp_ns
-from wildhands_ros.node.outlets import Outcome, Outlets
-from wildhands_ros.pipeline import Pipeline, PipelineConfig, PipelineResult
-
-ImageMessage: TypeAlias = Image | CompressedImage
-
-
-class HandPipeline(Protocol):
-    """What the node needs of a pipeline; `wildhands_ros.pipeline.Pipeline` is one."""
-
-    @property
-    def faces(self) -> Mapping[Side, NDArray[np.integer]]:
-        """Triangles (F, 3) of each side's mesh."""
-        ...
-
-    def configure(self, config: PipelineConfig) -> bool:
-        """Takes another configuration; False where it takes a new pipeline."""
-        ...
-
-    def process(self, frame: Frame) -> PipelineResult:
-        """The hands of the next image of the stream."""
-        ...
-
-    def reset(self) -> None:
-        """Forgets the stream."""
-        ...
-
+from wildhands_ros.node.machine import memory_facts, model_facts
+from wildhands_ros.node.outlets import Outlets
+from wildhands_ros.node.transform_buffer import TransformLookup
+from wildhands_ros.node.worker import HandPipeline, ImageMessage, Worker
+from wildhands_ros.pipeline import Pipeline, PipelineConfig
 
 PipelineFactory: TypeAlias = Callable[[PipelineConfig], HandPipeline]
 
+_THREADS = 4  # inputs, diagnostics and quick services, a transition, a capture
 
-class WildhandsNode(Node):
-    """Finds hands in a camera's images and publishes them in metres; topics and parameters: docs/node.md.
 
-    `configure` loads what is needed, `activate` starts listening; `deactivate` and `cleanup` undo them. One worker
-    thread does all the work on an image, so that callbacks return at once and results are never older than necessary.
+class WildhandsNode(LifecycleNodeMixin, Node):
+    """Finds hands in a camera's images and publishes them in metres; topics, services, parameters: docs/node.md.
+
+    A managed node: `configure` loads what is needed and announces the topics, `activate` starts listening;
+    `deactivate` and `cleanup` undo them. One worker thread does all the work on an image, so that callbacks return at
+    once and results are never older than necessary. Meant for an executor with several threads.
 
     pipeline_factory: makes the pipeline from its configuration.
     overrides: parameter values that take precedence over the command line's.
@@ -83,73 +63,101 @@ class WildhandsNode(Node):
         overrides: Iterable[RosParameter] = (),
         cli_args: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(
-            "wildhands", parameter_overrides=list(overrides), cli_args=None if cli_args is None else list(cli_args)
+        Node.__init__(
+            self,
+            "wildhands",
+            parameter_overrides=list(overrides),
+            cli_args=None if cli_args is None else list(cli_args),
         )
+        transitions = MutuallyExclusiveCallbackGroup()
+        LifecycleNodeMixin.__init__(self, callback_group=transitions)
         self._make_pipeline = pipeline_factory
-        self._settings = parameters.declare(self)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._topics: InputTopics = input_topics(self, self._settings.image_transport)
+        self._state = State.UNCONFIGURED
+        self._settled = False  # from the beginning of `configure` on: parameters that it reads stay as they are
+        self._enabled = True
+        self._failed_transition = ""
         self._statistics = diagnostics.Statistics()
         self._throttle = diagnostics.Throttle()
         self._bridge = find_bridge()
+        self._watch: diagnostics.InputWatch | None = None
+        self._model_facts: dict[str, str] = {}
         self._pipeline: HandPipeline | None = None
-        self._pipeline_config = self._settings.pipeline
         self._outlets: Outlets | None = None
+        self._worker: Worker | None = None
+        self._transforms: TransformLookup | None = None
+        self._bond: Bond | None = None
         self._subscribers: list[Subscription] = []
-        self._once_a_second: Timer | None = None
-        self._worker: threading.Thread | None = None
-        self._inbox: Inbox[ImageMessage, CameraInfo] = Inbox()
-        self._watch = diagnostics.InputWatch(time.monotonic())
-        self._cameras = CameraCache(self._is_rectified())
-        self._last_stamp_ns: int | None = None
-        self._frames = 0
-
-    # --- states -----------------------------------------------------------------------------------------------------
-
-    def configure(self) -> None:
-        """Loads the models and announces the topics. Raises ModelFileError for what is missing."""
-        self._pipeline = self._make_pipeline(self._settings.pipeline)
-        self._pipeline_config = self._settings.pipeline
-        self._outlets = Outlets(self, self._report)
+        self._autostart: Timer | None = None
+        self._jumps: JumpHandle | None = None
+        # from here on things may fail, and then rclpy destroys the node
+        self._settings = parameters.declare(self)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._topics: InputTopics = input_topics(self, self._settings.image_transport)
+        self._serve()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-
-    def activate(self) -> None:
-        """Starts listening to images."""
-        self._inbox = Inbox()
-        self._watch = diagnostics.InputWatch(time.monotonic())
-        self._worker = threading.Thread(target=self._work, name="wildhands", daemon=True)
-        self._worker.start()
-        self._subscribe()
         # on the steady clock: also a simulation that stands still must hear what is wrong
-        self._once_a_second = self.create_timer(1.0, self._on_second, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.get_logger().info(f"listening to {self._topics.image} and {self._topics.info}")
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        watching = MutuallyExclusiveCallbackGroup()
+        self._once_a_second = self.create_timer(1.0, self._on_second, callback_group=watching, clock=steady)
+        backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._jumps = self.get_clock().create_jump_callback(backwards, post_callback=self._on_time_jump)
+        if self._settings.autostart:
+            self._autostart = self.create_timer(0.0, self._start_once, callback_group=transitions, clock=steady)
 
-    def deactivate(self) -> None:
+    # --- lifecycle --------------------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the models and announces the topics. FAILURE, with the reason logged, for what is missing."""
+        return self._go("configure", self._configure, self._clean_up, State.INACTIVE, State.UNCONFIGURED)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Starts listening to images."""
+        super().on_activate(state)  # the publishers
+
+        def undo() -> None:
+            self._deactivate()
+            super(WildhandsNode, self).on_deactivate(state)
+
+        return self._go("activate", self._activate, undo, State.ACTIVE, State.INACTIVE)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops listening; returns when the image in work is done."""
-        for subscription in self._subscribers:
-            self.destroy_subscription(subscription)
-        self._subscribers = []
-        if self._once_a_second is not None:
-            self.destroy_timer(self._once_a_second)
-            self._once_a_second = None
-        self._inbox.close()
-        if self._worker is not None:
-            self._worker.join()
-            self._worker = None
+        self._deactivate()
+        super().on_deactivate(state)
+        self._state = State.INACTIVE
+        return TransitionCallbackReturn.SUCCESS
 
-    def cleanup(self) -> None:
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets go of models and topics."""
-        if self._outlets is not None:
-            self._outlets.destroy()
-            self.destroy_publisher(self._diagnostics)
-            self._outlets = None
-        self._pipeline = None
+        self._clean_up()
+        self._state = State.UNCONFIGURED
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lets go of everything but the diagnostics, from any state."""
+        self._tear_down()
+        self._state = State.FINALIZED
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that raised: lets go of everything, so that the node can be configured again."""
+        self._failed_transition = f"a transition from {state.label} raised; the node was cleaned up"
+        self._report("transition_failed", self._failed_transition)
+        self._tear_down()
+        self._state = State.UNCONFIGURED
+        return TransitionCallbackReturn.SUCCESS
+
+    def interrupt(self) -> None:
+        """Ends what waits for images, so that an executor can be shut down at once."""
+        if self._worker is not None:
+            self._worker.cancel_captures("the node is being stopped")
 
     def destroy_node(self) -> None:
         """Stops everything in order."""
-        self.deactivate()
-        self.cleanup()
+        self._tear_down()
+        if self._jumps is not None:
+            self._jumps.unregister()
+            self._jumps = None
         super().destroy_node()
 
     @property
@@ -157,123 +165,193 @@ class WildhandsNode(Node):
         """What was counted and measured so far."""
         return self._statistics
 
-    # --- inputs (executor's thread) ---------------------------------------------------------------------------------
+    def _go(
+        self, name: str, do: Callable[[], None], undo: Callable[[], None], there: State, back: State
+    ) -> TransitionCallbackReturn:
+        try:
+            do()
+        except Exception as error:
+            reason = str(error) if isinstance(error, WildHandsError) else f"{type(error).__name__}: {error}"
+            self._failed_transition = f"{name} failed: {reason}"
+            self._report("transition_failed", self._failed_transition)
+            undo()
+            self._state = back
+            return TransitionCallbackReturn.FAILURE
+        self._failed_transition = ""
+        self._state = there
+        return TransitionCallbackReturn.SUCCESS
 
-    def _subscribe(self) -> None:
-        compressed = self._settings.image_transport == "compressed"
-        image_type = CompressedImage if compressed else Image
+    def _start_once(self) -> None:
+        """Configures and activates the node. Raises WildHandsError if it fails: who started it waits for hands."""
+        assert self._autostart is not None
+        self.destroy_timer(self._autostart)
+        for transition in (self.trigger_configure, self.trigger_activate):
+            if self._failed_transition or transition() is not TransitionCallbackReturn.SUCCESS:
+                raise WildHandsError(self._failed_transition or "a transition failed")
+
+    def _configure(self) -> None:
+        self._settled = True
+        settings = self._settings
+        self._topics = input_topics(self, settings.image_transport)
+        self._pipeline = self._make_pipeline(settings.pipeline)
+        self._model_facts = model_facts(settings.pipeline, self._pipeline)
+        self._outlets = Outlets(self, self._report)
+        if settings.target_frame:
+            self._transforms = TransformLookup.listening(self)
+
+    def _activate(self) -> None:
+        assert self._pipeline is not None and self._outlets is not None
+        self._watch = diagnostics.InputWatch(time.monotonic())
+        self._pipeline.reset()
+        self._enabled = True
+        self._worker = Worker(
+            self._pipeline,
+            self._outlets,
+            self._topics,
+            CameraCache(self._is_rectified()),
+            settings=lambda: self._settings,
+            statistics=self._statistics,
+            report=self._report,
+            clock=self.get_clock(),
+            context=self.context,
+            bridge=self._bridge,
+            transforms=self._transforms,
+        )
+        self._worker.start()
+        self._subscribe(self._worker, self._watch)
+        period = self._settings.bond_heartbeat_period
+        self._bond = open_bond(self, period, lambda text: self._report("no_bond", text))
+        self.get_logger().info(f"listening to {self._topics.image} and {self._topics.info}")
+
+    def _deactivate(self) -> None:
+        for subscription in self._subscribers:
+            self.destroy_subscription(subscription)
+        self._subscribers = []
+        if self._bond is not None:
+            self._bond.shutdown()
+            self._bond = None
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+        self._watch = None
+
+    def _clean_up(self) -> None:
+        if self._outlets is not None:
+            self._outlets.destroy()
+            self._outlets = None
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
+        self._pipeline = None
+        self._model_facts = {}
+        self._settled = False
+
+    def _tear_down(self) -> None:
+        self._deactivate()
+        self._clean_up()
+
+    # --- inputs -----------------------------------------------------------------------------------------------------
+
+    def _subscribe(self, worker: Worker, watch: diagnostics.InputWatch) -> None:
+        def on_image(message: ImageMessage) -> None:
+            self._statistics.image_received()
+            watch.image(time.monotonic())
+            worker.put_image(message)
+
+        def on_camera_info(message: CameraInfo) -> None:
+            watch.info(time.monotonic())
+            worker.put_info(message)
+
+        image_type = CompressedImage if self._topics.compressed else Image
         # camera_info first: an image without it would have to wait
         self._subscribers = [
-            self._subscription(CameraInfo, self._topics.info, self._on_camera_info, qos.INFO_INPUT),
-            self._subscription(image_type, self._topics.image, self._on_image, qos.IMAGE_INPUT),
+            self._subscription(CameraInfo, self._topics.info, on_camera_info, qos.INFO_INPUT),
+            self._subscription(image_type, self._topics.image, on_image, qos.IMAGE_INPUT),
         ]
 
-    def _subscription(self, kind: type, topic: str, callback: Callable[..., None], profile: QoSProfile) -> Subscription:
+    def _subscription(
+        self, kind: type, topic: str, callback: Callable[..., None], standard: QoSProfile
+    ) -> Subscription:
+        profile, overriding = qos.overridable(standard)
+
         def on_incompatible(event: object) -> None:
             policy = QoSPolicyKind(getattr(event, "last_policy_kind", QoSPolicyKind.INVALID))
             publishers = qos.publishers_of(self, topic)
-            self._report("input_qos_mismatch", qos.input_mismatch(topic, policy, subscription.qos_profile, publishers))
+            self._report("input_qos_mismatch", qos.input_mismatch(topic, policy, profile, publishers))
 
-        subscription = self.create_subscription(
+        return self.create_subscription(
             kind,
             topic,
             callback,
             profile,
+            callback_group=MutuallyExclusiveCallbackGroup(),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible),
-            qos_overriding_options=QoSOverridingOptions(
-                [QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY, QoSPolicyKind.DEPTH]
-            ),
-        )
-        return subscription
-
-    def _on_image(self, message: ImageMessage) -> None:
-        dropped = self._inbox.put_image(message, stamp_ns(message.header.stamp))
-        self._statistics.image_received(dropped_another=dropped)
-        self._watch.image(time.monotonic())
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        self._inbox.put_info(message, stamp_ns(message.header.stamp))
-        self._watch.info(time.monotonic())
-
-    # --- work (worker's thread) -------------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while (parcel := self._inbox.take()) is not None:
-            try:
-                self._process(parcel)
-            except Exception as error:  # whatever one image does must not stop the next
-                if not self.context.ok():
-                    return
-                self._statistics.image_failed()
-                self._report_failure(error)
-
-    def _process(self, parcel: Parcel[ImageMessage, CameraInfo]) -> None:
-        assert self._outlets is not None
-        started = time.perf_counter()
-        settings = self._settings
-        pipeline = self._current_pipeline(settings.pipeline)
-        self._check_stamp(parcel.stamp_ns, pipeline)
-        frame = self._frame(parcel)
-        decoded = time.perf_counter()
-        result = pipeline.process(frame)
-        processed = time.perf_counter()
-        self._outlets.publish(Outcome(frame, parcel.image.header, result, pipeline.faces, started), settings)
-        timings = {
-            "convert": decoded - started,
-            **{stage: seconds for stage, seconds in result.timings.items() if stage != "total"},
-            "publish": time.perf_counter() - processed,
-        }
-        self._statistics.result_published(len(result.hands), time.monotonic() - parcel.received, timings)
-
-    def _frame(self, parcel: Parcel[ImageMessage, CameraInfo]) -> Frame:
-        message = parcel.image
-        camera = self._cameras(parcel.info)
-        image = decode(message, self._bridge)
-        self._frames += 1
-        return Frame(
-            image, camera, parcel.stamp_ns, message.header.frame_id, index=self._frames - 1, name=self._topics.image
+            qos_overriding_options=overriding,
         )
 
-    def _current_pipeline(self, config: PipelineConfig) -> HandPipeline:
-        """The pipeline, with the parameters that were changed since the last image."""
-        assert self._pipeline is not None
-        if config != self._pipeline_config:
-            self._pipeline_config = config  # also if making it fails: the old one goes on
-            if not self._pipeline.configure(config):
-                self._pipeline = self._make_pipeline(config)
-        return self._pipeline
+    def _is_rectified(self) -> bool | None:
+        if self._settings.rectified is None and self._topics.names_rectified_images:
+            return True
+        return self._settings.rectified
 
-    def _check_stamp(self, stamp: int, pipeline: HandPipeline) -> None:
-        last, self._last_stamp_ns = self._last_stamp_ns, stamp
-        if last is not None and stamp < last:
-            pipeline.reset()
+    def _on_time_jump(self, jump: TimeJump) -> None:
+        worker, transforms = self._worker, self._transforms
+        if transforms is not None:
+            transforms.clear()
+        if worker is not None:
+            worker.reset()
+            back = jump.delta.nanoseconds * -1e-9
             self._report(
                 "time_went_backwards",
-                f"image stamps went back by {(last - stamp) * 1e-9:.3f} s (a bag that loops, a clock that was set, or "
-                f"two publishers on {self._topics.image}): hands are followed anew",
-            )
-        ahead = stamp - self.get_clock().now().nanoseconds
-        if ahead > 10**9:
-            self._report(
-                "clocks_differ",
-                f"image stamps are {ahead * 1e-9:.1f} s ahead of this node's clock, so latencies mean nothing: "
-                "synchronise the clocks (chrony, PTP), or set use_sim_time for a bag played with --clock",
+                f"the node's clock went back by {back:.3f} s (a bag that loops, a simulation that was reset, or "
+                "use_sim_time was set): hands are followed anew",
             )
 
-    def _report_failure(self, error: Exception) -> None:
-        if isinstance(error, ImageError):
-            self._report("bad_image", f"{self._topics.image}: {error}")
-        elif isinstance(error, CameraError):
-            self._report("bad_camera_info", f"{self._topics.info}: {error}")
-        elif isinstance(error, WildHandsError):
-            self._report("pipeline_failed", str(error))
-        else:
-            where = "".join(traceback.format_tb(error.__traceback__)[-2:])
-            self._report(
-                "pipeline_failed",
-                f"the pipeline failed on an image: {type(error).__name__}: {error}. The image is left out; if it goes "
-                f"on, run `wildhands doctor` and report this:\n{where}",
-            )
+    # --- services ---------------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        quick, slow = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        self.create_service(SetBool, "~/enable", self._on_enable, callback_group=quick)
+        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=quick)
+        self.create_service(Trigger, "~/capture", self._on_capture, callback_group=slow)
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        worker = self._worker
+        if worker is None:
+            response.message = self._not_active()
+            return response
+        worker.enable(request.data)
+        self._enabled = bool(request.data)
+        response.success = True
+        response.message = "enabled" if request.data else "disabled: images are left out until it is enabled again"
+        return response
+
+    def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        worker = self._worker
+        if worker is None:
+            response.message = self._not_active()
+            return response
+        worker.reset()
+        response.success, response.message = True, "hands are followed anew from the next image on"
+        return response
+
+    def _on_capture(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        worker, settings = self._worker, self._settings
+        try:
+            if worker is None:
+                raise CaptureError(self._not_active())
+            if not self._enabled:
+                raise CaptureError("the node is disabled: call ~/enable with true first")
+            sight = worker.next_sight(settings.capture_timeout)
+            response.message = str(write_capture(settings.capture_dir, sight, self._diagnosis()))
+            response.success = True
+        except Exception as error:  # a bug report must not end the node
+            response.message = str(error) if isinstance(error, WildHandsError) else f"{type(error).__name__}: {error}"
+            self._report("capture_failed", f"~/capture: {response.message}")
+        return response
+
+    def _not_active(self) -> str:
+        return f"the node is {self._state.value}: activate it first (ros2 lifecycle set {self.get_name()} activate)"
 
     # --- parameters and reports -------------------------------------------------------------------------------------
 
@@ -281,18 +359,19 @@ class WildhandsNode(Node):
         values = {p.name: self.get_parameter(p.name).value for p in self._declared()}
         values.update({p.name: p.value for p in changed})
         try:
-            self._settings = parameters.snapshot(values)
+            settings = parameters.snapshot(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        refused = parameters.refused_now(self._settings, settings)
+        if refused and self._settled:
+            reason = f"{', '.join(refused)} can only be set while the node is unconfigured: "
+            reason += "deactivate and clean it up first (ros2 lifecycle set)"
+            return SetParametersResult(successful=False, reason=reason)
+        self._settings = settings
         return SetParametersResult(successful=True)
 
     def _declared(self) -> list[parameters.Parameter]:
         return [row for row in parameters.parameter_table() if self.has_parameter(row.name)]
-
-    def _is_rectified(self) -> bool | None:
-        if self._settings.rectified is None and self._topics.names_rectified_images:
-            return True
-        return self._settings.rectified
 
     def _report(self, kind: str, text: str) -> None:
         self._statistics.problem(kind, text)
@@ -301,9 +380,7 @@ class WildhandsNode(Node):
             self.get_logger().error(line)
 
     def _on_second(self) -> None:
-        around = survey(self, self._topics)
-        found = (self._watch.complaint(time.monotonic(), around), self._clock_complaint())
-        complaints = [complaint for complaint in found if complaint is not None]
+        complaints = list(self._complaints())
         for kind, text in complaints:
             self._report(kind, text)
         self._diagnostics.publish(
@@ -311,24 +388,36 @@ class WildhandsNode(Node):
                 self.get_clock().now().to_msg(),
                 self.get_fully_qualified_name(),
                 self._statistics.summary(),
-                "; ".join(text for _, text in complaints) or None,
+                self._condition("; ".join(text for _, text in complaints)),
                 self._facts(),
             )
         )
 
-    def _clock_complaint(self) -> tuple[str, str] | None:
+    def _complaints(self) -> Iterable[tuple[str, str]]:
+        watch = self._watch
+        if watch is not None:
+            about_inputs = watch.complaint(time.monotonic(), survey(self, self._topics))
+            if about_inputs is not None:
+                yield about_inputs
         if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
-            return "no_clock", "use_sim_time is set but nothing comes on /clock: play the bag with --clock, or unset it"
-        return None
+            yield (
+                "no_clock",
+                "use_sim_time is set but nothing comes on /clock: play the bag with --clock, or unset it",
+            )
+
+    def _condition(self, complaint: str = "") -> diagnostics.Condition:
+        return diagnostics.Condition(self._state, self._enabled, self._failed_transition, complaint)
+
+    def _diagnosis(self) -> dict[str, str]:
+        return diagnostics.diagnostic_values(self._statistics.summary(), self._condition(), self._facts())
 
     def _facts(self) -> dict[str, str]:
-        config = self._pipeline_config
         return {
             "image topic": self._topics.image,
             "camera_info topic": self._topics.info,
-            "estimator": config.estimation.estimator,
-            "hand model": "open" if config.estimation.mano_dir is None else str(config.estimation.mano_dir),
-            "detector models": str(config.models_dir),
+            "target frame": self._settings.target_frame,
+            **self._model_facts,
+            **memory_facts(),
             "images decoded by": "wildhands_ros" if self._bridge is None else "cv_bridge",
             "middleware": get_rmw_implementation_identifier(),
         }
@@ -338,12 +427,12 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
     """Runs the node until it is told to stop. Exit codes: 0 stopped, 1 could not start."""
     qos.keep_image_buffers()
     rclpy.init(args=None if args is None else list(args))
+    executor = MultiThreadedExecutor(_THREADS)
     node = None
     try:
         node = WildhandsNode(pipeline_factory)
-        node.configure()
-        node.activate()
-        rclpy.spin(node)
+        executor.add_node(node)
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except WildHandsError as error:
@@ -354,6 +443,9 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
         return 1
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # ros2 launch and the terminal both send it
+        if node is not None:
+            node.interrupt()
+        executor.shutdown()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

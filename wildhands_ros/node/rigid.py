@@ -1,0 +1,41 @@
+"""Rigid transforms between frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.rotations import exp_so3, log_so3
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RigidTransform:
+    """x in the source frame → rotation @ x + translation in the target frame.
+
+    rotation: (3, 3). translation: (3,) metres.
+    """
+
+    rotation: FloatArray
+    translation: FloatArray
+
+    def __matmul__(self, first: RigidTransform) -> RigidTransform:
+        """First `first`, then this one."""
+        return RigidTransform(self.rotation @ first.rotation, self.rotation @ first.translation + self.translation)
+
+    def inverse(self) -> RigidTransform:
+        return RigidTransform(self.rotation.T, -self.rotation.T @ self.translation)
+
+    def towards(self, other: RigidTransform, share: float) -> RigidTransform:
+        """Between this (0) and the other (1): straight in place, and turning at constant speed (slerp)."""
+        turn = log_so3(self.rotation.T @ other.rotation)
+        return RigidTransform(
+            self.rotation @ exp_so3(share * turn), (1 - share) * self.translation + share * other.translation
+        )
+
+    def apply(self, points: FloatArray) -> FloatArray:
+        """(N, 3) in the source frame → (N, 3) in the target frame."""
+        return points @ self.rotation.T + self.translation

@@ -1,0 +1,320 @@
+"""Where frames are at an instant, from /tf and /tf_static.
+
+tf2_ros's buffer and listener are used where a ROS distribution provides them; the stand-ins do the same for the one
+question that the node asks: `lookup_transform` at a time that is known, interpolated, never extrapolated.
+"""
+
+from __future__ import annotations
+
+import threading
+import time as wall_time
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from geometry_msgs.msg import TransformStamped
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+from tf2_msgs.msg import TFMessage
+
+from wildhands_ros.errors import WildHandsError
+from wildhands_ros.node.messages import stamp_ns
+from wildhands_ros.node.qos import TF_OUTPUT
+from wildhands_ros.node.rigid import RigidTransform
+from wildhands_ros.rotations import matrix_from_quaternion, quaternion_from_matrix
+
+CACHE_S = 10.0
+"""How long transforms are remembered; tf2's default."""
+
+_DEEPEST = 1000  # frames from a leaf to the root; more is a loop
+
+
+class TransformError(WildHandsError):
+    """A transform that TF cannot give: unknown or unconnected frames, or a time for which there is no data."""
+
+
+class Buffer(Protocol):
+    """What answers; tf2_ros.Buffer is one, `TransformBuffer` another."""
+
+    def lookup_transform(self, target_frame: str, source_frame: str, time: Time, timeout: Duration) -> TransformStamped:
+        """The pose of the source frame in the target frame at that time; time 0: the latest that is known."""
+        ...
+
+    def clear(self) -> None:
+        """Forgets everything but the static transforms."""
+        ...
+
+
+class Listener(Protocol):
+    """What fills a buffer; tf2_ros.TransformListener is one."""
+
+    def unregister(self) -> None:
+        """Stops listening."""
+        ...
+
+
+class TransformBuffer:
+    """Transforms of the last seconds. Thread-safe.
+
+    The frames form a tree: each has one parent at a time. A moving frame's transform lies between two that were
+    received, never before the first or after the last.
+
+    cache_s: how long transforms are remembered, counted back from the newest of the same frame.
+    """
+
+    def __init__(self, cache_s: float = CACHE_S) -> None:
+        self._cache_ns = round(cache_s * 1e9)
+        self._changed = threading.Condition()
+        self._moving: dict[str, _Track] = {}
+        self._static: dict[str, _Sample] = {}
+
+    def set_transform(self, transform: TransformStamped, authority: str = "") -> None:
+        """Adds one of /tf."""
+        sample = _sample(transform)
+        if sample is None:
+            return
+        with self._changed:
+            track = self._moving.setdefault(transform.child_frame_id, _Track())
+            track.add(stamp_ns(transform.header.stamp), sample, self._cache_ns)
+            self._changed.notify_all()
+
+    def set_transform_static(self, transform: TransformStamped, authority: str = "") -> None:
+        """Adds one of /tf_static: it holds at every time."""
+        sample = _sample(transform)
+        if sample is None:
+            return
+        with self._changed:
+            self._static[transform.child_frame_id] = sample
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Forgets all moving frames: time has jumped. Static ones hold at every time, and are not sent again."""
+        with self._changed:
+            self._moving.clear()
+
+    def lookup_transform(
+        self, target_frame: str, source_frame: str, time: Time, timeout: Duration | None = None
+    ) -> TransformStamped:
+        """The pose of the source frame in the target frame at that time; time 0: the latest common one.
+
+        Waits for it until the timeout is over (wall time). Raises TransformError saying what is missing.
+        """
+        deadline = wall_time.monotonic() + (0 if timeout is None else timeout.nanoseconds * 1e-9)
+        at_ns = time.nanoseconds
+        with self._changed:
+            while True:
+                try:
+                    when = at_ns or self._latest_common(target_frame, source_frame)
+                    found = self._lookup(target_frame, source_frame, when)
+                    break
+                except TransformError:
+                    remaining = deadline - wall_time.monotonic()
+                    if remaining <= 0 or not self._changed.wait(remaining):
+                        raise
+        return _message(found, target_frame, source_frame, when)
+
+    def _lookup(self, target: str, source: str, at_ns: int) -> RigidTransform:
+        up_source, stop_source = self._ascent(source, at_ns)
+        up_target, stop_target = self._ascent(target, at_ns)
+        common = next((frame for frame in up_source if frame in up_target), None)
+        if common is not None:
+            return up_target[common].inverse() @ up_source[common]
+        for frame in (target, source):
+            if not self._knows(frame):
+                raise TransformError(f"the frame '{frame}' is not known to TF")
+        missing = stop_source or stop_target
+        if missing is not None:
+            raise TransformError(missing)
+        raise TransformError(f"'{source}' and '{target}' are not in one tree of TF frames")
+
+    def _ascent(self, frame: str, at_ns: int) -> tuple[dict[str, RigidTransform], str | None]:
+        """The pose of `frame` in itself and in each of its ancestors, and why the ascent ended before the root."""
+        pose = RigidTransform(np.eye(3), np.zeros(3))
+        poses = {frame: pose}
+        for _ in range(_DEEPEST):
+            try:
+                sample = self._at(frame, at_ns)
+            except TransformError as error:
+                return poses, str(error)
+            if sample is None:
+                return poses, None
+            pose = sample.pose @ pose
+            frame = sample.parent
+            if frame in poses:
+                return poses, f"the TF frames form a loop at '{frame}'"
+            poses[frame] = pose
+        return poses, f"the TF frames form a loop at '{frame}'"
+
+    def _at(self, frame: str, at_ns: int) -> _Sample | None:
+        if frame in self._static:
+            return self._static[frame]
+        track = self._moving.get(frame)
+        return None if track is None else track.at(frame, at_ns)
+
+    def _latest_common(self, target: str, source: str) -> int:
+        """The newest time for which everything above both frames is known; 0 where all of it is static."""
+        stamps = []
+        for start in (target, source):
+            frame = start
+            for _ in range(_DEEPEST):
+                if frame in self._static:
+                    frame = self._static[frame].parent
+                elif frame in self._moving:
+                    stamps.append(self._moving[frame].stamps[-1])
+                    frame = self._moving[frame].samples[-1].parent
+                else:
+                    break
+        return min(stamps, default=0)
+
+    def _knows(self, frame: str) -> bool:
+        tracks = self._moving.values()
+        return (
+            frame in self._static
+            or frame in self._moving
+            or any(sample.parent == frame for sample in self._static.values())
+            or any(sample.parent == frame for track in tracks for sample in track.samples[-1:])
+        )
+
+
+class TransformListener:
+    """Fills a buffer from /tf and /tf_static, as tf2_ros.TransformListener does."""
+
+    def __init__(self, buffer: TransformBuffer, node: Node) -> None:
+        self._node = node
+        self._buffer = buffer
+        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        group = ReentrantCallbackGroup()
+        self._subscriptions = [
+            node.create_subscription(TFMessage, "/tf", self._take, TF_OUTPUT, callback_group=group),
+            node.create_subscription(TFMessage, "/tf_static", self._take_static, latched, callback_group=group),
+        ]
+
+    def unregister(self) -> None:
+        """Stops listening."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def _take(self, message: TFMessage) -> None:
+        for transform in message.transforms:
+            self._buffer.set_transform(transform)
+
+    def _take_static(self, message: TFMessage) -> None:
+        for transform in message.transforms:
+            self._buffer.set_transform_static(transform)
+
+
+class TransformLookup:
+    """Asks TF; tf2_ros where there is one, else the stand-in."""
+
+    def __init__(self, buffer: Buffer, listener: Listener) -> None:
+        self._buffer = buffer
+        self._listener = listener
+
+    @classmethod
+    def listening(cls, node: Node) -> TransformLookup:
+        """One that hears /tf and /tf_static from now on."""
+        try:
+            import tf2_ros
+        except ImportError:
+            buffer = TransformBuffer()
+            return cls(buffer, TransformListener(buffer, node))
+        theirs = tf2_ros.Buffer(cache_time=Duration(seconds=CACHE_S))
+        return cls(theirs, tf2_ros.TransformListener(theirs, node))
+
+    def __call__(self, target: str, source: str, at_ns: int, timeout_s: float) -> RigidTransform:
+        """What takes coordinates in the source frame to the target frame at that time (integer nanoseconds).
+
+        Waits at most timeout_s. Raises TransformError saying what is missing.
+        """
+        timeout = Duration(nanoseconds=round(timeout_s * 1e9))
+        try:
+            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=at_ns), timeout).transform
+        except TransformError:
+            raise
+        except Exception as error:  # tf2_ros's come from a C extension; whatever it is, there is no transform
+            raise TransformError(str(error)) from error
+        place, turn = found.translation, found.rotation
+        return RigidTransform(
+            matrix_from_quaternion([turn.x, turn.y, turn.z, turn.w]), np.array([place.x, place.y, place.z])
+        )
+
+    def clear(self) -> None:
+        """Forgets what was heard: time has jumped."""
+        self._buffer.clear()
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._listener.unregister()
+
+
+@dataclass(frozen=True)
+class _Sample:
+    parent: str
+    pose: RigidTransform
+
+
+@dataclass
+class _Track:
+    """One moving frame's transforms by ascending time."""
+
+    stamps: list[int] = field(default_factory=list)
+    samples: list[_Sample] = field(default_factory=list)
+
+    def add(self, at_ns: int, sample: _Sample, cache_ns: int) -> None:
+        if self.stamps and at_ns < self.stamps[-1] - cache_ns:
+            return  # too old; where time has jumped back, the buffer is cleared
+        place = bisect_left(self.stamps, at_ns)
+        if place < len(self.stamps) and self.stamps[place] == at_ns:
+            self.samples[place] = sample
+        else:
+            self.stamps.insert(place, at_ns)
+            self.samples.insert(place, sample)
+        too_old = bisect_left(self.stamps, self.stamps[-1] - cache_ns)
+        del self.stamps[:too_old], self.samples[:too_old]
+
+    def at(self, frame: str, at_ns: int) -> _Sample:
+        place = bisect_left(self.stamps, at_ns)
+        if place < len(self.stamps) and self.stamps[place] == at_ns:
+            return self.samples[place]
+        if place == len(self.stamps):
+            raise TransformError(
+                f"the newest transform of '{frame}' is {(at_ns - self.stamps[-1]) * 1e-9:.3f} s older than the image, "
+                "and TF is not extrapolated: its publisher is late or has stopped"
+            )
+        if place == 0:
+            raise TransformError(
+                f"the oldest transform of '{frame}' is {(self.stamps[0] - at_ns) * 1e-9:.3f} s newer than the image: "
+                "the image is very late, or its clock is another one (use_sim_time with --clock for a bag)"
+            )
+        before, after = self.samples[place - 1], self.samples[place]
+        if before.parent != after.parent:  # it was hung elsewhere in between
+            return before
+        start, end = self.stamps[place - 1], self.stamps[place]
+        return _Sample(before.parent, before.pose.towards(after.pose, (at_ns - start) / (end - start)))
+
+
+def _sample(transform: TransformStamped) -> _Sample | None:
+    """None for what is no transform: without names, its own parent, not finite, or a quaternion of no length."""
+    parent, child = transform.header.frame_id, transform.child_frame_id
+    place, turn = transform.transform.translation, transform.transform.rotation
+    translation = np.array([place.x, place.y, place.z])
+    quaternion = np.array([turn.x, turn.y, turn.z, turn.w])
+    length = np.linalg.norm(quaternion)
+    if not parent or not child or parent == child or not np.isfinite(translation).all() or not 0.5 < length < 2:
+        return None
+    return _Sample(parent, RigidTransform(matrix_from_quaternion(quaternion), translation))
+
+
+def _message(found: RigidTransform, target: str, source: str, at_ns: int) -> TransformStamped:
+    message = TransformStamped(child_frame_id=source)
+    message.header.frame_id = target
+    message.header.stamp = Time(nanoseconds=at_ns).to_msg()
+    place, turn = message.transform.translation, message.transform.rotation
+    place.x, place.y, place.z = found.translation.tolist()
+    turn.x, turn.y, turn.z, turn.w = quaternion_from_matrix(found.rotation).tolist()
+    return message

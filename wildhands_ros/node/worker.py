@@ -1,0 +1,272 @@
+"""The one thread that does all the work on images."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.clock import Clock
+from rclpy.context import Context
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from wildhands_ros.errors import CameraError, ImageError, WildHandsError
+from wildhands_ros.frames import Frame
+from wildhands_ros.hands import Side
+from wildhands_ros.node.captures import Shutter, Sight
+from wildhands_ros.node.diagnostics import Drop, Statistics
+from wildhands_ros.node.images import Bridge, decode
+from wildhands_ros.node.inbox import Inbox, Parcel
+from wildhands_ros.node.inputs import CameraCache, InputTopics
+from wildhands_ros.node.machine import is_out_of_memory, release_gpu_memory
+from wildhands_ros.node.messages import stamp_ns
+from wildhands_ros.node.outlets import Outcome, Outlets, Report
+from wildhands_ros.node.parameters import NodeParameters
+from wildhands_ros.node.transform_buffer import TransformError, TransformLookup
+from wildhands_ros.node.transforms import moved_hand
+from wildhands_ros.pipeline import PipelineConfig, PipelineResult
+
+ImageMessage: TypeAlias = Image | CompressedImage
+
+_A_SECOND_NS = 10**9
+
+
+class HandPipeline(Protocol):
+    """What the node needs of a pipeline; `wildhands_ros.pipeline.Pipeline` is one."""
+
+    @property
+    def faces(self) -> Mapping[Side, NDArray[np.integer]]:
+        """Triangles (F, 3) of each side's mesh."""
+        ...
+
+    def configure(self, config: PipelineConfig) -> bool:
+        """Takes another configuration; False where it takes a new pipeline."""
+        ...
+
+    def process(self, frame: Frame) -> PipelineResult:
+        """The hands of the next image of the stream."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets the stream."""
+        ...
+
+
+class Worker:
+    """Turns images into results, one at a time, in a thread of its own.
+
+    The newest image wins: while one is worked on, the next one waits in a mailbox of one. Whatever one image does,
+    the next one is processed. Lives from the node's activation to its deactivation.
+
+    settings: gives the parameters of the moment. report: takes kind and text of problems.
+    """
+
+    def __init__(
+        self,
+        pipeline: HandPipeline,
+        outlets: Outlets,
+        topics: InputTopics,
+        cameras: CameraCache,
+        *,
+        settings: Callable[[], NodeParameters],
+        statistics: Statistics,
+        report: Report,
+        clock: Clock,
+        context: Context,
+        bridge: Bridge | None,
+        transforms: TransformLookup | None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._outlets = outlets
+        self._topics = topics
+        self._cameras = cameras
+        self._settings = settings
+        self._config = settings().pipeline
+        self._statistics = statistics
+        self._report = report
+        self._clock = clock
+        self._context = context
+        self._bridge = bridge
+        self._transforms = transforms
+        self._inbox: Inbox[ImageMessage, CameraInfo] = Inbox()
+        self._shutter = Shutter()
+        self._reset_wanted = threading.Event()
+        self._publishing = threading.Lock()
+        self._enabled = True
+        self._last_stamp_ns: int | None = None
+        self._frames = 0
+        self._thread = threading.Thread(target=self._work, name="wildhands", daemon=True)
+
+    # --- from other threads -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the image in work is done; shows no markers afterwards."""
+        self._inbox.close()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.cancel_captures("the node was deactivated meanwhile")
+        self._outlets.hide()
+
+    def put_image(self, message: ImageMessage) -> None:
+        """Leaves an image; one that still waits is dropped for it."""
+        if not self._enabled:
+            self._statistics.image_dropped(Drop.DISABLED)
+        elif self._inbox.put_image(message, stamp_ns(message.header.stamp)):
+            self._statistics.image_dropped(Drop.NEWER)
+
+    def put_info(self, message: CameraInfo) -> None:
+        """Leaves camera info for this and later images."""
+        self._inbox.put_info(message, stamp_ns(message.header.stamp))
+
+    def reset(self) -> None:
+        """Hands are followed anew from the next image on."""
+        self._reset_wanted.set()
+
+    def enable(self, enabled: bool) -> None:
+        """Goes on, following hands anew; or lets all images pass, and shows nothing any more."""
+        with self._publishing:
+            if enabled and not self._enabled:
+                self.reset()
+            self._enabled = enabled
+            if not enabled:
+                self._outlets.hide()
+        if not enabled:
+            self.cancel_captures("the node was disabled meanwhile")
+
+    def cancel_captures(self, reason: str) -> None:
+        """Whoever waits for the next image waits in vain."""
+        self._shutter.cancel(reason)
+
+    def next_sight(self, timeout_s: float) -> Sight:
+        """Waits for the next image and what came of it. Raises CaptureError if none comes."""
+        return self._shutter.next(timeout_s)
+
+    # --- the thread -------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (parcel := self._inbox.take()) is not None:
+            try:
+                self._process(parcel)
+            except Exception as error:  # whatever one image does must not stop the next
+                if not self._context.ok():
+                    return
+                self._statistics.image_failed()
+                self._report_failure(error)
+
+    def _process(self, parcel: Parcel[ImageMessage, CameraInfo]) -> None:
+        started = time.perf_counter()
+        settings = self._settings()
+        self._configure(settings.pipeline)
+        self._look_at_the_clock(parcel.stamp_ns)
+        if self._reset_wanted.is_set():
+            self._reset_wanted.clear()
+            self._pipeline.reset()
+        frame = self._frame(parcel)
+        converted = time.perf_counter()
+        result = self._pipeline.process(frame)
+        processed = time.perf_counter()
+        sight = Sight(frame, result, self._pipeline.faces)
+        outcome = self._placed(sight, parcel.image.header, settings, started)
+        placed = time.perf_counter()
+        with self._publishing:
+            if not self._enabled:
+                self._statistics.image_dropped(Drop.DISABLED)
+                return
+            since_capture = None if outcome is None else self._outlets.publish(outcome, sight, settings)
+            since_reception = time.monotonic() - parcel.received
+            self._outlets.publish_annotated(sight, parcel.image.header, settings)
+        self._shutter.offer(sight)
+        if since_capture is not None:
+            timings = {
+                "convert": converted - started,
+                **{stage: seconds for stage, seconds in result.timings.items() if stage != "total"},
+                "transform": placed - processed,
+                "publish": time.perf_counter() - placed,
+            }
+            self._statistics.result_published(len(result.hands), since_reception, timings, capture_s=since_capture)
+
+    def _configure(self, config: PipelineConfig) -> None:
+        """Takes over the parameters that were changed since the last image."""
+        if config != self._config:
+            self._config = config
+            self._pipeline.configure(config)  # only live settings can have changed, and those it always takes
+
+    def _look_at_the_clock(self, stamp: int) -> None:
+        last, self._last_stamp_ns = self._last_stamp_ns, stamp
+        if last is not None and stamp < last:
+            self.reset()
+            self._report(
+                "time_went_backwards",
+                f"image stamps went back by {(last - stamp) * 1e-9:.3f} s (a bag that loops, a clock that was set, or "
+                f"two publishers on {self._topics.image}): hands are followed anew",
+            )
+        ahead = stamp - self._clock.now().nanoseconds
+        if ahead > _A_SECOND_NS:
+            self._report(
+                "clocks_differ",
+                f"image stamps are {ahead * 1e-9:.1f} s ahead of this node's clock, so latencies mean nothing: "
+                "synchronise the clocks (chrony, PTP), or set use_sim_time for a bag played with --clock",
+            )
+
+    def _frame(self, parcel: Parcel[ImageMessage, CameraInfo]) -> Frame:
+        message = parcel.image
+        camera = self._cameras(parcel.info)
+        image = decode(message, self._bridge)
+        self._frames += 1
+        return Frame(
+            image, camera, parcel.stamp_ns, message.header.frame_id, index=self._frames - 1, name=self._topics.image
+        )
+
+    def _placed(self, sight: Sight, header: Header, settings: NodeParameters, started: float) -> Outcome | None:
+        """The hands in the frame in which they are published; None where TF cannot say where that is."""
+        camera, result = sight.frame.camera, sight.result
+        size, target = (camera.width, camera.height), settings.target_frame
+        if self._transforms is None or not target or target == header.frame_id:
+            return Outcome(size, header, result.hands, result.raw, started)
+        header = Header(stamp=header.stamp, frame_id=target)
+        if not (result.hands or result.raw):
+            return Outcome(size, header, (), (), started)
+        camera_frame, timeout_s = sight.frame.frame_id, settings.target_frame_timeout
+        try:
+            transform = self._transforms(target, camera_frame, sight.frame.stamp_ns, timeout_s)
+        except TransformError as error:
+            self._statistics.image_dropped(Drop.NO_TRANSFORM)
+            self._report(
+                "no_transform",
+                f"no transform from '{camera_frame}' to target_frame '{target}' at the image's stamp within "
+                f"{timeout_s:g} s: {error}. The result is dropped; check the frames (ros2 run tf2_tools view_frames), "
+                "raise target_frame_timeout if the transform comes late, or leave target_frame empty",
+            )
+            return None
+        hands, raw = (tuple(moved_hand(hand, transform) for hand in hands) for hands in (result.hands, result.raw))
+        return Outcome(size, header, hands, raw, started)
+
+    def _report_failure(self, error: Exception) -> None:
+        if isinstance(error, ImageError):
+            self._report("bad_image", f"{self._topics.image}: {error}")
+        elif isinstance(error, CameraError):
+            self._report("bad_camera_info", f"{self._topics.info}: {error}")
+        elif isinstance(error, WildHandsError):
+            self._report("pipeline_failed", str(error))
+        elif is_out_of_memory(error):
+            release_gpu_memory()
+            self._report(
+                "out_of_memory",
+                f"out of memory on an image, which is left out: {error}. End other programs on the GPU, or set "
+                "estimation.device to another one or to cpu, or estimation.precision to float16",
+            )
+        else:
+            where = "".join(traceback.format_tb(error.__traceback__)[-2:])
+            self._report(
+                "pipeline_failed",
+                f"the pipeline failed on an image: {type(error).__name__}: {error}. The image is left out; if it goes "
+                f"on, run `wildhands doctor` and report this:\n{where}",
+            )
