@@ -1,0 +1,122 @@
+"""Shards of rendered samples: the same seed gives the same bytes, however many processes make them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from enum import Enum
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.hand_model import HandModel, load_hand_model
+from wildhands_ros.rendered.backgrounds import TextureBank
+from wildhands_ros.rendered.labels import hand_sample
+from wildhands_ros.rendered.scenes import SceneSampler
+from wildhands_ros.rendered.sensor import Sensor
+from wildhands_ros.samples import Sample, ShardWriter
+
+SOURCE = "rendered"
+_TEXTURES = 40
+
+
+class Split(str, Enum):
+    """What samples are for. Held-out ones show other people, textures and things than those for training."""
+
+    TRAIN = "train"
+    HELD_OUT = "held-out"
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """samples: how many. seed, split: decide what they show. size_per_shard: samples of each shard but the last; part of what
+    decides, too. workers: processes, which decide nothing.
+
+    Raises ConfigError for numbers that are not positive.
+    """
+
+    samples: int
+    seed: int = 0
+    split: Split = Split.TRAIN
+    size_per_shard: int = 1000
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.samples, self.size_per_shard, self.workers) < 1:
+            raise ConfigError("samples, size per shard and workers must be at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"the seed must not be negative, not {self.seed}")
+
+    @property
+    def shards(self) -> int:
+        return math.ceil(self.samples / self.size_per_shard)
+
+    def size(self, shard: int) -> int:
+        """Samples of a shard."""
+        return min(self.size_per_shard, self.samples - shard * self.size_per_shard)
+
+    def path(self, folder: Path, shard: int) -> Path:
+        return folder / f"{self.split.value}-{self.seed:03d}-{shard:05d}.tar"
+
+
+def rendered_samples(config: RenderConfig, shard: int, model: HandModel | None = None) -> Iterator[Sample]:
+    """The samples of one shard, made one after the other.
+
+    Each scene has its own generator, seeded by split, seed, shard and its number there; a scene of two hands gives two samples.
+    """
+    model = load_hand_model() if model is None else model
+    held_out = config.split is Split.HELD_OUT
+    root = (int(held_out), config.seed, shard)
+    bank = TextureBank.made(np.random.default_rng((*root, 0)), _TEXTURES, held_out=held_out)
+    sampler = SceneSampler(model, _TEXTURES, held_out=held_out)
+    left, number = config.size(shard), 0
+    while left:
+        number += 1
+        rng = np.random.default_rng((*root, number))
+        scene = sampler.sample(rng)
+        if scene is None:
+            continue
+        sensor = Sensor.sampled(rng, scene.view.camera.width, dim=scene.lights.name == "dim")
+        for hand in range(len(scene.hands)):
+            key = f"{config.split.value}-{config.seed}-{shard}-{number}-{hand}"
+            sample = hand_sample(rng, scene, hand, bank, sensor, key=key, source=SOURCE, hand_model=model.name)
+            if sample is not None and left:
+                left -= 1
+                yield sample
+
+
+def render_shards(config: RenderConfig, folder: Path) -> Iterator[int]:
+    """Writes the shards that are not there yet; yields the size of each as it is done.
+
+    What is under a shard's final name is whole, so that an interrupted run can be started again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [shard for shard in range(config.shards) if not config.path(folder, shard).exists()]
+    if config.workers == 1 or len(missing) <= 1:
+        for shard in missing:
+            yield _write_shard(config, folder, shard)
+        return
+    with ProcessPoolExecutor(min(config.workers, len(missing)), mp_context=get_context("spawn")) as pool:
+        try:
+            for done in as_completed([pool.submit(_write_shard, config, folder, shard) for shard in missing]):
+                yield done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _write_shard(config: RenderConfig, folder: Path, shard: int) -> int:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # processes share the work already
+    try:
+        with ShardWriter(config.path(folder, shard)) as writer:
+            for sample in rendered_samples(config, shard):
+                writer.add(sample)
+    finally:
+        cv2.setNumThreads(threads)
+    return config.size(shard)

@@ -1,0 +1,159 @@
+"""One hand of a scene as a `Sample`: the crop, drawn, and everything that is known about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.rendered.appearance import shade
+from wildhands_ros.rendered.backgrounds import TextureBank
+from wildhands_ros.rendered.rasteriser import SAMPLES, Raster, Window, draw
+from wildhands_ros.rendered.scenes import INSIDE_SHARE, Scene, SceneHand
+from wildhands_ros.rendered.sensor import Sensor
+from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample
+from wildhands_ros.samples.sample import Tag
+
+FloatArray = NDArray[np.float64]
+
+BOX_FACTOR = 1.5
+"""Edge of a crop over the longer edge of its box."""
+
+IN_FRONT = 0.004
+"""A joint is hidden where something else than its hand is the first surface and lies at least this far (metres) in front."""
+
+MOST_HIDDEN = 0.75
+"""Hands of which more is hidden are left out."""
+
+_SHIFT = 0.08
+_GROW = (0.85, 1.2)
+_SMALLEST = 24  # pixels of a box's longer edge
+
+
+@dataclass(frozen=True)
+class _Crop:
+    box: tuple[float, float, float, float]
+    center: tuple[float, float]
+    extent: float
+
+
+def hand_sample(
+    rng: np.random.Generator, scene: Scene, number: int, bank: TextureBank, sensor: Sensor, *, key: str, source: str,
+    hand_model: str,
+) -> Sample | None:  # fmt: skip
+    """The sample of hand `number` of a scene; None where too little of it is in the picture or in sight.
+
+    rng: of the box's jitter. bank: the textures of the scene's planes. sensor: of the picture. source, key: the sample's.
+    hand_model: name of the model that the labels belong to.
+    """
+    hand, camera = scene.hands[number], scene.view.camera
+    keypoints = camera.project(hand.joints)
+    size = np.array([camera.width, camera.height]) - 0.5
+    inside = ((keypoints > -0.5) & (keypoints < size)).all(axis=1)
+    if inside.mean() < INSIDE_SHARE or not np.isfinite(keypoints).all():
+        return None
+    crop = _crop(rng, scene, hand, keypoints)
+    if crop is None:
+        return None
+
+    window = Window.of_crop(camera, crop.center, crop.extent)
+    raster, own = _drawn(scene, hand, window)
+    mask, hidden = _mask(raster, own, scene.geometry.parts, hand.part, crop, camera.width, camera.height)
+    if hidden > MOST_HIDDEN:
+        return None
+    visible = inside & _in_sight(raster, scene.geometry.parts, hand, window)
+
+    light = np.empty((CROP_SIZE, CROP_SIZE, 3), np.float32)
+    geometry, shadows = scene.geometry, scene.shadows
+    shade(
+        raster.faces, raster.inverse_depth, geometry.vertices, geometry.normals, geometry.attributes, geometry.faces,
+        geometry.parts, geometry.materials, scene.lights.row(), shadows.frame, shadows.low[0], shadows.low[1], shadows.cell,
+        shadows.heights, scene.planes, bank.texels, scene.far, window.fx, window.fy, window.cx, window.cy, light,
+    )  # fmt: skip
+    middle = hand.joints.mean(axis=0)
+    angle = math.atan2(math.hypot(middle[0], middle[1]), middle[2])
+    image = sensor.picture(light, crop.center, crop.extent, camera.width, camera.height, scene.view.stretch(angle))
+    tags: dict[str, Tag] = {
+        "distance": round(float(np.linalg.norm(hand.joints[0])), 4),
+        "angle": round(math.degrees(angle), 2),
+        "lens": scene.view.lens,
+        "fov": round(scene.view.fov, 1),
+        "occlusion": round(hidden, 3),
+        "glove": scene.glove.name.lower(),
+        "skin": scene.skin,
+        "held": hand.held,
+        "pose": hand.pose_name,
+        "identity": scene.identity,
+        "hands": len(scene.hands),
+        "light": scene.lights.name,
+    }
+    return Sample(
+        key=key, source=source, image=image, camera=camera, center=crop.center, extent=crop.extent, side=hand.side,
+        box=crop.box, joints=hand.joints, mano=ManoLabels(hand.pose, hand.betas, hand.translation, hand_model),
+        keypoints=keypoints, keypoint_weights=np.ones(21), visible=visible, mask=mask, grasp=hand.grasp,
+        scene=key.rsplit("-", 1)[0], tags=tags,
+    )  # fmt: skip
+
+
+def _crop(rng: np.random.Generator, scene: Scene, hand: SceneHand, keypoints: FloatArray) -> _Crop | None:
+    """The jittered box around what the picture shows of the hand, and the crop around it."""
+    camera = scene.view.camera
+    outline = np.concatenate([keypoints, camera.project(hand.vertices)])
+    low = np.clip(outline.min(axis=0), -0.5, (camera.width - 0.5, camera.height - 0.5))
+    high = np.clip(outline.max(axis=0), -0.5, (camera.width - 0.5, camera.height - 0.5))
+    edge = float((high - low).max())
+    if edge < _SMALLEST:
+        return None
+    middle = (low + high) / 2 + rng.uniform(-_SHIFT, _SHIFT, 2) * edge
+    half = (high - low) / 2 * rng.uniform(*_GROW)
+    (x0, y0), (x1, y1) = middle - half, middle + half
+    return _Crop(
+        (float(x0), float(y0), float(x1), float(y1)),
+        (float(middle[0]), float(middle[1])),
+        float(2 * half.max()) * BOX_FACTOR,
+    )
+
+
+def _drawn(scene: Scene, hand: SceneHand, window: Window) -> tuple[Raster, NDArray[np.bool_]]:
+    """All of the scene in the crop, and where the hand alone would be seen."""
+    geometry = scene.geometry
+    raster = Raster.empty(window.size)
+    start, end = (int(geometry.starts[hand.part + i]) for i in (0, 1))
+    draw(raster, window, geometry.vertices, geometry.faces[start:end], start)
+    own = raster.faces >= 0
+    draw(raster, window, geometry.vertices, geometry.faces[:start], 0)
+    draw(raster, window, geometry.vertices, geometry.faces[end:], end)
+    return raster, own
+
+
+def _mask(
+    raster: Raster, own: NDArray[np.bool_], parts: NDArray[np.int32], part: int, crop: _Crop, width: int, height: int
+) -> tuple[NDArray[np.uint8], float]:
+    """The mask, and which part of the hand's pixels in the picture is hidden."""
+    visible = own & (parts[raster.faces] == part)
+    shape = (CROP_SIZE, SAMPLES, CROP_SIZE, SAMPLES)
+    all_count, seen_count = (m.reshape(shape).sum(axis=(1, 3)) for m in (own, visible))
+    offsets = (np.arange(CROP_SIZE) - (CROP_SIZE - 1) / 2) * (crop.extent / CROP_SIZE)
+    columns, rows = crop.center[0] + offsets, crop.center[1] + offsets
+    outside = ((rows <= -0.5) | (rows >= height - 0.5))[:, None] | ((columns <= -0.5) | (columns >= width - 0.5))
+    all_count[outside] = 0
+    seen_count[outside] = 0
+    half = SAMPLES * SAMPLES // 2
+    mask = np.where(seen_count >= half, 255, np.where(all_count >= half, HIDDEN, 0)).astype(np.uint8)
+    total = int(all_count.sum())
+    return mask, 1 - int(seen_count.sum()) / total if total else 1.0
+
+
+def _in_sight(raster: Raster, parts: NDArray[np.int32], hand: SceneHand, window: Window) -> NDArray[np.bool_]:
+    """(21,) whether nothing but the hand itself lies in front of each joint, where the crop shows it."""
+    places = window.homogeneous(hand.joints)
+    pixels = np.round(places[:, :2] / places[:, 2:]).astype(int)
+    within = ((pixels >= 0) & (pixels < window.size)).all(axis=1)
+    columns, rows = np.clip(pixels, 0, window.size - 1).T
+    face, inverse = raster.faces[rows, columns], raster.inverse_depth[rows, columns]
+    other = (face >= 0) & (parts[face] != hand.part)
+    with np.errstate(divide="ignore"):
+        in_front = 1 / inverse < hand.joints[:, 2] - IN_FRONT
+    return np.asarray(within & ~(other & in_front))

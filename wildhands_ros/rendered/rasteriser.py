@@ -1,0 +1,186 @@
+"""Which triangle each sample of a grid sees: a z-buffer rasteriser in compiled loops.
+
+Triangles are drawn in homogeneous coordinates (M. Olano and T. Greer, "Triangle scan conversion using 2D homogeneous
+coordinates", 1997): a vertex (x, y, z) of the camera's frame becomes (fx x + cx z, fy y + cy z, z), the cross products
+of two such vertices are the triangle's edge functions, and these divided by the determinant of all three sum up to 1/z.
+So nothing has to be clipped where a forearm passes the camera, and barycentric coordinates are correct in perspective.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.samples import CROP_SIZE
+
+FloatArray = NDArray[np.float64]
+Faces = NDArray[np.int32]
+
+NEAR = 0.05
+"""Metres from the camera below which nothing is drawn."""
+
+SAMPLES = 2
+"""Samples along each edge of a pixel."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A grid of samples in a picture: sample (column, row) looks along ((column − cx) / fx, (row − cy) / fy, 1)."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    size: int
+
+    @classmethod
+    def of_crop(cls, camera: Camera, center: tuple[float, float], extent: float, samples: int = SAMPLES) -> Window:
+        """The samples of a crop as a `Sample` defines it: `samples` along each edge of its pixels.
+
+        camera: undistorted, of the whole picture. center, extent: of the crop's square, in pixels of the picture.
+        """
+        size = CROP_SIZE * samples
+        scale, middle = size / extent, (size - 1) / 2
+        return cls(
+            camera.fx * scale, camera.fy * scale,
+            (camera.cx - center[0]) * scale + middle, (camera.cy - center[1]) * scale + middle, size,
+        )  # fmt: skip
+
+    def homogeneous(self, points: FloatArray) -> FloatArray:
+        """Points (..., 3) of the camera's frame → (column · z, row · z, z)."""
+        x, y, z = points[..., 0], points[..., 1], points[..., 2]
+        return np.stack([self.fx * x + self.cx * z, self.fy * y + self.cy * z, z], axis=-1)
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What each sample sees. faces: (S, S) int32, -1 where nothing. inverse_depth: (S, S) 1/z in 1/m, 0 where nothing."""
+
+    faces: NDArray[np.int32]
+    inverse_depth: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, size: int) -> Raster:
+        return cls(np.full((size, size), -1, np.int32), np.zeros((size, size), np.float32))
+
+
+def draw(raster: Raster, window: Window, vertices: FloatArray, faces: Faces, first: int = 0) -> None:
+    """Draws triangles into the raster, in place, where they are nearer than what is there.
+
+    vertices: (V, 3) metres, camera frame. faces: (F, 3), counter-clockwise from outside; back faces are left out.
+    first: the number that the first of these faces has in `raster.faces`.
+    """
+    _draw(window.homogeneous(vertices), faces, first, raster.faces, raster.inverse_depth, 1 / NEAR)
+
+
+def depth_map(points: FloatArray, faces: Faces, size: int) -> NDArray[np.float32]:
+    """The highest surface over each cell of a grid, seen along its axis (for shadows), (size, size).
+
+    points: (V, 3) as column, row and height. Both sides of the triangles count; -1e9 where there is nothing.
+    """
+    heights = np.full((size, size), -1e9, np.float32)
+    _draw_heights(points, faces, heights)
+    return heights
+
+
+@njit(cache=True)
+def _draw(points, faces, first, out_faces, out_inverse, largest):  # type: ignore[no-untyped-def]
+    rows, columns = out_faces.shape
+    nearest = 1.0 / largest
+    for number in range(faces.shape[0]):
+        a, b, c = points[faces[number, 0]], points[faces[number, 1]], points[faces[number, 2]]
+        if a[2] < nearest and b[2] < nearest and c[2] < nearest:
+            continue
+        # edge functions: cross products, exactly opposite for the two triangles that share an edge
+        ax, ay, az = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
+        bx, by, bz = c[1] * a[2] - c[2] * a[1], c[2] * a[0] - c[0] * a[2], c[0] * a[1] - c[1] * a[0]
+        cx, cy, cz = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+        volume = a[0] * ax + a[1] * ay + a[2] * az
+        if volume >= 0:  # seen from behind
+            continue
+        left, right, top, bottom = 0, columns - 1, 0, rows - 1
+        if a[2] > nearest and b[2] > nearest and c[2] > nearest:
+            u0, u1, u2 = a[0] / a[2], b[0] / b[2], c[0] / c[2]
+            v0, v1, v2 = a[1] / a[2], b[1] / b[2], c[1] / c[2]
+            low, high = min(u0, u1, u2), max(u0, u1, u2)
+            if high < 0 or low > columns - 1:
+                continue
+            left, right = max(0, int(np.ceil(low))), min(columns - 1, int(np.floor(high)))
+            low, high = min(v0, v1, v2), max(v0, v1, v2)
+            if high < 0 or low > rows - 1:
+                continue
+            top, bottom = max(0, int(np.ceil(low))), min(rows - 1, int(np.floor(high)))
+        ix, iy, iz = (ax + bx + cx) / volume, (ay + by + cy) / volume, (az + bz + cz) / volume
+        for row in range(top, bottom + 1):
+            a_row, b_row, c_row = ay * row + az, by * row + bz, cy * row + cz
+            i_row = iy * row + iz
+            for column in range(left, right + 1):
+                if ax * column + a_row <= 0 and bx * column + b_row <= 0 and cx * column + c_row <= 0:
+                    inverse = ix * column + i_row
+                    if out_inverse[row, column] < inverse < largest:
+                        out_inverse[row, column] = inverse
+                        out_faces[row, column] = first + number
+
+
+@njit(cache=True)
+def _draw_heights(points, faces, heights):  # type: ignore[no-untyped-def]
+    rows, columns = heights.shape
+    for number in range(faces.shape[0]):
+        a, b, c = points[faces[number, 0]], points[faces[number, 1]], points[faces[number, 2]]
+        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+        if area == 0:
+            continue
+        left = max(0, int(np.ceil(min(a[0], b[0], c[0]))))
+        right = min(columns - 1, int(np.floor(max(a[0], b[0], c[0]))))
+        top = max(0, int(np.ceil(min(a[1], b[1], c[1]))))
+        bottom = min(rows - 1, int(np.floor(max(a[1], b[1], c[1]))))
+        for row in range(top, bottom + 1):
+            for column in range(left, right + 1):
+                wa = ((b[0] - column) * (c[1] - row) - (b[1] - row) * (c[0] - column)) / area
+                wb = ((c[0] - column) * (a[1] - row) - (c[1] - row) * (a[0] - column)) / area
+                wc = 1 - wa - wb
+                if wa >= 0 and wb >= 0 and wc >= 0:
+                    height = wa * a[2] + wb * b[2] + wc * c[2]
+                    if height > heights[row, column]:
+                        heights[row, column] = height
+
+
+@njit(cache=True, inline="always")
+def weights(a, b, c, x, y):  # type: ignore[no-untyped-def]
+    """Barycentric coordinates (wa, wb, wc) of the point of triangle a, b, c (camera frame) on the ray (x, y, 1)."""
+    ax, ay, az = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
+    bx, by, bz = c[1] * a[2] - c[2] * a[1], c[2] * a[0] - c[0] * a[2], c[0] * a[1] - c[1] * a[0]
+    cx, cy, cz = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+    wa, wb, wc = ax * x + ay * y + az, bx * x + by * y + bz, cx * x + cy * y + cz
+    total = wa + wb + wc
+    if total == 0:
+        return 1.0, 0.0, 0.0
+    return wa / total, wb / total, wc / total
+
+
+def smooth_normals(vertices: FloatArray, faces: Faces) -> FloatArray:
+    """Unit normals (V, 3), each face counting by its area."""
+    normals = np.zeros_like(vertices)
+    _add_normals(vertices, faces, normals)
+    return np.asarray(normals)
+
+
+@njit(cache=True)
+def _add_normals(vertices, faces, normals):  # type: ignore[no-untyped-def]
+    for number in range(faces.shape[0]):
+        i, j, k = faces[number, 0], faces[number, 1], faces[number, 2]
+        a, b = vertices[j] - vertices[i], vertices[k] - vertices[i]
+        n = np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+        for corner in (i, j, k):
+            normals[corner, 0] += n[0]
+            normals[corner, 1] += n[1]
+            normals[corner, 2] += n[2]
+    for vertex in range(normals.shape[0]):
+        n = normals[vertex]
+        length = np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2])
+        if length > 0:
+            normals[vertex] /= length
