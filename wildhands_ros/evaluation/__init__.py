@@ -9,9 +9,11 @@ from wildhands_ros.evaluation.metrics import (
     similarity_align,
     wrist_error,
 )
+from wildhands_ros.evaluation.sample_scores import MEASURES, Measure, Predictions, SampleScores, score_samples
 from wildhands_ros.evaluation.sequence import FrameTruth, SequenceScore, score_sequence
 
 __all__ = [
-    "FrameTruth", "SequenceScore", "absolute_error", "keypoint_error", "mpjpe", "mrrpe", "pa_mpjpe", "score_sequence",
-    "similarity_align", "wrist_error",
+    "MEASURES", "FrameTruth", "Measure", "Predictions", "SampleScores", "SequenceScore", "absolute_error",
+    "keypoint_error", "mpjpe", "mrrpe", "pa_mpjpe", "score_samples", "score_sequence", "similarity_align",
+    "wrist_error",
 ]  # fmt: skip

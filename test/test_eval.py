@@ -1,0 +1,404 @@
+"""Evaluation on samples: measures worked out by hand, an estimator that knows the truth, tables and files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial import procrustes
+from scipy.spatial.transform import Rotation
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.cli import main
+from wildhands_ros.errors import WildHandsError
+from wildhands_ros.estimation.estimator import Estimates
+from wildhands_ros.evaluation import Predictions, SampleScores, score_samples
+from wildhands_ros.evaluation.facts import group_order
+from wildhands_ros.evaluation.metrics import (
+    mpjpe,
+    mpjpe_errors,
+    orientation_errors,
+    pa_mpjpe,
+    pa_mpjpe_errors,
+    weighted_keypoint_errors,
+)
+from wildhands_ros.evaluation.outline import Outline
+from wildhands_ros.evaluation.report import breakdown_table, make_report, overall_table, read_json, write_json
+from wildhands_ros.evaluation.running import evaluate_estimator, frame_from_scene
+from wildhands_ros.evaluation.sample_scores import crop_pixels, inside_picture
+from wildhands_ros.evaluation.statistics import by_group, estimate_mean
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import HandModel, load_hand_model
+from wildhands_ros.hands import Hand, HandBox, Side, wrist_rotation
+from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample, ShardWriter
+
+CAMERA = Camera(1280, 720, 640, 640, 640, 360)
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    return load_hand_model(None)
+
+
+def made_sample(
+    model: HandModel, *, side: Side = Side.RIGHT, place: Sequence[float] = (0.05, 0.0, 0.5), scene: str = "",
+    key: str = "a", seed: int = 0, image: np.ndarray | None = None, **changes: object,
+) -> Sample:  # fmt: skip
+    """A hand in a random pose with all labels; its picture shows nothing of it unless given."""
+    rng = np.random.default_rng(seed)
+    pose = Rotation.from_rotvec(rng.normal(scale=0.3, size=(16, 3))).as_matrix()
+    pose[0] = Rotation.random(random_state=seed).as_matrix()
+    layer = model.layer(side)
+    vertices, joints = layer.numpy(pose, np.zeros(10), np.array(place))
+    keypoints, outline = CAMERA.project(joints), CAMERA.project(vertices)
+    (x0, y0), (x1, y1) = keypoints.min(axis=0), keypoints.max(axis=0)
+    center, extent = ((x0 + x1) / 2, (y0 + y1) / 2), 1.5 * max(x1 - x0, y1 - y0)
+    sample = Sample(
+        key, "made", np.zeros((CROP_SIZE, CROP_SIZE, 3), np.uint8) if image is None else image, CAMERA, center, extent,
+        side, (x0, y0, x1, y1), joints=joints, mano=ManoLabels(pose, np.zeros(10), np.array(place), model.name),
+        keypoints=keypoints, keypoint_weights=np.ones(21), visible=np.ones(21, bool), grasp=3, scene=scene,
+    )  # fmt: skip
+    mask = Outline(layer.faces).mask(crop_pixels(sample, outline), CROP_SIZE)
+    return replace(sample, mask=255 * mask.astype(np.uint8), **changes)
+
+
+def joints_of(sample: Sample) -> np.ndarray:
+    assert sample.joints is not None
+    return sample.joints
+
+
+# --- measures -----------------------------------------------------------------------------------------------------
+
+
+def test_batched_measures_are_those_of_single_hands_and_of_scipy() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.normal(scale=0.05, size=(7, 21, 3))
+    found = 1.2 * truth @ Rotation.random(random_state=2).as_matrix() + rng.normal(scale=0.01, size=truth.shape)
+    np.testing.assert_allclose(mpjpe_errors(found, truth), [mpjpe(f, t) for f, t in zip(found, truth, strict=True)])
+    for error, f, t in zip(pa_mpjpe_errors(found, truth), found, truth, strict=True):
+        assert error == pytest.approx(pa_mpjpe(f, t))
+        target, aligned, _ = procrustes(t, f)  # both scaled by the target's spread
+        spread = np.linalg.norm(t - t.mean(axis=0))
+        assert error == pytest.approx(spread * np.linalg.norm(target - aligned, axis=1).mean())
+
+
+def test_procrustes_of_a_batch_does_not_mirror() -> None:
+    truth = np.random.default_rng(3).normal(size=(2, 21, 3))
+    errors = pa_mpjpe_errors(truth * np.array([[[1, 1, 1]], [[-1, 1, 1]]]), truth)
+    assert errors[0] == pytest.approx(0, abs=1e-12) and errors[1] > 0.3
+
+
+def test_orientation_error_is_the_angle_of_the_wrist_frames() -> None:
+    truth = np.random.default_rng(4).normal(size=(21, 3))
+    turned = truth @ Rotation.from_rotvec([0.3, -0.2, 0.5]).as_matrix().T
+    assert orientation_errors(turned, truth) == pytest.approx(np.linalg.norm([0.3, -0.2, 0.5]))
+    for side in Side:
+        between = wrist_rotation(turned, side) @ wrist_rotation(truth, side).T
+        assert Rotation.from_matrix(between).magnitude() == pytest.approx(float(orientation_errors(turned, truth)))
+
+
+def test_keypoints_count_by_their_weights() -> None:
+    truth, found = np.zeros((21, 2)), np.full((21, 2), 1e6)
+    weights = np.zeros(21)
+    weights[:2], found[0], found[1] = (1, 3), (3, 4), (0, 1)
+    assert weighted_keypoint_errors(found, truth, weights) == pytest.approx((5 + 3 * 1) / 4)
+    assert np.isnan(weighted_keypoint_errors(found, truth, np.zeros(21)))
+
+
+def test_scores_worked_out_by_hand(model: HandModel) -> None:
+    left = made_sample(model, side=Side.LEFT, place=(-0.1, 0, 0.4), scene="s", key="l")
+    right = made_sample(model, place=(0.1, 0, 0.5), scene="s", key="r")
+    joints = np.stack([joints_of(left) + [0.03, 0, 0.04], joints_of(right) - [0, 0.01, 0]])
+    scores = score_samples(Predictions(joints, grasps=np.array([3, 0])), [left, right])
+    assert scores.values["mpjpe_mm"] == pytest.approx([0, 0], abs=1e-9)
+    assert scores.values["wrist_mm"] == pytest.approx([50, 10])
+    assert scores.values["absolute_mm"] == pytest.approx([50, 10])
+    distance = np.linalg.norm(joints_of(right)[0])
+    assert scores.values["wrist_percent"][1] == pytest.approx(100 * 0.01 / distance)
+    assert scores.values["mrrpe_mm"] == pytest.approx([1e3 * np.linalg.norm([0.03, 0.01, 0.04])] * 2)
+    assert list(scores.values["grasp_percent"]) == [100, 0]
+    shift = np.linalg.norm(CAMERA.project(joints[1]) - CAMERA.project(joints_of(right)), axis=1).mean()
+    assert scores.values["keypoint_px"][1] == pytest.approx(shift * 224 / 1280)
+    x0, y0, x1, y1 = right.box
+    assert scores.values["keypoint_percent"][1] == pytest.approx(100 * shift / max(x1 - x0, y1 - y0))
+    assert np.isnan(scores.mean("mask_iou_percent")) and "mask_iou_percent" not in scores.means()
+
+
+def test_the_truth_scores_perfectly(model: HandModel) -> None:
+    sample = made_sample(model)
+    assert sample.mano is not None
+    vertices, joints = model.layer(sample.side).numpy(sample.mano.pose, sample.mano.betas, sample.mano.translation)
+    faces = {side: model.layer(side).faces for side in Side}
+    scores = score_samples(Predictions(joints[None], vertices[None], faces), [sample])
+    assert scores.mean("mask_iou_percent") == 100
+    for name in ("mpjpe_mm", "pa_mpjpe_mm", "wrist_mm", "keypoint_px", "tip_percent"):
+        assert scores.mean(name) == pytest.approx(0, abs=1e-4)  # arccos and square roots leave some
+    # half of the hand unknown, and the estimate wrong there: does not matter
+    assert sample.mask is not None
+    cut = sample.mask.copy()
+    cut[:112] = HIDDEN
+    assert score_samples(Predictions(joints[None], vertices[None], faces), [replace(sample, mask=cut)]).mean(
+        "mask_iou_percent"
+    ) == pytest.approx(100)
+    moved = vertices + [0.05, 0, 0]
+    worse = score_samples(Predictions(joints[None], moved[None], faces), [sample]).mean("mask_iou_percent")
+    assert 5 < worse < 80
+
+
+def test_missing_estimates_and_labels_leave_gaps(model: HandModel) -> None:
+    full = made_sample(model, key="full")
+    bare = replace(full, key="bare", joints=None, mano=None, mask=None, grasp=None)
+    joints = np.stack([np.full((21, 3), np.nan), joints_of(full)])
+    scores = score_samples(Predictions(joints), [full, bare])
+    assert list(scores.values["estimated_percent"]) == [0, 100]
+    assert np.isnan(scores.values["mpjpe_mm"]).all() and np.isnan(scores.values["keypoint_px"][0])
+    assert scores.values["keypoint_px"][1] == pytest.approx(0, abs=1e-9)
+
+
+def test_joints_behind_the_camera_are_far_off_but_not_endlessly(model: HandModel) -> None:
+    sample = made_sample(model)
+    behind = joints_of(sample) * [1, 1, -1]
+    error = score_samples(Predictions(behind[None]), [sample]).mean("keypoint_px")
+    assert 10 < error <= 224 * np.hypot(1280, 720) / 1280
+
+
+def test_wrong_shapes_are_refused(model: HandModel) -> None:
+    with pytest.raises(ValueError, match="21"):
+        Predictions(np.zeros((2, 20, 3)))
+    with pytest.raises(ValueError, match="faces"):
+        Predictions(np.zeros((1, 21, 3)), np.zeros((1, 778, 3)))
+    with pytest.raises(ValueError, match="2 predictions for 1"):
+        score_samples(Predictions(np.zeros((2, 21, 3))), [made_sample(model)])
+
+
+# --- outlines -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_outline_covers_what_its_triangles_cover(model: HandModel, seed: int) -> None:
+    side = list(Side)[seed % 2]
+    sample = made_sample(model, side=side, seed=seed)
+    assert sample.mano is not None and sample.mask is not None
+    vertices, _ = model.layer(side).numpy(sample.mano.pose, sample.mano.betas, sample.mano.translation)
+    pixels = crop_pixels(sample, CAMERA.project(vertices))
+    scale, drawn = 8, np.zeros((CROP_SIZE * 8, CROP_SIZE * 8), np.uint8)
+    corners = np.round(((pixels + 0.5) * scale - 0.5) * 16).astype(np.int32)
+    for face in model.layer(side).faces:
+        cv2.fillConvexPoly(drawn, corners[face], 1, shift=4)
+    expected = drawn[scale // 2 :: scale, scale // 2 :: scale] > 0
+    wrong = (sample.mask == 255) != expected  # OpenCV's triangles are half a pixel of its grid too large
+    edge = cv2.morphologyEx(sample.mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    assert not np.any(wrong & ~edge) and wrong.sum() < 0.01 * expected.sum()
+
+
+def test_outline_of_a_square() -> None:
+    square = Outline(np.array([[0, 1, 2], [0, 2, 3]]))  # open all round: its lid is its back
+    corners = np.array([[1.5, 2.5], [4.5, 2.5], [4.5, 6.5], [1.5, 6.5]])
+    expected = np.zeros((9, 9), bool)
+    expected[3:7, 2:5] = True
+    assert np.array_equal(square.mask(corners, 9), expected)
+    assert np.array_equal(square.mask(corners[::-1].copy(), 9), expected)
+    assert not square.mask(corners + 100, 9).any() and square.mask((corners - 4) * 100, 9).all()
+
+
+def test_outline_refuses_what_is_no_surface() -> None:
+    solid = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
+    with pytest.raises(ValueError, match="more than two triangles"):
+        Outline(np.concatenate([solid, solid[:1]]))
+    with pytest.raises(ValueError, match="share a vertex"):
+        Outline(np.array([[0, 1, 2], [0, 3, 4]]))
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+class Oracle:
+    """Knows the hand of each box; moves it by 10 mm to the right and finds no left hands on demand."""
+
+    name = "oracle"
+
+    def __init__(self, model: HandModel, samples: Sequence[Sample], *, blind: bool = False) -> None:
+        self.hand_model = model
+        self.samples = {sample.box: sample for sample in samples}
+        self.blind = blind
+        self.frames: list[Frame] = []
+
+    def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
+        self.frames.append(frame)
+        hands = []
+        for box in boxes:
+            if self.blind and box.side is Side.LEFT:
+                continue
+            mano = self.samples[box.xyxy].mano
+            assert mano is not None
+            translation = mano.translation + [0.01, 0, 0]
+            vertices, joints = self.pose_hand(box.side, mano.pose, mano.betas, translation)
+            hands.append(
+                Hand(box.side, 1.0, box.xyxy, joints, frame.camera.project(joints), mano.pose, mano.betas, translation,
+                     "oracle", "open", vertices=vertices, grasp=(3, np.eye(9)[3]))
+            )  # fmt: skip
+        return Estimates(tuple(hands))
+
+    def pose_hand(
+        self, side: Side, pose: np.ndarray, betas: np.ndarray, translation: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.hand_model.layer(side).numpy(pose, betas, translation)
+
+    def reset(self) -> None:
+        pass
+
+
+def some_samples(model: HandModel, count: int = 6) -> list[Sample]:
+    """Every second scene has two hands."""
+    samples = []
+    for i in range(count):
+        samples.append(made_sample(model, place=(0.1 + 0.05 * i, 0, 0.4), scene=f"s{i}", key=f"r{i}", seed=i))
+        if i % 2:
+            left = made_sample(model, side=Side.LEFT, place=(-0.1, 0, 0.4), scene=f"s{i}", key=f"l{i}", seed=i)
+            samples.append(left)
+    return samples
+
+
+def test_estimators_are_run_scene_by_scene(model: HandModel) -> None:
+    samples = some_samples(model)
+    oracle = Oracle(model, samples)
+    scores = evaluate_estimator(oracle, samples)
+    assert scores.keys == tuple(sample.key for sample in samples)
+    assert {frame.name for frame in oracle.frames} == {f"s{i}" for i in range(6)}
+    assert scores.values["wrist_mm"] == pytest.approx(np.full(9, 10))
+    assert scores.mean("mrrpe_mm") == pytest.approx(0, abs=1e-9)
+    assert np.isfinite(scores.values["mrrpe_mm"]).sum() == 6
+    assert scores.mean("grasp_percent") == 100 and 40 < scores.mean("mask_iou_percent") < 95
+    assert np.isfinite(scores.values["latency_ms"]).all()
+
+
+def test_hands_that_are_not_estimated_are_reported(model: HandModel) -> None:
+    samples = some_samples(model)
+    scores = evaluate_estimator(Oracle(model, samples, blind=True), samples)
+    assert scores.mean("estimated_percent") == pytest.approx(100 * 6 / 9)
+    assert np.isnan(scores.values["mrrpe_mm"]).all()
+
+
+def test_crops_return_to_their_place(model: HandModel) -> None:
+    y, x = np.mgrid[:CROP_SIZE, :CROP_SIZE]
+    image = np.stack([x, y, np.full_like(x, 99)], axis=-1).astype(np.uint8)
+    for extent in (90.0, 224.0, 501.0):
+        sample = made_sample(model, image=image, center=(600.3, 330.7), extent=extent)
+        frame = frame_from_scene([sample])
+        for place in ([600, 331], [600 + int(extent / 4), 331 - int(extent / 4)]):
+            u, v = crop_pixels(sample, np.array(place, float))
+            assert frame.image[place[1], place[0]] == pytest.approx([u, v, 99], abs=1.0)
+        assert np.count_nonzero(frame.image[..., 2]) == pytest.approx(extent**2, rel=0.03)
+
+
+def test_crops_over_the_border_and_over_each_other(model: HandModel) -> None:
+    red, blue = np.zeros((2, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    red[..., 0], blue[..., 2] = 200, 200
+    a = made_sample(model, image=red, center=(10.0, 300.0), extent=100.0, scene="s")
+    b = made_sample(model, image=blue, center=(70.0, 300.0), extent=100.0, scene="s", side=Side.LEFT)
+    image = frame_from_scene([a, b]).image
+    assert tuple(image[300, 0]) == (200, 0, 0) and tuple(image[300, 38]) == (200, 0, 0)
+    assert tuple(image[300, 42]) == (0, 0, 200) and tuple(image[300, 118]) == (0, 0, 200)
+    assert not image[:, 125:].any()
+    inside = inside_picture(a)
+    assert not inside[:, :88].any() and inside[:, 88:].all()  # pixel −0.5 of the picture lies at crop pixel 87.98
+
+
+def test_scenes_of_different_cameras_are_refused(model: HandModel) -> None:
+    a = made_sample(model, scene="s")
+    with pytest.raises(ValueError, match="different cameras"):
+        frame_from_scene([a, replace(a, camera=Camera.pinhole(640, 480, 300))])
+
+
+# --- statistics and reports ---------------------------------------------------------------------------------------
+
+
+def test_interval_of_independent_values_is_that_of_the_normal_law() -> None:
+    values = np.random.default_rng(0).normal(5, 2, 2000)
+    found = estimate_mean(values, [str(i) for i in range(2000)])
+    half = 1.96 * values.std() / np.sqrt(2000)
+    assert found.mean == pytest.approx(values.mean()) and found.count == 2000
+    assert found.low == pytest.approx(values.mean() - half, abs=0.02)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+def test_samples_of_one_scene_count_as_one_draw() -> None:
+    values = np.random.default_rng(0).normal(5, 2, 200)
+    alone = estimate_mean(values, [str(i) for i in range(200)])
+    doubled = estimate_mean(np.repeat(values, 4), [str(i // 4) for i in range(800)])
+    assert doubled.high - doubled.low == pytest.approx(alone.high - alone.low, rel=0.1)
+    one = estimate_mean(values, ["one"] * 200)
+    assert np.isnan(one.low) and one.mean == pytest.approx(values.mean())
+
+
+def test_breakdown_by_angle(model: HandModel) -> None:
+    samples = [made_sample(model, place=(x, 0, 0.4), key=f"k{i}") for i, x in enumerate((0, 0.18, 0.3, 0.5, 1.2))]
+    joints = np.stack([joints_of(s) + [1e-3 * i, 0, 0] for i, s in enumerate(samples)])
+    groups = by_group(score_samples(Predictions(joints), samples), "wrist_mm", "angle off the axis")
+    assert list(groups) == ["0–15°", "15–30°", "30–45°", "45–60°", "over 60°"]
+    assert [g.mean for g in groups.values()] == pytest.approx([0, 1, 2, 3, 4])
+
+
+def test_groups_are_in_order() -> None:
+    assert group_order(["over 60°", "15–30°", "", "bottle", "0–15°", "60–70°"]) == [
+        "0–15°", "15–30°", "60–70°", "over 60°", "bottle", "",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def scores(model: HandModel) -> SampleScores:
+    samples = some_samples(model)
+    tagged = [
+        replace(s, tags={"glove": i % 2 == 0, "held": "" if i % 3 else "cup", "occlusion": 0.1 * i})
+        for i, s in enumerate(samples)
+    ]
+    return evaluate_estimator(Oracle(model, samples), tagged)
+
+
+def test_report_is_read_as_it_was_written(tmp_path: Path, scores: SampleScores) -> None:
+    report = make_report(scores, "oracle", "made")
+    write_json([report], tmp_path / "sub" / "r.json")
+    (again,) = read_json(tmp_path / "sub" / "r.json")
+    assert again.overall["wrist_mm"] == report.overall["wrist_mm"]
+    assert overall_table([again]) == overall_table([report])
+    assert set(report.breakdowns) >= {"glove", "holds", "occlusion", "side", "angle off the axis"}
+    assert breakdown_table(again, "glove") == breakdown_table(report, "glove")
+    assert "10.0" in overall_table([report]) and "bare" in breakdown_table(report, "glove")
+
+
+def test_files_that_are_no_reports_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[1]")
+    with pytest.raises(WildHandsError, match="x.json"):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(WildHandsError, match="y.json"):
+        read_json(tmp_path / "y.json")
+
+
+def test_plots_are_drawn(tmp_path: Path, scores: SampleScores) -> None:
+    from wildhands_ros.evaluation.plots import plot_breakdowns, plot_curves
+
+    plot_breakdowns([make_report(scores, "oracle", "made")], tmp_path / "b.png")
+    plot_curves({"oracle": scores}, tmp_path / "c.png")
+    for name in ("b.png", "c.png"):
+        picture = cv2.imread(str(tmp_path / name))
+        assert picture is not None and picture.std() > 5
+
+
+def test_command_scores_the_landmark_fit(tmp_path: Path, model: HandModel, models_dir: Path, capsys) -> None:
+    with ShardWriter(tmp_path / "x.tar") as shard:
+        for sample in some_samples(model, 2):
+            shard.add(sample)
+    options = ["--models-dir", str(models_dir), "--max", "2", "--json", str(tmp_path / "r.json")]
+    assert main(["eval", str(tmp_path / "x.tar"), "--estimator", "landmarks", *options]) == 0
+    assert "estimated %" in capsys.readouterr().out  # black pictures: whether hands are found does not matter
+    (report,) = read_json(tmp_path / "r.json")
+    assert report.samples == 2 and report.estimator == "landmarks"
+
+
+def test_command_names_what_is_wrong(tmp_path: Path, capsys) -> None:
+    assert main(["eval", str(tmp_path)]) == 1
+    assert "no shards" in capsys.readouterr().err

@@ -1,0 +1,114 @@
+"""`wildhands eval`: how far an estimator is from labelled samples."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from wildhands_ros.cli.common import add_pipeline, read_pipeline
+from wildhands_ros.errors import WildHandsError
+from wildhands_ros.hand_model import load_hand_model
+from wildhands_ros.pipeline import EstimationConfig, PipelineConfig
+from wildhands_ros.pipeline.pipeline import make_estimator
+from wildhands_ros.samples import Sample, SampleSource, ShardReader
+
+if TYPE_CHECKING:
+    from wildhands_ros.estimation import Estimator
+    from wildhands_ros.evaluation.running import LandmarkFinder
+    from wildhands_ros.evaluation.sample_scores import SampleScores
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "eval",
+        help="measure an estimator on labelled samples",
+        description="Runs an estimator on the samples of tar shards, told each hand's side and box, and compares with "
+        "the labels: 3D, 2D, masks and grasps, by angle off the axis, distance, occlusion and more. "
+        "docs/evaluation.md defines every number.",
+    )
+    parser.add_argument("shards", type=Path, help="a shard, or a folder of shards ('wildhands render' makes some)")
+    parser.add_argument("--max", type=int, metavar="N", help="only the first N samples")
+    parser.add_argument(
+        "--baseline", action="store_true", help="the landmark fit beside the chosen estimator, in the same tables"
+    )
+    parser.add_argument(
+        "--compare", type=Path, nargs="+", default=[], metavar="FILE", help="figures of earlier runs (--json) beside it"
+    )
+    parser.add_argument("--name", help="what to call the estimator in tables and plots (default: its own name)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures as JSON")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw plots into this folder")
+    add_pipeline(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.max is not None and args.max < 1:
+        raise WildHandsError("--max must be at least 1")
+    from wildhands_ros.evaluation.report import (
+        breakdown_table,
+        make_report,
+        overall_table,
+        read_json,
+        write_json,
+    )
+
+    earlier = [report for path in args.compare for report in read_json(path)]
+    source = ShardReader(args.shards)
+    config = read_pipeline(args)
+    scores: dict[str, SampleScores] = {}
+    for name, chosen in _estimators(config, args.name, args.baseline).items():
+        scores[name] = _score(name, chosen, source, args.max)
+    reports = [make_report(found, name, source.name) for name, found in scores.items()]
+    print(f"\n{overall_table([*reports, *earlier])}")
+    for report in reports:
+        for breakdown in report.breakdowns:
+            print(f"\n{report.estimator}\n{breakdown_table(report, breakdown)}")
+    if args.json is not None:
+        write_json(reports, args.json)
+        print(f"\nwrote {args.json}")
+    if args.plots is not None:
+        from wildhands_ros.evaluation.plots import plot_breakdowns, plot_curves
+
+        plot_breakdowns([*reports, *earlier], args.plots / "breakdowns.png")
+        plot_curves(scores, args.plots / "curves.png")
+        print(f"\nwrote {args.plots / 'breakdowns.png'} and {args.plots / 'curves.png'}")
+    return 0
+
+
+def _estimators(config: PipelineConfig, name: str | None, baseline: bool) -> dict[str, PipelineConfig]:
+    """Name in the tables → its configuration."""
+    chosen = {name or config.estimation.estimator: _every_hand(config)}
+    if baseline and config.estimation.estimator != "landmarks":
+        plain = EstimationConfig(estimator="landmarks", mano_dir=config.estimation.mano_dir)
+        chosen["landmarks"] = replace(config, estimation=plain)
+    return chosen
+
+
+def _every_hand(config: PipelineConfig) -> PipelineConfig:
+    return replace(config, estimation=replace(config.estimation, all_hands=True))
+
+
+def _score(name: str, config: PipelineConfig, source: SampleSource, limit: int | None) -> SampleScores:
+    from wildhands_ros.evaluation.running import evaluate_estimator
+
+    estimator: Estimator = make_estimator(config.estimation, load_hand_model(config.estimation.mano_dir))
+    landmarks = _landmark_finder(config) if config.estimation.estimator == "landmarks" else None
+    return evaluate_estimator(estimator, _with_progress(source, limit, name), landmarks=landmarks)
+
+
+def _landmark_finder(config: PipelineConfig) -> LandmarkFinder:
+    from wildhands_ros.detection.landmarks import LandmarkNetwork
+    from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
+    from wildhands_ros.evaluation.running import LandmarkFinder
+
+    return LandmarkFinder(LandmarkNetwork(load_model(LANDMARK_MODEL, config.models_dir), config.detection.threads))
+
+
+def _with_progress(source: SampleSource, limit: int | None, name: str) -> Iterator[Sample]:
+    count = len(source) if limit is None else min(limit, len(source))
+    return (source[index] for index in tqdm(range(count), desc=name, unit=" hands", disable=None))

@@ -1,0 +1,105 @@
+"""Scores as pictures, drawn by matplotlib without a screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wildhands_ros.errors import WildHandsError
+from wildhands_ros.evaluation.report import Report
+from wildhands_ros.evaluation.sample_scores import MEASURES, SampleScores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#16a5a0", "#f5862a", "#5a6fd6", "#8c8c8c", "#c2476f", "#7aa63c")
+"""Teal and orange first, as hands are drawn."""
+
+_BREAKDOWNS = ("angle off the axis", "distance", "occlusion")
+_MEASURES = ("mpjpe_mm", "wrist_percent", "keypoint_percent")
+_CURVES = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_percent", "keypoint_percent")
+_TITLES = {measure.name: measure.title for measure in MEASURES}
+
+
+def plot_breakdowns(reports: Sequence[Report], path: Path) -> None:
+    """Errors by angle, distance and occlusion, with 95 % confidence intervals, one colour an estimator."""
+    shown = [b for b in _BREAKDOWNS if any(b in report.breakdowns for report in reports)]
+    if not shown:
+        return
+    figure = _figure(4.2 * len(shown), 2.9 * len(_MEASURES))
+    axes = figure.subplots(len(_MEASURES), len(shown), squeeze=False, sharey="row")
+    for row, measure in enumerate(_MEASURES):
+        for column, breakdown in enumerate(shown):
+            _draw_groups(axes[row][column], reports, measure, breakdown)
+            if row == len(_MEASURES) - 1:
+                axes[row][column].set_xlabel(breakdown)
+            if column == 0:
+                axes[row][column].set_ylabel(_TITLES[measure])
+    axes[0][0].legend(frameon=False)
+    _save(figure, path)
+
+
+def plot_curves(scores: Mapping[str, SampleScores], path: Path) -> None:
+    """Share of hands whose error is at most x, for the main measures; hands without an estimate count as worse."""
+    figure = _figure(4.2 * len(_CURVES), 3.2)
+    axes = figure.subplots(1, len(_CURVES), squeeze=False)[0]
+    for axis, measure in zip(axes, _CURVES, strict=True):
+        ends = []
+        for color, (name, found) in zip(COLORS, scores.items(), strict=False):
+            values = np.sort(found.values[measure][np.isfinite(found.values[measure])])
+            if not len(values):
+                continue
+            measurable = len(values) / max(np.mean(found.values["estimated_percent"]) / 100, 1e-9)
+            axis.plot(values, 100 * np.arange(1, len(values) + 1) / measurable, color=color, label=name, linewidth=2)
+            ends.append(float(np.percentile(values, 95)))
+        axis.set_xlim(0, max(ends, default=1.0))
+        axis.set_ylim(0, 100)
+        axis.set_xlabel(_TITLES[measure])
+    axes[0].set_ylabel("hands %")
+    axes[0].legend(frameon=False, loc="lower right")
+    _save(figure, path)
+
+
+def _draw_groups(axis: Axes, reports: Sequence[Report], measure: str, breakdown: str) -> None:
+    groups = list(dict.fromkeys(g for report in reports for g in report.breakdowns.get(breakdown, {})))
+    for number, (color, report) in enumerate(zip(COLORS, reports, strict=False)):
+        found = report.breakdowns.get(breakdown, {})
+        points = [(groups.index(g), v[measure]) for g, v in found.items() if measure in v]
+        if not points:
+            continue
+        x = [place + 0.08 * (number - (len(reports) - 1) / 2) for place, _ in points]
+        mean = np.array([value.mean for _, value in points])
+        whole = [math.isfinite(value.low) for _, value in points]
+        below = [value.mean - value.low if w else 0.0 for w, (_, value) in zip(whole, points, strict=True)]
+        above = [value.high - value.mean if w else 0.0 for w, (_, value) in zip(whole, points, strict=True)]
+        axis.errorbar(x, mean, yerr=[below, above], color=color, marker="o", capsize=3, label=report.estimator)
+    axis.set_xticks(range(len(groups)), groups, fontsize=8)
+    axis.set_xlim(-0.5, len(groups) - 0.5)
+    axis.set_ylim(bottom=0)
+    axis.grid(axis="y", alpha=0.3)
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise WildHandsError(
+            f"plots need matplotlib, which cannot be imported ({error}): pip install matplotlib"
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise WildHandsError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,121 @@
+"""Scores of one or several estimators as tables and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wildhands_ros.errors import WildHandsError
+from wildhands_ros.evaluation.facts import BREAKDOWNS
+from wildhands_ros.evaluation.sample_scores import MEASURES, Measure, SampleScores
+from wildhands_ros.evaluation.statistics import Estimate, by_group, overall
+from wildhands_ros.tables import table
+
+_IN_BREAKDOWNS = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_percent", "keypoint_percent", "mrrpe_mm", "mask_iou_percent")
+_LEAST = 2  # groups that a breakdown needs to be worth a table
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one estimator reached on one source of samples.
+
+    overall: measure → value. breakdowns: breakdown → group → measure → value.
+    """
+
+    estimator: str
+    source: str
+    samples: int
+    overall: Mapping[str, Estimate]
+    breakdowns: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
+
+
+def make_report(scores: SampleScores, estimator: str, source: str) -> Report:
+    """estimator, source: names for the tables' heads."""
+    breakdowns: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for breakdown in BREAKDOWNS:
+        groups: dict[str, dict[str, Estimate]] = {}
+        for measure in ("estimated_percent", *_IN_BREAKDOWNS):
+            for group, found in by_group(scores, measure, breakdown).items():
+                groups.setdefault(group, {})[measure] = found
+        if len(groups) >= _LEAST:
+            breakdowns[breakdown] = groups
+    return Report(estimator, source, len(scores), overall(scores), breakdowns)
+
+
+def overall_table(reports: Sequence[Report]) -> str:
+    """All measures: a row a measure, a column an estimator, with 95 % confidence intervals."""
+    measured = [m for m in MEASURES if any(m.name in report.overall for report in reports)]
+    rows = [
+        [measure.title, *(_cell(report.overall.get(measure.name), measure, interval=True) for report in reports)]
+        for measure in measured
+    ]
+    return table([f"{reports[0].samples} hands", *(report.estimator for report in reports)], rows)
+
+
+def breakdown_table(report: Report, breakdown: str) -> str:
+    """One breakdown of one estimator: a row a group, a column a measure."""
+    groups = report.breakdowns[breakdown]
+    measures = [m for m in MEASURES if m.name in _IN_BREAKDOWNS and any(m.name in g for g in groups.values())]
+    rows = [
+        [
+            group, str(values["estimated_percent"].count), f"{values['estimated_percent'].mean:.0f}",
+            *(_cell(values.get(measure.name), measure, interval=measure.name == "mpjpe_mm") for measure in measures),
+        ]
+        for group, values in groups.items()
+    ]  # fmt: skip
+    return table([breakdown, "hands", "estimated %", *(measure.title for measure in measures)], rows)
+
+
+def write_json(reports: Sequence[Report], path: Path) -> None:
+    """Raises WildHandsError where the file cannot be written. Values without a number are null."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([_without_nan(asdict(report)) for report in reports], indent=1, ensure_ascii=False))
+    except OSError as error:
+        raise WildHandsError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_json(path: Path) -> list[Report]:
+    """Reports that `write_json` wrote. Raises WildHandsError for any other file."""
+    try:
+        return [
+            Report(
+                str(record["estimator"]), str(record["source"]), int(record["samples"]),
+                _estimates(record["overall"]),
+                {b: {g: _estimates(v) for g, v in groups.items()} for b, groups in record["breakdowns"].items()},
+            )
+            for record in json.loads(path.read_text())
+        ]  # fmt: skip
+    except OSError as error:
+        raise WildHandsError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WildHandsError(f"{path} was not written by 'wildhands eval --json' ({error})") from error
+
+
+def _cell(found: Estimate | None, measure: Measure, *, interval: bool) -> str:
+    if found is None:
+        return ""
+    text = f"{found.mean:.{measure.decimals}f}"
+    if interval and math.isfinite(found.low):
+        text += f" ({found.low:.{measure.decimals}f}–{found.high:.{measure.decimals}f})"
+    return text
+
+
+def _estimates(record: Mapping[str, Any]) -> dict[str, Estimate]:
+    def number(value: float | None) -> float:
+        return math.nan if value is None else float(value)
+
+    return {
+        measure: Estimate(number(f["mean"]), number(f["median"]), number(f["low"]), number(f["high"]), int(f["count"]))
+        for measure, f in record.items()
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

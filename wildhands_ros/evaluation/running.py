@@ -1,0 +1,161 @@
+"""Runs an estimator, through its public interface, on samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.detection.landmarks import LandmarkNetwork, region_of_landmarks
+from wildhands_ros.detection.regions import Pyramid, Region
+from wildhands_ros.estimation import Estimator
+from wildhands_ros.evaluation.sample_scores import Predictions, SampleScores, score_samples
+from wildhands_ros.frames import Frame
+from wildhands_ros.hands import Hand, HandBox, Landmarks, Side
+from wildhands_ros.samples import CROP_SIZE, Sample
+
+FloatArray = NDArray[np.float64]
+
+_REGION_OF_BOX = 1.3  # edge of the first look's square over the box's longer edge
+_WARM_UP = 3  # scenes run once before any is timed
+
+
+class LandmarkFinder:
+    """Landmarks of a hand whose box is known, for estimators that start from them.
+
+    Looks at the box with the fingers up, down, left and right, and each time again where the hand was seen then; the
+    answer that is confident and that the second look confirms best is taken.
+    """
+
+    def __init__(self, network: LandmarkNetwork) -> None:
+        self._network = network
+
+    def find(self, image: NDArray[np.uint8], box: tuple[float, float, float, float]) -> Landmarks | None:
+        """image: (H, W, 3) RGB. None where the network sees nothing."""
+        picture = Pyramid(image)
+        x0, y0, x1, y1 = box
+        edge = max(x1 - x0, y1 - y0)
+        best, best_score = None, -np.inf
+        for quarter in range(4):
+            region = Region((x0 + x1) / 2, (y0 + y1) / 2, _REGION_OF_BOX * edge, quarter * np.pi / 2)
+            first = self._network.look(picture, region)
+            again = first and self._network.look(picture, region_of_landmarks(first.landmarks.image))
+            if first is None or again is None:
+                continue
+            moved = np.linalg.norm(again.landmarks.image - first.landmarks.image, axis=1).mean() / edge
+            if again.presence - moved > best_score:
+                best, best_score = again.landmarks, again.presence - moved
+        return best
+
+
+def scenes(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    """Samples that follow each other and show the same picture, together."""
+    for (source, scene), group in groupby(samples, key=lambda sample: (sample.source, sample.scene)):
+        if scene and source:
+            yield list(group)
+        else:
+            yield from ([sample] for sample in group)
+
+
+def frame_from_scene(samples: Sequence[Sample]) -> Frame:
+    """The picture that samples of one scene were cut from, as far as they show it; the rest is black.
+
+    Each crop is scaled back to its place (a crop cut from the result at the same place is the same but for the blur
+    of the two scalings). Where crops overlap, the one whose middle is nearer decides.
+    Raises ValueError for samples of different cameras.
+    """
+    camera = samples[0].camera
+    if any(sample.camera != camera for sample in samples):
+        raise ValueError(f"scene '{samples[0].scene}': its samples have different cameras")
+    image = np.zeros((camera.height, camera.width, 3), np.uint8)
+    nearest = np.full((camera.height, camera.width), np.inf, np.float32) if len(samples) > 1 else None
+    for sample in samples:
+        columns, x0 = _resampling(sample.center[0], sample.extent, camera.width)
+        rows, y0 = _resampling(sample.center[1], sample.extent, camera.height)
+        if not columns.size or not rows.size:
+            continue
+        across = np.einsum("xc,rcq->rxq", columns, sample.image.astype(np.float32), optimize=True)
+        patch = np.clip(np.einsum("yr,rxq->yxq", rows, across, optimize=True) + 0.5, 0, 255).astype(np.uint8)
+        window = np.s_[y0 : y0 + len(rows), x0 : x0 + len(columns)]
+        if nearest is None:
+            image[window] = patch
+            continue
+        y = np.abs(np.arange(y0, y0 + len(rows), dtype=np.float32) - sample.center[1])[:, None] / sample.extent
+        x = np.abs(np.arange(x0, x0 + len(columns), dtype=np.float32) - sample.center[0])[None, :] / sample.extent
+        distance = np.maximum(x, y)
+        wins = distance < nearest[window]
+        image[window] = np.where(wins[..., None], patch, image[window])
+        nearest[window] = np.where(wins, distance, nearest[window])
+    return Frame(image, camera, name=samples[0].scene or samples[0].key)
+
+
+def _resampling(center: float, extent: float, length: int) -> tuple[NDArray[np.float32], int]:
+    """Weights (n, 224) of a crop's pixels in those of the picture's row that it covers, and where they start.
+
+    A triangle as wide as the distance of the crop's samples or of the picture's pixels, whichever is larger.
+    """
+    start = max(int(np.ceil(center - extent / 2)), 0)
+    end = min(int(np.floor(center + extent / 2)) + 1, length)
+    places = (np.arange(start, max(end, start)) - center) * (CROP_SIZE / extent) + (CROP_SIZE - 1) / 2
+    reach = max(CROP_SIZE / extent, 1.0)
+    weights = np.maximum(1 - np.abs(places[:, None] - np.arange(CROP_SIZE)) / reach, 0)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)
+    return weights.astype(np.float32), start
+
+
+def evaluate_estimator(
+    estimator: Estimator,
+    samples: Iterable[Sample],
+    *,
+    landmarks: LandmarkFinder | None = None,
+    with_masks: bool = True,
+) -> SampleScores:
+    """Scores an estimator that is told each hand's side and box, as a perfect detector would.
+
+    Hands of one scene are given together, in one picture (`frame_from_scene`). landmarks: given to the estimator with
+    the boxes; the landmark fit needs them. Their time does not count: a detector has them anyway.
+    Latency is the wall time of `Estimator.estimate` over the number of hands. Raises ValueError without samples.
+    """
+    faces = {side: estimator.hand_model.layer(side).faces for side in Side}
+    parts = []
+    for number, scene in enumerate(scenes(samples)):
+        frame = frame_from_scene(scene)
+        boxes = [
+            HandBox(
+                sample.side, sample.box, 1.0,
+                landmarks=None if landmarks is None else landmarks.find(frame.image, sample.box),
+            )
+            for sample in scene
+        ]  # fmt: skip
+        estimator.reset()
+        if number < _WARM_UP:
+            estimator.estimate(frame, boxes)
+        start = time.perf_counter()
+        estimates = estimator.estimate(frame, boxes)
+        seconds = time.perf_counter() - start
+        hands = [_hand_of(box, estimates.hands) for box in boxes]
+        predictions = _predictions(hands, faces, seconds / len(scene))
+        parts.append(score_samples(predictions, scene, with_masks=with_masks))
+    return SampleScores.joined(parts)
+
+
+def _hand_of(box: HandBox, hands: Sequence[Hand]) -> Hand | None:
+    return next((hand for hand in hands if hand.side is box.side and hand.box == box.xyxy), None)
+
+
+def _predictions(hands: Sequence[Hand | None], faces: dict[Side, NDArray[np.int32]], seconds: float) -> Predictions:
+    meshes = [hand.vertices for hand in hands if hand is not None and hand.vertices is not None]
+    vertices = None
+    if meshes:
+        unknown = np.full_like(meshes[0], np.nan)
+        vertices = np.stack([unknown if h is None or h.vertices is None else h.vertices for h in hands])
+    return Predictions(
+        joints=np.stack([np.full((21, 3), np.nan) if hand is None else hand.joints for hand in hands]),
+        vertices=vertices,
+        faces=faces if meshes else None,
+        grasps=np.array([-1 if hand is None or hand.grasp is None else hand.grasp[0] for hand in hands]),
+        latencies=np.array([np.nan if hand is None else seconds for hand in hands]),
+    )

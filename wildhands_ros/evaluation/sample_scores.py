@@ -1,0 +1,265 @@
+"""How far predictions for samples are from their labels, hand by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.evaluation.facts import describe
+from wildhands_ros.evaluation.metrics import (
+    absolute_errors,
+    intersection_over_union,
+    mpjpe_errors,
+    orientation_errors,
+    pa_mpjpe_errors,
+    weighted_keypoint_errors,
+    wrist_errors,
+)
+from wildhands_ros.evaluation.outline import Outline
+from wildhands_ros.hands import FINGERS, Side
+from wildhands_ros.samples import CROP_SIZE, HIDDEN, Sample
+
+FloatArray = NDArray[np.float64]
+
+_FRAME = 224  # edge of the padded frame in whose pixels the field reports 2D errors
+_NEAREST = 0.01  # metres; joints that are predicted nearer, or behind the camera, are projected from here
+_TIPS = [finger[-1] for finger in FINGERS.values()]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One column of a table. lower_is_better: of its values."""
+
+    name: str
+    title: str
+    decimals: int = 1
+    lower_is_better: bool = True
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("mpjpe_mm", "MPJPE mm"),
+    Measure("pa_mpjpe_mm", "PA-MPJPE mm"),
+    Measure("wrist_mm", "wrist mm"),
+    Measure("wrist_percent", "wrist % of distance", 2),
+    Measure("absolute_mm", "absolute mm"),
+    Measure("mrrpe_mm", "MRRPE mm"),
+    Measure("orientation_deg", "orientation °"),
+    Measure("keypoint_px", "2D px of 224", 2),
+    Measure("keypoint_percent", "2D % of box", 2),
+    Measure("tip_percent", "tips % of box", 2),
+    Measure("mask_iou_percent", "mask IoU %", lower_is_better=False),
+    Measure("grasp_percent", "grasp right %", lower_is_better=False),
+    Measure("estimated_percent", "estimated %", lower_is_better=False),
+    Measure("latency_ms", "ms a hand", 2),
+)
+"""What is measured. docs/evaluation.md defines each."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What an estimator said of N samples; NaN (-1 for `grasps`) where it said nothing.
+
+    joints: (N, 21, 3) metres, camera frame, keypoint order.
+    vertices: (N, V, 3) metres, with `faces` of each side (F, 3): for mask IoU.
+    grasps: (N,) class numbers. latencies: (N,) seconds.
+    """
+
+    joints: FloatArray
+    vertices: FloatArray | None = None
+    faces: Mapping[Side, NDArray[np.int32]] | None = None
+    grasps: NDArray[np.int64] | None = None
+    latencies: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.joints.ndim != 3 or self.joints.shape[1:] != (21, 3):
+            raise ValueError(f"joints have shape {self.joints.shape}, expected (N, 21, 3)")
+        for name in ("vertices", "grasps", "latencies"):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self.joints):
+                raise ValueError(f"{len(value)} {name} for {len(self.joints)} hands")
+        if self.vertices is not None and self.faces is None:
+            raise ValueError("vertices need the faces of their mesh")
+
+
+@dataclass(frozen=True)
+class SampleScores:
+    """The measures of N samples.
+
+    keys: (N) of the samples. scenes: (N) which of them belong together, for confidence intervals.
+    values: measure's name → (N,), in the unit of its title; NaN where the sample has no such label or there was no
+        estimate. `estimated_percent` is 100 or 0, so that means of the others can be read beside it.
+    groups: breakdown's name (`facts.BREAKDOWNS`) → (N) the group of each sample.
+    """
+
+    keys: tuple[str, ...]
+    scenes: tuple[str, ...]
+    values: Mapping[str, FloatArray]
+    groups: Mapping[str, tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def mean(self, measure: str) -> float:
+        """Mean over the samples that have a value; NaN where none has."""
+        values = self.values[measure]
+        finite = values[np.isfinite(values)]
+        return float(finite.mean()) if len(finite) else float("nan")
+
+    def means(self) -> dict[str, float]:
+        """Every measure's mean, those without any value left out."""
+        every = {name: self.mean(name) for name in self.values}
+        return {name: value for name, value in every.items() if np.isfinite(value)}
+
+    @classmethod
+    def joined(cls, parts: Sequence[SampleScores]) -> SampleScores:
+        """The samples of all parts. Raises ValueError without any."""
+        if not parts:
+            raise ValueError("there are no samples to score")
+        return cls(
+            tuple(key for part in parts for key in part.keys),
+            tuple(scene for part in parts for scene in part.scenes),
+            {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values},
+            {name: tuple(g for part in parts for g in part.groups[name]) for name in parts[0].groups},
+        )
+
+
+def score_samples(predictions: Predictions, samples: Sequence[Sample], *, with_masks: bool = True) -> SampleScores:
+    """Compares prediction i with sample i. Labels that a sample lacks leave their measures NaN.
+
+    with_masks: mask IoU costs about 1 ms a hand, all else some 0.05 ms.
+    """
+    if len(predictions.joints) != len(samples):
+        raise ValueError(f"{len(predictions.joints)} predictions for {len(samples)} samples")
+    joints, count = predictions.joints, len(samples)
+    estimated = np.asarray(np.isfinite(joints).all(axis=(1, 2)))
+    values = {measure.name: np.full(count, np.nan) for measure in MEASURES}
+    values["estimated_percent"] = np.where(estimated, 100.0, 0.0)
+    if predictions.latencies is not None:
+        values["latency_ms"] = 1e3 * predictions.latencies
+    _score_joints(values, joints, samples, estimated)
+    _score_pairs(values, joints, samples, estimated)
+    _score_keypoints(values, joints, samples, estimated)
+    _score_grasps(values, predictions.grasps, samples)
+    if with_masks and predictions.vertices is not None and predictions.faces is not None:
+        outlines = {side: Outline(faces) for side, faces in predictions.faces.items()}
+        for i in np.flatnonzero(estimated).tolist():
+            values["mask_iou_percent"][i] = 100 * _mask_iou(predictions.vertices[i], outlines, samples[i])
+    described = [describe(sample) for sample in samples]
+    return SampleScores(
+        tuple(sample.key for sample in samples),
+        tuple(sample.scene or f"{sample.source}/{sample.key}" for sample in samples),
+        values,
+        {name: tuple(facts[name] for facts in described) for name in (described[0] if described else {})},
+    )
+
+
+def _score_joints(
+    values: dict[str, FloatArray], joints: FloatArray, samples: Sequence[Sample], estimated: NDArray[np.bool_]
+) -> None:
+    chosen = [i for i in np.flatnonzero(estimated).tolist() if samples[i].joints is not None]
+    if not chosen:
+        return
+    truth = np.stack([j for i in chosen if (j := samples[i].joints) is not None])
+    found = joints[chosen]
+    values["mpjpe_mm"][chosen] = 1e3 * mpjpe_errors(found, truth)
+    values["pa_mpjpe_mm"][chosen] = 1e3 * pa_mpjpe_errors(found, truth)
+    values["absolute_mm"][chosen] = 1e3 * absolute_errors(found, truth)
+    wrist = wrist_errors(found, truth)
+    values["wrist_mm"][chosen] = 1e3 * wrist
+    values["wrist_percent"][chosen] = 100 * wrist / np.linalg.norm(truth[:, 0], axis=-1)
+    values["orientation_deg"][chosen] = np.degrees(orientation_errors(found, truth))
+
+
+def _score_pairs(
+    values: dict[str, FloatArray], joints: FloatArray, samples: Sequence[Sample], estimated: NDArray[np.bool_]
+) -> None:
+    """MRRPE, given to both hands of a pair, so that its mean over samples is the mean over pairs."""
+    scenes: dict[tuple[str, str], dict[Side, int]] = {}
+    for i in np.flatnonzero(estimated).tolist():
+        if samples[i].scene and samples[i].joints is not None:
+            scenes.setdefault((samples[i].source, samples[i].scene), {})[samples[i].side] = i
+    for pair in scenes.values():
+        if len(pair) == 2:
+            left, right = pair[Side.LEFT], pair[Side.RIGHT]
+            true_left, true_right = samples[left].joints, samples[right].joints
+            if true_left is not None and true_right is not None:
+                offset = joints[left, 0] - joints[right, 0] - (true_left[0] - true_right[0])
+                values["mrrpe_mm"][[left, right]] = 1e3 * np.linalg.norm(offset)
+
+
+def _score_keypoints(
+    values: dict[str, FloatArray], joints: FloatArray, samples: Sequence[Sample], estimated: NDArray[np.bool_]
+) -> None:
+    for i in np.flatnonzero(estimated).tolist():
+        sample = samples[i]
+        if sample.keypoints is None or sample.keypoint_weights is None:
+            continue
+        camera = sample.camera
+        found = _project(camera, joints[i], limit=float(np.hypot(camera.width, camera.height)), near=sample.keypoints)
+        error = float(weighted_keypoint_errors(found, sample.keypoints, sample.keypoint_weights))
+        x0, y0, x1, y1 = sample.box
+        edge = max(x1 - x0, y1 - y0)
+        values["keypoint_px"][i] = error * _FRAME / max(camera.width, camera.height)
+        values["keypoint_percent"][i] = 100 * error / edge
+        tips = sample.keypoint_weights[_TIPS]
+        if sample.visible is not None:
+            tips = tips * sample.visible[_TIPS]
+        tip_error = float(weighted_keypoint_errors(found[_TIPS], sample.keypoints[_TIPS], tips))
+        values["tip_percent"][i] = 100 * tip_error / edge
+
+
+def _project(camera: Camera, joints: FloatArray, *, limit: float, near: FloatArray) -> FloatArray:
+    """Pixels of joints. Those at or behind the camera have none, and count as far off, but no more than `limit`."""
+    front = np.concatenate([joints[:, :2], np.maximum(joints[:, 2:], _NEAREST)], axis=1)
+    offset = camera.project(front) - near
+    length = np.linalg.norm(offset, axis=-1, keepdims=True)
+    return near + offset * np.minimum(1.0, limit / np.maximum(length, 1e-9))
+
+
+def _score_grasps(values: dict[str, FloatArray], grasps: NDArray[np.int64] | None, samples: Sequence[Sample]) -> None:
+    if grasps is None:
+        return
+    for i, sample in enumerate(samples):
+        if sample.grasp is not None and grasps[i] >= 0:
+            values["grasp_percent"][i] = 100.0 * (int(grasps[i]) == sample.grasp)
+
+
+def _mask_iou(vertices: FloatArray, outlines: Mapping[Side, Outline], sample: Sample) -> float:
+    """IoU over the crop's pixels that lie in the picture and of which it is known whether they show this hand."""
+    if sample.mask is None or not np.any(sample.mask == 255):
+        return float("nan")
+    if not vertices[:, 2].min() > _NEAREST:
+        return 0.0
+    pixels = crop_pixels(sample, sample.camera.project(vertices))
+    covered = outlines[sample.side].mask(pixels, CROP_SIZE)
+    known = (sample.mask != HIDDEN) & inside_picture(sample)
+    return intersection_over_union(covered, sample.mask == 255, known)
+
+
+def crop_pixels(sample: Sample, pixels: FloatArray) -> FloatArray:
+    """Pixels (…, 2) of a sample's picture as pixels of its crop; the inverse of what `Sample` says of `center`."""
+    return np.asarray((pixels - np.array(sample.center)) * (CROP_SIZE / sample.extent) + (CROP_SIZE - 1) / 2)
+
+
+def inside_picture(sample: Sample) -> NDArray[np.bool_]:
+    """(224, 224): which pixels of the crop show the picture, and not what lies beyond its border."""
+    steps = (np.arange(CROP_SIZE) - (CROP_SIZE - 1) / 2) * (sample.extent / CROP_SIZE)
+    x, y = sample.center[0] + steps, sample.center[1] + steps
+    columns = (x > -0.5) & (x < sample.camera.width - 0.5)
+    rows = (y > -0.5) & (y < sample.camera.height - 0.5)
+    return np.asarray(rows[:, None] & columns[None, :])
+
+
+def keypoints_in_crop(sample: Sample) -> FloatArray | None:
+    """The labelled keypoints (21, 2) in pixels of the crop."""
+    return None if sample.keypoints is None else crop_pixels(sample, sample.keypoints)
+
+
+def crop_picture(sample: Sample, edge: int) -> NDArray[np.uint8]:
+    """The sample's crop scaled to `edge` pixels."""
+    return np.asarray(cv2.resize(sample.image, (edge, edge), interpolation=cv2.INTER_AREA), dtype=np.uint8)
