@@ -57,11 +57,14 @@ class Thing:
 
     size: (3,) half extents of the box around it in its own coordinates. rotation (3, 3), translation (3,): where it is;
     `mirror` says that it was mirrored in x after that.
+    grip: (3,) where it is usually held, in its own coordinates; grip_half: how far that place reaches along ±z.
     """
 
     name: str
     mesh: TriangleMesh
     size: FloatArray
+    grip: FloatArray
+    grip_half: float
     parts: _Parts
     rotation: FloatArray
     translation: FloatArray
@@ -234,7 +237,10 @@ def _thing(name: str, *parts: _Part) -> Thing:
         numbers,
         np.concatenate(outlines) if outlines else _NO_OUTLINE,
     )
-    return Thing(name, mesh, np.ptp(points, axis=0) / 2, described, np.eye(3), np.zeros(3))
+    held = points[: len(parts[0].vertices)]
+    grip = (held.max(axis=0) + held.min(axis=0)) / 2
+    half = float(np.ptp(held[:, 2])) / 2
+    return Thing(name, mesh, np.ptp(points, axis=0) / 2, grip, half, described, np.eye(3), np.zeros(3))
 
 
 # --- things ---------------------------------------------------------------------------------------------------------
@@ -392,6 +398,11 @@ def make_ring(rng: np.random.Generator, low: float = 0.012, high: float = 0.045)
     return _thing("ring", _torus(r, min(rng.uniform(0.002, 0.007), 0.3 * r)))
 
 
+def make_band(radius: float, thickness: float) -> Thing:
+    """A finger ring."""
+    return _thing("band", _torus(radius, thickness))
+
+
 def make_lid(rng: np.random.Generator) -> Thing:
     """Lids, caps, coasters, knobs: flat and round."""
     return _thing("lid", _lathe(_rod_outline(rng.uniform(0.015, 0.042), rng.uniform(0.01, 0.022), 0.0015)))
@@ -402,7 +413,8 @@ def make_bag(rng: np.random.Generator) -> Thing:
     half = (rng.uniform(0.05, 0.12), rng.uniform(0.02, 0.06), rng.uniform(0.06, 0.12))
     r = rng.uniform(0.05, 0.065)
     handle = _torus(r, rng.uniform(0.004, 0.009), np.radians(100), (0, 0, 0.01), _UP)
-    return _thing("bag", handle, _box(half, 0.012, (0, 0, -half[2])))
+    bag = _thing("bag", handle, _box(half, 0.012, (0, 0, -half[2])))
+    return replace(bag, grip=np.array([0, 0, bag.size[2] - handle.numbers[1]]), grip_half=0.0)
 
 
 _UP = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])  # a ring's x becomes z, its own axis y
