@@ -104,6 +104,13 @@ class Lights:
         )  # fmt: skip
 
 
+_TURNS = 16
+_around = np.arange(8) * (np.pi / 4) + np.arange(_TURNS)[:, None] * (np.pi / 4 / _TURNS)
+_RADII = (0.5 + 0.5 * (np.arange(8) & 1)) * (1 + (np.arange(8) & 2) * 0.5)
+_NEIGHBOURS = np.stack([np.cos(_around) * _RADII, np.sin(_around) * _RADII], axis=-1)
+"""(16, 8, 2): where occlusion of a sample by its neighbours is looked for, in several turns, so that no pattern shows."""
+
+
 @dataclass(frozen=True)
 class ShadowMap:
     """Heights over a plane across the key light. frame: (3, 3) rows across, down, towards the light. A point p lies in
@@ -151,6 +158,13 @@ def _smoothstep(low, high, t):  # type: ignore[no-untyped-def]
     return t * t * (3 - 2 * t)
 
 
+@njit(cache=True, fastmath=True, inline="always")
+def _bell(t):  # type: ignore[no-untyped-def]
+    """Close to exp(-t²), and nothing beyond 2.2."""
+    rest = 1.0 - t * t * 0.2066
+    return rest * rest * rest * rest if rest > 0 else 0.0
+
+
 @njit(cache=True, fastmath=True)
 def _lit_shadow(x, y, z, frame, low_x, low_y, cell, heights, bias):  # type: ignore[no-untyped-def]
     """How much of the key light reaches a point, 0 to 1: four cells blended."""
@@ -173,19 +187,19 @@ def _lit_shadow(x, y, z, frame, low_x, low_y, cell, heights, bias):  # type: ign
 
 
 @njit(cache=True, fastmath=True)
-def _surface(attribute, material, out):  # type: ignore[no-untyped-def]
+def _surface(attribute, material, part, out):  # type: ignore[no-untyped-def]
     """Colour (3), bump (3), gloss, sharpness, softness of a material at a place; all into out."""
-    kind = int(material[0])
-    x, y, z = attribute[0] + material[14], attribute[1] - material[14], attribute[2] + 0.5 * material[14]
+    kind = int(material[part, 0])
+    x, y, z = attribute[0] + material[part, 14], attribute[1] - material[part, 14], attribute[2] + 0.5 * material[part, 14]
     along, dorsal, cover = attribute[6], attribute[7], attribute[10]
-    f = material[12]
+    f = material[part, 12]
     bump, bx, by, bz = noise(x * f, y * f, z * f)
-    amount = material[11]
-    gloss, sharpness, soft = material[9], material[10], 0.0
-    r, g, b = material[1], material[2], material[3]
-    if kind == 0 and not (material[15] > 0 and cover > 0.5):  # skin
+    amount = material[part, 11]
+    gloss, sharpness, soft = material[part, 9], material[part, 10], 0.0
+    r, g, b = material[part, 1], material[part, 2], material[part, 3]
+    if kind == 0 and not (material[part, 15] > 0 and cover > 0.5):  # skin
         soft = 1.0
-        detail = material[16]
+        detail = material[part, 16]
         large = noise(x * 38, y * 38, z * 38)[0]
         middle = noise(x * 130, y * 130, z * 130)[0]
         palm = _smoothstep(0.25, -0.45, dorsal) * cover
@@ -194,26 +208,26 @@ def _surface(attribute, material, out):  # type: ignore[no-untyped-def]
         r, g, b = r + (0.56 - r) * lighter, g + (0.33 - g) * lighter, b + (0.25 - b) * lighter
         red = 0.10 * detail * large + 0.10 * detail * palm * middle
         r *= attribute[3] * (1 + 0.06 * middle + 0.4 * red)
-        g *= attribute[4] * (1 + 0.08 * middle - 0.6 * red + 0.08 * bump * material[8])
-        b *= attribute[5] * (1 + 0.08 * middle - 0.6 * red + 0.10 * bump * material[8])
+        g *= attribute[4] * (1 + 0.08 * middle - 0.6 * red + 0.08 * bump * material[part, 8])
+        b *= attribute[5] * (1 + 0.08 * middle - 0.6 * red + 0.10 * bump * material[part, 8])
         if cover > 0.5 and along > 0.5:
             joint = np.floor(along + 0.5)
             off = (along - joint) / (0.035 + 0.02 * (joint < 2))
             if joint <= 3:
                 wobble = 0.6 * large
-                line = np.exp(-((off + wobble) ** 2) * 2.2) + 0.6 * np.exp(-((off + wobble - 2.4) ** 2) * 2.2)
+                line = _bell((off + wobble) * 1.48) + 0.6 * _bell((off + wobble - 2.4) * 1.48)
                 crease = 0.38 * detail * line * _smoothstep(0.1, -0.5, dorsal)
-                wrinkle = np.exp(-((off * 0.22) ** 2)) * _smoothstep(0.1, 0.8, dorsal) * detail
+                wrinkle = _bell(off * 0.22) * _smoothstep(0.1, 0.8, dorsal) * detail
                 folds = 0.5 + 0.5 * np.sin(off * 5.2 + 2.5 * middle)
                 shade = 1 - crease - wrinkle * (0.10 + 0.16 * folds)
                 r, g, b = r * (0.35 + 0.65 * shade), g * shade, b * shade
         elif dorsal < 0 and cover > 0.5:  # lines of the palm
             fold = abs(large + 0.4 * middle)
-            line = np.exp(-((fold / 0.06) ** 2)) * 0.30 * detail * palm
+            line = _bell(fold / 0.06) * 0.30 * detail * palm
             r, g, b = r * (1 - 0.7 * line), g * (1 - line), b * (1 - line)
         if dorsal > 0 and along < 1.2:  # veins of the back
             vein = noise(x * 55 + 7, y * 18, z * 55 + 3)[0]
-            blue = np.exp(-((vein / 0.13) ** 2)) * 0.20 * detail * dorsal
+            blue = _bell(vein / 0.13) * 0.20 * detail * dorsal
             r, g, b = r * (1 - blue), g * (1 - 0.45 * blue), b * (1 - 0.15 * blue)
         u, v = attribute[8], attribute[9]
         ellipse = u * u * u * u + v * v * v * v
@@ -221,16 +235,16 @@ def _surface(attribute, material, out):  # type: ignore[no-untyped-def]
             nail = _smoothstep(1.0, 0.8, ellipse)
             rim = _smoothstep(1.5, 1.0, ellipse) * (1 - nail) * 0.35
             r, g, b = r * (1 - rim), g * (1 - 1.2 * rim), b * (1 - 1.2 * rim)
-            nr, ng, nb = material[17], material[18], material[19]
-            if material[20] < 0.5 and u > 0.72:  # the free edge
+            nr, ng, nb = material[part, 17], material[part, 18], material[part, 19]
+            if material[part, 20] < 0.5 and u > 0.72:  # the free edge
                 nr, ng, nb = 0.75, 0.68, 0.58
             r, g, b = r + (nr - r) * nail, g + (ng - g) * nail, b + (nb - b) * nail
-            gloss, sharpness = gloss + (0.45 + 0.4 * material[20]) * nail, sharpness + 40 * nail
+            gloss, sharpness = gloss + (0.45 + 0.4 * material[part, 20]) * nail, sharpness + 40 * nail
             amount *= 1 - nail
     else:
         if kind == 0:  # a glove
-            r, g, b = material[4], material[5], material[6]
-            glove = int(material[15])
+            r, g, b = material[part, 4], material[part, 5], material[part, 6]
+            glove = int(material[part, 15])
             if glove == 1:
                 gloss, sharpness, amount = 0.35, 30.0, 0.10
                 wrinkle = noise(x * 160, y * 160, z * 160)
@@ -239,15 +253,15 @@ def _surface(attribute, material, out):  # type: ignore[no-untyped-def]
                 gloss, sharpness, amount = 0.02, 5.0, 0.35
                 knit = 0.5 + 0.5 * np.sin(along * 75) * np.sin(attribute[2] * 2200 + attribute[0] * 900)
                 if glove == 3 and np.sin(along * 14 + 1.0) > 0.2:
-                    r, g, b = material[17], material[18], material[19]
+                    r, g, b = material[part, 17], material[part, 18], material[part, 19]
                 r, g, b = r * (0.72 + 0.35 * knit), g * (0.72 + 0.35 * knit), b * (0.72 + 0.35 * knit)
             else:
                 gloss, sharpness, amount = 0.06, 8.0, 0.25
                 if dorsal < 0.15 or along > 3.1:  # coated palm and finger tips
-                    r, g, b = material[17], material[18], material[19]
+                    r, g, b = material[part, 17], material[part, 18], material[part, 19]
                     gloss = 0.2
         else:
-            f2 = material[7]
+            f2 = material[part, 7]
             t = 0.0
             if kind == 2:
                 t = 1.0 if np.sin((x * 0.8 + y * 0.5 + z * 0.33) * f2 * 6.283) > 0 else 0.0
@@ -260,8 +274,8 @@ def _surface(attribute, material, out):  # type: ignore[no-untyped-def]
                 t = _smoothstep(0.35, 0.5, noise(x * f2, y * f2, z * f2)[0])
             elif kind == 6:
                 t = _smoothstep(-0.05, 0.05, noise(x * f2 * 0.4, y * f2 * 0.4, z * f2 * 0.4)[0])
-            r, g, b = r + (material[4] - r) * t, g + (material[5] - g) * t, b + (material[6] - b) * t
-        irregular = 1 + material[8] * (0.6 * noise(x * 45, y * 45, z * 45)[0] + 0.4 * bump)
+            r, g, b = r + (material[part, 4] - r) * t, g + (material[part, 5] - g) * t, b + (material[part, 6] - b) * t
+        irregular = 1 + material[part, 8] * (0.6 * noise(x * 45, y * 45, z * 45)[0] + 0.4 * bump)
         r, g, b = r * irregular, g * irregular, b * irregular
     out[0], out[1], out[2] = max(r, 0.004), max(g, 0.004), max(b, 0.004)
     out[3], out[4], out[5] = amount * bx, amount * by, amount * bz
@@ -280,10 +294,9 @@ def _texel(texels, texture, level, u, v, out):  # type: ignore[no-untyped-def]
     i, j = int(np.floor(u)), int(np.floor(v))
     s, t = u - i, v - j
     i0, j0, i1, j1 = i & (size - 1), j & (size - 1), (i + 1) & (size - 1), (j + 1) & (size - 1)
-    table = texels[texture]
     for c in range(3):
-        a = table[start + j0 * size + i0, c] * (1 - s) + table[start + j0 * size + i1, c] * s
-        b = table[start + j1 * size + i0, c] * (1 - s) + table[start + j1 * size + i1, c] * s
+        a = texels[texture, start + j0 * size + i0, c] * (1 - s) + texels[texture, start + j0 * size + i1, c] * s
+        b = texels[texture, start + j1 * size + i0, c] * (1 - s) + texels[texture, start + j1 * size + i1, c] * s
         value = (a * (1 - t) + b * t) / 255.0
         out[c] = value * value * (0.8 + 0.2 * value)  # close to sRGB's curve
 
@@ -327,8 +340,9 @@ def shade(
     reach = 0.011 * fx  # samples to which a centimetre reaches at a metre
     for row in range(size):
         for column in range(size):
-            done[:] = False
             total_r, total_g, total_b = 0.0, 0.0, 0.0
+            for sample in range(4):
+                done[sample] = False
             for sample in range(4):
                 if done[sample]:
                     continue
@@ -353,10 +367,10 @@ def shade(
                     total_b += share * color[2]
                     continue
                 i0, i1, i2 = faces[face, 0], faces[face, 1], faces[face, 2]
-                wa, wb, wc = weights(vertices[i0], vertices[i1], vertices[i2], x, y)
+                wa, wb, wc = weights(vertices, i0, i1, i2, x, y)
                 for k in range(ATTRIBUTES):
                     place[k] = wa * attributes[i0, k] + wb * attributes[i1, k] + wc * attributes[i2, k]
-                _surface(place, materials[part], surface)
+                _surface(place, materials, part, surface)
                 nx = wa * normals[i0, 0] + wb * normals[i1, 0] + wc * normals[i2, 0]
                 ny = wa * normals[i0, 1] + wb * normals[i1, 1] + wc * normals[i2, 1]
                 nz = wa * normals[i0, 2] + wb * normals[i1, 2] + wc * normals[i2, 2]
@@ -374,12 +388,10 @@ def shade(
                 # what neighbours in the picture hide of the light from all around
                 radius = max(reach * depth, 2.0)
                 hidden = 0.0
-                turn = (_hash(row, column, 7) & 255) * 0.0245
+                turn = _hash(row, column, 7) & (_TURNS - 1)
                 for k in range(8):
-                    angle = turn + k * 0.7854
-                    far_out = radius * (0.5 + 0.5 * (k & 1)) * (1 + (k & 2) * 0.5)
-                    ni = min(max(int(si + far_out * np.cos(angle)), 0), grid - 1)
-                    nj = min(max(int(sj + far_out * np.sin(angle)), 0), grid - 1)
+                    ni = min(max(int(si + radius * _NEIGHBOURS[turn, k, 0]), 0), grid - 1)
+                    nj = min(max(int(sj + radius * _NEIGHBOURS[turn, k, 1]), 0), grid - 1)
                     near = inverse[nj, ni]
                     if near > 0:
                         qz = 1 / near
@@ -443,18 +455,17 @@ def _background(
     if hit < 0:
         color[0], color[1], color[2] = far[0], far[1], far[2]
         return
-    plane = planes[hit]
     px, py, pz = x * best, y * best, best
-    u = (px * plane[4] + py * plane[5] + pz * plane[6]) * plane[10] + plane[11]
-    v = (px * plane[7] + py * plane[8] + pz * plane[9]) * plane[10] + plane[12]
-    cosine = abs(plane[0] * x + plane[1] * y + plane[2]) / np.sqrt(x * x + y * y + 1)
-    footprint = plane[10] * best * 2 / fx / max(cosine, 0.25)  # texels to a pixel
-    level = int(max(0.0, np.log2(max(footprint, 1e-3)) + 0.3 + plane[17]))
-    _texel(texels, int(plane[13]), min(level, LEVELS - 1), u, v, color)
+    u = (px * planes[hit, 4] + py * planes[hit, 5] + pz * planes[hit, 6]) * planes[hit, 10] + planes[hit, 11]
+    v = (px * planes[hit, 7] + py * planes[hit, 8] + pz * planes[hit, 9]) * planes[hit, 10] + planes[hit, 12]
+    cosine = abs(planes[hit, 0] * x + planes[hit, 1] * y + planes[hit, 2]) / np.sqrt(x * x + y * y + 1)
+    footprint = planes[hit, 10] * best * 2 / fx / max(cosine, 0.25)  # texels to a pixel
+    level = int(max(0.0, np.log2(max(footprint, 1e-3)) + 0.3 + planes[hit, 17]))
+    _texel(texels, int(planes[hit, 13]), min(level, LEVELS - 1), u, v, color)
     lit = _lit_shadow(px, py, pz, shadow_frame, shadow_low_x, shadow_low_y, shadow_cell, shadow_heights, 0.006)
-    key = max(plane[0] * lights[0] + plane[1] * lights[1] + plane[2] * lights[2], 0.0) * lit
-    fill = max(plane[0] * lights[6] + plane[1] * lights[7] + plane[2] * lights[8], 0.0)
-    up = 0.5 + 0.5 * (plane[0] * lights[12] + plane[1] * lights[13] + plane[2] * lights[14])
+    key = max(planes[hit, 0] * lights[0] + planes[hit, 1] * lights[1] + planes[hit, 2] * lights[2], 0.0) * lit
+    fill = max(planes[hit, 0] * lights[6] + planes[hit, 1] * lights[7] + planes[hit, 2] * lights[8], 0.0)
+    up = 0.5 + 0.5 * (planes[hit, 0] * lights[12] + planes[hit, 1] * lights[13] + planes[hit, 2] * lights[14])
     for k in range(3):
         around = lights[18 + k] + (lights[15 + k] - lights[18 + k]) * up
-        color[k] *= plane[14 + k] * (key * lights[3 + k] + fill * lights[9 + k] + around)
+        color[k] *= planes[hit, 14 + k] * (key * lights[3 + k] + fill * lights[9 + k] + around)

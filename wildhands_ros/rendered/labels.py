@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from wildhands_ros.rendered.appearance import shade
@@ -131,19 +132,38 @@ def _drawn(scene: Scene, hand: SceneHand, window: Window) -> tuple[Raster, NDArr
 def _mask(
     raster: Raster, own: NDArray[np.bool_], parts: NDArray[np.int32], part: int, crop: _Crop, width: int, height: int
 ) -> tuple[NDArray[np.uint8], float]:
-    """The mask, and which part of the hand's pixels in the picture is hidden."""
-    visible = own & (parts[raster.faces] == part)
-    shape = (CROP_SIZE, SAMPLES, CROP_SIZE, SAMPLES)
-    all_count, seen_count = (m.reshape(shape).sum(axis=(1, 3)) for m in (own, visible))
+    """The mask, and which part of the hand's samples in the picture is hidden."""
     offsets = (np.arange(CROP_SIZE) - (CROP_SIZE - 1) / 2) * (crop.extent / CROP_SIZE)
     columns, rows = crop.center[0] + offsets, crop.center[1] + offsets
-    outside = ((rows <= -0.5) | (rows >= height - 0.5))[:, None] | ((columns <= -0.5) | (columns >= width - 0.5))
-    all_count[outside] = 0
-    seen_count[outside] = 0
-    half = SAMPLES * SAMPLES // 2
-    mask = np.where(seen_count >= half, 255, np.where(all_count >= half, HIDDEN, 0)).astype(np.uint8)
-    total = int(all_count.sum())
-    return mask, 1 - int(seen_count.sum()) / total if total else 1.0
+    in_columns, in_rows = (columns > -0.5) & (columns < width - 0.5), (rows > -0.5) & (rows < height - 0.5)
+    mask = np.zeros((CROP_SIZE, CROP_SIZE), np.uint8)
+    total, seen = _count(raster.faces, own, parts, part, in_rows, in_columns, mask)
+    return mask, 1 - seen / total if total else 1.0
+
+
+@njit(cache=True)
+def _count(faces, own, parts, part, in_rows, in_columns, mask):  # type: ignore[no-untyped-def]
+    """Fills the mask; the hand's samples in the picture, and those of them that are seen."""
+    total, total_seen = 0, 0
+    for row in range(mask.shape[0]):
+        if not in_rows[row]:
+            continue
+        for column in range(mask.shape[1]):
+            if not in_columns[column]:
+                continue
+            covered, seen = 0, 0
+            for j in range(SAMPLES * row, SAMPLES * row + SAMPLES):
+                for i in range(SAMPLES * column, SAMPLES * column + SAMPLES):
+                    if own[j, i]:
+                        covered += 1
+                        seen += parts[faces[j, i]] == part
+            total += covered
+            total_seen += seen
+            if 2 * seen >= SAMPLES * SAMPLES:
+                mask[row, column] = 255
+            elif 2 * covered >= SAMPLES * SAMPLES:
+                mask[row, column] = HIDDEN
+    return total, total_seen
 
 
 def _in_sight(raster: Raster, parts: NDArray[np.int32], hand: SceneHand, window: Window) -> NDArray[np.bool_]:

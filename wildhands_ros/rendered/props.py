@@ -80,13 +80,16 @@ def corner_normals(vertices: FloatArray, faces: Faces) -> tuple[FloatArray, Floa
 @njit(cache=True)
 def _blend(normals, vertex_of_corner, order, starts, out):  # type: ignore[no-untyped-def]
     for corner in range(vertex_of_corner.shape[0]):
-        own = normals[corner // 3]
-        own_length = np.sqrt((own * own).sum()) + 1e-20
-        total = own * 0
+        face = corner // 3
+        x, y, z = normals[face, 0], normals[face, 1], normals[face, 2]
+        own = np.sqrt(x * x + y * y + z * z) + 1e-20
+        tx, ty, tz = 0.0, 0.0, 0.0
         vertex = vertex_of_corner[corner]
         for k in range(starts[vertex], starts[vertex + 1]):
-            other = normals[order[k] // 3]
-            length = np.sqrt((other * other).sum()) + 1e-20
-            if (own * other).sum() > _CREASE * own_length * length:
-                total += other
-        out[corner] = total / (np.sqrt((total * total).sum()) + 1e-20)
+            other = order[k] // 3
+            ox, oy, oz = normals[other, 0], normals[other, 1], normals[other, 2]
+            length = np.sqrt(ox * ox + oy * oy + oz * oz) + 1e-20
+            if x * ox + y * oy + z * oz > _CREASE * own * length:
+                tx, ty, tz = tx + ox, ty + oy, tz + oz
+        length = np.sqrt(tx * tx + ty * ty + tz * tz) + 1e-20
+        out[corner, 0], out[corner, 1], out[corner, 2] = tx / length, ty / length, tz / length

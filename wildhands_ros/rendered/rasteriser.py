@@ -92,24 +92,27 @@ def _draw(points, faces, first, out_faces, out_inverse, largest):  # type: ignor
     rows, columns = out_faces.shape
     nearest = 1.0 / largest
     for number in range(faces.shape[0]):
-        a, b, c = points[faces[number, 0]], points[faces[number, 1]], points[faces[number, 2]]
-        if a[2] < nearest and b[2] < nearest and c[2] < nearest:
+        i, j, k = faces[number, 0], faces[number, 1], faces[number, 2]
+        a0, a1, a2 = points[i, 0], points[i, 1], points[i, 2]
+        b0, b1, b2 = points[j, 0], points[j, 1], points[j, 2]
+        c0, c1, c2 = points[k, 0], points[k, 1], points[k, 2]
+        if a2 < nearest and b2 < nearest and c2 < nearest:
             continue
         # edge functions: cross products, exactly opposite for the two triangles that share an edge
-        ax, ay, az = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
-        bx, by, bz = c[1] * a[2] - c[2] * a[1], c[2] * a[0] - c[0] * a[2], c[0] * a[1] - c[1] * a[0]
-        cx, cy, cz = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-        volume = a[0] * ax + a[1] * ay + a[2] * az
+        ax, ay, az = b1 * c2 - b2 * c1, b2 * c0 - b0 * c2, b0 * c1 - b1 * c0
+        volume = a0 * ax + a1 * ay + a2 * az
         if volume >= 0:  # seen from behind
             continue
+        bx, by, bz = c1 * a2 - c2 * a1, c2 * a0 - c0 * a2, c0 * a1 - c1 * a0
+        cx, cy, cz = a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0
         left, right, top, bottom = 0, columns - 1, 0, rows - 1
-        if a[2] > nearest and b[2] > nearest and c[2] > nearest:
-            u0, u1, u2 = a[0] / a[2], b[0] / b[2], c[0] / c[2]
-            v0, v1, v2 = a[1] / a[2], b[1] / b[2], c[1] / c[2]
+        if a2 > nearest and b2 > nearest and c2 > nearest:
+            u0, u1, u2 = a0 / a2, b0 / b2, c0 / c2
             low, high = min(u0, u1, u2), max(u0, u1, u2)
             if high < 0 or low > columns - 1:
                 continue
             left, right = max(0, int(np.ceil(low))), min(columns - 1, int(np.floor(high)))
+            v0, v1, v2 = a1 / a2, b1 / b2, c1 / c2
             low, high = min(v0, v1, v2), max(v0, v1, v2)
             if high < 0 or low > rows - 1:
                 continue
@@ -130,32 +133,35 @@ def _draw(points, faces, first, out_faces, out_inverse, largest):  # type: ignor
 def _draw_heights(points, faces, heights):  # type: ignore[no-untyped-def]
     rows, columns = heights.shape
     for number in range(faces.shape[0]):
-        a, b, c = points[faces[number, 0]], points[faces[number, 1]], points[faces[number, 2]]
-        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+        i, j, k = faces[number, 0], faces[number, 1], faces[number, 2]
+        a0, a1, a2 = points[i, 0], points[i, 1], points[i, 2]
+        b0, b1, b2 = points[j, 0], points[j, 1], points[j, 2]
+        c0, c1, c2 = points[k, 0], points[k, 1], points[k, 2]
+        area = (b0 - a0) * (c1 - a1) - (b1 - a1) * (c0 - a0)
         if area == 0:
             continue
-        left = max(0, int(np.ceil(min(a[0], b[0], c[0]))))
-        right = min(columns - 1, int(np.floor(max(a[0], b[0], c[0]))))
-        top = max(0, int(np.ceil(min(a[1], b[1], c[1]))))
-        bottom = min(rows - 1, int(np.floor(max(a[1], b[1], c[1]))))
+        left, right = max(0, int(np.ceil(min(a0, b0, c0)))), min(columns - 1, int(np.floor(max(a0, b0, c0))))
+        top, bottom = max(0, int(np.ceil(min(a1, b1, c1)))), min(rows - 1, int(np.floor(max(a1, b1, c1))))
         for row in range(top, bottom + 1):
             for column in range(left, right + 1):
-                wa = ((b[0] - column) * (c[1] - row) - (b[1] - row) * (c[0] - column)) / area
-                wb = ((c[0] - column) * (a[1] - row) - (c[1] - row) * (a[0] - column)) / area
+                wa = ((b0 - column) * (c1 - row) - (b1 - row) * (c0 - column)) / area
+                wb = ((c0 - column) * (a1 - row) - (c1 - row) * (a0 - column)) / area
                 wc = 1 - wa - wb
                 if wa >= 0 and wb >= 0 and wc >= 0:
-                    height = wa * a[2] + wb * b[2] + wc * c[2]
+                    height = wa * a2 + wb * b2 + wc * c2
                     if height > heights[row, column]:
                         heights[row, column] = height
 
 
 @njit(cache=True, inline="always")
-def weights(a, b, c, x, y):  # type: ignore[no-untyped-def]
-    """Barycentric coordinates (wa, wb, wc) of the point of triangle a, b, c (camera frame) on the ray (x, y, 1)."""
-    ax, ay, az = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
-    bx, by, bz = c[1] * a[2] - c[2] * a[1], c[2] * a[0] - c[0] * a[2], c[0] * a[1] - c[1] * a[0]
-    cx, cy, cz = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-    wa, wb, wc = ax * x + ay * y + az, bx * x + by * y + bz, cx * x + cy * y + cz
+def weights(points, i, j, k, x, y):  # type: ignore[no-untyped-def]
+    """Barycentric coordinates (wa, wb, wc) of the point of triangle i, j, k (camera frame) on the ray (x, y, 1)."""
+    a0, a1, a2 = points[i, 0], points[i, 1], points[i, 2]
+    b0, b1, b2 = points[j, 0], points[j, 1], points[j, 2]
+    c0, c1, c2 = points[k, 0], points[k, 1], points[k, 2]
+    wa = (b1 * c2 - b2 * c1) * x + (b2 * c0 - b0 * c2) * y + (b0 * c1 - b1 * c0)
+    wb = (c1 * a2 - c2 * a1) * x + (c2 * a0 - c0 * a2) * y + (c0 * a1 - c1 * a0)
+    wc = (a1 * b2 - a2 * b1) * x + (a2 * b0 - a0 * b2) * y + (a0 * b1 - a1 * b0)
     total = wa + wb + wc
     if total == 0:
         return 1.0, 0.0, 0.0
@@ -173,14 +179,15 @@ def smooth_normals(vertices: FloatArray, faces: Faces) -> FloatArray:
 def _add_normals(vertices, faces, normals):  # type: ignore[no-untyped-def]
     for number in range(faces.shape[0]):
         i, j, k = faces[number, 0], faces[number, 1], faces[number, 2]
-        a, b = vertices[j] - vertices[i], vertices[k] - vertices[i]
-        n = np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+        ax, ay, az = (vertices[j, 0] - vertices[i, 0], vertices[j, 1] - vertices[i, 1], vertices[j, 2] - vertices[i, 2])
+        bx, by, bz = (vertices[k, 0] - vertices[i, 0], vertices[k, 1] - vertices[i, 1], vertices[k, 2] - vertices[i, 2])
+        x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
         for corner in (i, j, k):
-            normals[corner, 0] += n[0]
-            normals[corner, 1] += n[1]
-            normals[corner, 2] += n[2]
+            normals[corner, 0] += x
+            normals[corner, 1] += y
+            normals[corner, 2] += z
     for vertex in range(normals.shape[0]):
-        n = normals[vertex]
-        length = np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2])
+        x, y, z = normals[vertex, 0], normals[vertex, 1], normals[vertex, 2]
+        length = np.sqrt(x * x + y * y + z * z)
         if length > 0:
-            normals[vertex] /= length
+            normals[vertex, 0], normals[vertex, 1], normals[vertex, 2] = x / length, y / length, z / length
