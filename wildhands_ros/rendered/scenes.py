@@ -9,17 +9,20 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from wildhands_ros.estimation.wildhands.variant import GRASPS
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hands import Side, wrist_rotation
 from wildhands_ros.rendered.appearance import ATTRIBUTES, Glove, Lights, ShadowMap
 from wildhands_ros.rendered.arms import FOREARM, ArmMesh
 from wildhands_ros.rendered.backgrounds import Plane
 from wildhands_ros.rendered.cameras import View, sample_distance, sample_place, sample_view
+from wildhands_ros.rendered.grasps import NO_GRASP, GraspedHand, GraspSampler
 from wildhands_ros.rendered.identities import sample_identity
 from wildhands_ros.rendered.looks import ArmLook, sample_lights, sample_look, thing_material
-from wildhands_ros.rendered.poses import MIRROR, PoseSampler, sample_wrist
-from wildhands_ros.rendered.props import Prop, corner_normals, sample_prop
+from wildhands_ros.rendered.objects import TriangleMesh
+from wildhands_ros.rendered.poses import PoseSampler, sample_wrist
 from wildhands_ros.rendered.rasteriser import depth_map, smooth_normals
+from wildhands_ros.rendered.things import HELD_OUT_THINGS, corner_normals, sample_thing
 from wildhands_ros.rotations import exp_so3
 
 FloatArray = NDArray[np.float64]
@@ -37,7 +40,6 @@ INSIDE_SHARE = 0.6
 """A hand is in the picture if at least this part of its joints is."""
 
 _SHADOW_CELLS = 192
-_TOUCHES_NOTHING = 8  # class of GRASPS
 _UPPER_ARM = 0.29
 _NEAREST = 0.12  # metres from the camera's plane to a hand's nearest point
 _APART = 0.007  # metres between two hands' vertices
@@ -105,6 +107,7 @@ class SceneSampler:
     def __init__(self, model: HandModel, textures: int, *, held_out: bool = False) -> None:
         self._arms = {side: ArmMesh(model.layer(side)) for side in Side}
         self._poses = PoseSampler(model.layer(Side.RIGHT))
+        self._grasps = GraspSampler(model.layer(Side.RIGHT))
         self._textures = textures
         self._held_out = held_out
 
@@ -158,13 +161,12 @@ class SceneSampler:
     ) -> _Placed | None:
         """A hand whose middle is at `place`; None where that is too close to the camera."""
         arm = self._arms[side]
-        posed = self._poses.sample(rng)
-        rotations, name, grasp = posed.rotations.copy(), posed.name, _TOUCHES_NOTHING
-        held, held_name = None, ""
+        doing, name = self._doing(rng, betas)
         mirror = np.ones(3)
         if side is Side.LEFT:
-            rotations = MIRROR @ rotations @ MIRROR
+            doing = doing.mirrored()
             mirror = np.array([-1.0, 1.0, 1.0])
+        rotations = doing.rotations.copy()
         orientation, elbow_offset, shoulder = _reach(rng, view, place * mirror, mirror)
         if side is Side.LEFT:
             elbow_offset, shoulder = elbow_offset * mirror, shoulder * mirror
@@ -178,13 +180,25 @@ class SceneSampler:
         vertices, joints = arm.layer.numpy(pose, betas, translation)
         if vertices[:, 2].min() < _NEAREST:
             return None
+        held, solid = doing.held, vertices[::3]
         if held is not None:
-            held = Prop(held.name, (held.vertices - rest[0]) @ rotations[0].T + rest[0] + translation, held.faces)
-        solid = vertices[::3] if held is None else np.concatenate([vertices[::3], held.vertices])
+            held = held.moved(rotations[0], rest[0] - rotations[0] @ rest[0] + translation)
+            if held.vertices[:, 2].min() < _NEAREST:
+                return None
+            solid = np.concatenate([solid, held.vertices])
         return _Placed(
-            side, pose, betas, translation, vertices, joints, joints[0] + elbow_offset, shoulder, grasp, name, held_name,
-            held, solid,
-        )  # fmt: skip
+            side, pose, betas, translation, vertices, joints, joints[0] + elbow_offset, shoulder, doing, name, held, solid
+        )
+
+    def _doing(self, rng: np.random.Generator, betas: FloatArray) -> tuple[GraspedHand, str]:
+        """What a right hand does: holds something, or takes an empty hand's pose; and its name."""
+        if rng.random() < HELD_SHARE:
+            for _ in range(4):
+                grasped = self._grasps.sample(rng, betas)
+                if self._held_out or grasped.object_name not in HELD_OUT_THINGS:
+                    return grasped, GRASPS[grasped.grasp].lower()
+        posed = self._poses.sample(rng)
+        return GraspedHand(posed.rotations, None, NO_GRASP, ""), posed.name
 
     # --- everything else --------------------------------------------------------------------------------------------
 
@@ -200,8 +214,8 @@ class SceneSampler:
                 parts.add_thing(hand.held, thing_material(rng, held_out=self._held_out), rng)
             scene_hands.append(
                 SceneHand(
-                    hand.side, hand.pose, hand.betas, hand.translation, hand.vertices, hand.joints, number, hand.grasp,
-                    hand.pose_name, hand.held_name,
+                    hand.side, hand.pose, hand.betas, hand.translation, hand.vertices, hand.joints, number,
+                    hand.doing.grasp, hand.name, hand.doing.object_name,
                 )
             )  # fmt: skip
         middle = hands[0].joints.mean(axis=0)
@@ -272,29 +286,26 @@ class SceneSampler:
         up = -view.down
         foot = middle + view.down * (height - float(middle @ view.down))
         for _ in range(int(rng.integers(0, 6))):
-            prop = sample_prop(rng, held_out=self._held_out)
+            thing = sample_thing(rng, held_out=self._held_out)
             turn, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.04, 0.38)
             axes = np.stack([view.right, np.cross(up, view.right), up], axis=1) @ exp_so3([0, 0, rng.uniform(0, 6.28)])
-            lying = prop.vertices @ (exp_so3([np.pi / 2, 0, 0]) if rng.random() < 0.3 else np.eye(3)).T
-            lying = lying - [0, 0, lying[:, 2].min()]
-            placed = (
-                lying @ axes.T + foot + away * (np.cos(turn) * view.right + np.sin(turn) * np.cross(up, view.right))
-            )
-            low, high = placed.min(axis=0) - 0.01, placed.max(axis=0) + 0.01
-            if not ((solid > low) & (solid < high)).all(axis=1).any():
-                parts.add_thing(Prop(prop.name, placed, prop.faces), thing_material(rng, held_out=self._held_out), rng)
+            if rng.random() < 0.5:
+                axes = axes @ exp_so3([np.pi / 2, 0, 0])
+            placed = thing.moved(axes, np.zeros(3))
+            lowest = float((placed.vertices @ up).min())
+            aside = away * (np.cos(turn) * view.right + np.sin(turn) * np.cross(up, view.right))
+            placed = placed.moved(np.eye(3), foot + aside - lowest * up)
+            if _is_free(placed, solid, 0.01):
+                parts.add_thing(placed, thing_material(rng, held_out=self._held_out), rng)
 
     def _add_occluder(self, rng: np.random.Generator, parts: _Parts, hand: _Placed) -> None:
         """Something between camera and hand, off its middle."""
-        prop = sample_prop(rng, held_out=self._held_out)
+        thing = sample_thing(rng, held_out=self._held_out)
         target = hand.joints[int(rng.integers(21))] + rng.normal(0, 0.02, 3)
         near = rng.uniform(0.55, 0.85)
-        size = 0.75 * near
-        turned = (prop.vertices - prop.vertices.mean(axis=0)) * size @ exp_so3(rng.normal(0, 2, 3)).T
-        placed = turned + target * near
-        low, high = placed.min(axis=0) - 0.004, placed.max(axis=0) + 0.004
-        if low[2] > 0.08 and not ((hand.solid > low) & (hand.solid < high)).all(axis=1).any():
-            parts.add_thing(Prop(prop.name, placed, prop.faces), thing_material(rng, held_out=self._held_out), rng)
+        placed = thing.moved(0.75 * near * _random_rotation(rng), target * near)
+        if placed.vertices[:, 2].min() > 0.08 and _is_free(placed, hand.solid, 0.004):
+            parts.add_thing(placed, thing_material(rng, held_out=self._held_out), rng)
 
 
 @dataclass(frozen=True)
@@ -309,10 +320,9 @@ class _Placed:
     joints: FloatArray
     elbow: FloatArray
     shoulder: FloatArray
-    grasp: int
-    pose_name: str
-    held_name: str
-    held: Prop | None
+    doing: GraspedHand
+    name: str
+    held: TriangleMesh | None
     solid: FloatArray
 
 
@@ -346,12 +356,11 @@ class _Parts:
         self._append(vertices, smooth_normals(vertices, faces), attributes)
         self._part(faces + first, material)
 
-    def add_thing(self, prop: Prop, material: FloatArray, rng: np.random.Generator) -> None:
-        """A thing with creased edges."""
-        corners, normals = corner_normals(prop.vertices, prop.faces)
+    def add_thing(self, thing: TriangleMesh, material: FloatArray, rng: np.random.Generator) -> None:
+        """A thing with creased edges, its solid texture turned at random."""
+        corners, normals = corner_normals(thing.vertices, thing.faces)
         attributes = np.zeros((len(corners), ATTRIBUTES))
-        middle = prop.vertices.mean(axis=0)
-        attributes[:, :3] = (corners - middle) @ exp_so3(rng.normal(0, 1, 3)).T
+        attributes[:, :3] = (thing.texture @ _random_rotation(rng).T)[thing.faces.ravel()]
         first = self._count
         self._append(corners, normals, attributes)
         self._part(np.arange(len(corners), dtype=np.int32).reshape(-1, 3) + first, material)
@@ -426,6 +435,12 @@ def _inside(joints: FloatArray, view: View) -> bool:
     size = (view.camera.width - 0.5, view.camera.height - 0.5)
     inside = ((pixels > -0.5) & (pixels < size)).all(axis=1)
     return bool(inside.mean() >= INSIDE_SHARE)
+
+
+def _is_free(thing: TriangleMesh, solid: FloatArray, margin: float) -> bool:
+    """Whether none of the points lies in the box around a thing."""
+    low, high = thing.vertices.min(axis=0) - margin, thing.vertices.max(axis=0) + margin
+    return not ((solid > low) & (solid < high)).all(axis=1).any()
 
 
 def _distance(a: FloatArray, b: FloatArray) -> float:
