@@ -1,10 +1,11 @@
 """Hands and pipelines with known results, and processes that use them: `python node_fakes.py KIND [ROS arguments]`.
 
-KIND: `fake` or `slow`, the node with a fake pipeline (slow: 200 ms an image), or `camera`.
+KIND: `fake`, `slow` or `busy`, the node with a fake pipeline (slow: 200 ms an image, busy: 2 s), or `camera`.
 
 The fake pipeline can be steered by the picture: a black one has no hands, one with a pure red first pixel makes it
-fail. Its hands tell what it saw: `translation` is the picture's mean colour, `betas` hold its camera, and `track_id`
-the number of resets.
+fail, a pure blue one makes it run out of GPU memory. Its hands tell what it saw: `translation` is the picture's mean
+colour, `betas` hold its camera, `track_id` the number of resets, and `hand_model` the configured device. It cannot be
+made with a checkpoint that is not there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 
 import numpy as np
 
+from wildhands_ros.errors import ModelFileError
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import FINGERS, Hand, Side
 from wildhands_ros.pipeline import PipelineConfig, PipelineResult
@@ -58,6 +60,9 @@ class FakePipeline:
     """delay_s: how long a picture takes."""
 
     def __init__(self, config: PipelineConfig, delay_s: float = 0.0) -> None:
+        checkpoint = config.estimation.checkpoint
+        if checkpoint is not None and not checkpoint.is_file():
+            raise ModelFileError(f"there is no checkpoint {checkpoint}: train one")
         self.config = config
         self.delay_s = delay_s
         self.resets = 0
@@ -76,6 +81,12 @@ class FakePipeline:
     def process(self, frame: Frame) -> PipelineResult:
         if tuple(frame.image[0, 0]) == (255, 0, 0):
             raise RuntimeError("red")
+        if tuple(frame.image[0, 0]) == (0, 0, 255):
+            import torch
+
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if self.delay_s > 1:
+            print("working", flush=True)
         time.sleep(self.delay_s)
         camera = frame.camera
         betas = np.zeros(10)
@@ -83,7 +94,15 @@ class FakePipeline:
         betas[6] = self.config.min_score
         colour = frame.image.reshape(-1, 3).mean(axis=0)
         hands = tuple(
-            make_hand(side, translation=colour, betas=betas, track_id=self.resets) for side in Side if frame.image.any()
+            make_hand(
+                side,
+                translation=colour,
+                betas=betas,
+                track_id=self.resets,
+                hand_model=self.config.estimation.device,
+            )
+            for side in Side
+            if frame.image.any()
         )
         return PipelineResult(
             stamp_ns=frame.stamp_ns, hands=hands, raw=hands, boxes=(), skipped=(), timings={"detect": self.delay_s}
@@ -96,6 +115,10 @@ def fake_pipeline(config: PipelineConfig) -> FakePipeline:
 
 def slow_pipeline(config: PipelineConfig) -> FakePipeline:
     return FakePipeline(config, delay_s=0.2)
+
+
+def busy_pipeline(config: PipelineConfig) -> FakePipeline:
+    return FakePipeline(config, delay_s=2.0)
 
 
 def camera(arguments: list[str]) -> int:
@@ -145,4 +168,4 @@ if __name__ == "__main__":
         sys.exit(camera(rest))
     from wildhands_ros.node.wildhands_node import main
 
-    sys.exit(main(rest, {"fake": fake_pipeline, "slow": slow_pipeline}[kind]))
+    sys.exit(main(rest, {"fake": fake_pipeline, "slow": slow_pipeline, "busy": busy_pipeline}[kind]))

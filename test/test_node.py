@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import rclpy
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from node_bench import COLOUR, HEIGHT, WIDTH, Bench, Process, camera_info, jpeg_image, plain, raw_image
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
@@ -34,204 +26,6 @@ from wildhands_ros.images import encode_jpeg
 from wildhands_ros.msg import HandPose, HandPoseArray
 from wildhands_ros.node.messages import stamp_ns
 from wildhands_ros.node.qos import fastdds_profile
-
-WIDTH, HEIGHT = 160, 120
-COLOUR = (200, 120, 40)
-_DOMAINS = itertools.count(os.getpid())
-
-
-class Process:
-    """Another process: a `wildhands` node with a fake pipeline, or a camera, in its own ROS domain."""
-
-    def __init__(self, log: Path, *arguments: str, domain: int | None = None, profile: bool = True) -> None:
-        self.domain = 1 + next(_DOMAINS) % 100 if domain is None else domain
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("FASTDDS_")}
-        environment |= {"ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        if profile:
-            environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(fastdds_profile())
-        self._log = log
-        with log.open("w") as output:
-            command = [sys.executable, str(Path(__file__).with_name("node_fakes.py")), *arguments]
-            self._process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def log(self) -> str:
-        """What it has said so far."""
-        return self._log.read_text()
-
-    def wait(self, condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
-        """Returns once the condition holds."""
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline or not self.running:
-                state = "runs" if self.running else "has ended"
-                raise AssertionError(f"{what}; the process {state} and says:\n{self.log}")
-            self.step()
-
-    def step(self) -> None:
-        """Lets some time pass while waiting."""
-        time.sleep(0.02)
-
-    def said(self, text: str) -> str:
-        """Waits until it logs this text; returns the line."""
-        self.wait(lambda: text in self.log, f"the node does not say '{text}'")
-        return next(line for line in self.log.splitlines() if text in line)
-
-    def stop(self) -> int:
-        """Ends it as Ctrl-C under `ros2 launch` does, with two SIGINTs; returns its exit code."""
-        if self.running:
-            self._process.send_signal(signal.SIGINT)
-            self._process.send_signal(signal.SIGINT)
-        try:
-            return self._process.wait(20)
-        finally:
-            self._process.kill()
-
-
-class Bench(Process):
-    """A node's process, and this process's ends of its topics."""
-
-    def __init__(self, log: Path, *arguments: str) -> None:
-        super().__init__(log, *arguments)
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=self.domain)
-        self.node = Node("bench", context=self.context, enable_rosout=False)
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self.received: dict[str, list] = {}
-        self._stamps = itertools.count(1)
-        reliable = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-        self.images = self.node.create_publisher(Image, "/image", reliable)
-        self.jpegs = self.node.create_publisher(CompressedImage, "/image/compressed", reliable)
-        self.infos = self.node.create_publisher(CameraInfo, "/camera_info", reliable)
-        self.listen(HandPoseArray, "/wildhands/hands")
-        self.listen(DiagnosticArray, "/diagnostics")
-
-    def step(self, seconds: float = 0.05) -> None:
-        """Handles messages."""
-        self._executor.spin_once(timeout_sec=seconds)
-
-    def stop(self) -> int:
-        try:
-            return super().stop()
-        finally:
-            if self.context.ok():
-                self.node.destroy_node()
-                self._executor.shutdown()
-                rclpy.shutdown(context=self.context)
-
-    def listen(self, kind: type, topic: str, profile: QoSProfile | int = 10) -> list:
-        """Subscribes and waits until the node's publisher is there; received messages go into the returned list."""
-        messages = self.received.setdefault(topic, [])
-        subscription = self.node.create_subscription(kind, topic, messages.append, profile)
-        self.wait(lambda: subscription.get_publisher_count(), f"nobody publishes {topic}")
-        return messages
-
-    def connect(self, *, compressed: bool = False) -> None:
-        """Publishes black images until a result comes.
-
-        A best-effort subscriber misses what comes before it knows of us, and nobody can ask it whether it does.
-        """
-        hands = self.received["/wildhands/hands"]
-
-        def answered() -> bool:
-            stamp = self.stamp()
-            black = plain((0, 0, 0))
-            self.publish(jpeg_image(encode_jpeg(black), stamp) if compressed else raw_image(black, "rgb8", stamp))
-            return bool(hands)
-
-        self.wait(answered, "the node does not subscribe")
-        last = self.stamp()
-        self.send(jpeg_image(encode_jpeg(plain()), last) if compressed else raw_image(plain(), "rgb8", last))
-
-    def stamp(self) -> Time:
-        """A new one, later than those before."""
-        return Time(sec=next(self._stamps))
-
-    def send(self, message: Image | CompressedImage, *, info: CameraInfo | None = None) -> HandPoseArray:
-        """Publishes an image with its camera info and waits for the result."""
-        self.publish(message, info=info)
-        return self.result(message)
-
-    def publish(self, message: Image | CompressedImage, *, info: CameraInfo | None = None) -> None:
-        publisher = self.images if isinstance(message, Image) else self.jpegs
-        info = camera_info() if info is None else info
-        info.header = message.header
-        self.infos.publish(info)
-        publisher.publish(message)
-
-    def result(self, message: Image | CompressedImage) -> HandPoseArray:
-        hands = self.received["/wildhands/hands"]
-        self.wait(lambda: any(h.header.stamp == message.header.stamp for h in hands), "no result")
-        return next(h for h in hands if h.header.stamp == message.header.stamp)
-
-    def diagnosed(self, key: str) -> str:
-        """A value of the latest diagnostics, once they have it."""
-
-        def find() -> str | None:
-            values = [v for array in self.received["/diagnostics"][-1:] for v in array.status[0].values]
-            return next((v.value for v in values if v.key == key), None)
-
-        self.wait(find, f"no '{key}' in the diagnostics")
-        return find() or ""
-
-    def set_parameter(self, name: str, value: float | bool | str) -> tuple[bool, str]:
-        """Whether the node accepts it, and the reason if not."""
-        if isinstance(value, bool):
-            typed = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=value)
-        elif isinstance(value, float):
-            typed = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
-        else:
-            typed = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
-        client = self.node.create_client(SetParameters, "/wildhands/set_parameters")
-        self.wait(client.service_is_ready, "no parameter service")
-        future = client.call_async(SetParameters.Request(parameters=[Parameter(name=name, value=typed)]))
-        self.wait(future.done, "no answer to set_parameters")
-        (result,) = future.result().results
-        return result.successful, result.reason
-
-
-def camera_info(width: int = WIDTH, height: int = HEIGHT, focal: float = 100.0) -> CameraInfo:
-    k = [focal, 0.0, width / 2, 0.0, focal, height / 2, 0.0, 0.0, 1.0]
-    return CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5, k=k)
-
-
-def plain(colour: tuple[int, int, int] = COLOUR) -> np.ndarray:
-    return np.full((HEIGHT, WIDTH, 3), colour, np.uint8)
-
-
-def raw_image(pixels: np.ndarray, encoding: str, stamp: Time, *, height: int = HEIGHT) -> Image:
-    """pixels: any shape whose first axis is the rows in memory."""
-    message = Image(height=height, width=WIDTH, encoding=encoding, step=pixels[0].nbytes)
-    message.header.stamp, message.header.frame_id = stamp, "camera_optical_frame"
-    message.data.frombytes(np.ascontiguousarray(pixels).tobytes())
-    return message
-
-
-def jpeg_image(data: bytes, stamp: Time, format: str = "rgb8; jpeg compressed bgr8") -> CompressedImage:
-    message = CompressedImage(format=format, data=data)
-    message.header.stamp, message.header.frame_id = stamp, "camera_optical_frame"
-    return message
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
-    """Starts a `Process` or `Bench` that is stopped after the module's tests."""
-    started = []
-
-    def start(kind: type[Process], *arguments: str, **options: Any) -> Process:
-        log = tmp_path_factory.mktemp("node") / "log.txt"
-        started.append(kind(log, *arguments, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.stop()
 
 
 @pytest.fixture(scope="module", autouse=True)

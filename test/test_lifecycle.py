@@ -1,0 +1,226 @@
+"""The node as a managed node: states, failures, other models without a restart, and what many cycles leave behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from node_bench import Bench, Process, plain, raw_image
+from node_fakes import fake_pipeline
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from wildhands_ros.msg import HandPoseArray
+from wildhands_ros.node.wildhands_node import WildhandsNode
+
+
+@pytest.fixture(scope="module")
+def managed(start: Callable[..., Any]) -> Bench:
+    """One node that waits to be told, left unconfigured by every test."""
+    return start(Bench, "fake", "--ros-args", "-p", "autostart:=false")
+
+
+def _frames(bench: Bench) -> HandPoseArray:
+    if f"{bench.name}/hands" not in bench.received:
+        bench.listen(HandPoseArray, f"{bench.name}/hands")
+    bench.connect()
+    return bench.send(raw_image(plain(), "rgb8", bench.stamp()))
+
+
+def test_states_do_what_they_are_for_and_diagnostics_tell_them(managed: Bench) -> None:
+    assert managed.state() == "unconfigured"
+    managed.reaches(DiagnosticStatus.STALE, "unconfigured")
+    assert managed.node.count_publishers("/wildhands/hands") == 0
+    assert managed.node.count_subscribers("/image") == 0
+
+    assert managed.transition("configure") and managed.state() == "inactive"
+    managed.reaches(DiagnosticStatus.STALE, "inactive")
+    managed.wait(lambda: managed.node.count_publishers("/wildhands/hands") == 1, "the topics are not announced")
+    assert managed.node.count_subscribers("/image") == 0
+
+    assert managed.transition("activate") and managed.state() == "active"
+    assert len(_frames(managed).hands) == 2
+    managed.reaches(DiagnosticStatus.OK, "images a second")
+
+    assert managed.transition("deactivate") and managed.state() == "inactive"
+    managed.reaches(DiagnosticStatus.STALE, "inactive")
+    managed.wait(lambda: managed.node.count_subscribers("/image") == 0, "it still listens")
+
+    assert managed.transition("cleanup") and managed.state() == "unconfigured"
+    managed.wait(lambda: managed.node.count_publishers("/wildhands/hands") == 0, "the topics are still announced")
+    assert not managed.transition("activate")  # there is no such transition from here
+    assert managed.state() == "unconfigured"
+
+
+def test_a_configuration_that_fails_says_why_and_can_be_mended(managed: Bench, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "network.ckpt"
+    assert managed.set_parameter("estimation.checkpoint", str(checkpoint)) == (True, "")
+    assert not managed.transition("configure")
+    assert managed.state() == "unconfigured"
+    assert f"there is no checkpoint {checkpoint}" in managed.said("configure failed")
+    managed.reaches(DiagnosticStatus.ERROR, "unconfigured: configure failed: there is no checkpoint")
+    assert managed.diagnosed("problem: transition_failed") == "1"
+    checkpoint.write_bytes(b"weights")
+    assert managed.transition("configure")
+    managed.reaches(DiagnosticStatus.STALE, "inactive")
+    assert f"sha256 {hashlib.sha256(b'weights').hexdigest()[:12]}" in managed.diagnosed("checkpoint")
+    assert managed.transition("cleanup")
+    assert managed.set_parameter("estimation.checkpoint", "") == (True, "")
+
+
+def test_another_device_takes_a_cleanup_but_no_restart(managed: Bench) -> None:
+    pid = managed.pid
+    for device in ("cpu", "cuda:1"):
+        assert managed.set_parameter("estimation.device", device) == (True, "")
+        assert managed.transition("configure") and managed.transition("activate")
+        accepted, reason = managed.set_parameter("estimation.device", "cuda:7")
+        assert not accepted and "estimation.device can only be set while the node is unconfigured" in reason
+        assert managed.set_parameter("estimation.device", device)[0]  # what it is already is no change
+        assert _frames(managed).hands[0].hand_model == device
+        assert managed.transition("deactivate")
+        assert not managed.set_parameter("estimation.device", "cuda:7")[0]
+        assert managed.transition("cleanup")
+    assert managed.pid == pid and managed.running
+    assert managed.set_parameter("estimation.device", "auto") == (True, "")
+
+
+def _occupied(pid: int) -> dict[str, int]:
+    """Threads and open files of a process."""
+    proc = Path(f"/proc/{pid}")
+    return {what: len(list((proc / what).iterdir())) for what in ("task", "fd")}
+
+
+def _cycle(bench: Bench) -> None:
+    for transition in ("configure", "activate", "deactivate", "cleanup"):
+        image = raw_image(plain(), "rgb8", bench.stamp())  # images come at any moment
+        bench.publish(image)
+        assert bench.transition(transition), transition
+
+
+def test_many_cycles_leak_nothing(managed: Bench) -> None:
+    for _ in range(3):
+        _cycle(managed)
+    before = _occupied(managed.pid)
+    for _ in range(20):
+        _cycle(managed)
+    after = _occupied(managed.pid)
+    assert all(after[what] <= before[what] for what in before), f"{before} became {after}"
+    assert managed.transition("configure") and managed.transition("activate")
+    infos = managed.node.get_subscriptions_info_by_topic("/image")
+    assert len(infos) == 1
+    assert len(_frames(managed).hands) == 2
+    assert managed.transition("deactivate") and managed.transition("cleanup")
+
+
+def test_a_node_that_is_shut_down_stays_so_until_it_is_ended(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake", "--ros-args", "-p", "autostart:=false")
+    assert bench.transition("configure") and bench.transition("activate") and bench.transition("shutdown")
+    assert bench.state() == "finalized"
+    bench.reaches(DiagnosticStatus.STALE, "finalized")
+    bench.wait(lambda: bench.node.count_publishers("/wildhands/hands") == 0, "the topics are still announced")
+    assert bench.stop() == 0
+
+
+def test_a_node_that_starts_by_itself_and_cannot_ends_with_the_reason(start: Callable[..., Any]) -> None:
+    process = start(Process, "fake", "--ros-args", "-p", "estimation.checkpoint:=/nowhere/a.ckpt")
+    assert process.ended() == 1
+    assert "wildhands cannot start: configure failed: there is no checkpoint /nowhere/a.ckpt" in process.log
+    assert "Traceback" not in process.log
+
+
+def test_a_node_that_was_killed_and_started_again_goes_on_for_its_subscribers(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake")
+    bench.connect()
+    os.kill(bench.pid, signal.SIGKILL)
+    bench.ended()
+    successor = start(Process, "fake", domain=bench.domain)
+    bench.watch(successor)
+    bench.connect()
+    assert len(bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands) == 2
+    assert bench.stop() == -signal.SIGKILL and successor.stop() == 0
+
+
+def test_two_nodes_in_two_namespaces_hear_their_own_cameras(start: Callable[..., Any]) -> None:
+    left = start(Bench, "fake", "--ros-args", "-r", "__ns:=/left", name="/left/wildhands")
+    right = start(Bench, "fake", "--ros-args", "-r", "__ns:=/right", name="/right/wildhands", domain=left.domain)
+    left.connect()
+    right.connect()
+    result = left.send(raw_image(plain((10, 20, 30)), "rgb8", left.stamp()))
+    assert result.hands[0].mano_translation[2] == pytest.approx(30, abs=1)
+    stamps = {hands.header.stamp.sec for hands in left.hands}
+    other = right.stamp()
+    other.sec += 10_000
+    right.send(raw_image(plain((1, 2, 3)), "rgb8", other))
+    left.send(raw_image(plain(), "rgb8", left.stamp()))
+    assert other.sec not in {hands.header.stamp.sec for hands in left.hands} | stamps
+    expected = {"left/wildhands: hands", "right/wildhands: hands"}
+    statuses = left.received["/diagnostics"]
+    left.wait(lambda: {s.name for array in statuses for s in array.status} == expected, "not both diagnose themselves")
+    assert left.stop() == right.stop() == 0
+
+
+# --- in this process ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node() -> Iterator[WildhandsNode]:
+    rclpy.init(args=[], domain_id=213)
+    node = WildhandsNode(fake_pipeline, overrides=[Parameter("autostart", value=False)])
+    yield node
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def test_a_transition_that_raises_ends_unconfigured(node: WildhandsNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    with monkeypatch.context() as patch:
+        patch.setattr(node, "_callbacks", {**node._callbacks, 14: _raise})  # TRANSITION_STATE_DEACTIVATING
+        assert node.trigger_deactivate() is TransitionCallbackReturn.ERROR
+    assert node.statistics.summary().problems == {"transition_failed": 1}
+    assert not [thread for thread in threading.enumerate() if thread.name == "wildhands"]
+    for trigger in (node.trigger_configure, node.trigger_activate, node.trigger_shutdown):
+        assert trigger() is TransitionCallbackReturn.SUCCESS
+
+
+def _raise(_state: object) -> None:
+    raise RuntimeError("the disk is on fire")
+
+
+def test_an_activation_that_fails_goes_back_to_inactive(node: WildhandsNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("no subscription today")
+
+    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    with monkeypatch.context() as patch:
+        patch.setattr(node, "create_subscription", refuse)
+        assert node.trigger_activate() is TransitionCallbackReturn.FAILURE
+    assert node.statistics.summary().last_problem == "activate failed: RuntimeError: no subscription today"
+    assert not [thread for thread in threading.enumerate() if thread.name == "wildhands"]
+    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+
+
+def test_a_bond_is_asked_for_only_where_there_is_bondpy(node: WildhandsNode) -> None:
+    assert node.set_parameters([Parameter("bond_heartbeat_period", value=0.1)])[0].successful
+    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    assert "no_bond" in node.statistics.summary().problems
+    assert "bondpy is not installed" in node.statistics.summary().last_problem
+
+
+def test_qos_parameters_outlast_configurations(node: WildhandsNode) -> None:
+    for _ in range(2):
+        assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+        assert node.trigger_deactivate() is TransitionCallbackReturn.SUCCESS
+        assert node.trigger_cleanup() is TransitionCallbackReturn.SUCCESS
+    for name in ("/image.subscription.depth", "/wildhands/hands.publisher.reliability"):
+        assert node.has_parameter(f"qos_overrides.{name}")
