@@ -130,15 +130,14 @@ class SilhouetteRasteriser(nn.Module):
         aside = aside / aside.norm(dim=-1, keepdim=True).clamp(min=1e-9) * _ASIDE
         beside = [start + share * along + aside for share in (0.25, 0.75)]  # positive triangles lie on the other side
         points = torch.cat(beside, dim=1)
-        covered = torch.cat(
-            [_winding(points[i : i + 1], start[i : i + 1], end[i : i + 1], used[i : i + 1]) for i in range(len(points))]
-        )
+        at_once = _chunk(points.shape[1] * start.shape[1], points)
+        parts = zip(*(tensor.split(at_once) for tensor in (points, start, end, used)), strict=True)
+        covered = torch.cat([_winding(*part) for part in parts])
         return (covered.abs() < 0.5).view(len(start), 2, -1).any(dim=1)
 
     def _nearest(self, places: Tensor, start: Tensor, end: Tensor, used: Tensor) -> Tensor:
         """For each place (N, P, 2) the edge that comes nearest, (N, P)."""
-        pairs = places.shape[1] * start.shape[1]
-        at_once = max(_PAIRS_AT_ONCE.get(places.device.type, 1_000_000) // pairs, 1)
+        at_once = _chunk(places.shape[1] * start.shape[1], places)
         parts = zip(*(tensor.split(at_once) for tensor in (places, start, end, used)), strict=True)
         return torch.cat([_nearest_edge(*part) for part in parts])
 
@@ -165,6 +164,11 @@ def _distances(places: Tensor, start: Tensor, end: Tensor) -> Tensor:
     return (rest.square().sum(-1) + _TINY).sqrt()
 
 
+def _chunk(pairs: int, like: Tensor) -> int:
+    """How many samples of so many pairs are taken at once."""
+    return max(_PAIRS_AT_ONCE.get(like.device.type, 1_000_000) // pairs, 1)
+
+
 def _first(wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Numbers of the wanted items (N, M) → (N, K), K the most that a row wants, and which of them are wanted."""
     count = max(int(wanted.sum(dim=1).max()), 1)
@@ -179,7 +183,7 @@ def _ends(pixels: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _winding(points: Tensor, start: Tensor, end: Tensor, used: Tensor) -> Tensor:
-    """How often edges (1, K) go round points (1, Q) → (1, Q)."""
+    """How often edges (N, K, 2) go round points (N, Q, 2) → (N, Q)."""
     ax, ay, bx, by = (t[:, None] for t in (start[..., 0], start[..., 1], end[..., 0], end[..., 1]))
     px, py = points[..., 0, None], points[..., 1, None]
     down = ay <= py
