@@ -148,8 +148,8 @@ class Bench(Process):
         self.wait(lambda: subscription.get_publisher_count(), f"nobody publishes {topic}")
         return messages
 
-    def connect(self, *, compressed: bool = False) -> None:
-        """Publishes black images until a result comes.
+    def connect(self, *, compressed: bool = False, black: bool = False) -> None:
+        """Publishes black images until a result comes, and then, unless `black`, one with hands.
 
         A best-effort subscriber misses what comes before it knows of us, and nobody can ask it whether it does.
         """
@@ -163,6 +163,8 @@ class Bench(Process):
             return bool(hands)
 
         self.wait(answered, "the node does not subscribe")
+        if black:
+            return
         last = self.stamp()
         self.send(jpeg_image(encode_jpeg(plain()), last) if compressed else raw_image(plain(), "rgb8", last))
 

@@ -1,20 +1,24 @@
 """Message builders: hands to HandPose, TF and markers, without a node."""
 
 import math
+import struct
 
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from node_fakes import FACES, make_hand, make_joints
 from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 from transforms3d.quaternions import mat2quat
-from visualization_msgs.msg import Marker
+from visualization_msgs.msg import Marker, MarkerArray
 
+from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, SKELETON, Side
 from wildhands_ros.msg import HandPose, HandPoseArray
-from wildhands_ros.node import transforms
-from wildhands_ros.node.markers import hand_markers
+from wildhands_ros.node import clouds, markers, transforms
+from wildhands_ros.node.clouds import hand_cloud
+from wildhands_ros.node.markers import hand_markers, serialized_hand_markers
 from wildhands_ros.node.messages import duration, hand_pose, hand_pose_array, stamp_ns
 from wildhands_ros.node.transforms import hand_transforms, joint_rotations, quaternions
 from wildhands_ros.rotations import exp_so3, matrix_from_quaternion
@@ -226,6 +230,33 @@ def test_markers_show_bones_joints_and_mesh():
     np.testing.assert_allclose(corners, hand.vertices[FACES.reshape(-1)])
 
 
+@pytest.mark.parametrize("mesh", [True, False])
+@pytest.mark.parametrize("sides", [(), (Side.LEFT,), (Side.LEFT, Side.RIGHT)])
+def test_serialised_markers_are_the_same_message(sides, mesh):
+    model = load_hand_model()
+    faces = {side: model.layer(side).faces for side in Side}
+    rng = np.random.default_rng(3)
+    vertices = {side: rng.normal(size=(faces[side].max() + 1, 3)) for side in Side}
+    hands = [make_hand(side, vertices=vertices[side], valid=side is Side.LEFT) for side in sides]
+    shown = frozenset({("left/mesh", 9), ("right/skeleton", 0)})
+    # frames of every length, since what follows a text is aligned
+    for frame in ("", "a", "ab", "abc", "camera_optical_frame"):
+        header = Header(stamp=Time(sec=1, nanosec=2), frame_id=frame)
+        plain, keys = hand_markers(hands, header, faces, shown, mesh=mesh)
+        data, serialized_keys = serialized_hand_markers(hands, header, faces, shown, mesh=mesh)
+        assert deserialize_message(data, MarkerArray) == deserialize_message(serialize_message(plain), MarkerArray)
+        assert keys == serialized_keys and len(plain.markers) == 2 + len(sides) * (3 if mesh else 2)
+    assert serialized_hand_markers((), HEADER, faces)[0] == b""
+
+
+def test_markers_that_are_serialised_in_another_way_are_still_right(monkeypatch):
+    hand = make_hand()
+    expected, _ = hand_markers([hand], HEADER, {side: FACES for side in Side})
+    monkeypatch.setattr(markers, "_with_points", lambda *_: None)
+    data, _ = serialized_hand_markers([hand], HEADER, {side: FACES for side in Side})
+    assert deserialize_message(data, MarkerArray) == deserialize_message(serialize_message(expected), MarkerArray)
+
+
 def test_markers_of_gone_hands_are_deleted_once():
     _, keys = _markers([make_hand(Side.LEFT, track_id=0), make_hand(Side.RIGHT, track_id=1)])
     message, keys = _markers([make_hand(Side.RIGHT, track_id=1)], keys)
@@ -261,3 +292,33 @@ def test_markers_leave_out_what_rviz_refuses():
 def test_hands_that_are_not_valid_are_faint():
     faint, solid = (_markers([make_hand(valid=valid)])[0].markers[0].colors[0].a for valid in (False, True))
     assert faint < 0.5 < solid
+
+
+# --- point cloud ----------------------------------------------------------------------------------------------------
+
+
+def test_the_point_cloud_holds_the_vertices_of_all_hands():
+    hands = [make_hand(Side.LEFT), make_hand(Side.RIGHT, vertices=None), make_hand(Side.RIGHT)]
+    cloud = deserialize_message(serialize_message(hand_cloud(hands, HEADER)), PointCloud2)
+    assert (cloud.header, cloud.height, cloud.width, cloud.is_bigendian) == (HEADER, 1, 8, False)
+    assert [(f.name, f.offset, f.datatype, f.count) for f in cloud.fields] == [
+        ("x", 0, PointField.FLOAT32, 1), ("y", 4, PointField.FLOAT32, 1), ("z", 8, PointField.FLOAT32, 1),
+    ]  # fmt: skip
+    assert (cloud.point_step, cloud.row_step) == (12, 96)
+    expected = struct.pack("<24f", *np.concatenate([hands[0].vertices, hands[2].vertices]).ravel())
+    assert bytes(cloud.data) == expected
+
+
+def test_without_meshes_the_point_cloud_is_empty():
+    broken = make_hand(vertices=np.full((4, 3), np.nan))
+    for hands in ([], [make_hand(vertices=None)], [broken]):
+        cloud = hand_cloud(hands, HEADER)
+        assert (cloud.width, cloud.row_step, len(cloud.data), len(cloud.fields)) == (0, 0, 0, 3)
+
+
+def test_sensor_msgs_py_makes_the_cloud_where_it_is_installed(monkeypatch):
+    made = []
+    monkeypatch.setattr(clouds, "_create_cloud", lambda header, points: made.append((header, points)) or "theirs")
+    assert hand_cloud([make_hand()], HEADER) == "theirs"
+    header, points = made[0]
+    assert header == HEADER and points.shape == (4, 3) and points.dtype == np.float32

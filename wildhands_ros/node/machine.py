@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from wildhands_ros.detection.models import MODEL_FILES
 from wildhands_ros.pipeline import PipelineConfig
@@ -45,9 +46,9 @@ def memory_facts() -> dict[str, str]:
         facts["memory (MB)"] = f"{pages * os.sysconf('SC_PAGE_SIZE') / _MEGABYTE:.0f}"
     except (OSError, ValueError, IndexError):
         pass  # no /proc
-    torch = sys.modules.get("torch")  # who does not use it shall not load it
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        facts["GPU memory (MB)"] = f"{torch.cuda.memory_reserved() / _MEGABYTE:.0f}"
+    cuda = _cuda_in_use()
+    if cuda is not None:
+        facts["GPU memory (MB)"] = f"{cuda.memory_reserved() / _MEGABYTE:.0f}"
     return facts
 
 
@@ -59,9 +60,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def release_gpu_memory() -> None:
     """Gives back what torch keeps for later, so that the next image has a chance."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    cuda = _cuda_in_use()
+    if cuda is not None:
+        cuda.empty_cache()
+
+
+def _cuda_in_use() -> ModuleType | None:
+    """torch.cuda where this process works with it: who does not use torch shall not load it."""
+    cuda = sys.modules.get("torch.cuda")
+    try:
+        return cuda if cuda is not None and cuda.is_initialized() else None
+    except AttributeError:  # another thread is just importing it
+        return None
 
 
 def _with_hash(path: Path) -> str:

@@ -380,6 +380,13 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             self.get_logger().error(line)
 
     def _on_second(self) -> None:
+        try:
+            self._diagnose()
+        except Exception as error:  # an exception in a callback ends the process: not for diagnostics
+            if self.context.ok():
+                self._report("diagnostics_failed", f"diagnostics failed: {type(error).__name__}: {error}")
+
+    def _diagnose(self) -> None:
         complaints = list(self._complaints())
         for kind, text in complaints:
             self._report(kind, text)

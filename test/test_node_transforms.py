@@ -1,0 +1,326 @@
+"""TF: the stand-in for tf2's buffer against known answers, hands in another frame, and the node's target_frame."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time as Stamp
+from geometry_msgs.msg import TransformStamped
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from node_bench import Bench, plain, raw_image
+from node_fakes import make_hand
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import PointCloud2
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
+
+from wildhands_ros.hand_model import load_hand_model
+from wildhands_ros.hands import Side
+from wildhands_ros.node.rigid import RigidTransform
+from wildhands_ros.node.transform_buffer import TransformBuffer, TransformError, TransformLookup
+from wildhands_ros.node.transforms import moved_hand
+from wildhands_ros.rotations import exp_so3, matrix_from_quaternion, quaternion_from_matrix
+
+SECOND = 10**9
+
+
+def rigid(turn: tuple[float, float, float], place: tuple[float, float, float]) -> RigidTransform:
+    """turn: a rotation vector."""
+    return RigidTransform(exp_so3(np.array(turn)), np.array(place, dtype=float))
+
+
+def stamped(parent: str, child: str, pose: RigidTransform, at_ns: int = 0) -> TransformStamped:
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id = parent
+    message.header.stamp = Stamp(sec=at_ns // SECOND, nanosec=at_ns % SECOND)
+    place, turn = message.transform.translation, message.transform.rotation
+    place.x, place.y, place.z = pose.translation.tolist()
+    turn.x, turn.y, turn.z, turn.w = quaternion_from_matrix(pose.rotation).tolist()
+    return message
+
+
+def found(buffer: TransformBuffer, target: str, source: str, at_ns: int) -> RigidTransform:
+    lookup = TransformLookup(buffer, _NoListener())
+    return lookup(target, source, at_ns, 0.0)
+
+
+class _NoListener:
+    def unregister(self) -> None:
+        pass
+
+
+def same(a: RigidTransform, b: RigidTransform, atol: float = 1e-9) -> None:
+    np.testing.assert_allclose(a.rotation, b.rotation, atol=atol)
+    np.testing.assert_allclose(a.translation, b.translation, atol=atol)
+
+
+# --- rigid transforms -----------------------------------------------------------------------------------------------
+
+vectors = st.tuples(*[st.floats(-2, 2)] * 3)
+rigids = st.builds(rigid, vectors, vectors)
+
+
+@settings(max_examples=50)
+@given(rigids, rigids, vectors)
+def test_transforms_are_applied_one_after_the_other_and_undone(a: RigidTransform, b: RigidTransform, x: Any) -> None:
+    points = np.array([x])
+    np.testing.assert_allclose((a @ b).apply(points), a.apply(b.apply(points)), atol=1e-9)
+    np.testing.assert_allclose(a.inverse().apply(a.apply(points)), points, atol=1e-9)
+
+
+def test_halfway_is_half_the_way_and_half_the_turn() -> None:
+    start, end = rigid((0, 0, 0.2), (1, 0, 0)), rigid((0, 0, 1.0), (3, 2, 0))
+    same(start.towards(end, 0.5), rigid((0, 0, 0.6), (2, 1, 0)))
+    same(start.towards(end, 0.0), start)
+    same(start.towards(end, 1.0), end)
+
+
+# --- the buffer -----------------------------------------------------------------------------------------------------
+
+
+def _robot() -> TransformBuffer:
+    """map → odom → base (moving: 1 m/s along x, turning 0.4 rad/s about z) → head (static) → camera (static)."""
+    buffer = TransformBuffer()
+    buffer.set_transform(stamped("map", "odom", rigid((0, 0, 0), (5, 0, 0)), 0))
+    buffer.set_transform(stamped("map", "odom", rigid((0, 0, 0), (5, 0, 0)), 10 * SECOND))
+    for second in range(0, 10, 2):
+        pose = rigid((0, 0, 0.4 * second), (second, 0, 0))
+        buffer.set_transform(stamped("odom", "base", pose, second * SECOND))
+    buffer.set_transform_static(stamped("base", "head", rigid((0, 0.3, 0), (0.1, 0, 1.5))))
+    buffer.set_transform_static(stamped("head", "camera", rigid((-math.pi / 2, 0, 0), (0, 0, 0.1))))
+    return buffer
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.5, 1.9, 2.0, 7.3])
+def test_an_interpolated_chain_gives_the_known_pose(seconds: float) -> None:
+    buffer = _robot()
+    at_ns = round(seconds * SECOND)
+    base = rigid((0, 0, 0.4 * seconds), (seconds, 0, 0))
+    head, camera = rigid((0, 0.3, 0), (0.1, 0, 1.5)), rigid((-math.pi / 2, 0, 0), (0, 0, 0.1))
+    expected = rigid((0, 0, 0), (5, 0, 0)) @ base @ head @ camera
+    same(found(buffer, "map", "camera", at_ns), expected)
+    same(found(buffer, "camera", "map", at_ns), expected.inverse())
+    same(found(buffer, "head", "camera", at_ns), camera)
+    same(found(buffer, "camera", "camera", at_ns), rigid((0, 0, 0), (0, 0, 0)))
+
+
+def test_branches_meet_in_their_common_parent() -> None:
+    buffer = _robot()
+    hand = rigid((1, 0, 0), (0, 0.5, 0))
+    buffer.set_transform_static(stamped("base", "arm", hand))
+    head, camera = rigid((0, 0.3, 0), (0.1, 0, 1.5)), rigid((-math.pi / 2, 0, 0), (0, 0, 0.1))
+    # the moving frames above both do not matter, also where they are not known
+    same(found(buffer, "arm", "camera", 99 * SECOND), hand.inverse() @ head @ camera)
+
+
+def test_nothing_is_extrapolated() -> None:
+    buffer = _robot()
+    with pytest.raises(TransformError, match="newest transform of 'base' is 0.250 s older"):
+        found(buffer, "map", "camera", 8 * SECOND + SECOND // 4)
+    fresh = TransformBuffer()
+    fresh.set_transform(stamped("map", "camera", rigid((0, 0, 0), (0, 0, 0)), 5 * SECOND))
+    with pytest.raises(TransformError, match="oldest transform of 'camera' is 1.000 s newer"):
+        found(fresh, "map", "camera", 4 * SECOND)
+
+
+def test_what_is_missing_is_named() -> None:
+    buffer = _robot()
+    with pytest.raises(TransformError, match="'moon' is not known"):
+        found(buffer, "moon", "camera", SECOND)
+    with pytest.raises(TransformError, match="'webcam' is not known"):
+        found(buffer, "map", "webcam", SECOND)
+    buffer.set_transform_static(stamped("other_root", "webcam", rigid((0, 0, 0), (0, 0, 0))))
+    with pytest.raises(TransformError, match="not in one tree"):
+        found(buffer, "map", "webcam", SECOND)
+
+
+def test_a_loop_of_frames_ends() -> None:
+    buffer = TransformBuffer()
+    buffer.set_transform_static(stamped("a", "b", rigid((0, 0, 0), (1, 0, 0))))
+    buffer.set_transform_static(stamped("b", "a", rigid((0, 0, 0), (1, 0, 0))))
+    with pytest.raises(TransformError, match="loop"):
+        buffer.set_transform_static(stamped("root", "c", rigid((0, 0, 0), (0, 0, 0))))
+        found(buffer, "root", "b", SECOND)
+
+
+def test_transforms_that_are_none_are_left_out() -> None:
+    buffer = TransformBuffer()
+    no_turn = stamped("map", "camera", rigid((0, 0, 0), (0, 0, 0)))
+    no_turn.transform.rotation.w = 0.0
+    nan = stamped("map", "camera", rigid((0, 0, 0), (math.nan, 0, 0)))
+    itself, nowhere = (stamped(parent, "camera", rigid((0, 0, 0), (0, 0, 0))) for parent in ("camera", ""))
+    for transform in (no_turn, nan, itself, nowhere):
+        buffer.set_transform(transform)
+        buffer.set_transform_static(transform)
+    with pytest.raises(TransformError, match="not known"):
+        found(buffer, "map", "camera", SECOND)
+
+
+def test_ten_seconds_are_remembered_in_any_order_of_arrival() -> None:
+    buffer = TransformBuffer()
+    for second in (0, 30, 25, 21, 28, 5):
+        buffer.set_transform(stamped("map", "base", rigid((0, 0, 0), (second, 0, 0)), second * SECOND))
+    np.testing.assert_allclose(found(buffer, "map", "base", 23 * SECOND).translation, [23, 0, 0])
+    with pytest.raises(TransformError, match="oldest"):
+        found(buffer, "map", "base", 20 * SECOND)  # what came at 0 and 5 is forgotten
+    buffer.set_transform(stamped("map", "base", rigid((0, 0, 0), (7, 0, 0)), 25 * SECOND))  # a correction
+    np.testing.assert_allclose(found(buffer, "map", "base", 25 * SECOND).translation, [7, 0, 0])
+
+
+def test_a_frame_that_is_hung_elsewhere_is_not_interpolated_across() -> None:
+    buffer = TransformBuffer()
+    buffer.set_transform(stamped("left_hand", "cup", rigid((0, 0, 0), (1, 0, 0)), SECOND))
+    buffer.set_transform(stamped("right_hand", "cup", rigid((0, 0, 0), (9, 0, 0)), 2 * SECOND))
+    np.testing.assert_allclose(found(buffer, "left_hand", "cup", 3 * SECOND // 2).translation, [1, 0, 0])
+
+
+def test_time_zero_is_the_latest_that_is_known_of_all() -> None:
+    answer = _robot().lookup_transform("map", "camera", Time(), Duration())
+    assert (answer.header.stamp.sec, answer.header.frame_id, answer.child_frame_id) == (8, "map", "camera")
+
+
+def test_a_transform_that_comes_late_is_waited_for() -> None:
+    buffer = _robot()
+    answers: list[RigidTransform] = []
+    lookup = TransformLookup(buffer, _NoListener())
+    waiting = threading.Thread(target=lambda: answers.append(lookup("map", "camera", 9 * SECOND, 10.0)))
+    waiting.start()
+    buffer.set_transform(stamped("odom", "base", rigid((0, 0, 4.0), (10, 0, 0)), 10 * SECOND))
+    waiting.join(10)
+    assert answers and answers[0].translation[0] > 13.5
+    buffer.clear()
+    with pytest.raises(TransformError):
+        found(buffer, "map", "camera", 9 * SECOND)
+    same(found(buffer, "base", "head", 9 * SECOND), rigid((0, 0.3, 0), (0.1, 0, 1.5)))  # static ones are sent only once
+
+
+def test_whatever_tf2_raises_becomes_one_error() -> None:
+    class Theirs:
+        def lookup_transform(self, *_arguments: object) -> TransformStamped:
+            raise LookupError('"map" passed to lookupTransform argument target_frame does not exist.')
+
+        def clear(self) -> None:
+            pass
+
+    with pytest.raises(TransformError, match="does not exist"):
+        TransformLookup(Theirs(), _NoListener())("map", "camera", SECOND, 0.0)
+
+
+# --- hands in another frame -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_a_moved_hand_is_what_the_hand_model_says_there(side: Side) -> None:
+    layer = load_hand_model().layer(side)
+    rng = np.random.default_rng(1)
+    pose, betas = exp_so3(rng.normal(size=(16, 3)) * 0.4), rng.normal(size=10)
+    translation = np.array([0.1, -0.2, 0.6])
+    vertices, joints = layer.numpy(pose, betas, translation)
+    hand = make_hand(side, joints=joints, vertices=vertices, pose=pose, betas=betas, translation=translation)
+    transform = rigid((0.4, -1.1, 2.0), (3, -2, 1))
+    moved = moved_hand(hand, transform)
+    np.testing.assert_allclose(moved.joints, transform.apply(joints), atol=1e-12)
+    their_vertices, their_joints = layer.numpy(moved.pose, betas, moved.translation)
+    np.testing.assert_allclose(their_vertices, transform.apply(vertices), atol=1e-9)
+    np.testing.assert_allclose(their_joints, transform.apply(joints), atol=1e-9)
+    np.testing.assert_allclose(moved.wrist[1], transform.rotation @ hand.wrist[1], atol=1e-12)
+    np.testing.assert_array_equal(moved.keypoints, hand.keypoints)
+    np.testing.assert_array_equal(hand.pose, pose)  # the hand itself is left alone
+
+
+# --- the node -------------------------------------------------------------------------------------------------------
+
+CAMERA_IN_MAP = rigid((-math.pi / 2, 0, 0), (10, 20, 1.5))
+
+
+@pytest.fixture(scope="module")
+def bench(start: Callable[..., Any]) -> Bench:
+    """A node whose hands are wanted in `map`."""
+    bench = start(
+        Bench, "fake", "--ros-args", "-p", "target_frame:=map", "-p", "target_frame_timeout:=0.2",
+        "-p", "publish_points:=true",
+    )  # fmt: skip
+    bench.connect(black=True)
+    return bench
+
+
+def test_hands_markers_points_and_tf_come_in_the_target_frame(bench: Bench) -> None:
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    tf = bench.listen(TFMessage, "/tf", 100)
+    markers, points = bench.listen(MarkerArray, "/wildhands/markers"), bench.listen(PointCloud2, "/wildhands/points")
+    image = raw_image(plain(), "rgb8", bench.stamp())
+    # before TF knows the camera, nothing is published and the reason is said
+    bench.publish(image)
+    text = bench.said("no transform from 'camera_optical_frame' to target_frame 'map'")
+    assert "is not known to TF" in text and "The result is dropped" in text
+    bench.wait(lambda: int(bench.diagnosed("images dropped (no transform)")) == 1, "the drop is not counted")
+    assert not any(hands.hands for hands in bench.hands)
+
+    bench.node.create_publisher(TFMessage, "/tf_static", latched).publish(
+        TFMessage(transforms=[stamped("map", "camera_optical_frame", CAMERA_IN_MAP)])
+    )
+
+    def all_came() -> bool:
+        bench.publish(raw_image(plain(), "rgb8", bench.stamp()))
+        return bool(bench.hands and bench.hands[-1].hands and markers and points and tf)
+
+    bench.wait(all_came, "nothing comes in the target frame")
+    result = bench.send(raw_image(plain(), "rgb8", bench.stamp()))
+    assert result.header.frame_id == "map"
+    known = {side: make_hand(side) for side in Side}
+    for hand, side in zip(result.hands, Side, strict=True):
+        expected = moved_hand(known[side], CAMERA_IN_MAP)
+        np.testing.assert_allclose([[p.x, p.y, p.z] for p in hand.joints], expected.joints, atol=1e-9)
+        q = hand.wrist.orientation
+        np.testing.assert_allclose(matrix_from_quaternion([q.x, q.y, q.z, q.w]), expected.wrist[1], atol=1e-9)
+        np.testing.assert_allclose(np.reshape(hand.keypoints, (21, 2)), known[side].keypoints, rtol=1e-6)
+    bench.wait(lambda: tf[-1].transforms[0].header.stamp == result.header.stamp, "no TF of this image")
+    frames = {t.child_frame_id: t for t in tf[-1].transforms}
+    wrist = frames["left_wrist"]
+    place = wrist.transform.translation
+    assert wrist.header.frame_id == "map"
+    np.testing.assert_allclose([place.x, place.y, place.z], CAMERA_IN_MAP.apply(known[Side.LEFT].joints)[0], atol=1e-9)
+    assert {m.header.frame_id for m in markers[-1].markers} == {points[-1].header.frame_id} == {"map"}
+    assert points[-1].width == 8
+
+
+def test_an_empty_image_needs_no_transform(bench: Bench) -> None:
+    result = bench.send(raw_image(plain((0, 0, 0)), "rgb8", bench.stamp()))
+    assert len(result.hands) == 0 and result.header.frame_id == "map"
+
+
+# --- time -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_goes_back_follows_hands_anew(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake", "--ros-args", "-p", "use_sim_time:=true")
+    clock = bench.node.create_publisher(Clock, "/clock", 10)
+
+    def heard(seconds: int) -> None:
+        clock.publish(Clock(clock=Stamp(sec=seconds)))
+
+    bench.connect()
+    bench.wait(lambda: heard(1000) or clock.get_subscription_count(), "nobody hears the clock")
+    image = raw_image(plain(), "rgb8", bench.stamp())
+
+    def latency() -> float:
+        image.header.stamp = bench.stamp()
+        heard(1000)
+        result = bench.send(image)
+        return result.latency.sec + image.header.stamp.sec
+
+    bench.wait(lambda: latency() == 1000, "it does not take the time of /clock")
+    before = bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0].track_id
+    heard(400)
+    assert "followed anew" in bench.said("the node's clock went back by 600.000 s")
+    assert bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0].track_id == before + 1
+    assert bench.stop() == 0
