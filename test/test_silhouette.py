@@ -12,7 +12,7 @@ from wildhands_ros.evaluation.outline import Outline
 from wildhands_ros.hand_model import HandLayer, load_hand_model
 from wildhands_ros.hands import Side
 from wildhands_ros.synthetic.renderer import face_edges
-from wildhands_ros.training.silhouette import SilhouetteRasteriser
+from wildhands_ros.training.silhouette import SilhouetteRasteriser, soft_silhouette
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +196,12 @@ def test_half_precision_is_computed_in_single(layer: HandLayer) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = rasteriser(pixels.float())
     assert found.dtype == torch.float32 and torch.equal(found, rasteriser(pixels))
+
+
+def test_crop_units_reach_from_edge_to_edge() -> None:
+    corners = torch.tensor([[[-1.0, -1], [0, -1], [0, 1], [-1, 1]]])
+    found = soft_silhouette(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]), 16, sigma=0.05)[0]
+    assert found[:, :8].min() > 0.99 and found[:, 8:].max() < 0.01
 
 
 def test_wrong_shapes_are_refused(layer: HandLayer) -> None:
