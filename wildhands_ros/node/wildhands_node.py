@@ -15,8 +15,8 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpHandle, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.exceptions import InvalidHandle, InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
@@ -430,6 +430,15 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         }
 
 
+def _spin(executor: Executor) -> None:
+    """Until the end, also where a transition destroys what rclpy was just about to wait for."""
+    while True:
+        try:
+            return executor.spin()
+        except InvalidHandle:
+            continue
+
+
 def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = Pipeline.from_config) -> int:
     """Runs the node until it is told to stop. Exit codes: 0 stopped, 1 could not start."""
     qos.keep_image_buffers()
@@ -439,7 +448,7 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
     try:
         node = WildhandsNode(pipeline_factory)
         executor.add_node(node)
-        executor.spin()
+        _spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except WildHandsError as error:
