@@ -1,0 +1,238 @@
+"""Runs the node `wildhands` on one camera: starts it, configures it (loads models) and activates it (listens).
+
+    ros2 launch wildhands_ros wildhands.launch.py image:=/head_camera/image_raw
+    ros2 launch wildhands_ros wildhands.launch.py --show-args
+
+Arguments that are left empty change nothing: the parameter file decides. See docs/launch.md.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnProcessStart
+from launch.events import matches_action
+from launch.launch_description_entity import LaunchDescriptionEntity
+from launch_ros.actions import LifecycleNode
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from launch_ros.parameter_descriptions import ParameterValue
+from lifecycle_msgs.msg import Transition
+
+# beside this folder in the source tree, in an install tree and behind the links of a symlink install
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+
+FAST_DDS_2 = ("humble", "iron", "jazzy")
+
+BOOLEANS = {"true": True, "false": False}
+
+
+class Setting(NamedTuple):
+    """A launch argument that sets the node's parameter `parameter`, unless it is empty."""
+
+    argument: str
+    parameter: str
+    kind: type[bool] | type[str]
+    description: str
+    choices: tuple[str, ...] = ()
+
+
+SETTINGS = (
+    Setting(
+        "image_transport", "image_transport", str,
+        "raw: subscribe to the image topic itself; compressed: to <image>/compressed.", ("raw", "compressed"),
+    ),
+    Setting(
+        "rectified", "rectified", str,
+        "Whether the images are rectified, so that P of camera_info holds, or as the lens made them (K and D).",
+        ("auto", "true", "false"),
+    ),
+    Setting("models_dir", "models_dir", str, "Folder with the hand detector's models."),
+    Setting(
+        "estimator", "estimation.estimator", str,
+        "landmarks: the baseline that needs no licensed file; wildhands: the network, which needs a checkpoint.",
+        ("landmarks", "wildhands"),
+    ),
+    Setting("checkpoint", "estimation.checkpoint", str, "The network's weights, for estimator:=wildhands."),
+    Setting("mano_dir", "estimation.mano_dir", str, "Folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl."),
+    Setting("device", "estimation.device", str, "Where the network runs: auto, cpu, cuda, cuda:1."),
+    Setting(
+        "backend", "estimation.backend", str, "What runs the network.",
+        ("auto", "torch", "compile", "onnxruntime", "openvino"),
+    ),
+    Setting(
+        "precision", "estimation.precision", str,
+        "The network's arithmetic; auto: the fastest within estimation.tolerance_mm.",
+        ("float32", "bfloat16", "float16", "int8", "auto"),
+    ),
+    Setting("smooth", "tracking.smooth", bool, "Filter the hands over time; ~/hands_raw stays as it is."),
+    Setting(
+        "target_frame", "target_frame", str,
+        "TF frame in which the hands are given instead of the camera's, such as base_link.",
+    ),
+    Setting("publish_tf", "publish_tf", bool, "Send the frames of the hands on /tf."),
+    Setting("tf_joints", "tf_joints", bool, "Send all 21 joints of a hand as frames, not the wrist alone."),
+    Setting("tf_prefix", "tf_prefix", str, "Put before the names of the hands' frames, such as head/."),
+    Setting("publish_markers", "publish_markers", bool, "Markers for RViz on ~/markers."),
+    Setting("marker_mesh", "marker_mesh", bool, "Markers include the mesh of the hand."),
+    Setting("publish_annotated", "publish_annotated", bool, "Pictures with the hands drawn in on ~/image_annotated."),
+    Setting("publish_vertices", "publish_vertices", bool, "Messages on ~/hands carry the vertices of the mesh."),
+)  # fmt: skip
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription([*declared_arguments(), OpaqueFunction(function=start)])
+
+
+def declared_arguments() -> list[DeclareLaunchArgument]:
+    truth = list(BOOLEANS)
+    place = [
+        _argument("namespace", "", "ROS namespace of the node and of its relative topics, such as head."),
+        _argument("name", "wildhands", "Name of the node; its results are on <namespace>/<name>/hands and so on."),
+        _argument(
+            "image", "image",
+            "Topic of the camera's images; relative names are in the namespace. For compressed images the name "
+            "without /compressed.",
+        ),
+        _argument("camera_info", "", "Topic of the calibration. Empty: camera_info beside the images."),
+        _argument(
+            "params_file", str(CONFIG / "wildhands.yaml"),
+            "Parameter file. Arguments after this one win over it where they are given; empty ones change nothing.",
+        ),
+    ]  # fmt: skip
+    run = [
+        _argument("use_sim_time", "false", "Take the time from /clock, as for a bag played with --clock.", truth),
+        _argument(
+            "autostart", "true",
+            "Configure and activate the node. false: it waits for a lifecycle manager, or for "
+            "`ros2 lifecycle set /wildhands configure` and `... activate`.", truth,
+        ),
+        _argument("respawn", "false", "Start the node again when it dies.", truth),
+        _argument("respawn_delay", "2.0", "Seconds to wait before that."),
+        _argument(
+            "fastdds_profile", "auto",
+            "Fast DDS settings of the node, without which large images from other processes are lost (the camera "
+            "driver needs them too, see docs/launch.md). auto: those of the environment, else config/fastdds.xml of "
+            "this package; none: Fast DDS's own; or a file. Other middlewares take no notice.",
+        ),
+        _argument("enclave", "", "SROS 2 enclave of the node, such as /wildhands. See docs/security.md."),
+        _argument("log_level", "info", "How much the node says.", ["debug", "info", "warn", "error", "fatal"]),
+        _argument("output", "screen", "Where the node's output goes.", ["screen", "log", "both"]),
+    ]  # fmt: skip
+    settings = [_argument(s.argument, "", f"{s.description} Sets {s.parameter}.", _choices(s)) for s in SETTINGS]
+    return [*place, *settings, *run]
+
+
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node and what brings it into its states, now that all arguments are known."""
+    given = context.launch_configurations
+    parameter_file = Path(given["params_file"]).expanduser()
+    if not parameter_file.is_file():
+        raise RuntimeError(f"params_file:={given['params_file']}: there is no such file")
+    itself = given["autostart"] == "true" and given["respawn"] == "true"
+    node = LifecycleNode(
+        package="wildhands_ros",
+        executable="wildhands_node",
+        name=given["name"],
+        namespace=given["namespace"],
+        parameters=[str(parameter_file), {**overrides(given), "autostart": itself}],
+        remappings=remappings(given),
+        ros_arguments=ros_arguments(given),
+        additional_env=fastdds_environment(given["fastdds_profile"]),
+        output=given["output"],
+        emulate_tty=True,  # colours, and lines that come when they are written
+        respawn=BOOLEANS[given["respawn"]],
+        respawn_delay=_number("respawn_delay", given["respawn_delay"]),
+    )
+    if given["autostart"] == "false" or itself:
+        return [node]
+    return [*autostart(node, given["name"]), node]
+
+
+def overrides(given: dict[str, str]) -> dict[str, bool | ParameterValue]:
+    """Parameters that the arguments set; text is marked as such, or YAML would make a number of `cuda:=0`."""
+    values: dict[str, bool | ParameterValue] = {"use_sim_time": BOOLEANS[given["use_sim_time"]]}
+    for setting in SETTINGS:
+        text = given[setting.argument]
+        if text:
+            values[setting.parameter] = BOOLEANS[text] if setting.kind is bool else ParameterValue(text, value_type=str)
+    return values
+
+
+def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
+    """Only what was asked for: the node finds camera_info and image/compressed by the image's name."""
+    return [(topic, given[topic]) for topic in ("image", "camera_info") if given[topic] not in ("", topic)]
+
+
+def ros_arguments(given: dict[str, str]) -> list[str]:
+    logger = ".".join(part for part in (*given["namespace"].split("/"), given["name"]) if part)
+    arguments = ["--log-level", f"{logger}:={given['log_level']}"]
+    return arguments + (["--enclave", given["enclave"]] if given["enclave"] else [])
+
+
+def fastdds_environment(choice: str) -> dict[str, str]:
+    """Names the profile to Fast DDS, whose major version 2, in Humble to Jazzy, had another name for the variable."""
+    new, old = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
+    if choice == "none" or (choice == "auto" and (os.environ.get(new) or os.environ.get(old))):
+        return {}
+    profile = CONFIG / "fastdds.xml" if choice == "auto" else Path(choice).expanduser().absolute()
+    if not profile.is_file():
+        raise RuntimeError(f"fastdds_profile:={choice}: there is no such file; use a file, auto or none")
+    return {old if os.environ.get("ROS_DISTRO") in FAST_DDS_2 else new: str(profile)}
+
+
+def autostart(node: LifecycleNode, name: str) -> list[LaunchDescriptionEntity]:
+    """Asks for `configure` once the process runs and for `activate` once that has succeeded.
+
+    Only the way from configuring to inactive activates: who deactivates the node by hand finds it inactive.
+    """
+    return [
+        RegisterEventHandler(
+            OnProcessStart(target_action=node, on_start=[_ask(node, Transition.TRANSITION_CONFIGURE)])
+        ),
+        RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=node,
+                start_state="configuring",
+                goal_state="inactive",
+                entities=[_ask(node, Transition.TRANSITION_ACTIVATE)],
+            )
+        ),
+        RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=node,
+                start_state="configuring",
+                goal_state="unconfigured",
+                entities=[
+                    LogInfo(
+                        msg=f"{name} could not be configured; its reason is above. It waits: mend the cause, then "
+                        "configure and activate it with `ros2 lifecycle set`."
+                    )
+                ],
+            )
+        ),
+    ]
+
+
+def _ask(node: LifecycleNode, transition: int) -> EmitEvent:
+    return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
+
+
+def _argument(name: str, default: str, description: str, choices: list[str] | None = None) -> DeclareLaunchArgument:
+    return DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+
+
+def _choices(setting: Setting) -> list[str] | None:
+    choices = tuple(BOOLEANS) if setting.kind is bool else setting.choices
+    return ["", *choices] if choices else None
+
+
+def _number(argument: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise RuntimeError(f"{argument}:={text} is not a number") from None
