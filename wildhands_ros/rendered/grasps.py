@@ -13,24 +13,46 @@ import numba  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
+from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation.wildhands.variant import GRASPS
 from wildhands_ros.hand_model import HandLayer
 from wildhands_ros.rendered import objects
 from wildhands_ros.rendered.objects import Thing, TriangleMesh
 from wildhands_ros.rendered.poses import (
-    POSTURES, PoseSampler, allowed_overlaps, key_touch, mirrored_pose, pinch_touches, vary,
+    POSTURES,
+    PoseSampler,
+    allowed_overlaps,
+    key_touch,
+    mirrored_pose,
+    pinch_touches,
+    vary,
 )  # fmt: skip
 from wildhands_ros.rendered.spheres import (
-    BALLS_A_DIGIT, FIRST_ROW, INDEX, MIDDLE, PAD, PALM, PINKY, RING, THUMB, TIP, BallHand, BallHandModel, ball, overlaps,
+    BALLS_A_DIGIT,
+    FIRST_ROW,
+    INDEX,
+    MIDDLE,
+    PAD,
+    PALM,
+    PINKY,
+    RING,
+    THUMB,
+    TIP,
+    BallHand,
+    BallHandModel,
+    ball,
+    overlaps,
 )  # fmt: skip
 from wildhands_ros.rendered.touches import Touch, digit_freedoms, pad_facing, side_facing, solve_touches
 
 FloatArray = NDArray[np.float64]
+_Maker = Callable[[np.random.Generator], Thing]
 
 NO_GRASP = GRASPS.index("none")
 _SHARES = {"NP-Palm": 0.09, "NP-Fin": 0.12, "Pow-Pris": 0.2, "Pre-Pris": 0.2, "Pow-Circ": 0.09, "Pre-Circ": 0.13,
            "Later": 0.08, "Other": 0.07, "none": 0.02}  # fmt: skip
-_TRIES = 24
+_TRIES = 200
+_PATIENCE = 20  # tries after which small faults are put up with
 _DEEPEST = 0.0045
 _CONTACT = 0.0035
 _SQUEEZE = 0.001  # how deep soft flesh gives way
@@ -42,8 +64,9 @@ _OPEN = np.array([(-0.2, 0, 0, 0.2), *[(0.05, 0.12, 0.08, 0.0)] * 4])
 _OPEN_WIDE = np.array(
     [(-0.2, 0, 0, 0.3), (0.05, 0.2, 0.1, 0.12), (0.05, 0.2, 0.1, 0), (0.05, 0.2, 0.1, -0.1), (0.05, 0.2, 0.1, -0.2)]
 )
-_THUMB_WRAPPED = np.array([0.3, 0.4, 0.2])
-_THUMB_OPPOSED = np.array([0.1, 0.5, 0.2])
+# Where the thumb's base starts to close from: well in front of the palm
+_THUMB_WRAPPED = np.array([0.05, 0.55, 0.2])
+_THUMB_OPPOSED = np.array([0.0, 0.55, 0.2])
 
 
 @dataclass(frozen=True)
@@ -101,7 +124,10 @@ class GraspSampler:
         """How many grasps of each class were tried, failed ones included."""
 
     def sample(self, rng: np.random.Generator, betas: FloatArray, grasp: int | None = None) -> GraspedHand:
-        """A grasp by the hand of these shape coefficients (10,); of one class if `grasp` names it."""
+        """A grasp by the hand of these shape coefficients (10,); of the class `grasp` (an index into GRASPS) if given.
+
+        Raises WildHandsError where the shape is so odd that none can be found.
+        """
         if grasp is None:
             grasp = int(np.searchsorted(self._chances, rng.random() * self._chances[-1]))
         name = GRASPS[grasp]
@@ -109,7 +135,7 @@ class GraspSampler:
             return GraspedHand(self._poses.sample(rng).rotations, None, grasp, "")
         hand = self._model.person(np.asarray(betas, dtype=np.float64))
         best: tuple[float, GraspedHand] | None = None
-        for _ in range(_TRIES):
+        for trial in range(_TRIES):
             self.tried[name] += 1
             attempt = self._makers[name](rng, hand)
             if attempt is None:
@@ -118,10 +144,10 @@ class GraspSampler:
             if best is None or fault < best[0]:
                 thing = attempt.thing
                 best = fault, GraspedHand(rotations, thing.mesh, grasp, thing.name, thing)
-            if fault <= 0:
+            if best[0] <= 0 or (trial >= _PATIENCE and best[0] < 1):
                 break
-        if best is None or best[0] > 1:
-            return self.sample(rng, betas, grasp)
+        if best is None:
+            raise WildHandsError(f"no grasp of class {name} was found for this hand: its betas are no person's")
         return best[1]
 
     # --- the classes --------------------------------------------------------------------------------------------------
@@ -159,7 +185,8 @@ class GraspSampler:
         return self._wrapped(rng, hand, thing, vary(rng, self._model, _OPEN_WIDE, 0.5), _THUMB_OPPOSED, False)
 
     def _wrapped(
-        self, rng: np.random.Generator, hand: BallHand, thing: Thing, angles: FloatArray, thumb: FloatArray, index_out: bool
+        self, rng: np.random.Generator, hand: BallHand, thing: Thing, angles: FloatArray, thumb: FloatArray,
+        index_out: bool,
     ) -> _Attempt | None:  # fmt: skip
         """Lays the thing onto the palm and closes the hand round it."""
         thing = self._approached(hand, thing, angles, hand.frame[:, 2], without_thumb=True)
@@ -178,8 +205,14 @@ class GraspSampler:
         if kind < 0.4:
             thing, leads = objects.make_pen(rng), ((INDEX,), (INDEX, MIDDLE))[int(rng.integers(2))]
         elif kind < 0.7:
-            kinds = (objects.make_card, objects.make_key, objects.make_block, objects.make_phone, objects.make_knife)
-            thing, leads = _pick(rng, kinds)(rng), ((INDEX,), (MIDDLE,), (INDEX, MIDDLE))[int(rng.integers(3))]
+            few: tuple[_Maker, ...] = (
+                objects.make_card,
+                objects.make_key,
+                objects.make_block,
+                objects.make_phone,
+                objects.make_knife,
+            )
+            thing, leads = _pick(rng, few)(rng), ((INDEX,), (MIDDLE,), (INDEX, MIDDLE))[int(rng.integers(3))]
         else:
             kinds = (objects.make_box, objects.make_block, objects.make_phone, objects.make_slab)
             thing, leads = _pick(rng, kinds)(rng), (MIDDLE,)
@@ -320,7 +353,7 @@ class GraspSampler:
             angles = vary(rng, self._model, _OPEN, 0.5)
             for digit in _FINGERS:
                 angles[FIRST_ROW[digit], 0] += 0.1
-            at = hand.joints[5] + x * rng.uniform(-0.012, 0.0) - 0.12 * z
+            at = hand.joints[5] - x * rng.uniform(0.012, 0.026) * hand.size - 0.12 * z
             up = -x - 0.3 * z + 0.1 * rng.standard_normal(3)
             thing = _put(thing, _frame_of(y + 0.1 * rng.standard_normal(3), up), thing.grip, at)
             thing = self._approached(hand, thing, angles, z, without_thumb=True)
@@ -391,8 +424,8 @@ class GraspSampler:
         self, rng: np.random.Generator, hand: BallHand, thing: Thing, angles: FloatArray,
         points: tuple[FloatArray, FloatArray], away: FloatArray, reach: FloatArray, centred: bool = False,
     ) -> Thing | None:  # fmt: skip
-        """Puts a thing between two points of skin, its x along their line and its z as near to `away` as it can be without
-        running into the hand; held up to `reach` from its grip, towards -z unless `centred`."""
+        """Puts a thing between two points of skin, its x along their line and its z as near to `away` as it can be
+        without running into the hand; held up to `reach` from its grip, towards -z unless `centred`."""
         centers, across = hand.centers(angles[None])[0], points[1] - points[0]
         if np.linalg.norm(across) < 1e-4:
             return None
@@ -479,13 +512,13 @@ class GraspSampler:
         self, rng: np.random.Generator, hand: BallHand, thing: Thing, angles: FloatArray, preferred: FloatArray
     ) -> FloatArray | None:
         """Finds a place for the thumb on the thing, near the preferred posture (3,) of its base."""
-        bases, steps = 40, 12
+        bases, steps = 32, 12
         base = preferred + rng.standard_normal((bases, 3)) * (0.35, 0.3, 0.2)
         share = np.linspace(0, 1, steps)
         tried = np.broadcast_to(angles, (bases, steps, 15, 3)).copy()
         rest = self._model.anatomy.rest
         tried[:, :, 12] = base[:, None]
-        tried[:, :, 12, 0] += 0.35 * share
+        tried[:, :, 12, 0] += 0.6 * share
         tried[:, :, 13, 0] = -0.25 + 0.85 * share - rest[13, 0] + 0.15 * rng.standard_normal((bases, 1))
         tried[:, :, 14, 0] = -0.2 + 1.0 * share - rest[14, 0] + 0.25 * rng.standard_normal((bases, 1))
         tried = np.clip(tried, self._limits[..., 0], self._limits[..., 1]).reshape(-1, 15, 3)
@@ -494,13 +527,20 @@ class GraspSampler:
         gaps[..., :3] += _SQUEEZE  # the ball of the thumb is soft
         nearest = gaps.min(axis=2)
         scores = np.linalg.norm((base - preferred) / (0.35, 0.3, 0.2), axis=1)
+        # On the far side of the thing, seen from the palm, the thumb holds it; beside it, it does not
+        middle = thing.translation + thing.rotation @ thing.grip
+        axis = thing.rotation[:, 2]
         found: list[tuple[float, int, int]] = []
         for i in range(bases):
             hit = np.flatnonzero(nearest[i] < 0)
             if not len(hit) or hit[0] == 0:
                 continue
             which = int(gaps[i, hit[0]].argmin())
-            found.append((float(scores[i]) + (0 if which >= PAD else 1.5 if which == 5 else 4), i, int(hit[0])))
+            out = centers[i * steps + hit[0], which] - middle
+            out = out - axis * (out @ axis)
+            beside = 1 + float(out @ hand.frame[:, 2]) / float(np.linalg.norm(out))
+            wrong_part = 0 if which >= PAD else 1.5 if which == 5 else 4
+            found.append((float(scores[i]) + wrong_part + 2.5 * beside, i, int(hit[0])))
         for _, i, step in sorted(found)[:8]:
             before, after = nearest[i, step - 1], nearest[i, step]
             part = before / (before - after)
@@ -525,9 +565,7 @@ class GraspSampler:
         return float(max(faults)), pose
 
 
-def _pick(
-    rng: np.random.Generator, makers: Sequence[Callable[[np.random.Generator], Thing]]
-) -> Callable[[np.random.Generator], Thing]:
+def _pick(rng: np.random.Generator, makers: Sequence[_Maker]) -> _Maker:
     return makers[int(rng.integers(len(makers)))]
 
 

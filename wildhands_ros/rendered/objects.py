@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numba  # type: ignore[import-untyped]
 import numpy as np
@@ -119,7 +120,7 @@ def _part(
 
 
 def _box(
-    half: Sequence[float], edge: float, place: Sequence[float] = (0, 0, 0), frame: FloatArray | None = None
+    half: Sequence[float] | FloatArray, edge: float, place: Sequence[float] = (0, 0, 0), frame: FloatArray | None = None
 ) -> _Part:
     """A box of these half extents whose edges are rounded with this radius."""
     size = np.array(half, float)
@@ -129,8 +130,10 @@ def _box(
     return _part(_BOX, (*size, edge), vertices, faces, frame, place)
 
 
-def _superquadric(half: Sequence[float], tall: float, wide: float, place: Sequence[float] = (0, 0, 0)) -> _Part:
-    """|z/c|^(2/tall) + (|x/a|^(2/wide) + |y/b|^(2/wide))^(wide/tall) = 1: 1 is a ball's roundness, 0.2 nearly a box's."""
+def _superquadric(
+    half: Sequence[float] | FloatArray, tall: float, wide: float, place: Sequence[float] = (0, 0, 0)
+) -> _Part:
+    """|z/c|^(2/tall) + (|x/a|^(2/wide) + |y/b|^(2/wide))^(wide/tall) = 1: 1 is as round as a ball, 0.2 nearly a box."""
     directions, faces = _sphere_grid(_AROUND, 16)
     scaled = directions * 1.0
     flat = np.abs(scaled[:, 0]) ** (2 / wide) + np.abs(scaled[:, 1]) ** (2 / wide)
@@ -153,15 +156,19 @@ def _lathe(
 def _turned(profile: FloatArray, around: int) -> tuple[FloatArray, Faces]:
     angle = np.arange(around) * 2 * np.pi / around
     inner = profile[1:-1]
-    rings = np.stack(
-        [inner[:, :1] * np.cos(angle), inner[:, :1] * np.sin(angle), np.broadcast_to(inner[:, 1:], (len(inner), around))], -1
-    )  # fmt: skip
+    height = np.broadcast_to(inner[:, 1:], (len(inner), around))
+    rings = np.stack([inner[:, :1] * np.cos(angle), inner[:, :1] * np.sin(angle), height], axis=-1)
     ends = np.array([[0, 0, profile[0, 1]], [0, 0, profile[-1, 1]]])
     vertices = np.concatenate([rings.reshape(-1, 3), ends])
-    here = np.arange(len(inner) * around).reshape(len(inner), around)
+    return vertices, _turned_faces(len(inner), around)
+
+
+@lru_cache(maxsize=64)
+def _turned_faces(rings: int, around: int) -> Faces:
+    here = np.arange(rings * around).reshape(rings, around)
     beside = np.roll(here, -1, axis=1)
     a, b, c, d = here[:-1].ravel(), beside[:-1].ravel(), beside[1:].ravel(), here[1:].ravel()
-    bottom, top = len(vertices) - 2, len(vertices) - 1
+    bottom, top = rings * around, rings * around + 1
     faces = np.concatenate(
         [
             np.stack([a, b, c], 1),
@@ -170,9 +177,12 @@ def _turned(profile: FloatArray, around: int) -> tuple[FloatArray, Faces]:
             np.stack([np.full(around, top), here[-1], beside[-1]], 1),
         ]
     )
-    return vertices, faces.astype(np.int32)
+    faces = faces.astype(np.int32)
+    faces.flags.writeable = False
+    return faces
 
 
+@lru_cache(maxsize=8)
 def _sphere_grid(around: int, rings: int) -> tuple[FloatArray, Faces]:
     """Directions all over the sphere and the faces between them; none lies in a coordinate plane but the poles."""
     polar = (np.arange(rings) + 0.5) / rings * np.pi
@@ -334,7 +344,7 @@ def make_bowl(rng: np.random.Generator) -> Thing:
     angle = np.linspace(0.5, np.pi / 2, 7)
     outside = np.stack([r * np.sin(angle), h * (1 - np.cos(angle))], 1)
     inside = outside[::-1] * ((r - 0.004) / r, 1) + np.linspace(0, 0.004, 7)[:, None] * (0, 1)
-    return _thing("bowl", _lathe([(0, outside[0, 1]), *outside, *inside, (0, outside[0, 1] + 0.004)]))
+    return _thing("bowl", _lathe([(0, outside[0, 1]), *outside, *inside, (0, outside[0, 1] + 0.004)], around=32))
 
 
 def make_plate(rng: np.random.Generator) -> Thing:
@@ -499,20 +509,16 @@ def _torus_distance(x: float, y: float, z: float, k: FloatArray) -> float:
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _super_level(x: float, y: float, z: float, k: FloatArray) -> float:
-    """A homogeneous function of degree one that is 1 on the surface."""
-    flat = (abs(x) / k[0]) ** (2 / k[4]) + (abs(y) / k[1]) ** (2 / k[4])
-    return (flat ** (k[4] / k[3]) + (abs(z) / k[2]) ** (2 / k[3])) ** (k[3] / 2)  # type: ignore[no-any-return]
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _super_distance(x: float, y: float, z: float, k: FloatArray) -> float:
-    h = 1e-6
-    level = _super_level(x, y, z, k)
-    gx = (_super_level(x + h, y, z, k) - _super_level(x - h, y, z, k)) / (2 * h)
-    gy = (_super_level(x, y + h, z, k) - _super_level(x, y - h, z, k)) / (2 * h)
-    gz = (_super_level(x, y, z + h, k) - _super_level(x, y, z - h, k)) / (2 * h)
-    steep = np.sqrt(gx * gx + gy * gy + gz * gz)
-    if steep < 1.0:
+    """Of the function of degree one that is 1 on the surface: its excess over its slope."""
+    if x * x + y * y + z * z < 1e-12:
         return -min(k[0], min(k[1], k[2]))  # type: ignore[no-any-return]
-    return (level - 1) / steep  # type: ignore[no-any-return]
+    u, v, w = abs(x) / k[0] + 1e-12, abs(y) / k[1] + 1e-12, abs(z) / k[2] + 1e-12
+    tall, wide = k[3], k[4]
+    pu, pv, pw = u ** (2 / wide), v ** (2 / wide), w ** (2 / tall)
+    flat = pu + pv
+    waist = flat ** (wide / tall)
+    level = (waist + pw) ** (tall / 2)
+    scale = level ** (1 - 2 / tall)
+    gx, gy, gz = waist / flat * pu / u / k[0], waist / flat * pv / v / k[1], pw / w / k[2]
+    return (level - 1) / (scale * np.sqrt(gx * gx + gy * gy + gz * gz))  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
-"""Natural poses of an empty hand: everyday postures, what lies between them, finger tips that meet, and some wilder ones.
+"""Natural poses of an empty hand: everyday postures, what lies between them, tips that meet, and some wilder ones.
 
 Fingers do not move independently: joints of one finger bend together, neighbouring fingers follow each other, and the
-fingers converge as they bend (Santello et al., "Postural hand synergies for tool use", J. Neurosci. 18, 1998; Rijpkema &
-Girard, "Computer animation of knowledge-based human grasping", SIGGRAPH 1991, for the end joint's two thirds).
+fingers converge as they bend (Santello et al., "Postural hand synergies for tool use", J. Neurosci. 18, 1998; for the
+end joint's two thirds Rijpkema & Girard, "Computer animation of knowledge-based human grasping", SIGGRAPH 1991).
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 
 from wildhands_ros.hand_model import HandLayer
 from wildhands_ros.rendered.spheres import (
-    BALLS_A_DIGIT, FIRST_ROW, INDEX, MIDDLE, PAD, PINKY, RING, THUMB, BallHand, BallHandModel, ball, overlaps,
+    BALLS_A_DIGIT,
+    FIRST_ROW,
+    INDEX,
+    MIDDLE,
+    PAD,
+    PINKY,
+    RING,
+    THUMB,
+    BallHand,
+    BallHandModel,
+    ball,
+    overlaps,
 )  # fmt: skip
 from wildhands_ros.rendered.touches import Touch, digit_freedoms, pad_facing, side_facing, solve_touches
 
@@ -29,9 +40,10 @@ _CONVERGENCE = 0.4  # how much of their splay bent fingers lose
 _MAX_TRIES = 12
 _SEPARATIONS = 6
 
-# Postures: (5, 4) thumb to little finger. Fingers: bend of base, middle and end joint, spread of the base; the thumb: its
-# base's flexion, knuckle's and end's bend, and abduction (away from the palm). Radians; bends are measured from the straight
-# finger (the thumb's base: from rest), spreads from the finger's usual direction at that bend, towards the thumb's side.
+# Postures: (5, 4) thumb to little finger. Fingers: bend of base, middle and end joint, spread of the base; the thumb:
+# its base's flexion, knuckle's and end's bend, and abduction (away from the palm). Radians; bends are measured from the
+# straight finger (the thumb's base: from rest), spreads from the finger's usual direction at that bend, towards the
+# thumb's side.
 _OUT = (0.04, 0.08, 0.05)
 _IN = (1.25, 1.5, 0.9)
 
@@ -49,42 +61,84 @@ POSTURES: dict[str, FloatArray] = {
     "together": _posture((0.1, 0.1, 0.0, -0.2), (*_OUT, -0.13), (*_OUT, -0.03), (*_OUT, 0.10), (*_OUT, 0.28)),
     "spread": _posture((-0.35, -0.1, 0.0, 0.0), (*_OUT, 0.13), (*_OUT, 0.02), (*_OUT, -0.08), (*_OUT, -0.2)),
     "stretched": _posture(
-        (-0.4, -0.2, -0.2, 0.1), (-0.25, 0.0, 0.0, 0.15), (-0.25, 0.0, 0.0), (-0.22, 0.0, 0.0, -0.08), (-0.2, 0.0, 0.0, -0.2)
+        (-0.4, -0.2, -0.2, 0.1),
+        (-0.25, 0.0, 0.0, 0.15),
+        (-0.25, 0.0, 0.0),
+        (-0.22, 0.0, 0.0, -0.08),
+        (-0.2, 0.0, 0.0, -0.2),
     ),
     "relaxed": _posture(_THUMB_RELAXED, (0.3, 0.35, 0.2), (0.38, 0.42, 0.25), (0.44, 0.46, 0.28), (0.48, 0.46, 0.28)),
-    "resting": _posture((0.1, 0.15, 0.1, 0.0), (0.15, 0.25, 0.12), (0.2, 0.3, 0.15), (0.22, 0.3, 0.16), (0.22, 0.28, 0.15)),
+    "resting": _posture(
+        (0.1, 0.15, 0.1, 0.0), (0.15, 0.25, 0.12), (0.2, 0.3, 0.15), (0.22, 0.3, 0.16), (0.22, 0.28, 0.15)
+    ),
     "limp": _posture((0.25, 0.25, 0.2, 0.2), (0.55, 0.6, 0.35), (0.65, 0.7, 0.4), (0.72, 0.75, 0.4), (0.75, 0.7, 0.4)),
-    "hold": _posture((0.3, 0.35, 0.3, 0.35), (0.65, 0.75, 0.4), (0.72, 0.85, 0.45), (0.76, 0.88, 0.46), (0.74, 0.82, 0.44)),
+    "hold": _posture(
+        (0.3, 0.35, 0.3, 0.35), (0.65, 0.75, 0.4), (0.72, 0.85, 0.45), (0.76, 0.88, 0.46), (0.74, 0.82, 0.44)
+    ),
     "hook": _posture(_THUMB_ASIDE, (0.1, 1.4, 0.8), (0.1, 1.5, 0.85), (0.1, 1.5, 0.85), (0.12, 1.4, 0.8)),
     "fist": _posture(_THUMB_OVER, _IN, (1.3, 1.6, 0.95), (1.3, 1.58, 0.95), (1.25, 1.5, 0.9)),
-    "loose_fist": _posture((0.4, 0.5, 0.4, 0.15), (0.95, 1.3, 0.7), (1.0, 1.35, 0.75), (1.05, 1.35, 0.75), (1.0, 1.3, 0.7)),
-    "thumb_up": _posture((-0.35, -0.2, -0.2, -0.1), (1.2, 1.5, 0.9), (1.25, 1.55, 0.95), (1.25, 1.5, 0.95), (1.2, 1.45, 0.9)),
-    "point": _posture((0.45, 0.6, 0.5, 0.1), (0.05, 0.06, 0.04), (1.15, 1.4, 0.85), (1.2, 1.45, 0.9), (1.15, 1.4, 0.85)),
-    "point_loosely": _posture((0.2, 0.3, 0.2, 0.15), (0.2, 0.25, 0.15), (0.7, 0.8, 0.45), (0.85, 0.9, 0.5), (0.9, 0.85, 0.5)),
-    "gun": _posture((-0.35, -0.1, -0.1, 0.0), (0.05, 0.06, 0.04), (1.15, 1.4, 0.85), (1.2, 1.45, 0.9), (1.15, 1.4, 0.85)),
+    "loose_fist": _posture(
+        (0.4, 0.5, 0.4, 0.15), (0.95, 1.3, 0.7), (1.0, 1.35, 0.75), (1.05, 1.35, 0.75), (1.0, 1.3, 0.7)
+    ),
+    "thumb_up": _posture(
+        (-0.35, -0.2, -0.2, -0.1), (1.2, 1.5, 0.9), (1.25, 1.55, 0.95), (1.25, 1.5, 0.95), (1.2, 1.45, 0.9)
+    ),
+    "point": _posture(
+        (0.45, 0.6, 0.5, 0.1), (0.05, 0.06, 0.04), (1.15, 1.4, 0.85), (1.2, 1.45, 0.9), (1.15, 1.4, 0.85)
+    ),
+    "point_loosely": _posture(
+        (0.2, 0.3, 0.2, 0.15), (0.2, 0.25, 0.15), (0.7, 0.8, 0.45), (0.85, 0.9, 0.5), (0.9, 0.85, 0.5)
+    ),
+    "gun": _posture(
+        (-0.35, -0.1, -0.1, 0.0), (0.05, 0.06, 0.04), (1.15, 1.4, 0.85), (1.2, 1.45, 0.9), (1.15, 1.4, 0.85)
+    ),
     "two": _posture((0.55, 0.7, 0.6, 0.1), (*_OUT, 0.14), (*_OUT, -0.12), (1.2, 1.45, 0.9), (1.15, 1.4, 0.85)),
     "two_together": _posture((0.55, 0.7, 0.6, 0.1), (*_OUT, -0.1), (*_OUT, 0.0), (1.2, 1.45, 0.9), (1.15, 1.4, 0.85)),
     "three": _posture((0.5, 0.7, 0.7, 0.25), (*_OUT, 0.1), _OUT, (*_OUT, -0.06), (1.1, 1.35, 0.8)),
     "three_with_thumb": _posture(_THUMB_OUT, (*_OUT, 0.1), _OUT, (1.15, 1.4, 0.85), (1.15, 1.4, 0.85)),
     "four": _posture((0.5, 0.6, 0.5, 0.0), (*_OUT, 0.06), _OUT, _OUT, (*_OUT, -0.08)),
     "horns": _posture((0.45, 0.6, 0.6, 0.2), _OUT, (1.15, 1.4, 0.85), (1.15, 1.4, 0.85), (0.1, 0.12, 0.08, -0.1)),
-    "telephone": _posture((-0.4, -0.2, -0.1, 0.0), (1.15, 1.4, 0.85), (1.2, 1.45, 0.9), (1.1, 1.35, 0.85), (0.1, 0.1, 0.06, -0.1)),
+    "telephone": _posture(
+        (-0.4, -0.2, -0.1, 0.0), (1.15, 1.4, 0.85), (1.2, 1.45, 0.9), (1.1, 1.35, 0.85), (0.1, 0.1, 0.06, -0.1)
+    ),
     "little_finger": _posture(
         (0.4, 0.6, 0.5, 0.2), (1.15, 1.4, 0.85), (1.2, 1.45, 0.9), (1.1, 1.35, 0.85), (0.12, 0.12, 0.08, -0.1)
     ),
-    "cupped": _posture((0.15, 0.15, 0.1, 0.1), (0.5, 0.35, 0.2, -0.05), (0.55, 0.38, 0.2), (0.6, 0.38, 0.2, 0.03), (0.6, 0.35, 0.2, 0.1)),
-    "table_top": _posture((0.2, 0.2, 0.1, 0.1), (1.1, 0.1, 0.06), (1.15, 0.1, 0.06), (1.15, 0.1, 0.06), (1.1, 0.1, 0.06)),
-    "claw": _posture((-0.1, 0.4, 0.7, 0.3), (-0.05, 1.1, 0.7, 0.1), (-0.05, 1.15, 0.75), (0.0, 1.15, 0.75), (0.0, 1.1, 0.7, -0.12)),
-    "typing": _posture((0.1, 0.1, 0.1, 0.05), (0.35, 0.65, 0.35), (0.35, 0.75, 0.4), (0.38, 0.72, 0.4), (0.36, 0.6, 0.35)),
-    "power": _posture((0.3, 0.3, 0.35, 0.45), (0.85, 1.1, 0.6), (0.9, 1.15, 0.62), (0.95, 1.15, 0.62), (0.98, 1.05, 0.6)),
-    "precision": _posture((0.3, 0.25, 0.3, 0.5), (0.75, 0.5, 0.3, 0.05), (0.8, 0.55, 0.3), (0.82, 0.55, 0.32), (0.85, 0.5, 0.3)),
-    "wide_grasp": _posture((-0.1, 0.0, 0.2, 0.55), (0.3, 0.45, 0.25, 0.1), (0.32, 0.5, 0.28), (0.35, 0.5, 0.28), (0.38, 0.45, 0.25, -0.12)),
+    "cupped": _posture(
+        (0.15, 0.15, 0.1, 0.1),
+        (0.5, 0.35, 0.2, -0.05),
+        (0.55, 0.38, 0.2),
+        (0.6, 0.38, 0.2, 0.03),
+        (0.6, 0.35, 0.2, 0.1),
+    ),
+    "table_top": _posture(
+        (0.2, 0.2, 0.1, 0.1), (1.1, 0.1, 0.06), (1.15, 0.1, 0.06), (1.15, 0.1, 0.06), (1.1, 0.1, 0.06)
+    ),
+    "claw": _posture(
+        (-0.1, 0.4, 0.7, 0.3), (-0.05, 1.1, 0.7, 0.1), (-0.05, 1.15, 0.75), (0.0, 1.15, 0.75), (0.0, 1.1, 0.7, -0.12)
+    ),
+    "typing": _posture(
+        (0.1, 0.1, 0.1, 0.05), (0.35, 0.65, 0.35), (0.35, 0.75, 0.4), (0.38, 0.72, 0.4), (0.36, 0.6, 0.35)
+    ),
+    "power": _posture(
+        (0.3, 0.3, 0.35, 0.45), (0.85, 1.1, 0.6), (0.9, 1.15, 0.62), (0.95, 1.15, 0.62), (0.98, 1.05, 0.6)
+    ),
+    "precision": _posture(
+        (0.3, 0.25, 0.3, 0.5), (0.75, 0.5, 0.3, 0.05), (0.8, 0.55, 0.3), (0.82, 0.55, 0.32), (0.85, 0.5, 0.3)
+    ),
+    "wide_grasp": _posture(
+        (-0.1, 0.0, 0.2, 0.55), (0.3, 0.45, 0.25, 0.1), (0.32, 0.5, 0.28), (0.35, 0.5, 0.28), (0.38, 0.45, 0.25, -0.12)
+    ),
     "ladder": _posture((0.2, 0.25, 0.2, 0.2), (0.2, 0.2, 0.12), (0.45, 0.5, 0.3), (0.75, 0.85, 0.5), (0.95, 1.05, 0.6)),
     "fan": _posture((0.0, 0.1, 0.1, 0.1), (0.75, 0.9, 0.5), (0.5, 0.6, 0.35), (0.3, 0.35, 0.2), (0.12, 0.15, 0.1)),
-}  # fmt: skip
+}
 """Named postures of an empty hand."""
 
-_TOUCHING = ("pinch_index", "pinch_middle", "pinch_ring", "pinch_pinky", "tripod", "key", "purse")
+# Which fingers' tips the thumb's meets; at a key it lies on the index finger's side
+_TOUCHING: dict[str, tuple[int, ...]] = {
+    "pinch_index": (INDEX,), "pinch_middle": (MIDDLE,), "pinch_ring": (RING,), "pinch_pinky": (PINKY,),
+    "tripod": (INDEX, MIDDLE), "purse": (INDEX, MIDDLE, RING), "key": (INDEX,),
+}  # fmt: skip
 # Shares of the kinds of poses
 _KINDS = ("posture", "between", "touching", "mixed", "wild")
 _SHARES = (0.36, 0.22, 0.22, 0.12, 0.08)
@@ -169,8 +223,8 @@ class PoseSampler:
             fingers = (1 - share) * POSTURES[name] + share * POSTURES[self._name(rng)]
             return self.posture(rng, fingers), f"{name}-"
         if kind == "mixed":  # each finger goes its own part of the way
-            share = np.clip(rng.uniform(0, 1) + 0.35 * rng.standard_normal((5, 1)), 0, 1)
-            fingers = (1 - share) * POSTURES[name] + share * POSTURES[self._name(rng)]
+            parts = np.clip(rng.uniform(0, 1) + 0.35 * rng.standard_normal((5, 1)), 0, 1)
+            fingers = (1 - parts) * POSTURES[name] + parts * POSTURES[self._name(rng)]
             return self.posture(rng, fingers, noise=1.5), "mixed"
         return self._wild(rng), "wild"
 
@@ -193,20 +247,19 @@ class PoseSampler:
 
     def _touching(self, rng: np.random.Generator) -> tuple[FloatArray, str] | None:
         """Finger tips that meet the thumb's, or the thumb on the index finger's side."""
-        name = _TOUCHING[int(rng.integers(len(_TOUCHING)))]
+        name = tuple(_TOUCHING)[int(rng.integers(len(_TOUCHING)))]
         hand = self._hand
         if name == "key":
             bend = rng.uniform(0.7, 1.2)
             fingers = _posture((0.3, 0.3, 0.3, 0.0), (0.6, bend, 0.5), (0.75, bend + 0.1, 0.6), (0.85, bend + 0.1, 0.6),
                                (0.85, bend, 0.6))  # fmt: skip
             touches = [key_touch(rng, hand, 0.0)]
-            free = (THUMB, INDEX)
+            free: tuple[int, ...] = (THUMB, INDEX)
         else:
             others = POSTURES[("relaxed", "flat", "limp", "hold", "fist")[int(rng.integers(5))]]
             share = rng.uniform(0.1, 1)
             fingers = share * others + (1 - share) * POSTURES["spread"]
-            partners = {"tripod": (INDEX, MIDDLE), "purse": (INDEX, MIDDLE, RING)}.get(name)
-            partners = partners or ((INDEX, MIDDLE, RING, PINKY)[_TOUCHING.index(name)],)
+            partners = _TOUCHING[name]
             reach = (0.5, 0.5, 0.3, 0.55)
             fingers[THUMB] = np.array(reach) + 0.1 * rng.standard_normal(4)
             for partner in partners:
@@ -219,7 +272,7 @@ class PoseSampler:
 
 
 def vary(rng: np.random.Generator, model: BallHandModel, fingers: FloatArray, noise: float = 1.0) -> FloatArray:
-    """Angles from rest (15, 3) of a posture (5, 4), with variations that fingers and joints share, within the limits."""
+    """Angles from rest (15, 3) of a posture (5, 4), with variations that fingers and joints share, within limits."""
     anatomy = model.anatomy
     rest, angles = anatomy.rest, np.zeros((15, 3))
     draws = rng.standard_normal((6, 4))
@@ -316,11 +369,11 @@ def allowed_overlaps(hand: BallHand) -> FloatArray:
 
 
 def sample_wrist(rng: np.random.Generator) -> tuple[float, float, float]:
-    """How the hand stands to its forearm: flexion (towards the palm), deviation (towards the thumb) and pronation (turn of
-    the hand about the forearm relative to its far end); radians.
+    """How the hand stands to its forearm: flexion (towards the palm), deviation (towards the thumb) and pronation (turn
+    of the hand about the forearm relative to its far end); radians.
 
-    Usual wrists are a little extended; the limits are those of active motion (AAOS 1965): flexion -70° to 80°, deviation
-    -30° to 20°, pronation here at most 60° either way.
+    Usual wrists are a little extended; the limits are those of active motion (AAOS 1965): flexion -70° to 75°,
+    deviation -30° to 20°, pronation here at most 60° either way.
     """
     flexion = np.clip(rng.normal(-0.2, 0.35), -1.2, 1.3)
     room = 1 - 0.5 * abs(flexion)  # a bent wrist deviates less
