@@ -39,13 +39,7 @@ def read_pickle(content: bytes, keys: Iterable[str]) -> dict[str, np.ndarray]:
 
     Chumpy expressions and sparse matrices become plain arrays. Raises RefusedPickle with the reason.
     """
-    _check_opcodes(content)
-    try:
-        stored = _Unpickler(io.BytesIO(content), encoding="latin1").load()
-    except RefusedPickle:
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise RefusedPickle(f"is a damaged pickle ({type(error).__name__}: {error})") from error
+    stored = _load(content)
     if not isinstance(stored, dict):
         raise RefusedPickle(f"holds a {type(stored).__name__}, expected a dictionary of arrays")
     arrays = {}
@@ -58,6 +52,29 @@ def read_pickle(content: bytes, keys: Iterable[str]) -> dict[str, np.ndarray]:
             except Exception as error:
                 raise RefusedPickle(f"is damaged at '{key}' ({type(error).__name__}: {error})") from error
     return arrays
+
+
+def _load(content: bytes) -> object:
+    """What the pickle holds, records in place of everything that is not built in."""
+    _check_opcodes(content)
+    try:
+        return _Unpickler(io.BytesIO(content), encoding="latin1").load()
+    except RefusedPickle:
+        raise
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise RefusedPickle(f"is a damaged pickle ({type(error).__name__}: {error})") from error
+
+
+Plain = dict[str, "Plain"] | list["Plain"] | np.ndarray | str | bytes | float | int | bool | None
+"""What `read_plain_pickle` gives."""
+
+
+def read_plain_pickle(content: bytes) -> Plain:
+    """What a pickle of nested dictionaries, lists, texts, numbers and arrays holds; tuples become lists.
+
+    Raises RefusedPickle with the reason, also for dictionaries whose keys are not texts.
+    """
+    return _plain(_load(content), {}, 0)
 
 
 def _check_opcodes(content: bytes) -> None:
@@ -212,6 +229,39 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: object) -> object:
         raise RefusedPickle("refers to an object outside itself")
+
+
+def _plain(value: object, done: dict[int, Plain], depth: int) -> Plain:
+    """`value` without records. done: what containers became, by id, since a pickle may hold one in many places."""
+    if depth > _DEEPEST:
+        raise RefusedPickle("nested too deeply")
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return value
+    if id(value) in done:
+        return done[id(value)]
+    found: Plain
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise RefusedPickle("holds a dictionary whose keys are not texts")
+        found = {key: _plain(item, done, depth + 1) for key, item in value.items()}
+    elif isinstance(value, (list, tuple)):
+        found = [_plain(item, done, depth + 1) for item in value]
+    elif isinstance(value, _Scalar):
+        found = _number(value)
+    else:
+        found = _array(value, depth)
+    done[id(value)] = found
+    return found
+
+
+def _number(record: _Record) -> Plain:
+    if len(record.args) != 2:
+        raise RefusedPickle("holds a number without a value")
+    kind, raw = _dtype(record.args[0]), _bytes(record.args[1])
+    if len(raw) != kind.itemsize:
+        raise RefusedPickle("holds a number of the wrong length")
+    number: Plain = np.frombuffer(raw, dtype=kind)[0].item()
+    return number
 
 
 def _array(value: object, depth: int = 0) -> np.ndarray:
