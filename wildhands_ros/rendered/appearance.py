@@ -105,10 +105,10 @@ class Lights:
 
 
 _TURNS = 16
-_around = np.arange(8) * (np.pi / 4) + np.arange(_TURNS)[:, None] * (np.pi / 4 / _TURNS)
-_RADII = (0.5 + 0.5 * (np.arange(8) & 1)) * (1 + (np.arange(8) & 2) * 0.5)
+_around = np.arange(6) * (np.pi / 3) + np.arange(_TURNS)[:, None] * (np.pi / 3 / _TURNS)
+_RADII = np.array([0.5, 1.0, 1.6, 0.7, 1.0, 2.0])
 _NEIGHBOURS = np.stack([np.cos(_around) * _RADII, np.sin(_around) * _RADII], axis=-1)
-"""(16, 8, 2): where occlusion of a sample by its neighbours is looked for, in several turns, so that no pattern shows."""
+"""(16, 6, 2): where occlusion of a sample by its neighbours is looked for, in several turns, so that no pattern shows."""
 
 
 @dataclass(frozen=True)
@@ -130,42 +130,52 @@ def _hash(x, y, z):  # type: ignore[no-untyped-def]
     return (h ^ (h >> 15)) & 0xFFFFFFFF
 
 
-@njit(cache=True, fastmath=True)
+_LATTICE = 512
+_dice = np.random.default_rng(20)
+_ORDER = _dice.permutation(_LATTICE).astype(np.int32)
+_VALUES = _dice.uniform(-1, 1, _LATTICE)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def noise(x, y, z):  # type: ignore[no-untyped-def]
-    """Smooth noise with one bump a unit, -1 to 1, and its gradient."""
+    """Smooth noise with one bump a unit, -1 to 1, and its gradient; repeats after 512 units.
+
+    Values on a lattice, chosen by repeated look-ups in a permutation (K. Perlin, "An image synthesizer", 1985).
+    """
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
     i, j, k = int(fx), int(fy), int(fz)
     x, y, z = x - fx, y - fy, z - fz
     u, v, w = x * x * (3 - 2 * x), y * y * (3 - 2 * y), z * z * (3 - 2 * z)
     du, dv, dw = 6 * x * (1 - x), 6 * y * (1 - y), 6 * z * (1 - z)
-    scale = 2.0 / 4294967295.0
-    a, b = _hash(i, j, k) * scale, _hash(i + 1, j, k) * scale
-    c, d = _hash(i, j + 1, k) * scale, _hash(i + 1, j + 1, k) * scale
-    e, f = _hash(i, j, k + 1) * scale, _hash(i + 1, j, k + 1) * scale
-    g, h = _hash(i, j + 1, k + 1) * scale, _hash(i + 1, j + 1, k + 1) * scale
+    m = _LATTICE - 1
+    p, q = _ORDER[i & m], _ORDER[(i + 1) & m]
+    pj, qj, pk, qk = _ORDER[(p + j) & m], _ORDER[(q + j) & m], _ORDER[(p + j + 1) & m], _ORDER[(q + j + 1) & m]
+    a, b, c, d = _VALUES[(pj + k) & m], _VALUES[(qj + k) & m], _VALUES[(pk + k) & m], _VALUES[(qk + k) & m]
+    k += 1
+    e, f, g, h = _VALUES[(pj + k) & m], _VALUES[(qj + k) & m], _VALUES[(pk + k) & m], _VALUES[(qk + k) & m]
     ab, cd, ef, gh = a + u * (b - a), c + u * (d - c), e + u * (f - e), g + u * (h - g)
     low, high = ab + v * (cd - ab), ef + v * (gh - ef)
     gx0, gx1 = (b - a) + v * ((d - c) - (b - a)), (f - e) + v * ((h - g) - (f - e))
     gx = du * (gx0 + w * (gx1 - gx0))
     gy = dv * ((cd - ab) + w * ((gh - ef) - (cd - ab)))
     gz = dw * (high - low)
-    return low + w * (high - low) - 1.0, gx, gy, gz
+    return low + w * (high - low), gx, gy, gz
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _smoothstep(low, high, t):  # type: ignore[no-untyped-def]
     t = min(max((t - low) / (high - low), 0.0), 1.0)
     return t * t * (3 - 2 * t)
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _bell(t):  # type: ignore[no-untyped-def]
     """Close to exp(-t²), and nothing beyond 2.2."""
     rest = 1.0 - t * t * 0.2066
     return rest * rest * rest * rest if rest > 0 else 0.0
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _lit_shadow(x, y, z, frame, low_x, low_y, cell, heights, bias):  # type: ignore[no-untyped-def]
     """How much of the key light reaches a point, 0 to 1: four cells blended."""
     column = (frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z - low_x) / cell
@@ -186,11 +196,15 @@ def _lit_shadow(x, y, z, frame, low_x, low_y, cell, heights, bias):  # type: ign
     return lit / 9.0
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _surface(attribute, material, part, out):  # type: ignore[no-untyped-def]
     """Colour (3), bump (3), gloss, sharpness, softness of a material at a place; all into out."""
     kind = int(material[part, 0])
-    x, y, z = attribute[0] + material[part, 14], attribute[1] - material[part, 14], attribute[2] + 0.5 * material[part, 14]
+    x, y, z = (
+        attribute[0] + material[part, 14],
+        attribute[1] - material[part, 14],
+        attribute[2] + 0.5 * material[part, 14],
+    )
     along, dorsal, cover = attribute[6], attribute[7], attribute[10]
     f = material[part, 12]
     bump, bx, by, bz = noise(x * f, y * f, z * f)
@@ -237,7 +251,7 @@ def _surface(attribute, material, part, out):  # type: ignore[no-untyped-def]
             r, g, b = r * (1 - rim), g * (1 - 1.2 * rim), b * (1 - 1.2 * rim)
             nr, ng, nb = material[part, 17], material[part, 18], material[part, 19]
             if material[part, 20] < 0.5 and u > 0.72:  # the free edge
-                nr, ng, nb = 0.75, 0.68, 0.58
+                nr, ng, nb = 0.4 + 0.45 * nr, 0.34 + 0.45 * ng, 0.28 + 0.45 * nb
             r, g, b = r + (nr - r) * nail, g + (ng - g) * nail, b + (nb - b) * nail
             gloss, sharpness = gloss + (0.45 + 0.4 * material[part, 20]) * nail, sharpness + 40 * nail
             amount *= 1 - nail
@@ -282,26 +296,33 @@ def _surface(attribute, material, part, out):  # type: ignore[no-untyped-def]
     out[6], out[7], out[8] = gloss, sharpness, soft
 
 
-@njit(cache=True, fastmath=True)
+_STARTS = np.cumsum([0, *(np.uint64((SIZE >> level) ** 2) for level in range(LEVELS - 1))]).astype(np.uint64)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _texel(texels, texture, level, u, v, out):  # type: ignore[no-untyped-def]
     """A texture's linear colour by bilinear interpolation at one level; u, v in texels of the largest."""
-    start, size = 0, SIZE
-    for _ in range(level):
-        start += size * size
-        size //= 2
-    shrink = SIZE // size
-    u, v = (u + 0.5) / shrink - 0.5, (v + 0.5) / shrink - 0.5
-    i, j = int(np.floor(u)), int(np.floor(v))
-    s, t = u - i, v - j
-    i0, j0, i1, j1 = i & (size - 1), j & (size - 1), (i + 1) & (size - 1), (j + 1) & (size - 1)
-    for c in range(3):
-        a = texels[texture, start + j0 * size + i0, c] * (1 - s) + texels[texture, start + j0 * size + i1, c] * s
-        b = texels[texture, start + j1 * size + i0, c] * (1 - s) + texels[texture, start + j1 * size + i1, c] * s
-        value = (a * (1 - t) + b * t) / 255.0
-        out[c] = value * value * (0.8 + 0.2 * value)  # close to sRGB's curve
+    shrink = 1.0 / (1 << level)
+    u, v = (u + 0.5) * shrink - 0.5, (v + 0.5) * shrink - 0.5
+    fu, fv = np.floor(u), np.floor(v)
+    s, t = np.float32(u - fu), np.float32(v - fv)
+    edge = SIZE >> level
+    i, j = int(fu), int(fv)
+    # unsigned numbers: compiled code need not look for negative ones
+    start = _STARTS[np.uint64(level)]
+    row0 = start + np.uint64((j & (edge - 1)) * edge)
+    row1 = start + np.uint64(((j + 1) & (edge - 1)) * edge)
+    i0, i1 = np.uint64(i & (edge - 1)), np.uint64((i + 1) & (edge - 1))
+    which = np.uint64(texture)
+    a, b, c, d = (1 - s) * (1 - t), s * (1 - t), (1 - s) * t, s * t
+    for channel in range(3):
+        k = np.uint64(channel)
+        value = (a * texels[which, row0 + i0, k] + b * texels[which, row0 + i1, k]
+                 + c * texels[which, row1 + i0, k] + d * texels[which, row1 + i1, k]) * np.float32(1 / 255)  # fmt: skip
+        out[channel] = value * value * (0.8 + 0.2 * value)  # close to sRGB's curve
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def shade(
     faces_seen,
     inverse,
@@ -324,12 +345,15 @@ def shade(
     fy,
     cx,
     cy,
+    in_rows,
+    in_columns,
     out,
 ):
     # type: ignore[no-untyped-def]  # fmt: skip
     """Shades a raster of two samples along each edge of a pixel into out (S / 2, S / 2, 3), linear.
 
-    Each surface seen by a pixel's four samples is shaded once and counts by its samples.
+    Each surface seen by a pixel's four samples is shaded once and counts by its samples. Pixels where in_rows or
+    in_columns is False are left black.
     """
     size = out.shape[0]
     grid = faces_seen.shape[0]
@@ -340,6 +364,9 @@ def shade(
     reach = 0.011 * fx  # samples to which a centimetre reaches at a metre
     for row in range(size):
         for column in range(size):
+            if not (in_rows[row] and in_columns[column]):
+                out[row, column, 0], out[row, column, 1], out[row, column, 2] = 0.0, 0.0, 0.0
+                continue
             total_r, total_g, total_b = 0.0, 0.0, 0.0
             for sample in range(4):
                 done[sample] = False
@@ -389,7 +416,7 @@ def shade(
                 radius = max(reach * depth, 2.0)
                 hidden = 0.0
                 turn = _hash(row, column, 7) & (_TURNS - 1)
-                for k in range(8):
+                for k in range(6):
                     ni = min(max(int(si + radius * _NEIGHBOURS[turn, k, 0]), 0), grid - 1)
                     nj = min(max(int(sj + radius * _NEIGHBOURS[turn, k, 1]), 0), grid - 1)
                     near = inverse[nj, ni]
@@ -401,7 +428,7 @@ def shade(
                         rise = (qx * smooth_x + qy * smooth_y + qz * smooth_z) / q
                         if rise > 0.15:
                             hidden += (rise - 0.15) / (1 + (q / 0.035) ** 2)
-                ambient = max(0.15, 1 - 0.33 * hidden)
+                ambient = max(0.15, 1 - 0.44 * hidden)
 
                 lit = _lit_shadow(px + 0.003 * smooth_x, py + 0.003 * smooth_y, pz + 0.003 * smooth_z, shadow_frame,
                                   shadow_low_x, shadow_low_y, shadow_cell, shadow_heights, 0.004)  # fmt: skip
@@ -413,7 +440,14 @@ def shade(
                 hx, hy, hz = ex + lights[0], ey + lights[1], ez + lights[2]
                 length = 1 / np.sqrt(hx * hx + hy * hy + hz * hz + 1e-9)
                 half = max((nx * hx + ny * hy + nz * hz) * length, 0.0)
-                highlight = gloss * lit * (1 if key > 0 else 0) * half**sharpness * (0.3 + 0.06 * sharpness)
+                highlight = (
+                    gloss
+                    * lit
+                    * (1 if key > 0 else 0)
+                    * half
+                    / (sharpness - sharpness * half + half)
+                    * (0.3 + 0.06 * sharpness)
+                )
                 facing = max(nx * ex + ny * ey + nz * ez, 0.0)
                 edge = (1 - facing) ** 4 * (0.12 + 0.5 * gloss) * ambient
                 for k in range(3):
@@ -439,7 +473,7 @@ def shade(
             out[row, column, 0], out[row, column, 1], out[row, column, 2] = total_r, total_g, total_b
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _background(
     x, y, lights, shadow_frame, shadow_low_x, shadow_low_y, shadow_cell, shadow_heights, planes, texels, far, fx, color
 ):
@@ -459,9 +493,13 @@ def _background(
     u = (px * planes[hit, 4] + py * planes[hit, 5] + pz * planes[hit, 6]) * planes[hit, 10] + planes[hit, 11]
     v = (px * planes[hit, 7] + py * planes[hit, 8] + pz * planes[hit, 9]) * planes[hit, 10] + planes[hit, 12]
     cosine = abs(planes[hit, 0] * x + planes[hit, 1] * y + planes[hit, 2]) / np.sqrt(x * x + y * y + 1)
-    footprint = planes[hit, 10] * best * 2 / fx / max(cosine, 0.25)  # texels to a pixel
-    level = int(max(0.0, np.log2(max(footprint, 1e-3)) + 0.3 + planes[hit, 17]))
-    _texel(texels, int(planes[hit, 13]), min(level, LEVELS - 1), u, v, color)
+    # texels to a pixel, and out of focus
+    footprint = planes[hit, 10] * best * 2 / fx / max(cosine, 0.25) * planes[hit, 17]
+    level = 0
+    while footprint > 1.6 and level < LEVELS - 1:
+        footprint *= 0.5
+        level += 1
+    _texel(texels, int(planes[hit, 13]), level, u, v, color)
     lit = _lit_shadow(px, py, pz, shadow_frame, shadow_low_x, shadow_low_y, shadow_cell, shadow_heights, 0.006)
     key = max(planes[hit, 0] * lights[0] + planes[hit, 1] * lights[1] + planes[hit, 2] * lights[2], 0.0) * lit
     fill = max(planes[hit, 0] * lights[6] + planes[hit, 1] * lights[7] + planes[hit, 2] * lights[8], 0.0)

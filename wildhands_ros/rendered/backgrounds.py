@@ -62,8 +62,10 @@ def _finished(picture: Image, rng: np.random.Generator) -> Image:
 
 def _color(rng: np.random.Generator, saturation: float = 0.5) -> Image:
     """A colour, sRGB 0 to 1; mostly muted."""
-    hue, value = rng.uniform(0, 360), rng.uniform(0.12, 0.95)
-    strength = float(np.clip(rng.beta(1.3, 3) * 2 * saturation, 0, 1))
+    hue, value = rng.uniform(0, 360), rng.uniform(0.1, 0.97)
+    if rng.random() < 0.5:  # most rooms are of wood, stone and plaster
+        hue = rng.normal(32, 14) % 360
+    strength = float(np.clip(rng.beta(1.0, 4.0) * 2 * saturation, 0, 1))
     pixel = np.array([[[hue, strength, value]]], np.float32)
     return np.asarray(cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0], np.float32)
 
@@ -362,7 +364,7 @@ class Plane:
         return np.concatenate(
             [
                 self.normal, [self.distance], self.right, self.down, [self.texels], self.offset, [self.texture],
-                self.tint, [self.softness],
+                self.tint, [2.0**self.softness],
             ]
         )  # fmt: skip
 

@@ -90,12 +90,12 @@ def sample_place(rng: np.random.Generator, view: View, lean: float) -> FloatArra
     lean: -1 for a left hand, 1 for a right one: hands stay on their own side more often than not.
     """
     camera = view.camera
-    if rng.random() < 0.45:  # where people work
+    if rng.random() < 0.5:  # where people work
         u = 0.5 + 0.13 * lean + rng.normal(0, 0.19)
         v = 0.62 + rng.normal(0, 0.19)
-    elif rng.random() < 0.5:  # anywhere
+    elif rng.random() < 0.6:  # anywhere
         u, v = rng.uniform(0.02, 0.98, 2)
     else:  # towards the edges
-        u, v = rng.beta(0.7, 0.7, 2)
+        u, v = rng.beta(0.8, 0.8, 2)
     pixel = np.clip([u, v], 0.02, 0.98) * (camera.width, camera.height)
     return camera.unproject(pixel)

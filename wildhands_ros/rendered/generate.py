@@ -22,7 +22,7 @@ from wildhands_ros.rendered.sensor import Sensor
 from wildhands_ros.samples import Sample, ShardWriter
 
 SOURCE = "rendered"
-_TEXTURES = 40
+_TEXTURES = 32
 
 
 class Split(str, Enum):

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from wildhands_ros.camera import Camera
 from wildhands_ros.rendered.appearance import shade
 from wildhands_ros.rendered.backgrounds import TextureBank
 from wildhands_ros.rendered.rasteriser import SAMPLES, Raster, Window, draw
@@ -25,9 +26,10 @@ BOX_FACTOR = 1.5
 IN_FRONT = 0.004
 """A joint is hidden where something else than its hand is the first surface and lies at least this far (metres) in front."""
 
-MOST_HIDDEN = 0.75
+MOST_HIDDEN = 0.7
 """Hands of which more is hidden are left out."""
 
+_BLUR_MARGIN = 16  # pixels of the crop around the picture that blur may bring in
 _SHIFT = 0.08
 _GROW = (0.85, 1.2)
 _SMALLEST = 24  # pixels of a box's longer edge
@@ -38,6 +40,16 @@ class _Crop:
     box: tuple[float, float, float, float]
     center: tuple[float, float]
     extent: float
+
+    def inside(self, camera: Camera, margin: int = 0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which rows and which columns of the crop lie in the picture, or within `margin` pixels of the crop from it."""
+        step = self.extent / CROP_SIZE
+        offsets = (np.arange(CROP_SIZE) - (CROP_SIZE - 1) / 2) * step
+        columns, rows = self.center[0] + offsets, self.center[1] + offsets
+        reach = 0.5 + margin * step
+        return (
+            (rows > -reach) & (rows < camera.height - 1 + reach), (columns > -reach) & (columns < camera.width - 1 + reach)
+        )  # fmt: skip
 
 
 def hand_sample(
@@ -61,7 +73,7 @@ def hand_sample(
 
     window = Window.of_crop(camera, crop.center, crop.extent)
     raster, own = _drawn(scene, hand, window)
-    mask, hidden = _mask(raster, own, scene.geometry.parts, hand.part, crop, camera.width, camera.height)
+    mask, hidden = _mask(raster, own, scene.geometry.parts, hand.part, crop, camera)
     if hidden > MOST_HIDDEN:
         return None
     visible = inside & _in_sight(raster, scene.geometry.parts, hand, window)
@@ -71,7 +83,8 @@ def hand_sample(
     shade(
         raster.faces, raster.inverse_depth, geometry.vertices, geometry.normals, geometry.attributes, geometry.faces,
         geometry.parts, geometry.materials, scene.lights.row(), shadows.frame, shadows.low[0], shadows.low[1], shadows.cell,
-        shadows.heights, scene.planes, bank.texels, scene.far, window.fx, window.fy, window.cx, window.cy, light,
+        shadows.heights, scene.planes, bank.texels, scene.far, window.fx, window.fy, window.cx, window.cy,
+        *crop.inside(camera, _BLUR_MARGIN), light,
     )  # fmt: skip
     middle = hand.joints.mean(axis=0)
     angle = math.atan2(math.hypot(middle[0], middle[1]), middle[2])
@@ -122,26 +135,24 @@ def _drawn(scene: Scene, hand: SceneHand, window: Window) -> tuple[Raster, NDArr
     geometry = scene.geometry
     raster = Raster.empty(window.size)
     start, end = (int(geometry.starts[hand.part + i]) for i in (0, 1))
-    draw(raster, window, geometry.vertices, geometry.faces[start:end], start)
+    points = window.homogeneous(geometry.vertices)
+    draw(raster, points, geometry.faces[start:end], start)
     own = raster.faces >= 0
-    draw(raster, window, geometry.vertices, geometry.faces[:start], 0)
-    draw(raster, window, geometry.vertices, geometry.faces[end:], end)
+    draw(raster, points, geometry.faces[:start], 0)
+    draw(raster, points, geometry.faces[end:], end)
     return raster, own
 
 
 def _mask(
-    raster: Raster, own: NDArray[np.bool_], parts: NDArray[np.int32], part: int, crop: _Crop, width: int, height: int
+    raster: Raster, own: NDArray[np.bool_], parts: NDArray[np.int32], part: int, crop: _Crop, camera: Camera
 ) -> tuple[NDArray[np.uint8], float]:
     """The mask, and which part of the hand's samples in the picture is hidden."""
-    offsets = (np.arange(CROP_SIZE) - (CROP_SIZE - 1) / 2) * (crop.extent / CROP_SIZE)
-    columns, rows = crop.center[0] + offsets, crop.center[1] + offsets
-    in_columns, in_rows = (columns > -0.5) & (columns < width - 0.5), (rows > -0.5) & (rows < height - 0.5)
     mask = np.zeros((CROP_SIZE, CROP_SIZE), np.uint8)
-    total, seen = _count(raster.faces, own, parts, part, in_rows, in_columns, mask)
+    total, seen = _count(raster.faces, own, parts, part, *crop.inside(camera), mask)
     return mask, 1 - seen / total if total else 1.0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _count(faces, own, parts, part, in_rows, in_columns, mask):  # type: ignore[no-untyped-def]
     """Fills the mask; the hand's samples in the picture, and those of them that are seen."""
     total, total_seen = 0, 0

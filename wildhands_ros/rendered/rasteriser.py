@@ -52,8 +52,7 @@ class Window:
 
     def homogeneous(self, points: FloatArray) -> FloatArray:
         """Points (..., 3) of the camera's frame → (column · z, row · z, z)."""
-        x, y, z = points[..., 0], points[..., 1], points[..., 2]
-        return np.stack([self.fx * x + self.cx * z, self.fy * y + self.cy * z, z], axis=-1)
+        return points @ np.array([[self.fx, 0, 0], [0, self.fy, 0], [self.cx, self.cy, 1.0]])
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,13 @@ class Raster:
         return cls(np.full((size, size), -1, np.int32), np.zeros((size, size), np.float32))
 
 
-def draw(raster: Raster, window: Window, vertices: FloatArray, faces: Faces, first: int = 0) -> None:
+def draw(raster: Raster, points: FloatArray, faces: Faces, first: int = 0) -> None:
     """Draws triangles into the raster, in place, where they are nearer than what is there.
 
-    vertices: (V, 3) metres, camera frame. faces: (F, 3), counter-clockwise from outside; back faces are left out.
-    first: the number that the first of these faces has in `raster.faces`.
+    points: (V, 3) vertices as `Window.homogeneous` gives them. faces: (F, 3), counter-clockwise from outside; back faces
+    are left out. first: the number that the first of these faces has in `raster.faces`.
     """
-    _draw(window.homogeneous(vertices), faces, first, raster.faces, raster.inverse_depth, 1 / NEAR)
+    _draw(points, faces, first, raster.faces, raster.inverse_depth, 1 / NEAR)
 
 
 def depth_map(points: FloatArray, faces: Faces, size: int) -> NDArray[np.float32]:
@@ -87,7 +86,7 @@ def depth_map(points: FloatArray, faces: Faces, size: int) -> NDArray[np.float32
     return heights
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _draw(points, faces, first, out_faces, out_inverse, largest):  # type: ignore[no-untyped-def]
     rows, columns = out_faces.shape
     nearest = 1.0 / largest
@@ -129,7 +128,7 @@ def _draw(points, faces, first, out_faces, out_inverse, largest):  # type: ignor
                         out_faces[row, column] = first + number
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _draw_heights(points, faces, heights):  # type: ignore[no-untyped-def]
     rows, columns = heights.shape
     for number in range(faces.shape[0]):
@@ -153,7 +152,7 @@ def _draw_heights(points, faces, heights):  # type: ignore[no-untyped-def]
                         heights[row, column] = height
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def weights(points, i, j, k, x, y):  # type: ignore[no-untyped-def]
     """Barycentric coordinates (wa, wb, wc) of the point of triangle i, j, k (camera frame) on the ray (x, y, 1)."""
     a0, a1, a2 = points[i, 0], points[i, 1], points[i, 2]
@@ -175,7 +174,7 @@ def smooth_normals(vertices: FloatArray, faces: Faces) -> FloatArray:
     return np.asarray(normals)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _add_normals(vertices, faces, normals):  # type: ignore[no-untyped-def]
     for number in range(faces.shape[0]):
         i, j, k = faces[number, 0], faces[number, 1], faces[number, 2]

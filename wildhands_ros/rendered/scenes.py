@@ -187,7 +187,18 @@ class SceneSampler:
                 return None
             solid = np.concatenate([solid, held.vertices])
         return _Placed(
-            side, pose, betas, translation, vertices, joints, joints[0] + elbow_offset, shoulder, doing, name, held, solid
+            side,
+            pose,
+            betas,
+            translation,
+            vertices,
+            joints,
+            joints[0] + elbow_offset,
+            shoulder,
+            doing,
+            name,
+            held,
+            solid,
         )
 
     def _doing(self, rng: np.random.Generator, betas: FloatArray) -> tuple[GraspedHand, str]:

@@ -121,17 +121,20 @@ def _without_outside(
     return shot
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _mean(light):  # type: ignore[no-untyped-def]
-    """Mean brightness, highlights not counted in full."""
-    total = 0.0
+    """Mean brightness of what is not black, highlights not counted in full."""
+    total, count = 0.0, 1
     for row in range(0, light.shape[0], 2):
         for column in range(0, light.shape[1], 2):
-            total += min(light[row, column, 1], np.float32(2.0))
-    return total / (((light.shape[0] + 1) // 2) * ((light.shape[1] + 1) // 2))
+            value = light[row, column, 1]
+            if value > 0:
+                total += min(value, np.float32(2.0))
+                count += 1
+    return total / count
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _expose(
     light, out, red, green, blue, power, contrast, vignette, shot, read, chroma, seed, x0, y0, step, width, height
 ):
@@ -142,8 +145,7 @@ def _expose(
         table[i] = (i / 1024) ** power
     half = 0.25 * (width * width + height * height)
     for row in range(rows):
-        dy = y0 + row * step - width * 0
-        dy -= height / 2
+        dy = y0 + row * step - height / 2
         for column in range(columns):
             dx = x0 + column * step - width / 2
             dark = 1 - vignette * (dx * dx + dy * dy) / half

@@ -41,7 +41,7 @@ def corner_normals(vertices: FloatArray, faces: Faces) -> tuple[FloatArray, Floa
     return corners.reshape(-1, 3), smoothed
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _blend(normals, vertex_of_corner, vertices, out):  # type: ignore[no-untyped-def]
     corners = vertex_of_corner.shape[0]
     following = np.full(corners, -1, np.int64)  # corners of the same vertex, as linked lists
