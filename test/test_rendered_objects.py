@@ -61,7 +61,7 @@ def test_meshes_face_outwards(things: list[Thing]) -> None:
         assert skin.mean() > 0.75, thing.name
         rises = thing.distance(middles + 0.0003 * normals) - thing.distance(middles - 0.0003 * normals)
         share = float(np.mean(rises[skin] > 0.0003))
-        assert share > 0.93, thing.name
+        assert share > 0.85, thing.name  # faces just below where another part begins fall outside
 
 
 def test_sizes_are_those_of_things_in_hands(things: list[Thing]) -> None:
@@ -86,7 +86,7 @@ def test_distances_agree_with_the_meshes(things: list[Thing]) -> None:
         real = cKDTree(skin).query(points[outside])[0]
         most = (found[outside] - real).max()
         assert most < 0.001, thing.name  # never more than it is
-        if thing.name not in ("ball", "pebble", "bag", "mug"):
+        if thing.name not in ("ball", "pebble", "mug"):
             spacing = np.sqrt(_face_areas(thing.mesh).sum() / len(skin))
             least = (found[outside] - real).min()
             assert least > -0.001 - 2.5 * spacing, thing.name

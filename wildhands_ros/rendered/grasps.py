@@ -354,7 +354,7 @@ class GraspSampler:
             for digit in _FINGERS:
                 angles[FIRST_ROW[digit], 0] += 0.1
             at = hand.joints[5] - x * rng.uniform(0.012, 0.026) * hand.size - 0.12 * z
-            up = -x - 0.3 * z + 0.1 * rng.standard_normal(3)
+            up = -x + 0.5 * z + 0.1 * rng.standard_normal(3)
             thing = _put(thing, _frame_of(y + 0.1 * rng.standard_normal(3), up), thing.grip, at)
             thing = self._approached(hand, thing, angles, z, without_thumb=True)
             angles, touched = self._closed(hand, thing, angles, _FINGERS, _FULL_CURL, palm_too=True)

@@ -420,14 +420,11 @@ def make_lid(rng: np.random.Generator) -> Thing:
 
 def make_bag(rng: np.random.Generator) -> Thing:
     """A bag or a bucket hanging from its handle."""
-    half = (rng.uniform(0.05, 0.12), rng.uniform(0.02, 0.06), rng.uniform(0.06, 0.12))
-    r = rng.uniform(0.05, 0.065)
-    handle = _torus(r, rng.uniform(0.004, 0.009), np.radians(100), (0, 0, 0.01), _UP)
-    bag = _thing("bag", handle, _box(half, 0.012, (0, 0, -half[2])))
-    return replace(bag, grip=np.array([0, 0, bag.size[2] - handle.numbers[1]]), grip_half=0.0)
-
-
-_UP = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])  # a ring's x becomes z, its own axis y
+    half = (rng.uniform(0.075, 0.12), rng.uniform(0.02, 0.06), rng.uniform(0.06, 0.12))
+    rod, wide, high = rng.uniform(0.005, 0.01), rng.uniform(0.055, 0.065), rng.uniform(0.05, 0.08)
+    bar = _lathe(_rod_outline(rod, 2 * wide, 0.3 * rod), (0, 0, high), _X_TO_Z, around=16)
+    posts = [_lathe(_rod_outline(0.8 * rod, high, 0.001), (x, 0, high / 2), around=12) for x in (-wide, wide)]
+    return _thing("bag", bar, *posts, _box(half, 0.012, (0, 0, -half[2])))
 
 
 def make_slab(rng: np.random.Generator) -> Thing:
