@@ -91,10 +91,10 @@ def prepare(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         if not given.get("image_transport"):
             entities.append(SetLaunchConfiguration("image_transport", transport))
     topics = given["topics"].split()
-    recorded = [name for name in types if name.startswith(own)]
-    if recorded and not topics:
-        topics = [name for name in types if name not in recorded and name != "/clock"]
-        entities.append(LogInfo(msg=f"not played, as the node publishes them anew: {' '.join(sorted(recorded))}"))
+    left_out = sorted(name for name in types if name.startswith(own) or name == "/clock")
+    if left_out and not topics:
+        topics = [name for name in types if name not in left_out]
+        entities.append(LogInfo(msg=f"not played, as they are published anew: {' '.join(left_out)}"))
     player = ExecuteProcess(cmd=play_command(bag, given, topics), name="bag", output="screen")
     # any lifecycle node: there is one. Once: who deactivates and activates it goes on with the same playing
     ready = OnStateTransition(goal_state="active", entities=[player], handle_once=True)

@@ -71,7 +71,10 @@ def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
     )
     annotated = "image_annotated"
     names = [
-        *((f"{SHOWN_NODE}/{topic}", f"{node}/{topic}") for topic in ("markers", annotated, f"{annotated}/compressed")),
+        *(
+            (f"{SHOWN_NODE}/{topic}", f"{node}/{topic}")
+            for topic in ("markers", "points", annotated, f"{annotated}/compressed")
+        ),
         (SHOWN_IMAGE, image),
         (f"{SHOWN_IMAGE}/compressed", f"{image}/compressed"),
         (SHOWN_INFO, info),

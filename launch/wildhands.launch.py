@@ -80,6 +80,7 @@ SETTINGS = (
     Setting("publish_markers", "publish_markers", bool, "Markers for RViz on ~/markers."),
     Setting("marker_mesh", "marker_mesh", bool, "Markers include the mesh of the hand."),
     Setting("publish_annotated", "publish_annotated", bool, "Pictures with the hands drawn in on ~/image_annotated."),
+    Setting("publish_points", "publish_points", bool, "The vertices of the meshes as a point cloud on ~/points."),
     Setting("publish_vertices", "publish_vertices", bool, "Messages on ~/hands carry the vertices of the mesh."),
 )  # fmt: skip
 
@@ -142,7 +143,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         parameters=[str(parameter_file), {**overrides(given), "autostart": itself}],
         remappings=remappings(given),
         ros_arguments=ros_arguments(given),
-        additional_env=fastdds_environment(given["fastdds_profile"]),
+        additional_env={**fastdds_environment(given["fastdds_profile"]), **enclave_environment(given["enclave"])},
         output=given["output"],
         emulate_tty=True,  # colours, and lines that come when they are written
         respawn=BOOLEANS[given["respawn"]],
@@ -183,6 +184,11 @@ def fastdds_environment(choice: str) -> dict[str, str]:
     if not profile.is_file():
         raise RuntimeError(f"fastdds_profile:={choice}: there is no such file; use a file, auto or none")
     return {old if os.environ.get("ROS_DISTRO") in FAST_DDS_2 else new: str(profile)}
+
+
+def enclave_environment(enclave: str) -> dict[str, str]:
+    """Lets the node have its own enclave where the variable has named another one, for the launching process."""
+    return {"ROS_SECURITY_ENCLAVE_OVERRIDE": enclave} if enclave else {}
 
 
 def autostart(node: LifecycleNode, name: str) -> list[LaunchDescriptionEntity]:
