@@ -317,6 +317,15 @@ def test_a_senseless_parameter_ends_the_node_with_a_message(argument: str, says:
     assert "wildhands cannot start" in ended.stderr and says in ended.stderr and "Traceback" not in ended.stderr
 
 
+def test_a_node_that_shows_markers_is_stopped_cleanly(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake", "--ros-args", "-p", "marker_lifetime:=0.0")
+    bench.connect()
+    markers = bench.listen(MarkerArray, "/wildhands/markers")
+    bench.wait(lambda: bench.send(raw_image(plain(), "rgb8", bench.stamp())) and markers, "no markers")
+    assert bench.stop() == 0
+    assert "Traceback" not in bench.log
+
+
 # --- under load -----------------------------------------------------------------------------------------------------
 
 

@@ -62,6 +62,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--topics", action="store_true", help="also play a sequence at 30 Hz to the node in a process of its own"
     )
+    parser.add_argument(
+        "--node",
+        action="store_true",
+        help="instead measure what the node costs beside the pipeline (receive, decode, publish, TF, markers)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     add_pipeline(parser)
     parser.set_defaults(run=run)
@@ -70,9 +75,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     if args.seconds <= 0 or args.seeds < 1:
         raise WildHandsError("--seconds must be positive and --seeds at least 1")
-    config = read_pipeline(args)
     machine = describe_machine()
     print(f"machine: {machine}\n")
+    if args.node:
+        _bench_node(args.seconds, machine, args.json)
+        return 0
+    config = read_pipeline(args)
     network = _network_rows(config.estimation) if args.network else []
     if args.network:
         print(f"{network_table(network)}\n")
@@ -94,15 +102,30 @@ def run(args: argparse.Namespace) -> int:
         live = _over_topics(config, args.seconds)
         print(f"\n{table(['over topics, 1280x720 raw at 30 Hz', ''], list(live.items()))}")
     if args.json is not None:
-        figures = {
-            "machine": machine,
-            "network": [asdict(row) for row in network],
-            "timings": [asdict(t) for t in timings],
-            "scores": {name: asdict(score) for name, score in scores.items()},
-        }
-        args.json.write_text(json.dumps(figures, indent=2))
-        print(f"\nwrote {args.json}")
+        _write_json(
+            args.json,
+            {
+                "machine": machine,
+                "network": [asdict(row) for row in network],
+                "timings": [asdict(t) for t in timings],
+                "scores": {name: asdict(score) for name, score in scores.items()},
+            },
+        )
     return 0
+
+
+def _bench_node(seconds: float, machine: str, path: Path | None) -> None:
+    from wildhands_ros.node.overhead import measure_overhead, overhead_table  # needs ROS
+
+    rows = measure_overhead(seconds)
+    print(overhead_table(rows))
+    if path is not None:
+        _write_json(path, {"machine": machine, "node": [asdict(row) for row in rows]})
+
+
+def _write_json(path: Path, figures: dict[str, object]) -> None:
+    path.write_text(json.dumps(figures, indent=2))
+    print(f"\nwrote {path}")
 
 
 def _network_rows(config: EstimationConfig) -> list[BenchRow]:

@@ -101,8 +101,8 @@ class LiveChain:
         )  # fmt: skip
         ahead = _ReadAhead(source)
         with (
-            _Child("the node", self._node_command(parameters), self.environment),
-            _Child("the recorder", self._recorder_command(bag), self.environment) as recorder,
+            ChildProcess("the node", self._node_command(parameters), self.environment),
+            ChildProcess("the recorder", self._recorder_command(bag), self.environment) as recorder,
             Player(ahead, options, on_publish=note) as player,
         ):
             _rehearse(player, recorder, ahead.first().camera)
@@ -116,7 +116,7 @@ class LiveChain:
         """
         ahead = _ReadAhead(source)
         with (
-            _Child("the node", self._node_command(parameters), self.environment) as node,
+            ChildProcess("the node", self._node_command(parameters), self.environment) as node,
             Player(ahead, PlayerOptions(topic=IMAGE, subscriber_timeout_s=_START_TIMEOUT_S)) as player,
             _Results(player) as results,
         ):
@@ -145,7 +145,7 @@ class LiveChain:
         return [*module, str(bag), *RECORDED, "--jpeg", "--overwrite"]
 
 
-def _rehearse(player: Player, recorder: _Child, camera: Camera) -> None:
+def _rehearse(player: Player, recorder: ChildProcess, camera: Camera) -> None:
     """Plays black pictures until their results are recorded: discovery between three processes takes its time."""
     black = _black(camera)
     deadline = time.monotonic() + _START_TIMEOUT_S
@@ -197,7 +197,7 @@ class _Results:
         self._come.set()
 
 
-class _Child:
+class ChildProcess:
     """A process that is stopped by Ctrl-C's signal and whose last words are kept."""
 
     def __init__(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
@@ -221,12 +221,17 @@ class _Child:
             self._reader.join(1.0)
             raise WildHandsError(f"{self._name} ended: {' '.join(self._lines[-5:]) or 'without a word'}")
 
+    def processor_s(self) -> float:
+        """Time that all its threads have spent on processors so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
+
     def said(self, text: str, within_s: float) -> bool:
         """Whether a line with this text came by then."""
         with self._news:
             return self._news.wait_for(lambda: any(text in line for line in self._lines), within_s)
 
-    def __enter__(self) -> _Child:
+    def __enter__(self) -> ChildProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:

@@ -113,7 +113,11 @@ class Worker:
         if self._thread.is_alive():
             self._thread.join()
         self.cancel_captures("the node was deactivated meanwhile")
-        self._outlets.hide()
+        try:
+            self._outlets.hide()
+        except Exception:
+            if self._context.ok():  # else ROS has been shut down before the node
+                raise
 
     def put_image(self, message: ImageMessage) -> None:
         """Leaves an image; one that still waits is dropped for it."""
