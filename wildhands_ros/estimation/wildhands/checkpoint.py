@@ -68,11 +68,18 @@ def load_checkpoint(path: str | Path) -> tuple[WildHandsNetwork, CheckpointInfo]
     return network.eval().requires_grad_(False), info
 
 
-def save_checkpoint(path: str | Path, network: WildHandsNetwork, info: CheckpointInfo) -> CheckpointInfo:
-    """Writes a network in the package's own format; returns `info` with the hash that was written."""
+def save_checkpoint(
+    path: str | Path, network: WildHandsNetwork, info: CheckpointInfo, *, half: bool = False
+) -> CheckpointInfo:
+    """Writes a network in the package's own format; returns `info` with the hash that was written.
+
+    half: in float16, half as large; such weights are float32 again once they are loaded.
+    """
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if half:
+        tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
     info = CheckpointInfo(network.variant, info.training_data, info.hand_model, info.licence, _hash(tensors))
     description = {**asdict(info), "variant": info.variant.to_dict(), "format": _FORMAT}
     try:
@@ -128,7 +135,7 @@ def _read_own(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     info = _described(path, text)
     if _hash(tensors) != info.sha256:
         raise ModelFileError(f"{path}: the tensors are not those that its description was written for: get it again")
-    return info, tensors
+    return info, {name: t.float() if t.dtype == torch.float16 else t for name, t in tensors.items()}
 
 
 def _described(path: Path, text: str) -> CheckpointInfo:

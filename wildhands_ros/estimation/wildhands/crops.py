@@ -149,17 +149,17 @@ class CropMaker:
 
 
 def encode_boxes(variant: Variant, boxes: Tensor, matrix: Tensor) -> Tensor:
-    """The encoding of boxes (N, 4) in the network's frame with K `matrix` (3, 3), see `kpe.encode`."""
+    """The encoding of boxes (N, 4) in the network's frame with K `matrix`, (3, 3) or (N, 3, 3), see `kpe.encode`."""
     cells = INPUT_SIZE if variant.encoding is kpe.Encoding.INPUT else CELLS
     return kpe.encode(variant.encoding, boxes, matrix, INPUT_SIZE, cells)
 
 
 def mirror_boxes(boxes: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes (N, 4) and K (3, 3) in the mirror image of the network's frame."""
+    """Boxes (N, 4) and K (..., 3, 3) in the mirror image of the network's frame."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     last = INPUT_SIZE - 1
     mirrored = matrix.clone()
-    mirrored[0, 2] = last - matrix[0, 2]
+    mirrored[..., 0, 2] = last - matrix[..., 0, 2]
     return torch.stack([last - x1, y0, last - x0, y1], dim=-1), mirrored
 
 

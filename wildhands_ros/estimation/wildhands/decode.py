@@ -45,12 +45,21 @@ def in_camera(
     variant: Variant, output: NetworkOutput, focal: float | Tensor, rays: Tensor, extents: Tensor, turns: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Pose (N, 16, 3, 3) and translation (N, 3) in the camera frame, differentiable; arguments as in `Prepared`."""
-    pose, translation = output.pose, hand_translation(variant.translation, output.camera, focal, rays, extents)
+    pose = output.pose
+    translation = hand_translation(variant.translation, output.camera, *crop_view(variant, focal, rays), extents)
     if turns is not None:
         pose = torch.cat([(turns @ pose[:, 0])[:, None], pose[:, 1:]], dim=1)
         if variant.perspective is Perspective.CROP:  # the hand stands before the turned camera
             translation = (turns @ translation[..., None])[..., 0]
-    return pose, translation
+    return pose, translation - translation.new_tensor(variant.root)
+
+
+def crop_view(variant: Variant, focal: float | Tensor, rays: Tensor) -> tuple[float | Tensor, Tensor]:
+    """Focal length and rays with which a head's camera places the hand: with perspective crops, those of the turned
+    camera, which looks straight at the crop and shows it as large as the picture does."""
+    if variant.perspective is not Perspective.CROP:
+        return focal, rays
+    return focal * rays.square().sum(dim=-1).add(1).sqrt(), torch.zeros_like(rays)
 
 
 def mirror_back(pose: Tensor, translation: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:

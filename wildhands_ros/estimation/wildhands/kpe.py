@@ -78,7 +78,8 @@ def encoding_size(encoding: Encoding) -> EncodingSize:
 def encode(encoding: Encoding, boxes: Tensor, matrix: Tensor, size: int, cells: int) -> Tensor:
     """What a network with this encoding is given for each crop.
 
-    boxes: (N, 4) as x0 y0 x1 y1, pixels of a square picture of `size` × `size`. matrix: that picture's K, (3, 3).
+    boxes: (N, 4) as x0 y0 x1 y1, pixels of a square picture of `size` × `size`. matrix: that picture's K, (3, 3), or
+    (N, 3, 3) where each box has a picture of its own.
     cells: edge of the feature map (of the crop for `Encoding.INPUT`).
 
     Returns (N, C) where one vector serves all cells, else (N, C, cells, cells); C as `encoding_size` says.
@@ -114,9 +115,21 @@ def cell_centers(boxes: Tensor, cells: int) -> Tensor:
 
 
 def pinhole_angles(points: Tensor, matrix: Tensor) -> Tensor:
-    """Pixels (..., 2) seen through K (3, 3) → angles (..., 2): atan2(px − cx, fx), atan2(py − cy, fy)."""
-    focal = torch.stack([matrix[0, 0], matrix[1, 1]])
-    return torch.atan2(points - matrix[:2, 2], focal.expand_as(points))
+    """Pixels (..., 2) seen through K (3, 3) → angles (..., 2): atan2(px − cx, fx), atan2(py − cy, fy).
+
+    Also pixels (N, ..., 2) through N cameras (N, 3, 3).
+    """
+    focal, center = _focal_and_center(points, matrix)
+    return torch.atan2(points - center, focal.expand_as(points))
+
+
+def _focal_and_center(points: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """(fx, fy) and (cx, cy), shaped to go with points (..., 2), or with points (N, ..., 2) for N cameras."""
+    focal, center = torch.stack([matrix[..., 0, 0], matrix[..., 1, 1]], dim=-1), matrix[..., :2, 2]
+    if matrix.ndim == 2:
+        return focal, center
+    shape = (-1, *[1] * (points.ndim - 2), 2)
+    return focal.view(shape), center.view(shape)
 
 
 def camera_angles(points: Tensor, camera: Camera) -> Tensor:
@@ -169,7 +182,8 @@ def camconv(points: Tensor, matrix: Tensor, size: float) -> Tensor:
 
     Centred coordinates (p − c) / f, field-of-view maps atan((p − c) / f), and normalised coordinates −1 to 1.
     """
-    centered = (points - matrix[:2, 2]) / torch.stack([matrix[0, 0], matrix[1, 1]])
+    focal, center = _focal_and_center(points, matrix)
+    centered = (points - center) / focal
     return torch.cat([centered, centered.atan(), locations(points, size)], dim=-1).movedim(-1, -3)
 
 

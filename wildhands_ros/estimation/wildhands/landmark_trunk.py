@@ -51,11 +51,18 @@ class LandmarkTrunk(FeatureTrunk):
         self.register_buffer("std", std[:, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.late(self.early(x, len(self.blocks)), len(self.blocks))
+
+    def early(self, x: Tensor, blocks: int) -> Tensor:
+        """Pictures → what comes out of the first `blocks` blocks. Training keeps them fixed and computes them once."""
         # the network's own pictures are 0 to 1; further channels (an encoding) stay as they are
         picture = x[:, :3] * self.std + self.mean
         x = picture if x.shape[1] == 3 else torch.cat([picture, x[:, 3:]], dim=1)
-        x = self.blocks(_relu6(self.stem(x)))
-        return _relu6(self.depthwise(_relu6(self.expand(x))))
+        return self.blocks[:blocks](_relu6(self.stem(x)))
+
+    def late(self, x: Tensor, blocks: int) -> Tensor:
+        """What comes out of the first `blocks` blocks → features."""
+        return _relu6(self.depthwise(_relu6(self.expand(self.blocks[blocks:](x)))))
 
 
 class _Block(nn.Module):

@@ -91,8 +91,12 @@ class WildHandsNetwork(nn.Module):
 
         Without a trunk over the frame the second is (1, 0, 7, 7).
         """
-        found = self.hand_backbone(torch.cat([crops, encoding], dim=1) if self._encodes_input else crops)
+        found = self.hand_backbone(self.trunk_input(crops, encoding))
         return found, self.backbone(frame) if self.variant.frame_trunk else found.new_zeros(1, 0, CELLS, CELLS)
+
+    def trunk_input(self, crops: Tensor, encoding: Tensor) -> Tensor:
+        """What the trunk over the crops sees: they, and the encoding where it belongs to the input."""
+        return torch.cat([crops, encoding], dim=1) if self._encodes_input else crops
 
     def hands(self, maps: Tensor, picture: Tensor, encoding: Tensor, right: Tensor) -> NetworkOutput:
         """What follows the trunks: fusion of their maps with the encoding, then each hand's own head."""
@@ -201,6 +205,18 @@ def hand_translation(kind: Translation, camera: Tensor, focal: float | Tensor, r
     depth = (focal / extent * camera[:, 0].exp())[:, None]
     place = rays + camera[:, 1:] * (extent / (2 * focal))[:, None]
     return torch.cat([place * depth, depth], dim=1)
+
+
+def camera_of_translation(
+    kind: Translation, translation: Tensor, focal: float | Tensor, rays: Tensor, extent: Tensor
+) -> Tensor:
+    """The inverse of `hand_translation`: the camera (N, 3) that places a hand there; what a head should learn."""
+    depth = translation[:, 2].clamp(min=0.02)
+    if kind is Translation.METRIC:
+        scale = 2 * focal / (INPUT_SIZE * depth)
+        return torch.stack([scale, translation[:, 0], translation[:, 1]], dim=1)
+    place = (translation[:, :2] / depth[:, None] - rays) * (2 * focal / extent)[:, None]
+    return torch.cat([(depth * extent / focal).log()[:, None], place], dim=1)
 
 
 def _choose(right: Tensor, of_right: NetworkOutput, of_left: NetworkOutput) -> NetworkOutput:

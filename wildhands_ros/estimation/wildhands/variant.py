@@ -49,6 +49,8 @@ class Variant:
     box_factor: edge of the crop over the longer edge of the hand's box.
     mirror: left hands are shown to the network as right hands, in a mirrored picture, and its answers are mirrored
         back; one head serves both sides.
+    root: metres, where the right hand's wrist lies in the hand model at rest. What the head places is this point, not
+        the model's origin, which may lie far from the hand. The published network places the origin.
     """
 
     encoding: Encoding = Encoding.SPARSE
@@ -63,15 +65,20 @@ class Variant:
     hidden: int = 1024
     box_factor: float = 1.75
     mirror: bool = False
+    root: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         sizes = (*self.fusion, self.features, self.hidden)
-        if len(self.fusion) != 3 or not all(1 <= size <= 8192 for size in sizes):
+        if len(self.fusion) != 3 or not all(type(size) is int and 1 <= size <= 8192 for size in sizes):
             raise ModelFileError(f"layer widths must lie between 1 and 8192, not {sizes}")
         if not 0.5 <= self.box_factor <= 10:
             raise ModelFileError(f"box_factor must lie between 0.5 and 10, not {self.box_factor}")
         if self.perspective is Perspective.CROP and self.crops is Crops.PUBLISHED:
             raise ModelFileError("perspective crops are cut from the full-resolution picture: crops must be 'sharp'")
+        if len(self.root) != 3 or not all(abs(v) < 1 for v in self.root):
+            raise ModelFileError(f"root must be three numbers within a metre, not {self.root}")
+        if any(self.root) and not self.mirror:
+            raise ModelFileError("root is the right hand's: it needs mirror, so that every hand is one")
         if self.mirror and (self.frame_trunk or self.crops is Crops.PUBLISHED):
             raise ModelFileError("a network that mirrors left hands sees crops only: no frame_trunk, crops 'sharp'")
 
@@ -105,7 +112,7 @@ def _converted(name: str, kind: type, value: object) -> object:
         except ValueError:
             known = ", ".join(str(member.value) for member in kind)
             raise ModelFileError(f"unknown {name} '{value}': known are {known}") from None
-    if kind is tuple and isinstance(value, list) and all(type(v) is int for v in value):
+    if kind is tuple and isinstance(value, list) and all(type(v) in (int, float) for v in value):
         return tuple(value)
     if kind is float and type(value) in (int, float):
         return float(value)  # type: ignore[arg-type]

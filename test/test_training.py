@@ -1,0 +1,339 @@
+"""Training: what the network is given is what the estimator gives it, losses, sampling, and whole small runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch.callbacks import Callback
+
+from wildhands_ros.camera import Camera
+from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.wildhands import Perspective, Translation, Variant, WildHands, WildHandsConfig
+from wildhands_ros.estimation.wildhands.crops import CropMaker
+from wildhands_ros.estimation.wildhands.network import camera_of_translation, hand_translation
+from wildhands_ros.estimation.wildhands.places import CropPlace
+from wildhands_ros.estimation.wildhands.runtime import Backend, RuntimeConfig
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import load_hand_model
+from wildhands_ros.hands import SKELETON, HandBox, Side
+from wildhands_ros.rotations import exp_so3
+from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, ShardWriter
+from wildhands_ros.training.batch import batch_of, collate, encoding, geometry, project_to_crop
+from wildhands_ros.training.config import (
+    LossConfig,
+    NetworkConfig,
+    OptimiserConfig,
+    SourceConfig,
+    TrainingConfig,
+    read_training_config,
+)
+from wildhands_ros.training.dataset import Drawn, MixingSampler
+from wildhands_ros.training.losses import hand_losses
+from wildhands_ros.training.module import TrainingModule, fresh_network, variant_of
+from wildhands_ros.training.run import train
+
+MODEL = load_hand_model()
+SMALL = NetworkConfig(fusion=(32, 32, 32), features=64, hidden=64, trained_from=12)
+
+
+def drawn_hand(rng: np.random.Generator, key: str) -> Sample:
+    """A hand as a drawing of its bones: enough for a network to learn something from."""
+    side = Side.LEFT if rng.uniform() < 0.5 else Side.RIGHT
+    camera = Camera(1280, 720, 700, 704, 645, 352)
+    pose = exp_so3(np.concatenate([rng.normal(0, 0.5, (1, 3)), rng.normal(0, 0.1, (15, 3))]))
+    betas, depth = rng.normal(0, 0.3, 10), rng.uniform(0.3, 0.6)
+    translation = np.array([rng.uniform(-0.4, 0.4) * depth, rng.uniform(-0.2, 0.2) * depth, depth])
+    _, joints = MODEL.layer(side).numpy(pose, betas, translation)
+    keypoints = camera.project(joints)
+    low, high = keypoints.min(axis=0), keypoints.max(axis=0)
+    center, extent = (low + high) / 2, float(1.5 * (high - low).max())
+    places = ((keypoints - center) * 224 / extent + 111.5).astype(int)
+    image, mask = np.full((224, 224, 3), 60, np.uint8), np.zeros((224, 224), np.uint8)
+    for a, b in SKELETON:
+        cv2.line(image, places[a].tolist(), places[b].tolist(), (230, 180, 150), 9)
+        cv2.line(mask, places[a].tolist(), places[b].tolist(), 255, 9)
+    mask[:10] = HIDDEN
+    return Sample(
+        key, "drawn", image, camera, (float(center[0]), float(center[1])), extent, side, (*low, *high), joints=joints,
+        mano=ManoLabels(pose, betas, translation, "open"), keypoints=keypoints, keypoint_weights=np.ones(21),
+        visible=np.ones(21, bool), mask=mask, grasp=int(rng.integers(9)),
+    )  # fmt: skip
+
+
+def write_shards(folder: Path, count: int, seed: int) -> Path:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    with ShardWriter(folder / "0.tar") as shard:
+        for index in range(count):
+            shard.add(drawn_hand(rng, f"{index:04d}"))
+    return folder
+
+
+# --- what the network is given ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("perspective", ["none", "correction"])
+@pytest.mark.parametrize("kind", ["sparse", "dense", "location", "camconv"])
+def test_inputs_are_those_of_the_estimator(perspective: str, kind: str) -> None:
+    variant = variant_of(replace(SMALL, perspective=perspective, encoding=kind), MODEL)
+    rng = np.random.default_rng(4)
+    for index in range(6):
+        sample = drawn_hand(rng, str(index))
+        maker = CropMaker(variant, variant.box_factor)
+        frame = maker.frame(sample.camera)
+        x, y = ((c - h) * frame.scale + frame.middle for c, h in zip(sample.center, frame.half, strict=True))
+        extent = sample.extent * frame.scale
+        place = CropPlace((x, y), extent, (x - extent / 2, y - extent / 2, x + extent / 2, y + extent / 2))
+        picture = np.zeros((sample.camera.height, sample.camera.width, 3), np.uint8)
+        prepared = maker.prepare(picture, sample.camera, [place], [sample.side is Side.RIGHT])
+        batch = batch_of(sample)
+        where = geometry(batch, variant)
+        torch.testing.assert_close(encoding(batch, variant), prepared.inputs.encoding, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(where.rays, prepared.rays, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(where.extents, prepared.extents, atol=1e-4, rtol=1e-5)
+        if where.turns is not None:
+            torch.testing.assert_close(where.turns, prepared.turns, atol=1e-6, rtol=1e-5)
+
+
+def test_labels_of_left_hands_are_mirrored_into_right_ones() -> None:
+    rng = np.random.default_rng(5)
+    variant = variant_of(SMALL, MODEL)
+    samples = [drawn_hand(rng, str(i)) for i in range(12)]
+    assert {s.side for s in samples} == set(Side)
+    batch = collate([batch_of(s) for s in samples])
+    for i, sample in enumerate(samples):
+        posed = [getattr(batch, name)[i].double().numpy() for name in ("pose", "betas", "translation")]
+        _, joints = MODEL.right.numpy(*posed)
+        np.testing.assert_allclose(joints, batch.joints[i].numpy(), atol=1e-5)
+        assert bool(batch.mirrored[i]) == (sample.side is Side.LEFT)
+    seen = project_to_crop(batch.joints, geometry(batch, variant))
+    torch.testing.assert_close(seen, batch.keypoints, atol=1e-3, rtol=0)
+    # and the pictures go with them: bones are drawn in a colour of their own
+    for i in range(len(samples)):
+        x, y = ((batch.keypoints[i, 9].numpy() + 1) * 112 - 0.5).round().astype(int)
+        assert batch.crops[i, 0, y, x] > 150
+
+
+@given(st.floats(0.1, 3), st.floats(-1, 1), st.floats(-1, 1), st.floats(20, 300), st.sampled_from(list(Translation)))
+def test_a_camera_gives_back_the_translation_it_was_made_from(
+    z: float, x: float, y: float, extent: float, kind: Translation
+) -> None:
+    place = torch.tensor([[x * z, y * z, z]], dtype=torch.double)
+    rays, edge = torch.tensor([[0.3, -0.2]], dtype=torch.double), torch.tensor([extent], dtype=torch.double)
+    focal = torch.tensor([200.0], dtype=torch.double)
+    if kind is Translation.METRIC and 2 * 200 / (224 * z) < 0.1:
+        return
+    camera = camera_of_translation(kind, place, focal, rays, edge)
+    torch.testing.assert_close(hand_translation(kind, camera, focal, rays, edge), place)
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+
+def _perfect(batch_samples: list[Sample], only: frozenset[str] | None = None) -> dict[str, torch.Tensor]:
+    batch = collate([batch_of(s) if only is None else batch_of(s, only=only) for s in batch_samples])
+    full = collate([batch_of(s) for s in batch_samples])
+    camera = torch.zeros(len(batch), 3)
+    return hand_losses(
+        batch, geometry(batch, variant_of(SMALL, MODEL)), LossConfig(), pose=full.pose, betas=full.betas,
+        camera=camera, camera_start=camera, camera_target=camera, joints=full.joints, grasp=None,
+    )  # fmt: skip
+
+
+def test_the_truth_costs_nothing() -> None:
+    rng = np.random.default_rng(6)
+    for name, value in _perfect([drawn_hand(rng, str(i)) for i in range(4)]).items():
+        assert float(value) == pytest.approx(0, abs=1e-4), name
+
+
+@pytest.mark.parametrize("label", ["joints", "mano", "keypoints", "grasp"])
+def test_each_loss_needs_its_own_label_only(label: str) -> None:
+    needs = {"joints": {"joints", "translation"}, "mano": {"camera", "camera_start", "pose", "betas"},
+             "keypoints": {"keypoints"}, "grasp": {"grasp"}}  # fmt: skip
+    rng = np.random.default_rng(7)
+    batch = collate([batch_of(drawn_hand(rng, str(i)), only=frozenset([label])) for i in range(4)])
+    wrong = torch.eye(3).expand(4, 16, 3, 3)
+    wrong_camera = torch.ones(4, 3)
+    losses = hand_losses(
+        batch, geometry(batch, variant_of(SMALL, MODEL)), LossConfig(), pose=wrong, betas=torch.ones(4, 10),
+        camera=wrong_camera, camera_start=wrong_camera, camera_target=torch.zeros(4, 3),
+        joints=torch.randn(4, 21, 3) * 0.1 + torch.tensor([0, 0, 1.0]), grasp=torch.zeros(4, 9),
+    )  # fmt: skip
+    assert {name for name, value in losses.items() if float(value) > 0} == needs[label]
+
+
+def test_mask_loss_pulls_the_hand_onto_its_mask(landmark_weights: bytes) -> None:
+    rng = np.random.default_rng(8)
+    samples = [drawn_hand(rng, str(i)) for i in range(3)]
+    config = TrainingConfig(sources=(SourceConfig(),), network=SMALL, losses=LossConfig(mask=1.0))
+    module = TrainingModule(fresh_network(variant_of(SMALL, MODEL), landmark_weights), config, MODEL)
+    batch = collate([batch_of(s) for s in samples])
+    where = geometry(batch, module.network.variant)
+
+    def loss(shift: float) -> float:
+        moved = batch.translation + torch.tensor([shift, 0.0, 0.0])
+        return float(module._mask_loss(batch, where, batch.pose, batch.betas, moved))
+
+    assert loss(0.0) < loss(0.01) < loss(0.03)
+
+
+# --- sampling ---------------------------------------------------------------------------------------------------------
+
+
+def test_sources_are_drawn_by_weight_and_their_samples_equally() -> None:
+    sampler = MixingSampler([50, 10], [3, 1], batch=40, steps=100, seed=3)
+    counts = np.bincount(np.concatenate(list(sampler)), minlength=60)
+    assert counts.sum() == 4000
+    assert counts[:50].sum() == pytest.approx(3000, abs=5)
+    assert counts[:50].min() >= 59 and counts[:50].max() <= 61
+    assert counts[50:].min() >= 99 and counts[50:].max() <= 101
+
+
+def test_an_interrupted_run_sees_the_same_batches() -> None:
+    whole = list(MixingSampler([30, 7], [1, 1], batch=8, steps=20, seed=1))
+    assert list(MixingSampler([30, 7], [1, 1], batch=8, steps=20, seed=1, first=12)) == whole[12:]
+    shares = [list(MixingSampler([30, 7], [1, 1], 8, 20, 1, share=(rank, 2))) for rank in range(2)]
+    assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def landmark_weights(models_dir: Path) -> bytes:
+    return load_model(LANDMARK_MODEL, models_dir)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainingConfig:
+    folder = tmp_path_factory.mktemp("samples")
+    return TrainingConfig(
+        sources=(SourceConfig(path=write_shards(folder / "train", 64, 1)),),
+        validation=write_shards(folder / "validation", 16, 2), steps=24, batch=8, validate_every=12,
+        validation_samples=16, cache=folder / "cache", network=SMALL, accelerator="cpu",
+        optimiser=OptimiserConfig(warmup=2, ema=0.5),
+    )  # fmt: skip
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(Callback):
+    """Ends a run as a power cut would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: object, *rest: object) -> None:
+        if trainer.global_step == self.step:  # type: ignore[attr-defined]
+            raise Killed
+
+
+class Watch(Callback):
+    """Notes the losses."""
+
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
+
+    def on_train_batch_end(self, trainer: object, module: object, outputs: object, *rest: object) -> None:
+        self.losses[trainer.global_step] = float(outputs["loss"])  # type: ignore[attr-defined, index]
+
+
+def test_a_run_learns_goes_on_after_a_kill_and_its_checkpoint_estimates_the_same(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    watch = Watch()
+    whole = train(config, tmp_path / "whole", MODEL, landmark_weights, progress=False, extra=(watch,))
+    losses = [watch.losses[k] for k in sorted(watch.losses)]
+    assert whole.steps == 24 and len(losses) == 24
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+
+    with pytest.raises(Killed):
+        train(config, tmp_path / "cut", MODEL, landmark_weights, progress=False, extra=(Kill(15),))
+    again = Watch()
+    resumed = train(config, tmp_path / "cut", MODEL, landmark_weights, progress=False, extra=(again,))
+    assert resumed.steps == 24
+    assert min(again.losses) == 13  # the last state was kept at step 12
+    for step, loss in again.losses.items():
+        assert loss == pytest.approx(watch.losses[step], rel=1e-3)
+    assert resumed.errors == pytest.approx(whole.errors, rel=1e-3)
+
+    runtime = RuntimeConfig(backend=Backend.TORCH)
+    estimator = WildHands.load(WildHandsConfig(whole.network, runtime=runtime), MODEL)
+    module = TrainingModule(estimator.network.runtime._network, config, MODEL).eval()  # type: ignore[attr-defined]
+    for number in range(4):
+        sample = drawn_hand(np.random.default_rng(number), str(number))
+        picture = np.zeros((sample.camera.height, sample.camera.width, 3), np.uint8)
+        cut = cv2.getRotationMatrix2D((0, 0), 0, sample.extent / 224)
+        cut[:, 2] = np.array(sample.center) - 111.5 * sample.extent / 224
+        cv2.warpAffine(sample.image, cut, picture.shape[1::-1], picture, cv2.INTER_LINEAR)
+        edge = sample.extent / 1.5 / 2
+        (x, y) = sample.center
+        box = HandBox(sample.side, (x - edge, y - edge, x + edge, y + edge), 1.0)
+        prepared = estimator.prepare(Frame(picture, sample.camera), [box])
+        (hand,) = estimator.estimate(Frame(picture, sample.camera), [box]).hands
+        crops = prepared.inputs.crops * torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+        crops = (crops + torch.tensor([0.485, 0.456, 0.406])[:, None, None]).mul(255).round().to(torch.uint8)
+        batch = replace(batch_of(sample), crops=crops)
+        with torch.inference_mode():
+            joints = module.estimate(Drawn(batch, None))[4][0].numpy()
+        flip = np.array([-1.0, 1, 1]) if sample.side is Side.LEFT else np.ones(3)
+        np.testing.assert_allclose(joints * flip, hand.joints, atol=2e-3)  # crops are rounded to 8 bits here
+
+
+def test_a_folder_belongs_to_one_configuration(config: TrainingConfig, landmark_weights: bytes, tmp_path: Path) -> None:
+    short = replace(config, steps=2, validate_every=2)
+    train(short, tmp_path / "run", MODEL, landmark_weights, progress=False, half=True)
+    assert (tmp_path / "run" / "network.safetensors").stat().st_size < 8e6
+    with pytest.raises(ConfigError, match="other settings \\(seed\\)"):
+        train(replace(short, seed=9), tmp_path / "run", MODEL, landmark_weights, progress=False)
+
+
+def test_configuration_from_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("sources:\n- {kind: rendered, path: a, weight: 2, only: [mask, grasp]}\nlosses: {mask: 10}\n")
+    config = read_training_config(path, steps=7)
+    assert config.steps == 7 and config.losses.mask == 10
+    assert config.sources == (SourceConfig("rendered", Path("a"), 2.0, ("mask", "grasp")),)
+    for text, message in (
+        ("sources: []", "nothing to learn from"),
+        ("sources: [{kind: tape}]", "unknown kind of source 'tape'"),
+        ("sources: [{only: [smell]}]", "unknown labels smell"),
+        ("sources: [{}]\nlosess: {}", "did you mean 'losses'"),
+        ("sources: [{}]\nbatch: 0", "batch must be positive"),
+        ("[", "cannot read"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message.replace("[", "\\[")):
+            read_training_config(path)
+
+
+def test_perspective_crops_place_the_hand_before_the_turned_camera() -> None:
+    """A hand straight ahead of a turned camera lies on the crop's ray."""
+    variant = Variant(
+        frame_trunk=False, crops=variant_of(SMALL, MODEL).crops, translation=Translation.CROP,
+        perspective=Perspective.CROP, mirror=True,
+    )  # fmt: skip
+    from wildhands_ros.estimation.wildhands.decode import crop_view, in_camera
+    from wildhands_ros.estimation.wildhands.kpe import crop_ray_rotation
+    from wildhands_ros.estimation.wildhands.network import NetworkOutput
+
+    rays, extents, focal = torch.tensor([[0.5, -0.3]]), torch.tensor([60.0]), torch.tensor([150.0])
+    turns = crop_ray_rotation(rays.atan())
+    camera = torch.tensor([[-1.2, 0.0, 0.0]])
+    output = NetworkOutput(torch.eye(3).expand(1, 16, 3, 3), torch.zeros(1, 10), camera, camera)
+    _, place = in_camera(variant, output, focal, rays, extents, turns)
+    torch.testing.assert_close(place[:, :2] / place[:, 2:], rays)
+    back = (turns.transpose(1, 2) @ place[..., None])[..., 0]
+    torch.testing.assert_close(
+        camera_of_translation(Translation.CROP, back, *crop_view(variant, focal, rays), extents), camera
+    )

@@ -1,0 +1,1 @@
+"""Trains the network: samples in, a checkpoint out. Needs the extra `train`."""

@@ -1,0 +1,155 @@
+"""Samples as tensors: what the network is given, and what it should have said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from wildhands_ros.estimation.wildhands.crops import encode_boxes, mirror_boxes
+from wildhands_ros.estimation.wildhands.kpe import crop_ray_rotation
+from wildhands_ros.estimation.wildhands.places import square_frame
+from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
+from wildhands_ros.hands import Side
+from wildhands_ros.samples import HIDDEN, Sample
+
+NO_GRASP = -1
+MASK_SIZE = 56
+"""Edge of the masks that the silhouettes are compared with."""
+
+LABELS = frozenset(("joints", "mano", "keypoints", "mask", "grasp"))
+_FLIP = np.array([-1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N samples; every left hand is mirrored into a right one (x → −x), together with its picture and its camera.
+
+    crops: (N, 3, 224, 224) uint8, or (N, 0) where they are not needed. box: (N, 4) the crops' squares in the network's
+    224 frame; matrix: (N, 3, 3) that frame's K. mirrored: (N,) bool.
+    joints: (N, 21, 3) metres; pose (N, 16, 3, 3), betas (N, 10), translation (N, 3). keypoints: (N, 21, 2) in the crop,
+    −1 to 1 from edge to edge, with keypoint_weights (N, 21). mask: (N, 56, 56), 0 to 1, NaN where nobody knows.
+    grasp: (N,), `NO_GRASP` unknown. has_…: (N,) 1 where there is such a label, 0 where there is none.
+    """
+
+    crops: Tensor
+    box: Tensor
+    matrix: Tensor
+    mirrored: Tensor
+    joints: Tensor
+    pose: Tensor
+    betas: Tensor
+    translation: Tensor
+    keypoints: Tensor
+    keypoint_weights: Tensor
+    mask: Tensor
+    grasp: Tensor
+    has_joints: Tensor
+    has_mano: Tensor
+    has_mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.box)
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        return Batch(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+
+    def pin_memory(self) -> Batch:
+        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What places a crop in space, in the network's frame: focal (N,) mean and focals (N, 2) in pixels, extents (N,),
+    rays (N, 2), turns (N, 3, 3) or None; see `crops.Prepared`."""
+
+    focal: Tensor
+    focals: Tensor
+    extents: Tensor
+    rays: Tensor
+    turns: Tensor | None
+
+
+def collate(batches: Sequence[Batch]) -> Batch:
+    """Batches put together."""
+    return Batch(*(torch.cat([getattr(b, f.name) for b in batches]) for f in fields(Batch)))
+
+
+def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = True) -> Batch:
+    """One sample as a batch of one. only: the labels that are used. picture: whether the crop is needed."""
+    frame = square_frame(sample.camera)
+    x, y = (
+        (c - half) * frame.scale + frame.middle for c, half in zip(sample.center, frame.half, strict=True)
+    )  # fmt: skip
+    half = sample.extent * frame.scale / 2
+    box, matrix = torch.tensor([[x - half, y - half, x + half, y + half]]), torch.from_numpy(frame.matrix)[None]
+    mirrored = sample.side is Side.LEFT
+    flip = _FLIP if mirrored else np.ones(3)
+    if mirrored:
+        box, matrix = mirror_boxes(box, matrix)
+
+    mano = sample.mano if "mano" in only else None
+    keypoints, weights = np.zeros((21, 2)), np.zeros(21)
+    if sample.keypoints is not None and sample.keypoint_weights is not None and "keypoints" in only:
+        weights = np.where(np.isfinite(sample.keypoints).all(axis=1), sample.keypoint_weights, 0)
+        places = (sample.keypoints - np.array(sample.center)) * (2 / sample.extent) * flip[:2]
+        keypoints = np.where(weights[:, None] > 0, places, 0)
+    crop = np.zeros(0, np.uint8)
+    if picture:
+        crop = (sample.image[:, ::-1] if mirrored else sample.image).transpose(2, 0, 1)
+    mask = None if sample.mask is None or "mask" not in only else _small_mask(sample.mask, mirrored)
+
+    def row(value: np.ndarray | float) -> Tensor:
+        return torch.from_numpy(np.array(value, dtype=np.float32)[None])
+
+    return Batch(
+        crops=torch.from_numpy(np.ascontiguousarray(crop[None])),
+        box=box,
+        matrix=matrix,
+        mirrored=torch.tensor([mirrored]),
+        joints=row(np.zeros((21, 3)) if sample.joints is None else sample.joints * flip),
+        pose=row(np.tile(np.eye(3), (16, 1, 1)) if mano is None else flip[:, None] * mano.pose * flip),
+        betas=row(np.zeros(10) if mano is None else mano.betas),
+        translation=row(np.zeros(3) if mano is None else mano.translation * flip),
+        keypoints=row(keypoints),
+        keypoint_weights=row(weights),
+        mask=row(np.zeros((MASK_SIZE, MASK_SIZE)) if mask is None else mask),
+        grasp=torch.tensor([NO_GRASP if sample.grasp is None or "grasp" not in only else sample.grasp]),
+        has_joints=row(float(sample.joints is not None and "joints" in only)),
+        has_mano=row(float(mano is not None)),
+        has_mask=row(float(mask is not None)),
+    )
+
+
+def geometry(batch: Batch, variant: Variant) -> Geometry:
+    """Where the crops of a batch look."""
+    focals = torch.stack([batch.matrix[:, 0, 0], batch.matrix[:, 1, 1]], dim=1)
+    rays = ((batch.box[:, :2] + batch.box[:, 2:]) / 2 - batch.matrix[:, :2, 2]) / focals
+    turns = None if variant.perspective is Perspective.NONE else crop_ray_rotation(rays.atan())
+    return Geometry(focals.mean(dim=1), focals, batch.box[:, 2] - batch.box[:, 0], rays, turns)
+
+
+def encoding(batch: Batch, variant: Variant) -> Tensor:
+    """What the network is told of the crops' places, see `kpe.encode`."""
+    return encode_boxes(variant, batch.box, batch.matrix)
+
+
+def project_to_crop(points: Tensor, where: Geometry) -> Tensor:
+    """Points (N, K, 3) metres, camera frame → (N, K, 2) in the crop, −1 to 1 from edge to edge."""
+    tangents = points[..., :2] / points[..., 2:].clamp(min=0.02)
+    return (tangents - where.rays[:, None]) * where.focals[:, None] * (2 / where.extents)[:, None, None]
+
+
+def _small_mask(mask: np.ndarray, mirrored: bool) -> np.ndarray:
+    """(224, 224) uint8 → (56, 56) float, NaN where a quarter or more is hidden."""
+    hidden = cv2.resize((mask == HIDDEN).astype(np.float32), (MASK_SIZE, MASK_SIZE), interpolation=cv2.INTER_AREA)
+    hand = cv2.resize((mask == 255).astype(np.float32), (MASK_SIZE, MASK_SIZE), interpolation=cv2.INTER_AREA)
+    small = np.where(hidden >= 0.25, np.nan, hand / np.maximum(1 - hidden, 0.25))
+    return small[:, ::-1] if mirrored else small

@@ -1,0 +1,140 @@
+"""What a training run is: one typed configuration, read from YAML and stored with its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.pipeline import config_from_dict
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One source of samples.
+
+    kind: 'rendered' (tar shards), 'video' (pictures or videos without labels) or 'epic-hand-kps'.
+    path: its file or folder. weight: how often it is drawn from, relative to the others.
+    only: labels that are used of it ('joints', 'mano', 'keypoints', 'mask', 'grasp'); empty means all it has.
+    focal: of a video's camera, pixels; 0 guesses.
+    """
+
+    kind: str = "rendered"
+    path: Path = Path()
+    weight: float = 1.0
+    only: tuple[str, ...] = ()
+    focal: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("rendered", "video", "epic-hand-kps"):
+            raise ConfigError(f"unknown kind of source '{self.kind}': known are rendered, video, epic-hand-kps")
+        if not self.weight > 0:
+            raise ConfigError(f"the weight of a source must be positive, not {self.weight}")
+        unknown = set(self.only) - set(LABELS)
+        if unknown:
+            raise ConfigError(f"unknown labels {', '.join(sorted(unknown))}: known are {', '.join(LABELS)}")
+
+
+LABELS = ("joints", "mano", "keypoints", "mask", "grasp")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses; those of the paper (Prakash et al., ECCV 2024) are in `PUBLISHED`.
+
+    camera: of the head's camera, and of what it starts from. keypoints: 2D, in half crops. joints: root-relative 3D, in
+    decimetres. pose: rotation matrices. betas. translation: absolute, as a fraction of the distance. mask: soft
+    silhouette. grasp: cross entropy. robust: scale below which 2D and 3D errors count squared, above which linearly
+    (0: squared everywhere).
+    """
+
+    camera: float = 1.0
+    keypoints: float = 5.0
+    joints: float = 5.0
+    pose: float = 1.0
+    betas: float = 0.02
+    translation: float = 1.0
+    mask: float = 0.0
+    grasp: float = 0.05
+    robust: float = 0.02
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network that is trained, see `estimation.wildhands.Variant`; its trunk starts from open weights.
+
+    trained_from: first block of the trunk that is trained; earlier ones keep their open weights. depthwise: also train
+    the spatial filters of the trained blocks. dropout: in the heads (the published code has 0.5).
+    """
+
+    encoding: str = "sparse"
+    perspective: str = "correction"
+    translation: str = "crop"
+    fusion: tuple[int, ...] = (384, 192, 128)
+    features: int = 1024
+    hidden: int = 512
+    box_factor: float = 1.5
+    trained_from: int = 8
+    depthwise: bool = False
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with a warm-up and a cosine down to a hundredth. trunk: its learning rate relative to the heads'."""
+
+    learning_rate: float = 1e-3
+    trunk: float = 0.3
+    weight_decay: float = 0.01
+    warmup: int = 300
+    clip: float = 1.0
+    ema: float = 0.999
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A whole run.
+
+    sources: what is learned from. validation: shards that are never learned from; their MPJPE decides which weights
+    are best. steps, batch: how long. validate_every: steps. cache: folder for what the untrained part of the network
+    makes of the samples (computed once; no colour augmentation then); None computes it every time.
+    precision: of Lightning ('32-true', 'bf16-mixed', '16-mixed'). accelerator, devices: of Lightning.
+    stop_minutes: ends the run after so long, with whatever it has; 0 for no limit.
+    """
+
+    sources: tuple[SourceConfig, ...] = ()
+    validation: Path = Path()
+    steps: int = 10000
+    batch: int = 64
+    seed: int = 1
+    validate_every: int = 1000
+    validation_samples: int = 1500
+    workers: int = 0
+    cache: Path | None = None
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    stop_minutes: float = 0.0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ConfigError("nothing to learn from: name at least one source under 'sources'")
+        for name in ("steps", "batch", "validate_every", "validation_samples", "devices"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+
+
+def read_training_config(path: Path, **changes: object) -> TrainingConfig:
+    """The configuration in a YAML file, with some entries replaced. Raises ConfigError naming what is wrong."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the training configuration {path} ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no settings: expected names and values")
+    return config_from_dict(TrainingConfig, {**values, **{k: v for k, v in changes.items() if v is not None}})

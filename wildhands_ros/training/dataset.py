@@ -1,0 +1,243 @@
+"""Sources put together, drawn from in an order that depends on nothing but the seed and the step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
+
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
+from wildhands_ros.estimation.wildhands.trunks import picture_mean_std
+from wildhands_ros.samples import SampleSource, ShardReader
+from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate
+from wildhands_ros.training.config import SourceConfig
+
+_CHUNK = 64
+_PERIOD = 1000
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch as it comes from the data: the samples, and (N, C, H, W) what the fixed part of the trunk makes of their
+    crops, or None where the whole trunk must run."""
+
+    batch: Batch
+    maps: Tensor | None
+
+    def to(self, device: torch.device) -> Drawn:
+        return Drawn(self.batch.to(device), None if self.maps is None else self.maps.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Drawn:
+        return Drawn(self.batch.pin_memory(), None if self.maps is None else self.maps.pin_memory())
+
+
+class SampleDataset(Dataset[Drawn]):
+    """One source. Items are asked for by the list, and come as one `Drawn`."""
+
+    def __init__(self, source: SampleSource, only: frozenset[str] = LABELS) -> None:
+        self.source = source
+        self._only = only
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Drawn:
+        return self.take([index])
+
+    def take(self, indices: Sequence[int]) -> Drawn:
+        return Drawn(collate([batch_of(self.source[int(i)], only=self._only) for i in indices]), None)
+
+
+class CachedDataset(Dataset[Drawn]):
+    """One source whose crops have gone through the fixed part of a trunk; labels in memory, maps on disk.
+
+    folder: made when first needed, found again by the trunk's weights and the source's contents.
+    """
+
+    def __init__(
+        self, source: SampleSource, trunk: LandmarkTrunk, blocks: int, folder: Path, only: frozenset[str] = LABELS
+    ) -> None:
+        place = folder / _cache_key(source, trunk, blocks)
+        if not (place / "labels.pt").is_file():
+            _fill(place, source, trunk, blocks)
+        labels = torch.load(place / "labels.pt", weights_only=True)
+        self._labels = _without(Batch(**labels), only)
+        self._maps: NDArray[np.float16] = np.load(place / "maps.npy", mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Drawn:
+        return self.take([index])
+
+    def take(self, indices: Sequence[int]) -> Drawn:
+        chosen = np.asarray(indices)
+        order = np.argsort(chosen)  # in the order of the file
+        maps = np.empty((len(chosen), *self._maps.shape[1:]), np.float16)
+        maps[order] = self._maps[chosen[order]]
+        rows = torch.from_numpy(maps).permute(0, 3, 1, 2)
+        return Drawn(self._labels[torch.from_numpy(chosen)], rows)
+
+
+class MixedDataset(Dataset[Drawn]):
+    """Several sources one after the other; items are asked for by lists of indices."""
+
+    def __init__(self, parts: Sequence[SampleDataset | CachedDataset]) -> None:
+        self.parts = list(parts)
+        self._starts = np.cumsum([0, *(len(part) for part in self.parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, indices: list[int]) -> Drawn:
+        asked = np.asarray(indices)
+        which = np.searchsorted(self._starts, asked, side="right") - 1
+        drawn = [
+            part.take((asked[which == k] - self._starts[k]).tolist())
+            for k, part in enumerate(self.parts)
+            if (which == k).any()
+        ]
+        maps = [d.maps for d in drawn]
+        known = [m for m in maps if m is not None]
+        return Drawn(collate([d.batch for d in drawn]), torch.cat(known) if len(known) == len(maps) else None)
+
+
+class MixingSampler(Sampler[list[int]]):
+    """Batches of indices into a `MixedDataset`, each source by its weight, each of its samples equally often.
+
+    Batch k depends on the seed and on k alone, so that an interrupted run goes on with the batches that it would have
+    had. first: the step to begin with. share: (rank, count) where several processes share every batch.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], weights: Sequence[float], batch: int, steps: int, seed: int, first: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:  # fmt: skip
+        if not lengths or min(lengths) < 1:
+            raise ConfigError("a source holds no samples: render some, or take it out of the configuration")
+        self._lengths, self._batch, self._steps, self._seed, self._first = list(lengths), batch, steps, seed, first
+        # which source each position of a period draws from, and the how-manieth of that source's it is there
+        self._which = _spread(np.array(weights) / np.sum(weights))
+        self._counts = np.bincount(self._which, minlength=len(lengths))
+        self._ranks_in_period = np.zeros(_PERIOD, np.int64)
+        for source, count in enumerate(self._counts):
+            self._ranks_in_period[self._which == source] = np.arange(count)
+        self._starts = np.cumsum([0, *lengths])
+        self._rank, self._ranks = share
+        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
+
+    def __len__(self) -> int:
+        return max(self._steps - self._first, 0)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self.batch(step) for step in range(self._first, self._steps))
+
+    def batch(self, step: int) -> list[int]:
+        """The indices of one step (this process's share of them)."""
+        found = []
+        for number in range(step * self._batch, (step + 1) * self._batch):
+            period, position = divmod(number, _PERIOD)
+            source = int(self._which[position])
+            turn, place = divmod(
+                int(period * self._counts[source] + self._ranks_in_period[position]), self._lengths[source]
+            )
+            found.append(int(self._starts[source] + self._order(source, turn)[place]))
+        return found[self._rank :: self._ranks]
+
+    def _order(self, source: int, turn: int) -> NDArray[np.int64]:
+        key = (source, turn)
+        if key not in self._orders:
+            self._orders = {k: v for k, v in self._orders.items() if k[0] != source or k[1] >= turn - 1}
+            rng = np.random.default_rng((self._seed, source, turn))
+            self._orders[key] = rng.permutation(self._lengths[source])
+        return self._orders[key]
+
+
+def _spread(shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(_PERIOD,) sources by their shares, as evenly as can be: always the one that lags furthest behind."""
+    given, order = np.zeros(len(shares)), np.empty(_PERIOD, np.int64)
+    for position in range(_PERIOD):
+        order[position] = np.argmax(shares * (position + 1) - given)
+        given[order[position]] += 1
+    return order
+
+
+def open_source(config: SourceConfig) -> SampleSource:
+    """The samples of one configured source. Raises ConfigError or SampleError for what is not there."""
+    if not config.path.exists():
+        raise ConfigError(f"{config.path} is not there: 'wildhands render {config.path}' makes rendered samples")
+    if config.kind == "video":
+        from wildhands_ros.training.sources import VideoSource
+
+        return VideoSource(config.path, focal=config.focal or None)
+    if config.kind == "epic-hand-kps":
+        from wildhands_ros.training.sources import EpicHandKpsSource
+
+        return EpicHandKpsSource(config.path)
+    return ShardReader(config.path, name=config.path.name)
+
+
+def _without(labels: Batch, only: frozenset[str]) -> Batch:
+    """The same with the labels that are not to be used marked as missing."""
+    changes: dict[str, Tensor] = {}
+    for name, field in (("joints", "has_joints"), ("mano", "has_mano"), ("mask", "has_mask"),
+                        ("keypoints", "keypoint_weights")):  # fmt: skip
+        if name not in only:
+            changes[field] = torch.zeros_like(getattr(labels, field))
+    if "grasp" not in only:
+        changes["grasp"] = torch.full_like(labels.grasp, -1)
+    return replace(labels, **changes)
+
+
+def normalised(crops: Tensor) -> Tensor:
+    """Crops (N, 3, 224, 224) uint8 → what trunks take, float32."""
+    mean, std = picture_mean_std(crops.device)
+    return (crops.float() / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def _cache_key(source: SampleSource, trunk: LandmarkTrunk, blocks: int) -> str:
+    first = source[0] if len(source) else None
+    last = source[len(source) - 1] if len(source) else None
+    digest = hashlib.sha256()
+    for sample in (first, last):
+        if sample is not None:
+            digest.update(json.dumps([sample.key, sample.scene, len(source)]).encode())
+            digest.update(sample.image.tobytes())
+    for part in (trunk.stem, trunk.blocks[:blocks]):
+        for value in part.state_dict().values():
+            digest.update(value.detach().cpu().numpy().tobytes())
+    return f"{source.name}-{blocks}-{digest.hexdigest()[:16]}"
+
+
+@torch.no_grad()
+def _fill(place: Path, source: SampleSource, trunk: LandmarkTrunk, blocks: int) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    trunk = trunk.to(memory_format=torch.channels_last)
+    labels: list[Batch] = []
+    maps: NDArray[np.float16] | None = None
+    for start in tqdm(range(0, len(source), _CHUNK), desc=f"caching {source.name}", unit_scale=_CHUNK, unit="crop"):
+        batch = collate([batch_of(source[i]) for i in range(start, min(start + _CHUNK, len(source)))])
+        found = trunk.early(normalised(batch.crops).to(memory_format=torch.channels_last), blocks)
+        rows = found.permute(0, 2, 3, 1).numpy().astype(np.float16)
+        if maps is None:
+            shape = (len(source), *rows.shape[1:])
+            maps = np.lib.format.open_memmap(place / "maps.npy", "w+", np.float16, shape)
+        maps[start : start + len(rows)] = rows
+        labels.append(replace(batch, crops=torch.zeros(len(batch), 0, dtype=torch.uint8)))
+    if maps is None:
+        raise ConfigError(f"{source.name} holds no samples")
+    maps.flush()
+    together = collate(labels)
+    partial = place / "labels.partial"
+    torch.save({f.name: getattr(together, f.name) for f in fields(Batch)}, partial)
+    partial.replace(place / "labels.pt")  # last: a cache with labels is whole

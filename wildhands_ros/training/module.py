@@ -1,0 +1,218 @@
+"""The network in training: one step, one validation, and which parameters move."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from wildhands_ros.estimation.wildhands.decode import crop_view, in_camera
+from wildhands_ros.estimation.wildhands.kpe import Encoding
+from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk, load_landmark_weights
+from wildhands_ros.estimation.wildhands.network import NetworkOutput, WildHandsNetwork, camera_of_translation
+from wildhands_ros.estimation.wildhands.trunks import Trunk
+from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Translation, Variant
+from wildhands_ros.hand_model import HandModel
+from wildhands_ros.hand_model.torch_hand import TorchHand
+from wildhands_ros.training.batch import MASK_SIZE, Batch, Geometry, encoding, geometry, project_to_crop
+from wildhands_ros.training.config import NetworkConfig, TrainingConfig
+from wildhands_ros.training.dataset import Drawn, normalised
+from wildhands_ros.training.losses import hand_losses, mask_loss
+from wildhands_ros.training.silhouette import SilhouetteRasteriser
+
+
+def variant_of(config: NetworkConfig, hand_model: HandModel) -> Variant:
+    """The variant that a configuration names, for hands of this model."""
+    root = hand_model.right.joint_template[0]
+    return Variant(
+        encoding=Encoding(config.encoding),
+        trunk=Trunk.LANDMARKS,
+        frame_trunk=False,
+        grasp=True,
+        crops=Crops.SHARP,
+        perspective=Perspective(config.perspective),
+        translation=Translation(config.translation),
+        fusion=tuple(config.fusion),  # type: ignore[arg-type]
+        features=config.features,
+        hidden=config.hidden,
+        box_factor=config.box_factor,
+        mirror=True,
+        root=tuple(float(v) for v in root),  # type: ignore[arg-type]
+    )
+
+
+def fresh_network(variant: Variant, landmark_weights: bytes) -> WildHandsNetwork:
+    """A network to start from: the open landmark network's trunk, heads that guess a hand at arm's length."""
+    network = WildHandsNetwork(variant)
+    network.initialise()
+    assert isinstance(network.hand_backbone, LandmarkTrunk)
+    load_landmark_weights(network.hand_backbone, landmark_weights)
+    start = (5.0, 0.0, 0.4) if variant.translation is Translation.METRIC else (-1.3, 0.0, 0.0)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.zeros_(module.bias)
+        last = network.head_r.cam_init[-1]
+        assert isinstance(last, torch.nn.Linear)
+        last.weight.mul_(0.1)
+        last.bias.copy_(torch.tensor(start))
+    return network
+
+
+class TrainingModule(pl.LightningModule):
+    """Lightning's view of a run. `network` is what is trained."""
+
+    def __init__(self, network: WildHandsNetwork, config: TrainingConfig, hand_model: HandModel) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+        self.hand = TorchHand(hand_model.right)  # left hands are mirrored into right ones
+        self.silhouettes = SilhouetteRasteriser(hand_model.right.faces, MASK_SIZE)
+        self._freeze()
+        for part in network.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = config.network.dropout
+        self._errors: list[Tensor] = []
+
+    def _freeze(self) -> None:
+        """Fixes the trunk's first blocks, and the spatial filters of the others unless they are to be trained."""
+        trunk, config = self.trunk, self.config.network
+        for part in (trunk.stem, trunk.blocks[: config.trained_from]):
+            part.requires_grad_(False)
+        if not config.depthwise:
+            for module in trunk.modules():
+                if isinstance(module, torch.nn.Conv2d) and module.groups > 1:
+                    module.weight.requires_grad_(False)
+
+    @property
+    def trunk(self) -> LandmarkTrunk:
+        trunk = self.network.hand_backbone
+        assert isinstance(trunk, LandmarkTrunk)
+        return trunk
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def forward(self, drawn: Drawn) -> NetworkOutput:
+        """The network's output for a batch."""
+        encoded = encoding(drawn.batch, self.network.variant)
+        blocks = self.config.network.trained_from
+        if drawn.maps is None:
+            crops = normalised(drawn.batch.crops).to(memory_format=torch.channels_last)
+            early = self.trunk.early(self.network.trunk_input(crops, encoded), blocks)
+        else:
+            early = drawn.maps.float().to(memory_format=torch.channels_last)
+        maps = self.trunk.late(early, blocks)
+        right = torch.ones(len(drawn.batch), dtype=torch.bool, device=maps.device)
+        return self.network.hands(maps, maps.new_zeros(1, 0, *maps.shape[2:]), encoded, right)
+
+    def estimate(self, drawn: Drawn) -> tuple[NetworkOutput, Geometry, Tensor, Tensor, Tensor]:
+        """Output, geometry, pose and translation in the camera frame, and joints (N, 21, 3)."""
+        output = self(drawn)
+        variant, where = self.network.variant, geometry(drawn.batch, self.network.variant)
+        pose, translation = in_camera(variant, output, where.focal, where.rays, where.extents, where.turns)
+        return output, where, pose, translation, self.hand(pose, output.betas, translation)
+
+    def losses(self, drawn: Drawn) -> dict[str, Tensor]:
+        """The weighted losses of a batch by name."""
+        batch, variant, weights = drawn.batch, self.network.variant, self.config.losses
+        output, where, pose, translation, joints = self.estimate(drawn)
+        target = batch.translation + batch.translation.new_tensor(variant.root)
+        if variant.perspective is Perspective.CROP and where.turns is not None:
+            target = (where.turns.transpose(1, 2) @ target[..., None])[..., 0]
+        focal, rays = crop_view(variant, where.focal, where.rays)
+        target = camera_of_translation(variant.translation, target, focal, rays, where.extents)
+        found = hand_losses(
+            batch, where, weights, pose=pose, betas=output.betas, camera=output.camera,
+            camera_start=output.camera_start, camera_target=target, joints=joints, grasp=output.grasp,
+        )  # fmt: skip
+        if weights.mask > 0 and bool(batch.has_mask.any()):
+            found["mask"] = weights.mask * self._mask_loss(batch, where, pose, output.betas, translation)
+        return found
+
+    def _mask_loss(self, batch: Batch, where: Geometry, pose: Tensor, betas: Tensor, translation: Tensor) -> Tensor:
+        chosen = batch.has_mask.nonzero()[:, 0]
+        vertices = self.hand.vertices(pose[chosen], betas[chosen], translation[chosen])
+        part = Geometry(where.focal[chosen], where.focals[chosen], where.extents[chosen], where.rays[chosen], None)
+        places = project_to_crop(vertices, part)
+        silhouette = self.silhouettes((places + 1) * (MASK_SIZE / 2) - 0.5)
+        return mask_loss(silhouette, batch.mask[chosen], batch.has_mask[chosen])
+
+    def on_train_batch_start(self, batch: Drawn, batch_idx: int) -> None:
+        # dropout, too, depends on seed and step alone, so that a run that was interrupted goes on as it would have
+        torch.manual_seed(self.config.seed * 1_000_003 + self.global_step)
+
+    def training_step(self, drawn: Drawn, index: int) -> Tensor:
+        found = self.losses(drawn)
+        total = torch.stack(list(found.values())).sum()
+        self.log_dict({f"train/{name}": value.detach() for name, value in found.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    # --- validation ---------------------------------------------------------------------------------------------------
+
+    def validation_step(self, drawn: Drawn, index: int) -> None:
+        batch = drawn.batch
+        _, where, _, _, joints = self.estimate(drawn)
+        self._errors.append(joint_errors(joints, batch, where))
+
+    def on_validation_epoch_end(self) -> None:
+        errors = torch.cat(self._errors).mean(dim=0)
+        self._errors.clear()
+        for name, value in zip(ERRORS, errors, strict=True):
+            self.log(f"val/{name}", value, prog_bar=name in ("mpjpe_mm", "wrist_percent"), sync_dist=True)
+
+    # --- optimiser ----------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        settings = self.config.optimiser
+        trunk = [p for p in self.trunk.parameters() if p.requires_grad]
+        inside = {id(p) for p in self.trunk.parameters()}
+        heads = [p for p in self.network.parameters() if p.requires_grad and id(p) not in inside]
+        optimiser = torch.optim.AdamW(
+            [{"params": heads, "lr": settings.learning_rate},
+             {"params": trunk, "lr": settings.learning_rate * settings.trunk}],
+            weight_decay=settings.weight_decay,
+        )  # fmt: skip
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(settings.warmup, 1))
+            return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / self.config.steps, 1))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+ERRORS = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_mm", "wrist_percent", "keypoint_percent")
+
+
+@torch.no_grad()
+def joint_errors(joints: Tensor, batch: Batch, where: Geometry) -> Tensor:
+    """(N, 5) errors of joints (N, 21, 3) in the order of `ERRORS`; 2D error relative to the keypoints' longer edge."""
+    truth = batch.joints
+    relative, true_relative = joints - joints[:, :1], truth - truth[:, :1]
+    mpjpe = (relative - true_relative).norm(dim=-1).mean(dim=1)
+    wrist = (joints[:, 0] - truth[:, 0]).norm(dim=-1)
+    seen, wanted = project_to_crop(joints, where), project_to_crop(truth, where)
+    size = (wanted.amax(dim=1) - wanted.amin(dim=1)).amax(dim=1)
+    off = (seen - wanted).norm(dim=-1).mean(dim=1) / size
+    return torch.stack(
+        [1e3 * mpjpe, 1e3 * aligned_error(joints, truth), 1e3 * wrist, 100 * wrist / truth[:, 0].norm(dim=-1),
+         100 * off], dim=1,
+    )  # fmt: skip
+
+
+def aligned_error(points: Tensor, target: Tensor) -> Tensor:
+    """PA-MPJPE (N,) of (N, K, 3): after the best similarity transform (Umeyama, PAMI 1991)."""
+    p, t = points.double().cpu().numpy(), target.double().cpu().numpy()
+    p, t = p - p.mean(axis=1, keepdims=True), t - t.mean(axis=1, keepdims=True)
+    u, s, vt = np.linalg.svd(t.transpose(0, 2, 1) @ p)
+    flip = np.ones_like(s)
+    flip[:, 2] = np.sign(np.linalg.det(u @ vt))
+    rotation = (u * flip[:, None]) @ vt
+    scale = (s * flip).sum(axis=1) / (p * p).sum(axis=(1, 2))
+    error = np.linalg.norm(scale[:, None, None] * (p @ rotation.transpose(0, 2, 1)) - t, axis=-1).mean(axis=1)
+    return torch.from_numpy(error).to(points)
