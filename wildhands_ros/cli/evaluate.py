@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -16,9 +17,11 @@ from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.pipeline import EstimationConfig, PipelineConfig
 from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.samples import Sample, SampleSource, ShardReader
+from wildhands_ros.tables import table
 
 if TYPE_CHECKING:
     from wildhands_ros.estimation import Estimator
+    from wildhands_ros.evaluation.ambiguity import Pair
     from wildhands_ros.evaluation.running import LandmarkFinder
     from wildhands_ros.evaluation.sample_scores import SampleScores
 
@@ -41,6 +44,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--name", help="what to call the estimator in tables and plots (default: its own name)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures as JSON")
+    parser.add_argument(
+        "--ambiguity",
+        type=Path,
+        metavar="FILE",
+        help="run no estimator: find different hands that look the same in their crops, measure what knowing the "
+        "viewing angle is worth, and draw both into this picture",
+    )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw plots into this folder")
     add_pipeline(parser)
     parser.set_defaults(run=run)
@@ -57,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         write_json,
     )
 
+    if args.ambiguity is not None:
+        return _ambiguity(ShardReader(args.shards), args.max, args.ambiguity)
     earlier = [report for path in args.compare for report in read_json(path)]
     source = ShardReader(args.shards)
     config = read_pipeline(args)
@@ -78,6 +90,46 @@ def run(args: argparse.Namespace) -> int:
         plot_curves(scores, args.plots / "curves.png")
         print(f"\nwrote {args.plots / 'breakdowns.png'} and {args.plots / 'curves.png'}")
     return 0
+
+
+def _ambiguity(source: SampleSource, limit: int | None, path: Path) -> int:
+    from wildhands_ros.evaluation.ambiguity import find_pairs, gather_views, telling_pairs, unexplained
+    from wildhands_ros.evaluation.ambiguity_figure import draw_ambiguity
+
+    views = gather_views(_with_progress(source, limit, source.name))
+    rows = unexplained(views)
+    pairs = find_pairs(views)
+    shown = telling_pairs(views, pairs)
+    head = [
+        "angle off the axis",
+        "hands",
+        "crop: MPJPE mm",
+        "with angles: MPJPE mm",
+        "crop: left %",
+        "with angles: left %",
+    ]
+    cells = [
+        [r.angles, str(r.hands), f"{r.crop_mpjpe_mm:.1f}", f"{r.kpe_mpjpe_mm:.1f}", f"{r.crop_percent:.1f}",
+         f"{r.kpe_percent:.1f}"]
+        for r in rows
+    ]  # fmt: skip
+    print(f"\n{len(views)} hands, {len(pairs)} pairs that look the same\n\n{table(head, cells)}\n")
+    head = ["pairs seen in directions", "pairs", "hands turned by °", "joints apart by mm"]
+    print(table(head, [_pair_row(pairs, low, high) for low, high in ((0, 10), (10, 20), (20, 40), (40, 180))]))
+    draw_ambiguity(views, shown, pairs, rows, path)
+    print(f"\nwrote {path}")
+    return 0
+
+
+def _pair_row(pairs: Sequence[Pair], low: float, high: float) -> list[str]:
+    """Medians over the pairs whose viewing directions differ by low … high degrees."""
+    here = [pair for pair in pairs if low <= pair.ray_degrees < high]
+    if not here:
+        return [f"{low:g}–{high:g}° apart", "0", "", ""]
+    turned, apart = (
+        median(values) for values in zip(*((p.orientation_degrees, p.joints_mm) for p in here), strict=True)
+    )
+    return [f"{low:g}–{high:g}° apart", str(len(here)), f"{turned:.0f}", f"{apart:.0f}"]
 
 
 def _estimators(config: PipelineConfig, name: str | None, baseline: bool) -> dict[str, PipelineConfig]:

@@ -31,7 +31,7 @@ def plot_breakdowns(reports: Sequence[Report], path: Path) -> None:
     shown = [b for b in _BREAKDOWNS if any(b in report.breakdowns for report in reports)]
     if not shown:
         return
-    figure = _figure(4.2 * len(shown), 2.9 * len(_MEASURES))
+    figure = new_figure(4.2 * len(shown), 2.9 * len(_MEASURES))
     axes = figure.subplots(len(_MEASURES), len(shown), squeeze=False, sharey="row")
     for row, measure in enumerate(_MEASURES):
         for column, breakdown in enumerate(shown):
@@ -41,12 +41,12 @@ def plot_breakdowns(reports: Sequence[Report], path: Path) -> None:
             if column == 0:
                 axes[row][column].set_ylabel(_TITLES[measure])
     axes[0][0].legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_curves(scores: Mapping[str, SampleScores], path: Path) -> None:
     """Share of hands whose error is at most x, for the main measures; hands without an estimate count as worse."""
-    figure = _figure(4.2 * len(_CURVES), 3.2)
+    figure = new_figure(4.2 * len(_CURVES), 3.2)
     axes = figure.subplots(1, len(_CURVES), squeeze=False)[0]
     for axis, measure in zip(axes, _CURVES, strict=True):
         ends = []
@@ -62,7 +62,7 @@ def plot_curves(scores: Mapping[str, SampleScores], path: Path) -> None:
         axis.set_xlabel(_TITLES[measure])
     axes[0].set_ylabel("hands %")
     axes[0].legend(frameon=False, loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_groups(axis: Axes, reports: Sequence[Report], measure: str, breakdown: str) -> None:
@@ -84,7 +84,8 @@ def _draw_groups(axis: Axes, reports: Sequence[Report], measure: str, breakdown:
     axis.grid(axis="y", alpha=0.3)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches. Raises WildHandsError without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -97,7 +98,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure; its folder is made. Raises WildHandsError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)
