@@ -41,7 +41,7 @@ class BuildMessages(build_ext):
 
     def get_source_files(self) -> list[str]:
         """What a source distribution needs beside the Python modules."""
-        patterns = ("CMakeLists.txt", "package.xml", "cmake/*", "msg/*", "config/*", "launch/*", "scripts/*")
+        patterns = ("CMakeLists.txt", "package.xml", "cmake/*", "msg/*", "config/**/*", "launch/*", "scripts/*")
         files = [path for pattern in patterns for path in ROOT.glob(pattern)]
         files += (ROOT / "third_party").rglob("*")
         return [str(path.relative_to(ROOT)) for path in files if path.is_file() and "__pycache__" not in path.parts]

@@ -5,8 +5,10 @@ ros2 launch wildhands_ros rviz.launch.py image:=/head_camera/image_raw fixed_fra
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
@@ -47,6 +49,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def start(context: LaunchContext) -> list[Node]:
+    require_rviz()
     given = context.launch_configurations
     frame = given["fixed_frame"]
     return [
@@ -59,6 +62,14 @@ def start(context: LaunchContext) -> list[Node]:
             remappings=remappings(given),
         )
     ]
+
+
+def require_rviz() -> None:
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        distribution = os.environ.get("ROS_DISTRO", "<distribution>")
+        raise RuntimeError(f"RViz is not installed: sudo apt install ros-{distribution}-rviz2") from None
 
 
 def remappings(given: dict[str, str]) -> list[tuple[str, str]]:

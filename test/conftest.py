@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +17,8 @@ from wildhands_ros.detection import default_models_dir, models_missing
 
 if TYPE_CHECKING:  # needs ROS
     from node_bench import Process
+
+_ROOT = Path(__file__).resolve().parents[1]
 
 # The same examples in every run, however slow the machine: a failure is the change's, and comes back when looked for.
 settings.register_profile("steady", derandomize=True, deadline=None)
@@ -42,3 +48,21 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., An
     yield start
     for process in started:
         process.stop()
+
+
+@pytest.fixture(scope="session")
+def rig_install(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What colcon would install: the same CMake project, built with Python modules and executables."""
+    folder = tmp_path_factory.mktemp("rig")
+    environment = {"AMENT_PREFIX_PATH": sys.prefix, **os.environ}  # a sourced distribution has set its own
+    environment["PATH"] = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"]])
+    configure = [
+        "cmake", "-S", _ROOT, "-B", folder / "build",
+        *(["-G", "Ninja"] if shutil.which("ninja", path=environment["PATH"]) else []),
+        f"-DCMAKE_INSTALL_PREFIX={folder / 'install'}", f"-DCMAKE_PREFIX_PATH={environment['AMENT_PREFIX_PATH']}",
+        f"-DCMAKE_PROJECT_INCLUDE={_ROOT / 'cmake' / 'wheels.cmake'}", f"-DPython3_EXECUTABLE={sys.executable}",
+    ]  # fmt: skip
+    for command in (configure, ["cmake", "--build", folder / "build"], ["cmake", "--install", folder / "build"]):
+        done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return folder / "install"

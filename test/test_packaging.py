@@ -56,24 +56,6 @@ def project() -> dict[str, object]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-@pytest.fixture(scope="module")
-def rig_install(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What colcon would install: the same CMake project, built with Python modules and executables."""
-    folder = tmp_path_factory.mktemp("rig")
-    environment = {"AMENT_PREFIX_PATH": sys.prefix, **os.environ}  # a sourced distribution has set its own
-    environment["PATH"] = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"]])
-    configure = [
-        "cmake", "-S", ROOT, "-B", folder / "build",
-        *(["-G", "Ninja"] if shutil.which("ninja", path=environment["PATH"]) else []),
-        f"-DCMAKE_INSTALL_PREFIX={folder / 'install'}", f"-DCMAKE_PREFIX_PATH={environment['AMENT_PREFIX_PATH']}",
-        f"-DCMAKE_PROJECT_INCLUDE={ROOT / 'cmake' / 'wheels.cmake'}", f"-DPython3_EXECUTABLE={sys.executable}",
-    ]  # fmt: skip
-    for command in (configure, ["cmake", "--build", folder / "build"], ["cmake", "--install", folder / "build"]):
-        done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return folder / "install"
-
-
 # --- package.xml --------------------------------------------------------------------------------------------------
 
 
