@@ -40,6 +40,7 @@ def plot_breakdowns(reports: Sequence[Report], path: Path) -> None:
                 axes[row][column].set_xlabel(breakdown)
             if column == 0:
                 axes[row][column].set_ylabel(_TITLES[measure])
+        axes[row][0].set_ylim(bottom=0)  # the whole row's; only now, since it ends the search for the top
     axes[0][0].legend(frameon=False)
     save_figure(figure, path)
 
@@ -80,7 +81,6 @@ def _draw_groups(axis: Axes, reports: Sequence[Report], measure: str, breakdown:
         axis.errorbar(x, mean, yerr=[below, above], color=color, marker="o", capsize=3, label=report.estimator)
     axis.set_xticks(range(len(groups)), groups, fontsize=8)
     axis.set_xlim(-0.5, len(groups) - 0.5)
-    axis.set_ylim(bottom=0)
     axis.grid(axis="y", alpha=0.3)
 
 

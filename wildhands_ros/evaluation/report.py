@@ -47,13 +47,15 @@ def make_report(scores: SampleScores, estimator: str, source: str) -> Report:
 
 
 def overall_table(reports: Sequence[Report]) -> str:
-    """All measures: a row a measure, a column an estimator, with 95 % confidence intervals."""
-    measured = [m for m in MEASURES if any(m.name in report.overall for report in reports)]
-    rows = [
-        [measure.title, *(_cell(report.overall.get(measure.name), measure, interval=True) for report in reports)]
-        for measure in measured
-    ]
-    return table([f"{reports[0].samples} hands", *(report.estimator for report in reports)], rows)
+    """All measures, a row each; for each estimator means with 95 % confidence intervals, and medians."""
+    rows = []
+    for measure in MEASURES:
+        found = [report.overall.get(measure.name) for report in reports]
+        if any(found):
+            cells = ((_cell(f, measure, interval=True), f"{f.median:.{measure.decimals}f}" if f else "") for f in found)
+            rows.append([measure.title, *(cell for pair in cells for cell in pair)])
+    heads = (head for report in reports for head in (report.estimator, "median"))
+    return table([f"{reports[0].samples} hands", *heads], rows)
 
 
 def breakdown_table(report: Report, breakdown: str) -> str:
