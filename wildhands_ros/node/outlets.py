@@ -169,7 +169,7 @@ class Outlets:
             kind,
             topic,
             profile,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=on_incompatible),
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=on_incompatible, use_default_callbacks=False),
             qos_overriding_options=overriding,
         )
         self._publishers.append(publisher)

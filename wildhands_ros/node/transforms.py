@@ -109,14 +109,7 @@ def joint_rotations(hand: Hand) -> FloatArray:
     rotation that points x along the bone to the next joint, so that z goes on pointing out of the back of the finger
     however far it curls. A tip continues the last bone. Bones of no length keep the frame before them.
     """
-    result = np.empty((21, 3, 3))
-    result[0] = hand.wrist[1]
-    frames = np.tile(result[0], (len(_FINGERS), 1, 1))
-    for joints, children in zip(_FINGERS.T[:-1], _FINGERS.T[1:], strict=True):
-        frames = _turned(frames, hand.joints[children] - hand.joints[joints])
-        result[joints] = frames
-    result[_FINGERS[:, -1]] = frames
-    return result
+    return _all_joint_rotations([hand])[0]
 
 
 def hand_transforms(
@@ -127,14 +120,17 @@ def hand_transforms(
     `<prefix>left_wrist`, `<prefix>left_index_mcp`, ... The most probable hand of a side has the plain names, further
     ones `left_2_wrist`, `left_3_wrist`, ... Hands that are not valid have no frames: TF cannot say "do not use".
     """
-    transforms = []
-    for name, hand in named_hands(hands):
-        turns = joint_rotations(hand) if joints else hand.wrist[1][None]
-        q = quaternions(turns)
-        for joint in range(len(turns)):
-            child = f"{prefix}{name}_{KEYPOINT_NAMES[joint]}"
-            transforms.append(_transform(header, child, hand.joints[joint], q[joint]))
-    return transforms
+    named = named_hands(hands)
+    if not named:
+        return []
+    valid = [hand for _, hand in named]
+    turns = _all_joint_rotations(valid) if joints else np.array([[hand.wrist[1]] for hand in valid])
+    q = quaternions(turns.reshape(-1, 3, 3)).reshape(len(valid), -1, 4)
+    return [
+        _transform(header, f"{prefix}{name}_{KEYPOINT_NAMES[joint]}", hand.joints[joint], q[place, joint])
+        for place, (name, hand) in enumerate(named)
+        for joint in range(q.shape[1])
+    ]
 
 
 def named_hands(hands: Sequence[Hand]) -> list[tuple[str, Hand]]:
@@ -164,6 +160,20 @@ def moved_hand(hand: Hand, transform: RigidTransform) -> Hand:
         translation=joints[0] - (hand.joints[0] - hand.translation),
         vertices=None if hand.vertices is None else transform.apply(hand.vertices),
     )
+
+
+def _all_joint_rotations(hands: Sequence[Hand]) -> FloatArray:
+    """(N, 21, 3, 3), see `joint_rotations`; all hands at once, since numpy's calls cost more than its sums."""
+    joints = np.array([hand.joints for hand in hands]).reshape(-1, 21, 3)
+    result = np.empty((len(hands), 21, 3, 3))
+    result[:, 0] = np.array([hand.wrist[1] for hand in hands]).reshape(-1, 3, 3)
+    frames = np.repeat(result[:, :1], len(_FINGERS), axis=1)
+    for near, far in zip(_FINGERS.T[:-1], _FINGERS.T[1:], strict=True):
+        bones = joints[:, far] - joints[:, near]
+        frames = _turned(frames.reshape(-1, 3, 3), bones.reshape(-1, 3)).reshape(frames.shape)
+        result[:, near] = frames
+    result[:, _FINGERS[:, -1]] = frames
+    return result
 
 
 def _turned(frames: FloatArray, directions: FloatArray) -> FloatArray:

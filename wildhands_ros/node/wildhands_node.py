@@ -15,8 +15,8 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpHandle, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.exceptions import InvalidHandle, InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
@@ -32,6 +32,7 @@ from wildhands_ros.node import diagnostics, parameters, qos
 from wildhands_ros.node.bond import Bond, open_bond
 from wildhands_ros.node.captures import CaptureError, write_capture
 from wildhands_ros.node.diagnostics import State
+from wildhands_ros.node.executor import NodeExecutor, SlowCallbackGroup
 from wildhands_ros.node.images import find_bridge
 from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics, survey
 from wildhands_ros.node.machine import memory_facts, model_facts
@@ -42,15 +43,13 @@ from wildhands_ros.pipeline import Pipeline, PipelineConfig
 
 PipelineFactory: TypeAlias = Callable[[PipelineConfig], HandPipeline]
 
-_THREADS = 4  # inputs, diagnostics and quick services, a transition, a capture
-
 
 class WildhandsNode(LifecycleNodeMixin, Node):
     """Finds hands in a camera's images and publishes them in metres; topics, services, parameters: docs/node.md.
 
     A managed node: `configure` loads what is needed and announces the topics, `activate` starts listening;
     `deactivate` and `cleanup` undo them. One worker thread does all the work on an image, so that callbacks return at
-    once and results are never older than necessary. Meant for an executor with several threads.
+    once and results are never older than necessary. Meant for a `NodeExecutor`, or rclpy's MultiThreadedExecutor.
 
     pipeline_factory: makes the pipeline from its configuration.
     overrides: parameter values that take precedence over the command line's.
@@ -69,7 +68,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             parameter_overrides=list(overrides),
             cli_args=None if cli_args is None else list(cli_args),
         )
-        transitions = MutuallyExclusiveCallbackGroup()
+        transitions = SlowCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=transitions)
         self._make_pipeline = pipeline_factory
         self._state = State.UNCONFIGURED
@@ -285,7 +284,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             callback,
             profile,
             callback_group=MutuallyExclusiveCallbackGroup(),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible, use_default_callbacks=False),
             qos_overriding_options=overriding,
         )
 
@@ -310,7 +309,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
     # --- services ---------------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        quick, slow = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        quick, slow = MutuallyExclusiveCallbackGroup(), SlowCallbackGroup()
         self.create_service(SetBool, "~/enable", self._on_enable, callback_group=quick)
         self.create_service(Trigger, "~/reset", self._on_reset, callback_group=quick)
         self.create_service(Trigger, "~/capture", self._on_capture, callback_group=slow)
@@ -430,25 +429,16 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         }
 
 
-def _spin(executor: Executor) -> None:
-    """Until the end, also where a transition destroys what rclpy was just about to wait for."""
-    while True:
-        try:
-            return executor.spin()
-        except InvalidHandle:
-            continue
-
-
 def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = Pipeline.from_config) -> int:
     """Runs the node until it is told to stop. Exit codes: 0 stopped, 1 could not start."""
     qos.keep_image_buffers()
     rclpy.init(args=None if args is None else list(args))
-    executor = MultiThreadedExecutor(_THREADS)
+    executor = NodeExecutor()
     node = None
     try:
         node = WildhandsNode(pipeline_factory)
         executor.add_node(node)
-        _spin(executor)
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except WildHandsError as error:

@@ -1,0 +1,100 @@
+"""The executor: quick callbacks go on beside slow ones, and what a callback raises comes out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from wildhands_ros.node.executor import NodeExecutor, SlowCallbackGroup
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    context = Context()
+    rclpy.init(args=[], context=context, domain_id=214)
+    node = Node("spun", context=context, enable_rosout=False)
+    yield node
+    node.destroy_node()
+    if context.ok():
+        rclpy.shutdown(context=context)
+
+
+@pytest.fixture
+def executor(node: Node) -> Iterator[NodeExecutor]:
+    executor = NodeExecutor(context=node.context)
+    executor.add_node(node)
+    yield executor
+    executor.shutdown()
+
+
+def _spin(executor: NodeExecutor, until: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        executor.spin_once(timeout_sec=0.05)
+        if until():
+            return
+    raise AssertionError("it does not happen")
+
+
+def test_quick_callbacks_go_on_while_a_slow_one_runs(node: Node, executor: NodeExecutor) -> None:
+    begun, may_end, ended, ticks = threading.Event(), threading.Event(), threading.Event(), []
+
+    def slow() -> None:
+        begun.set()
+        assert may_end.wait(30)
+        ended.set()
+
+    timer = node.create_timer(0.0, slow, callback_group=SlowCallbackGroup())
+    node.create_timer(0.001, lambda: ticks.append(begun.is_set()))
+    _spin(executor, lambda: ticks.count(True) >= 20)
+    assert not ended.is_set()
+    node.destroy_timer(timer)
+    may_end.set()
+    _spin(executor, ended.is_set)
+
+
+def test_slow_callbacks_of_one_group_run_one_after_the_other(node: Node, executor: NodeExecutor) -> None:
+    group, running, most, count = SlowCallbackGroup(), [], [0], [0]
+
+    def slow() -> None:
+        running.append(1)
+        most[0] = max(most[0], len(running))
+        threading.Event().wait(0.001)
+        running.pop()
+        count[0] += 1
+
+    for _ in range(3):
+        node.create_timer(0.0, slow, callback_group=group)
+    _spin(executor, lambda: count[0] >= 30)
+    assert most[0] == 1
+
+
+@pytest.mark.parametrize("group", [None, SlowCallbackGroup()], ids=["quick", "slow"])
+def test_what_a_callback_raises_comes_out(node: Node, executor: NodeExecutor, group: SlowCallbackGroup | None) -> None:
+    def fail() -> None:
+        raise ValueError("told so")
+
+    node.create_timer(0.0, fail, callback_group=group)
+    with pytest.raises(ValueError, match="told so"):
+        _spin(executor, lambda: False)
+
+
+def test_spinning_goes_on_after_something_was_destroyed_under_it(
+    node: Node, executor: NodeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = []
+
+    def spin(_self: SingleThreadedExecutor) -> None:
+        rounds.append(1)
+        if len(rounds) < 3:
+            raise InvalidHandle("cannot use Destroyable because destruction was requested")
+
+    monkeypatch.setattr(SingleThreadedExecutor, "spin", spin)
+    executor.spin()
+    assert len(rounds) == 3
