@@ -1,0 +1,559 @@
+"""Launch files, RViz configuration, Foxglove layout and SROS 2 policy: against the node, and against launch itself.
+
+Tests that take the fixture `built` need `launch` and `launch_ros`, which a ROS 2 distribution has and PyPI has not.
+Elsewhere they count as expected failures, so that the summary says that they could not run.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from node_bench import Bench
+
+from wildhands_ros.msg import HandPose, HandPoseArray
+from wildhands_ros.node import qos
+from wildhands_ros.node.markers import hand_markers
+from wildhands_ros.node.parameters import parameter_table
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH = ROOT / "launch"
+CONFIG = ROOT / "config"
+FILES = ("wildhands.launch.py", "replay.launch.py", "rviz.launch.py", "two_cameras.launch.py")
+
+# What the launch files may use: all of it is in launch 1.0 and launch_ros 0.19 (Humble) up to 3.7 and 0.28.
+LAUNCH_NAMES = {
+    "ament_index_python.packages": {"PackageNotFoundError", "get_package_prefix"},
+    "launch": {"LaunchContext", "LaunchDescription"},
+    "launch.actions": {
+        "DeclareLaunchArgument", "EmitEvent", "ExecuteProcess", "GroupAction", "IncludeLaunchDescription", "LogInfo",
+        "OpaqueFunction", "RegisterEventHandler", "SetLaunchConfiguration",
+    },
+    "launch.conditions": {"IfCondition"},
+    "launch.event_handlers": {"OnProcessExit", "OnProcessStart"},
+    "launch.events": {"Shutdown", "matches_action"},
+    "launch.launch_description_entity": {"LaunchDescriptionEntity"},
+    "launch.launch_description_sources": {"PythonLaunchDescriptionSource"},
+    "launch.substitutions": {"LaunchConfiguration"},
+    "launch_ros.actions": {"LifecycleNode", "Node"},
+    "launch_ros.event_handlers": {"OnStateTransition"},
+    "launch_ros.events.lifecycle": {"ChangeState"},
+    "launch_ros.parameter_descriptions": {"ParameterValue"},
+    "lifecycle_msgs.msg": {"Transition"},
+}  # fmt: skip
+
+# of rviz_default_plugins and rviz_common, in Humble and later
+RVIZ_CLASSES = {
+    "rviz_common/Displays", "rviz_common/Time", "rviz_common/Views",
+    "rviz_default_plugins/Axes", "rviz_default_plugins/Camera", "rviz_default_plugins/FocusCamera",
+    "rviz_default_plugins/Grid", "rviz_default_plugins/Image", "rviz_default_plugins/Interact",
+    "rviz_default_plugins/MarkerArray", "rviz_default_plugins/Measure", "rviz_default_plugins/MoveCamera",
+    "rviz_default_plugins/Orbit", "rviz_default_plugins/PointCloud2", "rviz_default_plugins/Select",
+    "rviz_default_plugins/TF",
+}  # fmt: skip
+
+FOXGLOVE_PANELS = {"3D", "DiagnosticSummary", "Image", "Plot"}
+
+CAMERA_TOPICS = {"/image", "/image/compressed", "/camera_info"}
+
+
+@pytest.fixture
+def built() -> None:
+    try:
+        import launch_ros.actions  # noqa: F401
+    except ImportError as error:
+        pytest.xfail(f"could not run: launch_ros is not installed here ({error})")
+
+
+# --- the launch files as text -------------------------------------------------------------------------------------
+
+
+def tree(name: str) -> ast.Module:
+    return ast.parse((LAUNCH / name).read_text())
+
+
+def calls(name: str, function: str) -> Iterator[ast.Call]:
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function:
+            yield node
+
+
+def settings() -> list[tuple[str, str, str, str, tuple[str, ...]]]:
+    """Argument, parameter, type, description and choices of everything that sets a parameter of the node."""
+    rows = []
+    for call in calls("wildhands.launch.py", "Setting"):
+        argument, parameter, kind, description, *choices = call.args
+        assert isinstance(kind, ast.Name)
+        literal = [ast.literal_eval(node) for node in (argument, parameter, description)]
+        rows.append((*literal[:2], kind.id, literal[2], ast.literal_eval(choices[0]) if choices else ()))
+    return rows
+
+
+def arguments(name: str) -> set[str]:
+    """Names of the launch arguments that a file declares itself."""
+    declared = [*calls(name, "DeclareLaunchArgument"), *calls(name, "_argument")]
+    names = {call.args[0].value for call in declared if isinstance(call.args[0], ast.Constant)}
+    if name == "wildhands.launch.py":
+        names |= {row[0] for row in settings()}
+    if name == "rviz.launch.py":  # declared in a loop over rows of name, default and description
+        rows = (node for node in ast.walk(tree(name)) if isinstance(node, ast.Tuple) and len(node.elts) == 3)
+        names |= {row.elts[0].value for row in rows if isinstance(row.elts[0], ast.Constant)}
+    return names
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_launch_files_use_only_names_that_every_distribution_has(name: str) -> None:
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.ImportFrom) and node.module in LAUNCH_NAMES:
+            assert {alias.name for alias in node.names} <= LAUNCH_NAMES[node.module]
+        elif isinstance(node, ast.ImportFrom):
+            assert str(node.module).partition(".")[0] in sys.stdlib_module_names
+        elif isinstance(node, ast.Import):
+            assert {alias.name for alias in node.names} <= {"os", "yaml"}
+
+
+def test_launch_names_exist(built: None) -> None:
+    for module, names in LAUNCH_NAMES.items():
+        loaded = __import__(module, fromlist=sorted(names))
+        assert all(hasattr(loaded, name) for name in names), module
+
+
+def test_all_launch_files_are_tested() -> None:
+    assert {path.name for path in LAUNCH.glob("*.py")} == set(FILES)
+
+
+def test_arguments_set_parameters_that_the_node_has() -> None:
+    table = {row.name: row for row in parameter_table()}
+    for argument, parameter, kind, description, choices in settings():
+        row = table[parameter]
+        assert kind == type(row.default).__name__, argument
+        assert not row.choices or set(choices) == set(row.choices), argument
+        assert description.endswith("."), argument
+
+
+def test_arguments_are_documented() -> None:
+    """docs/launch.md has a row for each, as | `argument` | ..."""
+    text = (ROOT / "docs/launch.md").read_text()
+    documented = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert documented == set().union(*map(arguments, FILES))
+
+
+def test_choices_of_network_settings_are_documented_ones() -> None:
+    """The descriptions in the table of parameters name what these may be."""
+    described = {row.name: row.description for row in parameter_table()}
+    for argument, parameter, _, _, choices in settings():
+        if argument in ("backend", "precision"):
+            assert choices and all(f"'{choice}'" in described[parameter] for choice in choices), argument
+
+
+# --- the launch files, built --------------------------------------------------------------------------------------
+
+
+def load(name: str) -> ModuleType:
+    from launch.launch_description_sources.python_launch_file_utilities import load_python_launch_file_as_module
+
+    return load_python_launch_file_as_module(str(LAUNCH / name))
+
+
+def given(name: str, **chosen: str) -> Any:
+    """A launch context in which the file's arguments have their defaults or what was chosen."""
+    from launch import LaunchContext
+    from launch.actions import DeclareLaunchArgument
+
+    context = LaunchContext()
+    context.launch_configurations.update(chosen)
+    for entity in load(name).generate_launch_description().entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            entity.visit(context)
+    return context
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_descriptions_are_built(built: None, name: str) -> None:
+    found = load(name).generate_launch_description().get_launch_arguments()
+    assert arguments(name) <= {argument.name for argument in found}
+    for argument in found:
+        assert len(argument.description) > 10 and argument.description.endswith("."), argument.name
+
+
+def test_arguments_left_empty_change_no_parameter(built: None) -> None:
+    configurations = given("wildhands.launch.py").launch_configurations
+    assert load("wildhands.launch.py").overrides(configurations) == {"use_sim_time": False}
+    assert load("wildhands.launch.py").remappings(configurations) == []
+
+
+def test_arguments_become_parameters_of_their_type(built: None) -> None:
+    chosen = {"marker_mesh": "false", "device": "0", "estimator": "wildhands", "use_sim_time": "true"}
+    values = load("wildhands.launch.py").overrides(given("wildhands.launch.py", **chosen).launch_configurations)
+    assert values["marker_mesh"] is False and values["use_sim_time"] is True
+    assert values["estimation.device"].value_type is str
+    assert set(values) == {"use_sim_time", "marker_mesh", "estimation.device", "estimation.estimator"}
+
+
+def test_arguments_become_remappings_and_ros_arguments(built: None) -> None:
+    file = load("wildhands.launch.py")
+    chosen = {"image": "cam/image", "camera_info": "/info", "namespace": "a/b", "log_level": "debug", "enclave": "/e"}
+    configurations = given("wildhands.launch.py", **chosen).launch_configurations
+    assert file.remappings(configurations) == [("image", "cam/image"), ("camera_info", "/info")]
+    assert file.ros_arguments(configurations) == ["--log-level", "a.b.wildhands:=debug", "--enclave", "/e"]
+
+
+def test_fastdds_profile_is_the_environments_or_ours(built: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = load("wildhands.launch.py")
+    new, old = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
+    for name in (new, old, "ROS_DISTRO"):
+        monkeypatch.delenv(name, raising=False)
+    assert file.fastdds_environment("auto") == {new: str(qos.fastdds_profile())}
+    assert file.fastdds_environment("none") == {}
+    assert file.fastdds_environment(__file__) == {new: __file__}
+    with pytest.raises(RuntimeError, match="no/such"):
+        file.fastdds_environment("no/such")
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    assert list(file.fastdds_environment("auto")) == [old]
+    monkeypatch.setenv(new, "mine.xml")
+    assert file.fastdds_environment("auto") == {}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"params_file": "/no/such"}, "params_file:=/no/such"),
+        ({"fastdds_profile": "/no/such"}, "fastdds_profile:=/no/such"),
+        ({"respawn_delay": "soon"}, "respawn_delay:=soon"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(built: None, chosen: dict[str, str], said: str) -> None:
+    with pytest.raises(RuntimeError, match=said):
+        load("wildhands.launch.py").start(given("wildhands.launch.py", **chosen))
+
+
+def test_autostart_is_launchs_and_with_respawn_the_nodes(built: None) -> None:
+    """A process that is started again must come up by itself: requests might go to the one that has died."""
+
+    def kinds(**chosen: str) -> list[str]:
+        entities = load("wildhands.launch.py").start(given("wildhands.launch.py", **chosen))
+        return [type(entity).__name__ for entity in entities]
+
+    assert kinds() == ["RegisterEventHandler"] * 3 + ["LifecycleNode"]
+    assert kinds(autostart="false") == ["LifecycleNode"]
+    assert kinds(respawn="true") == ["LifecycleNode"]
+
+
+def test_rviz_is_told_the_real_topics(built: None) -> None:
+    file = load("rviz.launch.py")
+    assert file.remappings(given("rviz.launch.py").launch_configurations) == []
+    chosen = {"namespace": "/head/", "name": "hands", "image": "cam/image_rect"}
+    names = dict(file.remappings(given("rviz.launch.py", **chosen).launch_configurations))
+    assert names["/wildhands/markers"] == "/head/hands/markers"
+    assert names["/image"] == "/head/cam/image_rect" and names["/camera_info"] == "/head/cam/camera_info"
+    saved = {topic for _, topic, _ in rviz_topics()}
+    assert saved <= names.keys()
+
+
+def write_bag(folder: Path, topics: dict[str, str]) -> Path:
+    entries = [{"topic_metadata": {"name": name, "type": kind}, "message_count": 1} for name, kind in topics.items()]
+    content = {"rosbag2_bagfile_information": {"topics_with_message_count": entries}}
+    folder.mkdir()
+    (folder / "metadata.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def test_replay_takes_the_bags_only_images(built: None, tmp_path: Path) -> None:
+    file = load("replay.launch.py")
+    topics = {
+        "/head/image_raw/compressed": "sensor_msgs/msg/CompressedImage",
+        "/head/camera_info": "sensor_msgs/msg/CameraInfo",
+        "/wildhands/image_annotated": "sensor_msgs/msg/Image",
+        "/clock": "rosgraph_msgs/msg/Clock",
+    }
+    context = given("replay.launch.py", bag=str(write_bag(tmp_path / "bag", topics)))
+    entities = file.prepare(context)
+    for entity in entities[:2]:
+        entity.visit(context)
+    assert context.launch_configurations["image"] == "/head/image_raw"
+    assert context.launch_configurations["image_transport"] == "compressed"
+    two = {"/a": "sensor_msgs/msg/Image", "/b": "sensor_msgs/msg/Image"}
+    with pytest.raises(RuntimeError, match="image:=/topic; it has /a, /b"):
+        file.prepare(given("replay.launch.py", bag=str(write_bag(tmp_path / "two", two))))
+
+
+def test_replay_plays_with_the_bags_clock(built: None, tmp_path: Path) -> None:
+    file = load("replay.launch.py")
+    command = file.play_command(tmp_path, {"rate": "0.5", "loop": "true"}, ["/a", "/b"])
+    assert command[:4] == ["ros2", "bag", "play", str(tmp_path)]
+    assert {"--clock", "--loop"} <= set(command) and command[command.index("--rate") + 1] == "0.5"
+    assert command[-3:] == ["--topics", "/a", "/b"]
+    for rate in ("0", "-1", "nan", "inf", "fast"):
+        with pytest.raises(RuntimeError, match=f"rate:={rate}"):
+            file.play_command(tmp_path, {"rate": rate, "loop": "false"}, [])
+
+
+def test_replay_refuses_what_is_no_bag(built: None, tmp_path: Path) -> None:
+    file = load("replay.launch.py")
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "bag").mkdir()
+    for name, said in (("none", "no such recording"), ("clip.mp4", "neither"), ("bag", "ros2 bag reindex")):
+        with pytest.raises(RuntimeError, match=said):
+            file.checked_bag(str(tmp_path / name))
+    (tmp_path / "bag" / "metadata.yaml").write_text("- nonsense")
+    with pytest.raises(RuntimeError, match=r"metadata\.yaml cannot be understood"):
+        file.topic_types(tmp_path / "bag")
+
+
+# Runs a launch file as `ros2 launch` does, and ends it with Ctrl-C's signal once `wanted` nodes are active.
+RUN = """
+import os, signal, sys, threading
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription, OpaqueFunction, RegisterEventHandler
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.event_handlers import OnStateTransition
+
+path, wanted, *arguments = sys.argv[1:]
+active = []
+
+def on_active(context):
+    active.append(context.locals.event.action.node_name)
+    if len(active) == int(wanted):
+        os.kill(os.getpid(), signal.SIGINT)
+
+threading.Timer(50, os.kill, (os.getpid(), signal.SIGINT)).start()
+service = LaunchService(noninteractive=True)
+source = PythonLaunchDescriptionSource(path)
+service.include_launch_description(LaunchDescription([
+    RegisterEventHandler(OnStateTransition(goal_state="active", entities=[OpaqueFunction(function=on_active)])),
+    IncludeLaunchDescription(source, launch_arguments=[tuple(a.split(":=")) for a in arguments]),
+]))
+code = service.run()
+print("ACTIVE", sorted(active), "CODE", code, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes"),
+    [("wildhands.launch.py", ["/wildhands"]), ("two_cameras.launch.py", ["/chest/wildhands", "/head/wildhands"])],
+)
+def test_nodes_are_launched_activated_and_stopped(
+    built: None, rig_install: Path, models_dir: Path, tmp_path: Path, name: str, nodes: list[str]
+) -> None:
+    """The real thing: processes, the life cycle over services, and Ctrl-C."""
+    prefixes = [str(rig_install), *filter(None, [os.environ.get("AMENT_PREFIX_PATH"), sys.prefix])]
+    site_packages = next(rig_install.glob("lib/python3*/*-packages"))
+    environment = os.environ | {
+        "AMENT_PREFIX_PATH": os.pathsep.join(prefixes),
+        "PYTHONPATH": os.pathsep.join([str(site_packages), os.environ.get("PYTHONPATH", "")]),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_LOG_DIR": str(tmp_path),
+    }
+    file = rig_install / "share/wildhands_ros/launch" / name
+    command = [sys.executable, "-c", textwrap.dedent(RUN), str(file), str(len(nodes)), f"models_dir:={models_dir}"]
+    process = subprocess.Popen(
+        command, env=environment, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate(timeout=90)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError(f"launch does not end:\n{process.communicate()[0]}") from None
+    assert f"ACTIVE {nodes}" in said, said
+    assert said.count("process has finished cleanly") == len(nodes), said
+
+
+# --- RViz, Foxglove and SROS 2 against the node that runs -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bench(start: Callable[..., Any]) -> Bench:
+    """A node that waits for TF too, and is known with all its services."""
+    bench = start(Bench, "fake", "--ros-args", "-p", "target_frame:=base")
+
+    def services() -> set[str]:
+        if ("wildhands", "/") not in bench.node.get_node_names_and_namespaces():
+            return set()
+        return {name for name, _ in bench.node.get_service_names_and_types_by_node("wildhands", "/")}
+
+    bench.wait(lambda: bench.state() == "active", "it does not become active")
+    bench.wait(lambda: services() >= policy("service", "reply"), "it lacks services that the policy names")
+    return bench
+
+
+@pytest.fixture(scope="module")
+def publishes(bench: Bench) -> dict[str, str]:
+    """Topic → type."""
+    return {name: kinds[0] for name, kinds in bench.node.get_publisher_names_and_types_by_node("wildhands", "/")}
+
+
+def rviz() -> dict[str, Any]:
+    return yaml.safe_load((CONFIG / "wildhands.rviz").read_text())
+
+
+def rviz_topics() -> list[tuple[str, str, dict[str, Any]]]:
+    """Class of the display, topic, and QoS."""
+    displays = rviz()["Visualization Manager"]["Displays"]
+    return [(d["Class"], d["Topic"]["Value"], d["Topic"]) for d in displays if "Topic" in d]
+
+
+def classes(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if value.get("Class"):
+            yield value["Class"]
+        for part in value.values():
+            yield from classes(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from classes(part)
+
+
+def test_rviz_knows_the_classes() -> None:
+    assert set(classes(rviz())) == RVIZ_CLASSES
+
+
+def test_rviz_shows_what_the_node_publishes(publishes: dict[str, str]) -> None:
+    kinds = {"Image": "Image", "MarkerArray": "MarkerArray", "PointCloud2": "PointCloud2", "Camera": "Image"}
+    shown = rviz_topics()
+    for display, topic, _ in shown:
+        kind = kinds[display.partition("/")[2]]
+        assert publishes.get(topic, "sensor_msgs/msg/Image" if topic == "/image" else None).endswith(f"/{kind}"), topic
+    assert {"/image", "/wildhands/image_annotated", "/wildhands/markers"} <= {topic for _, topic, _ in shown}
+
+
+def test_rviz_asks_for_qos_that_is_offered(bench: Bench) -> None:
+    """Best effort of cameras, which offer whatever they like; of the node what it offers."""
+    for _, topic, asked in rviz_topics():
+        assert asked["Durability Policy"] == "Volatile"
+        if topic in CAMERA_TOPICS:
+            assert asked["Reliability Policy"] == "Best Effort"
+        else:
+            offered = bench.node.get_publishers_info_by_topic(topic)[0].qos_profile
+            assert asked["Reliability Policy"] == offered.reliability.name.title().replace("_", " ")
+
+
+def test_rviz_names_the_marker_namespaces() -> None:
+    from node_fakes import FACES, make_hand
+    from std_msgs.msg import Header
+
+    from wildhands_ros.hands import Side
+
+    hands = [make_hand(side) for side in Side]
+    _, keys = hand_markers(hands, Header(), dict.fromkeys(Side, FACES))
+    saved = next(d for d in rviz()["Visualization Manager"]["Displays"] if "Namespaces" in d)
+    assert set(saved["Namespaces"]) == {namespace for namespace, _ in keys}
+
+
+def foxglove() -> dict[str, Any]:
+    return json.loads((CONFIG / "foxglove_layout.json").read_text())
+
+
+def leaves(layout: object) -> Iterator[str]:
+    if isinstance(layout, dict):
+        assert layout["direction"] in ("row", "column") and 0 < layout["splitPercentage"] < 100
+        yield from leaves(layout["first"])
+        yield from leaves(layout["second"])
+    else:
+        assert isinstance(layout, str)
+        yield layout
+
+
+def test_foxglove_layout_places_every_panel_once() -> None:
+    layout = foxglove()
+    placed = list(leaves(layout["layout"]))
+    assert sorted(placed) == sorted(layout["configById"])
+    assert {panel.partition("!")[0] for panel in placed} == FOXGLOVE_PANELS
+
+
+def test_foxglove_shows_what_the_node_publishes(publishes: dict[str, str]) -> None:
+    known = publishes.keys() | CAMERA_TOPICS
+    for name, panel in foxglove()["configById"].items():
+        modes = panel.get("imageMode", {})
+        used = {*panel.get("topics", {}), *modes.values(), *filter(None, [panel.get("topicToRender")])}
+        assert used <= known, name
+
+
+def test_foxglove_plots_fields_that_exist(publishes: dict[str, str]) -> None:
+    paths = [path["value"] for panel in foxglove()["configById"].values() for path in panel.get("paths", [])]
+    assert {path.partition(".")[0] for path in paths} == {"/wildhands/latency", "/wildhands/hands"}
+    for path in paths:
+        topic, _, field = path.partition(".")
+        if topic == "/wildhands/latency":
+            assert publishes[topic] == "std_msgs/msg/Float64" and field == "data"
+            continue
+        first, _, rest = field.partition(".")
+        assert first.removesuffix("[0]") in HandPoseArray.get_fields_and_field_types()
+        assert not rest or rest in HandPose.get_fields_and_field_types()
+
+
+def policy(kind: str, rule: str, enclave: str = "/wildhands") -> set[str]:
+    """Full names that the policy lets the enclave use so; kind: topic or service."""
+    root = ElementTree.parse(CONFIG / "sros2/wildhands_policy.xml").getroot()
+    names = set()
+    for profile in root.findall(f"./enclaves/enclave[@path='{enclave}']/profiles/profile"):
+        space, node = profile.attrib["ns"].rstrip("/"), profile.attrib["node"]
+        for group in profile.findall(f"{kind}s[@{rule}='ALLOW']"):
+            for element in group:
+                text = str(element.text).replace("~", f"{space}/{node}")
+                names.add(text if text.startswith("/") else f"{space}/{text}")
+    return names
+
+
+def test_policy_allows_what_the_node_does_and_no_more(bench: Bench, publishes: dict[str, str]) -> None:
+    def names(found: list[tuple[str, list[str]]]) -> set[str]:
+        return {name for name, _ in found}
+
+    node = bench.node
+    optional = {"/image/compressed", "/bond", "/clock", "/parameter_events"}
+    assert publishes.keys() - policy("topic", "publish") == set()
+    assert policy("topic", "publish") - publishes.keys() <= optional
+    subscribes = names(node.get_subscriber_names_and_types_by_node("wildhands", "/"))
+    assert subscribes >= {"/tf", "/tf_static", "/image"}
+    assert subscribes - policy("topic", "subscribe") == set()
+    assert policy("topic", "subscribe") - subscribes <= optional
+    assert policy("service", "reply") == names(node.get_service_names_and_types_by_node("wildhands", "/"))
+    assert policy("service", "request") == set()
+
+
+def test_operator_may_ask_for_every_service(bench: Bench) -> None:
+    assert policy("service", "request", "/wildhands_operator") == policy("service", "reply")
+    assert policy("topic", "subscribe", "/wildhands_operator") >= {"/wildhands/transition_event", "/diagnostics"}
+
+
+# --- what docs/security.md promises -------------------------------------------------------------------------------
+
+
+def test_no_code_comes_from_data() -> None:
+    """No eval, exec or shell; of pickle only the readers that build nothing but arrays (see hand_model/pickles.py)."""
+    found = set()
+    for path in (ROOT / "wildhands_ros").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                found |= {(path.relative_to(ROOT).as_posix(), danger) for danger in dangers(node)}
+    assert found == set()
+
+
+def dangers(call: ast.Call) -> Iterator[str]:
+    name = ast.unparse(call.func)
+    options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    if name in ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput"):
+        yield name
+    if name in ("pickle.load", "pickle.loads", "torch.hub.load", "yaml.load", "yaml.unsafe_load", "marshal.loads"):
+        yield name
+    if options.get("shell", "False") != "False":
+        yield "shell"
+    if options.get("allow_pickle", "False") != "False":
+        yield "allow_pickle"
+    if name == "torch.load" and options.get("weights_only") != "True":
+        yield "torch.load without weights_only"
