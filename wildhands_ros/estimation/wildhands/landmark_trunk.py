@@ -83,16 +83,17 @@ class _SameConv(nn.Conv2d):
     """TensorFlow's 'same' padding for inputs that are multiples of the stride."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride, groups=groups)
         total = kernel - stride
-        self._edges = (total // 2, total - total // 2, total // 2, total - total // 2)
+        even = total % 2 == 0  # then the convolution pads by itself, without a copy of its input
+        super().__init__(inputs, outputs, kernel, stride, total // 2 if even else 0, groups=groups)
+        self._edges = (0,) * 4 if even else (total // 2, total - total // 2, total // 2, total - total // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(nn.functional.pad(x, self._edges))
+        return super().forward(nn.functional.pad(x, self._edges) if any(self._edges) else x)
 
 
 def _relu6(x: Tensor) -> Tensor:
-    return nn.functional.relu6(x)
+    return nn.functional.relu6(x, inplace=True)  # always on a convolution's fresh output
 
 
 def load_landmark_weights(trunk: LandmarkTrunk, content: bytes) -> None:

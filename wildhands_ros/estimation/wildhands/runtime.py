@@ -126,7 +126,7 @@ class TorchRuntime:
         for name, part in network.named_children():
             if name.endswith("backbone"):
                 part.to(self._type)
-        fast = self.device.type == "cuda" or self._type != torch.float32
+        fast = self.device.type == "cuda" or self._type != torch.float32 or _is_depthwise(network)
         self._format = torch.channels_last if fast else torch.contiguous_format
         network.to(memory_format=self._format)
         self._step: Callable[[NetworkInputs], NetworkOutput] = self._run
@@ -149,6 +149,11 @@ class TorchRuntime:
         frame, crops = (t.to(dtype=self._type, memory_format=self._format) for t in (inputs.frame, inputs.crops))
         maps, picture = self._network.maps(frame, crops, inputs.encoding.to(self._type))
         return self._network.hands(maps.float(), picture.float(), inputs.encoding, inputs.right)
+
+
+def _is_depthwise(network: WildHandsNetwork) -> bool:
+    """Whether it has depthwise convolutions, which on a CPU are faster with channels last; full ones are slower."""
+    return any(isinstance(m, torch.nn.Conv2d) and m.groups > 1 for m in network.modules())
 
 
 class _CapturedStep:
