@@ -303,7 +303,7 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
     path.write_text("sources:\n- {kind: rendered, path: a, weight: 2, only: [mask, grasp]}\nlosses: {mask: 10}\n")
     config = read_training_config(path, steps=7)
     assert config.steps == 7 and config.losses.mask == 10
-    assert config.sources == (SourceConfig("rendered", Path("a"), 2.0, ("mask", "grasp")),)
+    assert config.sources == (SourceConfig("rendered", Path("a"), weight=2.0, only=("mask", "grasp")),)
     for text, message in (
         ("sources: []", "nothing to learn from"),
         ("sources: [{kind: tape}]", "unknown kind of source 'tape'"),

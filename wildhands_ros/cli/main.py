@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from wildhands_ros import __version__
-from wildhands_ros.cli import bench, demo, doctor, evaluate, export, models, render, run, train
+from wildhands_ros.cli import ablate, bench, demo, doctor, evaluate, export, models, render, run, train
 from wildhands_ros.errors import WildHandsError
 
 _DESCRIPTION = """\
@@ -55,6 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"wildhands_ros {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what happens, with tracebacks of errors")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, run, models, doctor, bench, evaluate, export, render, train):
+    for command in (demo, run, models, doctor, bench, evaluate, export, render, train, ablate):
         command.add_parser(subparsers)
     return parser

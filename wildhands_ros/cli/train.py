@@ -37,7 +37,14 @@ def run(args: argparse.Namespace) -> int:
     from wildhands_ros.hand_model import load_hand_model
 
     config = read_training_config(args.config, steps=args.steps, seed=args.seed, stop_minutes=args.minutes)
-    result = train(config, args.out, load_hand_model(), load_model(LANDMARK_MODEL, args.models_dir), half=args.half)
+    result = train(
+        config,
+        args.out,
+        load_hand_model(),
+        load_model(LANDMARK_MODEL, args.models_dir),
+        models_dir=args.models_dir,
+        half=args.half,
+    )
     print(f"{result.steps} steps; on the validation samples:")
     for name, value in result.errors.items():
         print(f"  {name:18s} {value:8.2f}")

@@ -16,13 +16,15 @@ class SourceConfig:
     """One source of samples.
 
     kind: 'rendered' (tar shards), 'video' (pictures or videos without labels) or 'epic-hand-kps'.
-    path: its file or folder. weight: how often it is drawn from, relative to the others.
+    path: its file or folder. frames: folder with the pictures, where `path` holds annotations only.
+    weight: how often it is drawn from, relative to the others.
     only: labels that are used of it ('joints', 'mano', 'keypoints', 'mask', 'grasp'); empty means all it has.
     focal: of a video's camera, pixels; 0 guesses.
     """
 
     kind: str = "rendered"
     path: Path = Path()
+    frames: Path = Path()
     weight: float = 1.0
     only: tuple[str, ...] = ()
     focal: float = 0.0

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +22,15 @@ from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.wildhands.accelerated import available_threads, installed
+from wildhands_ros.estimation.wildhands.kpe import perspective_crop
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
+from wildhands_ros.estimation.wildhands.runtime import Backend
 from wildhands_ros.estimation.wildhands.trunks import picture_mean_std
-from wildhands_ros.samples import SampleSource, ShardReader
+from wildhands_ros.samples import CROP_SIZE, SampleSource, ShardReader
 from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate
 from wildhands_ros.training.config import SourceConfig
+from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 
 _CHUNK = 64
 _PERIOD = 1000
@@ -62,14 +72,16 @@ class CachedDataset(Dataset[Drawn]):
     """One source whose crops have gone through the fixed part of a trunk; labels in memory, maps on disk.
 
     folder: made when first needed, found again by the trunk's weights and the source's contents.
+    turned: the crops are what cameras turned to them would see (perspective crop layers).
     """
 
     def __init__(
-        self, source: SampleSource, trunk: LandmarkTrunk, blocks: int, folder: Path, only: frozenset[str] = LABELS
-    ) -> None:
-        place = folder / _cache_key(source, trunk, blocks)
+        self, source: SampleSource, trunk: LandmarkTrunk, blocks: int, folder: Path, only: frozenset[str] = LABELS,
+        *, turned: bool = False,
+    ) -> None:  # fmt: skip
+        place = folder / (_cache_key(source, trunk, blocks) + ("-turned" if turned else ""))
         if not (place / "labels.pt").is_file():
-            _fill(place, source, trunk, blocks)
+            _fill(place, _Filler(source, trunk.requires_grad_(False), blocks, place / "maps.npy", turned))
         labels = torch.load(place / "labels.pt", weights_only=True)
         self._labels = _without(Batch(**labels), only)
         self._maps: NDArray[np.float16] = np.load(place / "maps.npy", mmap_mode="r")
@@ -172,18 +184,19 @@ def _spread(shares: NDArray[np.float64]) -> NDArray[np.int64]:
     return order
 
 
-def open_source(config: SourceConfig) -> SampleSource:
-    """The samples of one configured source. Raises ConfigError or SampleError for what is not there."""
+def open_source(config: SourceConfig, cache: Path | None, models_dir: Path | None = None) -> SampleSource:
+    """The samples of one configured source.
+
+    cache: where what is made of unlabelled video is kept (None: beside it). models_dir: of the detector that labels it.
+    Raises ConfigError or SampleError for what is not there.
+    """
     if not config.path.exists():
         raise ConfigError(f"{config.path} is not there: 'wildhands render {config.path}' makes rendered samples")
     if config.kind == "video":
-        from wildhands_ros.training.sources import VideoSource
-
-        return VideoSource(config.path, focal=config.focal or None)
+        labeller = PseudoLabeller.from_directory(models_dir, PseudoLabelConfig(focal=config.focal or None))
+        return VideoSource(config.path, cache or config.path.parent, labeller, name=config.path.stem)
     if config.kind == "epic-hand-kps":
-        from wildhands_ros.training.sources import EpicHandKpsSource
-
-        return EpicHandKpsSource(config.path)
+        return EpicHandKps(config.path, config.frames)
     return ShardReader(config.path, name=config.path.name)
 
 
@@ -205,6 +218,23 @@ def normalised(crops: Tensor) -> Tensor:
     return (crops.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
 
+def turned_crops(batch: Batch) -> Tensor:
+    """The crops (N, 3, 224, 224) as cameras turned to them would see them, uint8, see `kpe.perspective_crop`.
+
+    They are cut from the crops themselves, so that what lies outside is black, as it is outside the picture.
+    """
+    homographies, _ = perspective_crop(batch.box, batch.matrix, CROP_SIZE)
+    steps = torch.arange(CROP_SIZE, device=batch.box.device, dtype=torch.float32)
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    places = torch.einsum("nij,hwj->nhwi", homographies, pixels)
+    center = (batch.box[:, :2] + batch.box[:, 2:]) / 2
+    extent = batch.box[:, 2] - batch.box[:, 0]
+    grid = 2 * (places[..., :2] / places[..., 2:] - center[:, None, None]) / extent[:, None, None, None]
+    found = torch.nn.functional.grid_sample(batch.crops.float(), grid, align_corners=False)
+    return found.round().clamp(0, 255).to(torch.uint8)
+
+
 def _cache_key(source: SampleSource, trunk: LandmarkTrunk, blocks: int) -> str:
     first = source[0] if len(source) else None
     last = source[len(source) - 1] if len(source) else None
@@ -219,25 +249,88 @@ def _cache_key(source: SampleSource, trunk: LandmarkTrunk, blocks: int) -> str:
     return f"{source.name}-{blocks}-{digest.hexdigest()[:16]}"
 
 
-@torch.no_grad()
-def _fill(place: Path, source: SampleSource, trunk: LandmarkTrunk, blocks: int) -> None:
-    place.mkdir(parents=True, exist_ok=True)
-    trunk = trunk.to(memory_format=torch.channels_last)
-    labels: list[Batch] = []
-    maps: NDArray[np.float16] | None = None
-    for start in tqdm(range(0, len(source), _CHUNK), desc=f"caching {source.name}", unit_scale=_CHUNK, unit="crop"):
-        batch = collate([batch_of(source[i]) for i in range(start, min(start + _CHUNK, len(source)))])
-        found = trunk.early(normalised(batch.crops).to(memory_format=torch.channels_last), blocks)
-        rows = found.permute(0, 2, 3, 1).numpy().astype(np.float16)
-        if maps is None:
-            shape = (len(source), *rows.shape[1:])
-            maps = np.lib.format.open_memmap(place / "maps.npy", "w+", np.float16, shape)
-        maps[start : start + len(rows)] = rows
-        labels.append(replace(batch, crops=torch.zeros(len(batch), 0, dtype=torch.uint8)))
-    if maps is None:
+class _Filler:
+    """Fills parts of a cache. Each process has its own, with one thread: layers this small gain nothing from more."""
+
+    def __init__(self, source: SampleSource, trunk: LandmarkTrunk, blocks: int, path: Path, turned: bool) -> None:
+        self.source, self.trunk, self.blocks = source, trunk, blocks
+        self._path, self._turned = path, turned
+        self._early: Callable[[Tensor], NDArray[np.float32]] | None = None
+
+    def __call__(self, start: int) -> dict[str, Tensor]:
+        if self._early is None:
+            self._early = _early_part(self.trunk, self.blocks)
+        stop = min(start + _CHUNK, len(self.source))
+        batch = collate([batch_of(self.source[i]) for i in range(start, stop)])
+        pictures = turned_crops(batch) if self._turned else batch.crops
+        maps = np.lib.format.open_memmap(self._path, "r+")
+        for index in range(start, stop):
+            found = self._early(normalised(pictures[index - start][None]))
+            maps[index] = found[0].transpose(1, 2, 0)
+        labels = replace(batch, crops=torch.zeros(len(batch), 0, dtype=torch.uint8))
+        return {f.name: getattr(labels, f.name) for f in fields(Batch)}
+
+
+class _Early(torch.nn.Module):
+    def __init__(self, trunk: LandmarkTrunk, blocks: int) -> None:
+        super().__init__()
+        self.trunk, self.blocks = trunk, blocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.trunk.early(x, self.blocks)
+
+
+def _early_part(trunk: LandmarkTrunk, blocks: int) -> Callable[[Tensor], NDArray[np.float32]]:
+    """The fixed part of a trunk for one crop at a time; by OpenVINO where it is installed, which takes a sixth of
+    torch's time here."""
+    module, shape = _Early(trunk, blocks).eval(), (1, 3, CROP_SIZE, CROP_SIZE)
+    if installed(Backend.OPENVINO) and find_spec("onnx") is not None:
+        import openvino  # type: ignore[import-untyped]
+
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's tracing
+            path = Path(folder) / "early.onnx"
+            torch.onnx.export(module, (torch.zeros(shape),), str(path), dynamo=False)
+            model = openvino.Core().read_model(path)
+        options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        compiled = openvino.Core().compile_model(model, "CPU", options)
+        return lambda crop: np.asarray(compiled([crop.numpy()])[0])
+
+    def run(crop: Tensor) -> NDArray[np.float32]:
+        with torch.no_grad():
+            return module(crop.to(memory_format=torch.channels_last)).numpy()
+
+    return run
+
+
+def _fill(place: Path, filler: _Filler) -> None:
+    source = filler.source
+    if not len(source):
         raise ConfigError(f"{source.name} holds no samples")
-    maps.flush()
-    together = collate(labels)
+    place.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        channels, *size = filler.trunk.early(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE), filler.blocks).shape[1:]
+    shape = (len(source), *size, channels)
+    np.lib.format.open_memmap(place / "maps.npy", "w+", np.float16, shape).flush()
+    starts = range(0, len(source), _CHUNK)
+    with tqdm(total=len(source), desc=f"caching {source.name}", unit="crop") as progress:
+        labels: list[dict[str, Tensor]] = []
+        with _processes(min(available_threads(), len(starts) // 8)) as run:
+            for part in run(filler, starts):
+                labels.append(part)
+                progress.update(len(part["box"]))
+    together = {name: torch.cat([part[name] for part in labels]) for name in labels[0]}
     partial = place / "labels.partial"
-    torch.save({f.name: getattr(together, f.name) for f in fields(Batch)}, partial)
+    torch.save(together, partial)
     partial.replace(place / "labels.pt")  # last: a cache with labels is whole
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[Callable[[_Filler, Iterable[int]], Iterator[dict[str, Tensor]]]]:
+    """Something like `map`, in `count` processes (in this one for fewer than two)."""
+    if count < 2:
+        yield map
+        return
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, spawned, torch.set_num_threads, (1,)) as pool:
+        yield pool.map

@@ -20,7 +20,7 @@ from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hand_model.torch_hand import TorchHand
 from wildhands_ros.training.batch import MASK_SIZE, Batch, Geometry, encoding, geometry, project_to_crop
 from wildhands_ros.training.config import NetworkConfig, TrainingConfig
-from wildhands_ros.training.dataset import Drawn, normalised
+from wildhands_ros.training.dataset import Drawn, normalised, turned_crops
 from wildhands_ros.training.losses import hand_losses, mask_loss
 from wildhands_ros.training.silhouette import SilhouetteRasteriser
 
@@ -83,6 +83,8 @@ class TrainingModule(pl.LightningModule):
         trunk, config = self.trunk, self.config.network
         for part in (trunk.stem, trunk.blocks[: config.trained_from]):
             part.requires_grad_(False)
+        if self.network.variant.encoding is Encoding.INPUT:
+            trunk.stem.weight.requires_grad_()  # whose weights for the encoding start from zero
         if not config.depthwise:
             for module in trunk.modules():
                 if isinstance(module, torch.nn.Conv2d) and module.groups > 1:
@@ -101,7 +103,9 @@ class TrainingModule(pl.LightningModule):
         encoded = encoding(drawn.batch, self.network.variant)
         blocks = self.config.network.trained_from
         if drawn.maps is None:
-            crops = normalised(drawn.batch.crops).to(memory_format=torch.channels_last)
+            turned = self.network.variant.perspective is Perspective.CROP
+            crops = normalised(turned_crops(drawn.batch) if turned else drawn.batch.crops)
+            crops = crops.to(memory_format=torch.channels_last)
             early = self.trunk.early(self.network.trunk_input(crops, encoded), blocks)
         else:
             early = drawn.maps.float().to(memory_format=torch.channels_last)

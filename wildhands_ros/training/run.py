@@ -13,18 +13,20 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation.wildhands import CheckpointInfo, save_checkpoint
+from wildhands_ros.estimation.wildhands import CheckpointInfo, Encoding, Perspective, save_checkpoint
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.pipeline import config_to_dict
 from wildhands_ros.samples import SampleSource, ShardReader
+from wildhands_ros.training.batch import LABELS
 from wildhands_ros.training.config import TrainingConfig
 from wildhands_ros.training.dataset import CachedDataset, Drawn, MixedDataset, MixingSampler, SampleDataset, open_source
 from wildhands_ros.training.module import ERRORS, TrainingModule, fresh_network, joint_errors, variant_of
 
-RESUME, NETWORK, SETTINGS = "last.ckpt", "network.safetensors", "settings.json"
+RESUME, NETWORK, SETTINGS, SAMPLE_ERRORS = "last.ckpt", "network.safetensors", "settings.json", "sample_errors.pt"
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class TrainingResult:
 
 def train(
     config: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes, *,
-    licence: str = "Apache-2.0", training_data: str = "", progress: bool = True,
+    models_dir: Path | None = None, licence: str = "Apache-2.0", training_data: str = "", progress: bool = True,
     half: bool = False, extra: tuple[Callback, ...] = (),
 ) -> TrainingResult:  # fmt: skip
     """Trains, or goes on where an earlier run into the same folder was interrupted.
 
-    landmark_weights: the content of hand_landmark_full.tflite, from which the trunk starts. half: the checkpoint's
+    landmark_weights: the content of hand_landmark_full.tflite, from which the trunk starts. models_dir: of the detector
+    that labels video. half: the checkpoint's
     tensors in float16. extra: further callbacks. Writes into `out`:
     `last.ckpt` (to go on from), `best.ckpt`, TensorBoard logs, `settings.json`, and `network.safetensors`.
     Raises ConfigError where `out` holds a run with other settings.
@@ -54,7 +57,7 @@ def train(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     variant = variant_of(config.network, hand_model)
     module = TrainingModule(fresh_network(variant, landmark_weights), config, hand_model)
-    data = HandData(config, module)
+    data = HandData(config, module, models_dir)
 
     best = ModelCheckpoint(
         out, "best", monitor="val/mpjpe_mm", mode="min", save_top_k=1, enable_version_counter=False,
@@ -90,9 +93,10 @@ def train(
 class HandData(pl.LightningDataModule):
     """The samples of a run, cached where the configuration names a folder for that."""
 
-    def __init__(self, config: TrainingConfig, module: TrainingModule) -> None:
+    def __init__(self, config: TrainingConfig, module: TrainingModule, models_dir: Path | None = None) -> None:
         super().__init__()
         self.config = config
+        self._models_dir = models_dir
         self._module = module
         self._parts: list[SampleDataset | CachedDataset] = []
         self._validation: SampleDataset | CachedDataset | None = None
@@ -100,14 +104,20 @@ class HandData(pl.LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         if self._parts:
             return
-        self._parts = [self._dataset(open_source(s), frozenset(s.only)) for s in self.config.sources]
+        self._parts = [
+            self._dataset(open_source(s, self.config.cache, self._models_dir), frozenset(s.only))
+            for s in self.config.sources
+        ]
         self._validation = self._dataset(ShardReader(self.config.validation), frozenset())
 
     def _dataset(self, source: SampleSource, only: frozenset[str]) -> SampleDataset | CachedDataset:
-        chosen = {"only": only} if only else {}
-        if self.config.cache is None or self._module.network.variant.encoding.value == "input":
-            return SampleDataset(source, **chosen)
-        return CachedDataset(source, self._module.trunk, self.config.network.trained_from, self.config.cache, **chosen)
+        variant, only = self._module.network.variant, only or LABELS
+        if self.config.cache is None or variant.encoding is Encoding.INPUT:  # nothing is fixed behind a changed input
+            return SampleDataset(source, only)
+        return CachedDataset(
+            source, self._module.trunk, self.config.network.trained_from, self.config.cache, only,
+            turned=variant.perspective is Perspective.CROP,
+        )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Drawn]:
         trainer = self.trainer
@@ -154,20 +164,23 @@ def _finish(
     if best.is_file():
         state = torch.load(best, weights_only=True, map_location="cpu")["state_dict"]
         module.load_state_dict(state)
-    found = evaluate(module, data.val_dataloader())
+    errors = evaluate(module, data.val_dataloader())
+    torch.save(errors, out / SAMPLE_ERRORS)
+    found = {name: float(value.mean()) for name, value in errors.items() if name != "angle"}
     save_checkpoint(out / NETWORK, module.network, info, half=half)
     (out / "errors.json").write_text(json.dumps({"steps": steps, **found}, indent=1))
     return TrainingResult(out / NETWORK, found, steps)
 
 
 @torch.inference_mode()
-def evaluate(module: TrainingModule, loader: DataLoader[Drawn]) -> dict[str, float]:
-    """Mean errors by name over the samples of a loader."""
+def evaluate(module: TrainingModule, loader: DataLoader[Drawn]) -> dict[str, Tensor]:
+    """Errors of each sample by name (`ERRORS`), and 'angle', degrees between optical axis and crop; each (N,)."""
     module.eval()
     rows = []
     for drawn in loader:
         drawn = drawn.to(module.device)
         _, where, _, _, joints = module.estimate(drawn)
-        rows.append(joint_errors(joints, drawn.batch, where))
-    means = torch.cat(rows).mean(dim=0)
-    return {name: float(value) for name, value in zip(ERRORS, means, strict=True)}
+        angle = where.rays.norm(dim=1).atan().rad2deg()
+        rows.append(torch.cat([joint_errors(joints, drawn.batch, where), angle[:, None]], dim=1).cpu())
+    columns = torch.cat(rows).unbind(dim=1)
+    return dict(zip((*ERRORS, "angle"), columns, strict=True))

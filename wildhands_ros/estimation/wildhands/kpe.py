@@ -209,7 +209,8 @@ def crop_ray_rotation(center_angles: Tensor) -> Tensor:
 def perspective_crop(boxes: Tensor, matrix: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Perspective crop layers (Yu et al., CVPR 2021): virtual cameras that look straight at each box.
 
-    boxes: (N, 4) as x0 y0 x1 y1 in pixels of a picture with K `matrix` (3, 3). size: edge of the crops.
+    boxes: (N, 4) as x0 y0 x1 y1 in pixels of a picture with K `matrix` (3, 3), or of N pictures (N, 3, 3). size: edge
+    of the crops.
 
     Returns homographies (N, 3, 3) from pixels of each crop to pixels of the picture, H = K R K_v⁻¹, and the virtual
     cameras' K_v (N, 3, 3). R is `crop_ray_rotation` of the box's centre; the focal length of K_v lets the box's longer
@@ -218,7 +219,7 @@ def perspective_crop(boxes: Tensor, matrix: Tensor, size: int) -> tuple[Tensor, 
     angles = pinhole_angles(center_and_corners(boxes)[:, 0], matrix)
     rotation = crop_ray_rotation(angles)
     longest = (boxes[:, 2:] - boxes[:, :2]).amax(dim=-1)
-    focal = (matrix[0, 0] + matrix[1, 1]) / 2
+    focal = (matrix[..., 0, 0] + matrix[..., 1, 1]) / 2
     along_ray = torch.tan(angles).square().sum(dim=-1).add(1).sqrt()  # length of the ray to the plane Z = 1
     virtual = matrix.new_zeros(len(boxes), 3, 3)
     virtual[:, 0, 0] = virtual[:, 1, 1] = size * focal * along_ray / longest

@@ -1,0 +1,166 @@
+"""The paper's ablation on our own renders: the same network with every way of telling it where its crop lies.
+
+Equal budgets: the same samples in the same order, the same steps, several seeds. `run_ablation` goes on where it was
+interrupted; `ablation_table` puts its results beside the paper's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wildhands_ros.errors import ConfigError
+from wildhands_ros.hand_model import HandModel
+from wildhands_ros.training.config import SourceConfig, TrainingConfig
+from wildhands_ros.training.run import SAMPLE_ERRORS, train
+
+RESULT = "result.json"
+BINS = (0.0, 15.0, 30.0, 45.0, 90.0)
+"""Edges of the ranges of the angle between optical axis and crop, in degrees."""
+
+
+@dataclass(frozen=True)
+class AblationVariant:
+    """encoding, perspective: of the network. paper: the row's results in the paper (MPJPE mm on H2O, AssemblyHands and
+    Ego-Exo4D, L2 px on EPIC-HandKps; Prakash et al., ECCV 2024)."""
+
+    title: str
+    encoding: str
+    perspective: str = "none"
+    paper: tuple[float, float, float, float] | None = None
+
+
+VARIANTS: Mapping[str, AblationVariant] = {
+    "none": AblationVariant("no KPE (crops only)", "none", paper=(38.06, 109.88, 89.72, 31.62)),
+    "sparse": AblationVariant("sparse KPE (centre and corners)", "sparse", paper=(31.08, 84.91, 55.84, 11.05)),
+    "dense": AblationVariant("dense KPE", "dense", paper=(36.86, 95.34, 69.11, 11.24)),
+    "center": AblationVariant("centre only", "center"),
+    "corners": AblationVariant("corners only", "corners"),
+    "location": AblationVariant("location without intrinsics", "location", paper=(36.97, 92.12, 60.80, 11.63)),
+    "camconv": AblationVariant("CamConv", "camconv", paper=(36.86, 96.72, 60.69, 17.35)),
+    "correction": AblationVariant(
+        "perspective correction", "none", "correction", paper=(39.95, 59.10, 67.45, 28.68)
+    ),
+    "pcl": AblationVariant("perspective crop layers (PCL)", "none", "crop", paper=(36.82, 45.18, 63.65, 28.21)),
+    "input": AblationVariant("KPE concatenated at the input", "input", paper=(45.51, 94.45, 93.56, 17.30)),
+    "ours": AblationVariant("sparse KPE and perspective correction (shipped)", "sparse", "correction"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """One run. means: errors by name over the validation samples. by_angle: the same in each range of `BINS`."""
+
+    variant: str
+    seed: int
+    means: dict[str, float]
+    by_angle: list[dict[str, float]]
+
+
+def run_ablation(
+    base: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes, variants: Sequence[str],
+    seeds: Sequence[int],
+) -> Iterator[AblationResult]:  # fmt: skip
+    """Trains every variant with every seed; what is there already is not trained again."""
+    unknown = set(variants) - set(VARIANTS)
+    if unknown:
+        raise ConfigError(f"unknown variants {', '.join(sorted(unknown))}: known are {', '.join(VARIANTS)}")
+    for seed in seeds:
+        for name in variants:
+            variant = VARIANTS[name]
+            network = replace(base.network, encoding=variant.encoding, perspective=variant.perspective)
+            config = replace(base, network=network, seed=seed)
+            folder = out / f"{name}-{seed}"
+            if not (folder / RESULT).is_file():
+                train(config, folder, hand_model, landmark_weights, progress=False)
+                _write(folder, name, seed)
+            yield read_result(folder)
+
+
+def run_auxiliary(
+    base: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes, seeds: Sequence[int],
+) -> Iterator[AblationResult]:  # fmt: skip
+    """The paper's auxiliary supervision: the second source of `base` has no 3D labels, only masks and grasps.
+
+    Trains with the first source alone; with masks; with grasps; with both; and, as the limit, with all labels.
+    """
+    if len(base.sources) != 2:
+        raise ConfigError("auxiliary supervision needs two sources: one with 3D labels, one whose 3D labels are hidden")
+    labelled, other = base.sources
+    ways: dict[str, tuple[SourceConfig, ...]] = {
+        "3D part alone": (labelled,),
+        "+ grasps": (labelled, replace(other, only=("grasp",))),
+        "+ masks": (labelled, replace(other, only=("mask",))),
+        "+ masks and grasps": (labelled, replace(other, only=("mask", "grasp"))),
+        "all labels": (labelled, replace(other, only=())),
+    }
+    for seed in seeds:
+        for name, sources in ways.items():
+            folder = out / f"{name.replace(' ', '_').replace('+', 'with')}-{seed}"
+            if not (folder / RESULT).is_file():
+                # batches grow with the sources, so that the labelled part is seen equally often
+                share = sum(s.weight for s in sources) / labelled.weight
+                config = replace(base, sources=sources, seed=seed, batch=round(base.batch * share))
+                train(config, folder, hand_model, landmark_weights, progress=False)
+                _write(folder, name, seed)
+            yield read_result(folder)
+
+
+def ablation_table(results: Sequence[AblationResult]) -> str:
+    """Markdown: mean ± standard deviation over the seeds, and the paper's numbers where it has the row."""
+    names = list(dict.fromkeys(r.variant for r in results))
+    lines = [
+        "| variant | MPJPE mm | beyond 30° | PA mm | wrist % | beyond 30° | 2D % of box | paper: H2O / Assembly / "
+        "Ego-Exo4D mm / EPIC px |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        runs = [r for r in results if r.variant == name]
+        known = VARIANTS.get(name)
+        columns = [
+            _spread([r.means["mpjpe_mm"] for r in runs]),
+            _spread([_beyond(r, "mpjpe_mm") for r in runs]),
+            _spread([r.means["pa_mpjpe_mm"] for r in runs]),
+            _spread([r.means["wrist_percent"] for r in runs]),
+            _spread([_beyond(r, "wrist_percent") for r in runs]),
+            _spread([r.means["keypoint_percent"] for r in runs]),
+        ]
+        paper = "" if known is None or known.paper is None else " / ".join(f"{v:.2f}" for v in known.paper)
+        lines.append(f"| {known.title if known else name} | {' | '.join(columns)} | {paper} |")
+    return "\n".join(lines)
+
+
+def read_result(folder: Path) -> AblationResult:
+    """The result of one finished run."""
+    record = json.loads((folder / RESULT).read_text())
+    return AblationResult(record["variant"], record["seed"], record["means"], record["by_angle"])
+
+
+def _write(folder: Path, name: str, seed: int) -> None:
+    errors = torch.load(folder / SAMPLE_ERRORS, weights_only=True)
+    angle, names = errors.pop("angle").numpy(), list(errors)
+    bins = np.digitize(angle, BINS[1:-1])
+    by_angle = [
+        {"count": float((bins == k).sum())} | {n: float(errors[n].numpy()[bins == k].mean()) for n in names}
+        for k in range(len(BINS) - 1)
+        if (bins == k).any()
+    ]
+    means = {n: float(errors[n].mean()) for n in names}
+    record = {"variant": name, "seed": seed, "means": means, "by_angle": by_angle}
+    (folder / RESULT).write_text(json.dumps(record, indent=1))
+
+
+def _beyond(result: AblationResult, name: str) -> float:
+    """The mean beyond 30°."""
+    bins = result.by_angle[2:]
+    return sum(b[name] * b["count"] for b in bins) / max(sum(b["count"] for b in bins), 1)
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}"
