@@ -397,6 +397,10 @@ def test_command_scores_the_landmark_fit(tmp_path: Path, model: HandModel, model
     assert "estimated %" in capsys.readouterr().out  # black pictures: whether hands are found does not matter
     (report,) = read_json(tmp_path / "r.json")
     assert report.samples == 2 and report.estimator == "landmarks"
+    beside = [*options[:2], "--max", "1", "--name", "again", "--compare", str(tmp_path / "r.json")]
+    assert main(["eval", str(tmp_path / "x.tar"), "--estimator", "landmarks", *beside]) == 0
+    (head,) = [line for line in capsys.readouterr().out.splitlines() if "median" in line]
+    assert "again" in head and "landmarks" in head
 
 
 def test_command_names_what_is_wrong(tmp_path: Path, capsys) -> None:
