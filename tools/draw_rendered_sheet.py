@@ -1,4 +1,4 @@
-"""Draws docs/images/rendered_sheet.jpg: rendered samples. Run from the repository's root: python tools/draw_rendered_sheet.py"""
+"""Draws docs/images/rendered_sheet.jpg. Run from the repository's root: python tools/draw_rendered_sheet.py"""
 
 from __future__ import annotations
 

@@ -50,9 +50,10 @@ class Glove(IntEnum):
 
 @dataclass(frozen=True)
 class Material:
-    """kind: layout of the colours. frequency: of that layout, 1/m. noise: irregularity of the colour, 0 to 1. gloss: strength
-    of the highlight, sharpness: its exponent. bump, bump_frequency: irregularity of the surface and its 1/m. metal: 0 or 1.
-    glove: over skin. detail: strength of creases, knuckles and veins. nails: their colour, polished where `polish`.
+    """kind: layout of the colours. frequency: of that layout, 1/m. noise: irregularity of the colour, 0 to 1. gloss:
+    strength of the highlight, sharpness: how small it is. bump, bump_frequency: irregularity of the surface and its
+    1/m. metal: 0 or 1. glove: over skin, in the second colour. detail: strength of creases, knuckles and veins.
+    nails: their colour, polished where `polish`.
     """
 
     kind: Kind
@@ -108,7 +109,7 @@ _TURNS = 16
 _around = np.arange(6) * (np.pi / 3) + np.arange(_TURNS)[:, None] * (np.pi / 3 / _TURNS)
 _RADII = np.array([0.5, 1.0, 1.6, 0.7, 1.0, 2.0])
 _NEIGHBOURS = np.stack([np.cos(_around) * _RADII, np.sin(_around) * _RADII], axis=-1)
-"""(16, 6, 2): where occlusion of a sample by its neighbours is looked for, in several turns, so that no pattern shows."""
+"""(16, 6, 2): where occlusion of a sample by its neighbours is looked for, in several turns against patterns."""
 
 
 @dataclass(frozen=True)
@@ -323,7 +324,7 @@ def _texel(texels, texture, level, u, v, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def shade(
+def shade(  # type: ignore[no-untyped-def]
     faces_seen,
     inverse,
     vertices,
@@ -349,7 +350,6 @@ def shade(
     in_columns,
     out,
 ):
-    # type: ignore[no-untyped-def]  # fmt: skip
     """Shades a raster of two samples along each edge of a pixel into out (S / 2, S / 2, 3), linear.
 
     Each surface seen by a pixel's four samples is shaded once and counts by its samples. Pixels where in_rows or
@@ -474,10 +474,9 @@ def shade(
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _background(
+def _background(  # type: ignore[no-untyped-def]
     x, y, lights, shadow_frame, shadow_low_x, shadow_low_y, shadow_cell, shadow_heights, planes, texels, far, fx, color
 ):
-    # type: ignore[no-untyped-def]  # fmt: skip
     """The nearest plane that the ray (x, y, 1) meets, or the far colour."""
     best, hit = 30.0, -1
     for index in range(planes.shape[0]):

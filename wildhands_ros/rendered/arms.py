@@ -27,7 +27,7 @@ _BEND = 0.05
 class SkinMap:
     """Where on a right or left hand each vertex of a hand model lies, (V,) each.
 
-    along: joints of its finger passed so far: 1 at the knuckle, 2 and 3 at the finger's joints, less than 1 in the palm.
+    along: joints of its finger passed so far: 1 at the knuckle, 2 and 3 at the finger's joints, less in the palm.
     dorsal: -1 on the palm's side to 1 on the back. nail: (V, 2) place on the finger's nail in half lengths and half
     widths, the nail being the unit disc on the dorsal side.
     """
@@ -40,7 +40,7 @@ class SkinMap:
 class ArmMesh:
     """Hand, forearm and sleeve of one side: how they hang together, and where what is on the skin.
 
-    faces: of the hand model's vertices followed by the forearm's rings; `hand_faces` of them, the first, are the hand's.
+    faces: of the hand model's vertices followed by the forearm's rings; the first `hand_faces` are the hand's.
     """
 
     def __init__(self, layer: HandLayer) -> None:
@@ -63,6 +63,15 @@ class ArmMesh:
         elbow = joints[0] - FOREARM * self._rest_wrist[:, 0]
         shoulder = elbow - 0.3 * self._rest_wrist[:, 0]
         return self.vertices(self.layer.data.template, joints, elbow, shoulder, 1.0)
+
+    @cached_property
+    def cap(self) -> Faces:
+        """Faces (C, 3) that would close the hand model's open end."""
+        loop = self._loop
+        if len(loop) < 3:
+            return np.zeros((0, 3), np.int32)
+        fan = np.stack([np.full(len(loop) - 2, loop[0]), loop[1:-1], loop[2:]], axis=1)
+        return fan.astype(np.int32)
 
     @property
     def has_open_wrist(self) -> bool:
@@ -100,7 +109,7 @@ class ArmMesh:
         self, hand: FloatArray, joints: FloatArray, elbow: FloatArray, shoulder: FloatArray, girth: float,
         start: float, length: float, thickness: float,
     ) -> tuple[FloatArray, Faces, FloatArray]:  # fmt: skip
-        """A band round the arm (of a watch, a bracelet), `thickness` metres proud of the skin; returns what `sleeve` does."""
+        """A band round the arm (a watch's, say), `thickness` metres proud of the skin; returns what `sleeve` does."""
         steps = start + length * np.array([0.0, 0.0, 0.25, 0.75, 1.0, 1.0])
         proud = np.array([-0.3, 0.8, 1.0, 1.0, 0.8, -0.3]) * thickness
         scales = _scales(steps, girth) * (1 + proud[:, None] / 0.028)

@@ -54,7 +54,7 @@ def _finished(picture: Image, rng: np.random.Generator) -> Image:
     wear = 1 + rng.uniform(0, 0.18) * _clouds(rng, int(rng.integers(2, 6)))[..., None]
     tone = np.float32(rng.uniform(0.55, 1.15)) * (1 + 0.08 * rng.standard_normal(3).astype(np.float32))
     grain = rng.uniform(0, 0.05) * _grain(rng)[..., None]
-    return np.clip(picture * wear * tone + grain, 0.01, 1).astype(np.float32)
+    return np.asarray(np.clip(picture * wear * tone + grain, 0.01, 1), np.float32)
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def _smooth(rng: np.random.Generator, cells: int, cells_across: int | None = Non
     size = (wrapped.shape[1] * scale_x, wrapped.shape[0] * scale_y)
     large = np.asarray(cv2.resize(wrapped, size, interpolation=cv2.INTER_CUBIC))
     piece = large[pad * scale_y :, pad * scale_x :][: cells * scale_y, : across * scale_x]
-    return np.asarray(cv2.resize(piece, (SIZE, SIZE))) if piece.shape != (SIZE, SIZE) else piece
+    return np.asarray(cv2.resize(piece, (SIZE, SIZE)), np.float32)
 
 
 def _clouds(rng: np.random.Generator, octaves: int, start: int = 4) -> Image:
@@ -136,7 +136,8 @@ def _tiles(rng: np.random.Generator) -> Image:
     v, u = _grid()
     rows, columns = int(rng.integers(2, 9)), int(rng.integers(2, 9))
     row = np.floor(v * rows)
-    u = (u + 0.5 / columns * (row % 2) * (rng.random() < 0.5)) % 1
+    shift = np.float32(0.5 / columns if rng.random() < 0.5 else 0)
+    u = np.asarray((u + shift * (row % 2)) % 1, np.float32)
     column = np.floor(u * columns)
     tone = rng.uniform(0.8, 1.15, (rows, columns)).astype(np.float32)[
         row.astype(int) % rows, column.astype(int) % columns
@@ -179,7 +180,7 @@ def _marble(rng: np.random.Generator) -> Image:
     v, u = _grid()
     warp = _clouds(rng, 6, 4)
     veins = np.abs(np.sin(2 * np.pi * (u * rng.integers(1, 4) + v * rng.integers(1, 4) + rng.uniform(0.5, 1.5) * warp)))
-    return _mix(_color(rng, 0.2), _color(rng, 0.4), veins ** rng.uniform(0.2, 0.8))
+    return _mix(_color(rng, 0.2), _color(rng, 0.4), np.asarray(veins ** rng.uniform(0.2, 0.8), np.float32))
 
 
 def _terrazzo(rng: np.random.Generator) -> Image:
@@ -194,7 +195,7 @@ def _terrazzo(rng: np.random.Generator) -> Image:
 
 def _clutter(rng: np.random.Generator) -> Image:
     """Flat things lying about: papers, books, cloths, coins, with shadows."""
-    picture = np.ascontiguousarray(_FAMILIES[int(rng.integers(len(_FAMILIES) - 2))](rng))
+    picture = np.array(_FAMILIES[int(rng.integers(len(_FAMILIES) - 2))](rng), np.float32)
     for _ in range(int(rng.integers(6, 40))):
         center, angle = rng.uniform(0, SIZE, 2), rng.uniform(0, 360)
         size = rng.uniform(0.02, 0.3, 2) * SIZE * rng.uniform(0.3, 1)
@@ -205,10 +206,10 @@ def _clutter(rng: np.random.Generator) -> Image:
         offset = rng.uniform(1, 7, 2)
         if kind < 0.55:
             cv2.fillConvexPoly(shadow, np.round(shape + offset).astype(np.int32), (0, 0, 0), cv2.LINE_AA)
-            picture = 0.6 * picture + 0.4 * shadow
+            picture = np.asarray(0.6 * picture + 0.4 * shadow, np.float32)
             cv2.fillConvexPoly(picture, np.round(shape).astype(np.int32), color, cv2.LINE_AA)
             if rng.random() < 0.5:
-                _write(picture, shape, rng)
+                _write(picture, np.asarray(shape, np.float32), rng)
         elif kind < 0.8:
             middle, axes = tuple(np.round(center).astype(int)), tuple(np.round(size / 2 + 1).astype(int))
             cv2.ellipse(picture, middle, axes, angle, 0, 360, color, -1, cv2.LINE_AA)
@@ -332,8 +333,8 @@ def _contours(rng: np.random.Generator) -> Image:
 
 
 _FAMILIES: tuple[Texture, ...] = (
-    _noise, _plain, _plain, _wood, _wood, _tiles, _checker, _stripes, _fabric, _fabric, _marble, _terrazzo, _keys, _room,
-    _grass, _dots, _clutter, _clutter,
+    _noise, _plain, _plain, _wood, _wood, _tiles, _checker, _stripes, _fabric, _fabric, _marble, _terrazzo, _keys,
+    _room, _grass, _dots, _clutter, _clutter,
 )  # fmt: skip
 _HELD_OUT: tuple[Texture, ...] = (_hexagons, _herringbone, _contours)
 

@@ -44,7 +44,7 @@ class View:
         return np.cross(self.down, self.ahead)
 
     def stretch(self, angle: float) -> float:
-        """Pixels of the rectified view to one of the lens itself, at an angle from the axis in radians (1 for pinholes)."""
+        """Pixels of the rectified view to one of the lens, at an angle from the axis in radians (1 for pinholes)."""
         if self.source is None:
             return 1.0
         ratio = (self.camera.fx + self.camera.fy) / (self.source.fx + self.source.fy)
@@ -56,13 +56,14 @@ def sample_view(rng: np.random.Generator) -> View:
     width, height = _SIZES[int(rng.integers(len(_SIZES)))]
     if rng.random() < 0.06:
         width, height = height, width
-    center = (np.array([width - 1, height - 1]) / 2 + rng.uniform(-0.03, 0.03, 2) * (width, height)).tolist()
+    cx, cy = np.array([width - 1, height - 1]) / 2 + rng.uniform(-0.03, 0.03, 2) * (width, height)
+    center = float(cx), float(cy)
     squeeze = 1 + (rng.uniform(-0.01, 0.01) if rng.random() < 0.3 else 0.0)
     source = None
     if rng.random() < _FISHEYE_SHARE:
         fov = rng.uniform(110, 190)
         focal = width / 2 / math.radians(fov / 2)
-        bend = tuple(float(k) for k in rng.normal(0, (0.012, 0.004, 0.0, 0.0)))
+        bend = (float(rng.normal(0, 0.012)), float(rng.normal(0, 0.004)), 0.0, 0.0)
         source = Camera(width, height, focal, focal * squeeze, *center, Distortion.EQUIDISTANT, bend)
         camera = rectified_camera(source)
     else:

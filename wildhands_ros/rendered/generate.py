@@ -22,7 +22,6 @@ from wildhands_ros.rendered.sensor import Sensor
 from wildhands_ros.samples import Sample, ShardWriter
 
 SOURCE = "rendered"
-_TEXTURES = 32
 
 
 class Split(str, Enum):
@@ -34,8 +33,8 @@ class Split(str, Enum):
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """samples: how many. seed, split: decide what they show. size_per_shard: samples of each shard but the last; part of what
-    decides, too. workers: processes, which decide nothing.
+    """samples: how many. seed, split: decide what they show. size_per_shard: samples of each shard but the last, and
+    textures: made for each shard; part of what decides, too. workers: processes, which decide nothing.
 
     Raises ConfigError for numbers that are not positive.
     """
@@ -45,10 +44,11 @@ class RenderConfig:
     split: Split = Split.TRAIN
     size_per_shard: int = 1000
     workers: int = 1
+    textures: int = 32
 
     def __post_init__(self) -> None:
-        if min(self.samples, self.size_per_shard, self.workers) < 1:
-            raise ConfigError("samples, size per shard and workers must be at least 1")
+        if min(self.samples, self.size_per_shard, self.workers, self.textures) < 1:
+            raise ConfigError("samples, size per shard, workers and textures must be at least 1")
         if self.seed < 0:
             raise ConfigError(f"the seed must not be negative, not {self.seed}")
 
@@ -67,13 +67,14 @@ class RenderConfig:
 def rendered_samples(config: RenderConfig, shard: int, model: HandModel | None = None) -> Iterator[Sample]:
     """The samples of one shard, made one after the other.
 
-    Each scene has its own generator, seeded by split, seed, shard and its number there; a scene of two hands gives two samples.
+    Each scene has its own generator, seeded by split, seed, shard and its number there; a scene of two hands gives two
+    samples.
     """
     model = load_hand_model() if model is None else model
     held_out = config.split is Split.HELD_OUT
     root = (int(held_out), config.seed, shard)
-    bank = TextureBank.made(np.random.default_rng((*root, 0)), _TEXTURES, held_out=held_out)
-    sampler = SceneSampler(model, _TEXTURES, held_out=held_out)
+    bank = TextureBank.made(np.random.default_rng((*root, 0)), config.textures, held_out=held_out)
+    sampler = SceneSampler(model, config.textures, held_out=held_out)
     left, number = config.size(shard), 0
     while left:
         number += 1

@@ -24,12 +24,16 @@ BOX_FACTOR = 1.5
 """Edge of a crop over the longer edge of its box."""
 
 IN_FRONT = 0.004
-"""A joint is hidden where something else than its hand is the first surface and lies at least this far (metres) in front."""
+"""A joint is hidden where the first surface is not its hand's and lies at least this far (metres) in front of it."""
+
+WITHIN_ARM = 0.045
+"""The same for the skin of its own forearm, under which the wrist lies."""
 
 MOST_HIDDEN = 0.7
 """Hands of which more is hidden are left out."""
 
 _BLUR_MARGIN = 16  # pixels of the crop around the picture that blur may bring in
+_CAP = -100_000  # number of the first face that closes the hand's open end
 _SHIFT = 0.08
 _GROW = (0.85, 1.2)
 _SMALLEST = 24  # pixels of a box's longer edge
@@ -42,13 +46,14 @@ class _Crop:
     extent: float
 
     def inside(self, camera: Camera, margin: int = 0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which rows and which columns of the crop lie in the picture, or within `margin` pixels of the crop from it."""
+        """Which rows and columns of the crop lie in the picture, or within `margin` pixels of the crop from it."""
         step = self.extent / CROP_SIZE
         offsets = (np.arange(CROP_SIZE) - (CROP_SIZE - 1) / 2) * step
         columns, rows = self.center[0] + offsets, self.center[1] + offsets
         reach = 0.5 + margin * step
         return (
-            (rows > -reach) & (rows < camera.height - 1 + reach), (columns > -reach) & (columns < camera.width - 1 + reach)
+            (rows > -reach) & (rows < camera.height - 1 + reach),
+            (columns > -reach) & (columns < camera.width - 1 + reach)
         )  # fmt: skip
 
 
@@ -58,8 +63,8 @@ def hand_sample(
 ) -> Sample | None:  # fmt: skip
     """The sample of hand `number` of a scene; None where too little of it is in the picture or in sight.
 
-    rng: of the box's jitter. bank: the textures of the scene's planes. sensor: of the picture. source, key: the sample's.
-    hand_model: name of the model that the labels belong to.
+    rng: of the box's jitter. bank: the textures of the scene's planes. sensor: of the picture. source, key: the
+    sample's. hand_model: name of the model that the labels belong to.
     """
     hand, camera = scene.hands[number], scene.view.camera
     keypoints = camera.project(hand.joints)
@@ -82,8 +87,8 @@ def hand_sample(
     geometry, shadows = scene.geometry, scene.shadows
     shade(
         raster.faces, raster.inverse_depth, geometry.vertices, geometry.normals, geometry.attributes, geometry.faces,
-        geometry.parts, geometry.materials, scene.lights.row(), shadows.frame, shadows.low[0], shadows.low[1], shadows.cell,
-        shadows.heights, scene.planes, bank.texels, scene.far, window.fx, window.fy, window.cx, window.cy,
+        geometry.parts, geometry.materials, scene.lights.row(), shadows.frame, shadows.low[0], shadows.low[1],
+        shadows.cell, shadows.heights, scene.planes, bank.texels, scene.far, window.fx, window.fy, window.cx, window.cy,
         *crop.inside(camera, _BLUR_MARGIN), light,
     )  # fmt: skip
     middle = hand.joints.mean(axis=0)
@@ -131,13 +136,16 @@ def _crop(rng: np.random.Generator, scene: Scene, hand: SceneHand, keypoints: Fl
 
 
 def _drawn(scene: Scene, hand: SceneHand, window: Window) -> tuple[Raster, NDArray[np.bool_]]:
-    """All of the scene in the crop, and where the hand alone would be seen."""
+    """All of the scene in the crop, and where the hand alone would be seen, also its inside through its open end."""
     geometry = scene.geometry
     raster = Raster.empty(window.size)
     start, end = (int(geometry.starts[hand.part + i]) for i in (0, 1))
     points = window.homogeneous(geometry.vertices)
     draw(raster, points, geometry.faces[start:end], start)
-    own = raster.faces >= 0
+    draw(raster, points, hand.cap, _CAP)
+    own = raster.faces != -1
+    lid = raster.faces < -1
+    raster.faces[lid], raster.inverse_depth[lid] = -1, 0
     draw(raster, points, geometry.faces[:start], 0)
     draw(raster, points, geometry.faces[end:], end)
     return raster, own
@@ -167,7 +175,7 @@ def _count(faces, own, parts, part, in_rows, in_columns, mask):  # type: ignore[
                 for i in range(SAMPLES * column, SAMPLES * column + SAMPLES):
                     if own[j, i]:
                         covered += 1
-                        seen += parts[faces[j, i]] == part
+                        seen += faces[j, i] >= 0 and parts[faces[j, i]] == part
             total += covered
             total_seen += seen
             if 2 * seen >= SAMPLES * SAMPLES:
@@ -184,7 +192,8 @@ def _in_sight(raster: Raster, parts: NDArray[np.int32], hand: SceneHand, window:
     within = ((pixels >= 0) & (pixels < window.size)).all(axis=1)
     columns, rows = np.clip(pixels, 0, window.size - 1).T
     face, inverse = raster.faces[rows, columns], raster.inverse_depth[rows, columns]
-    other = (face >= 0) & (parts[face] != hand.part)
+    part = np.where(face >= 0, parts[face], hand.part)
+    room = np.where(part == hand.part + 1, WITHIN_ARM, IN_FRONT)
     with np.errstate(divide="ignore"):
-        in_front = 1 / inverse < hand.joints[:, 2] - IN_FRONT
-    return np.asarray(within & ~(other & in_front))
+        in_front = 1 / inverse < hand.joints[:, 2] - room
+    return np.asarray(within & ~((part != hand.part) & in_front))

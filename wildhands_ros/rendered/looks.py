@@ -29,12 +29,17 @@ _LATEX: tuple[Color, ...] = (
 )
 
 
+_LIGHTS = {"soft": 0.27, "window": 0.25, "lamp": 0.18, "sun": 0.12, "dim": 0.10, "coloured": 0.08}
+
+
 @dataclass(frozen=True)
 class ArmLook:
     """How one person's arms look in one scene.
 
-    skin: of hand and forearm, gloved or not. skin_type: 1 (light) to 6 (dark). girth: of the forearm. sleeve: its material or
-    None for bare arms, where it begins (metres from the wrist) and how wide it is. band: a watch or bracelet, on which arm.
+    skin: of hand and forearm, gloved or not. skin_type: 1 (light) to 6 (dark). girth: of the forearm. sleeve: its
+    material or None for bare arms,
+    where it begins (metres from the wrist) and how wide it is. band: a watch or bracelet,
+    on which arm.
     """
 
     skin: Material
@@ -86,7 +91,7 @@ def sample_look(rng: np.random.Generator, person: np.random.Generator, *, held_o
     girth = float(np.clip(person.normal(1.0, 0.09), 0.82, 1.25))
     mottled = float(person.uniform(0.5, 1.6))
     polished = person.random() < 0.12
-    nails = color(person) if polished else tuple(float(v) for v in 0.5 * skin + 0.5 * np.array([0.66, 0.44, 0.38]))
+    nails = color(person) if polished else _triple(0.5 * skin + 0.5 * np.array([0.66, 0.44, 0.38]))
     seed = float(person.uniform(0, 5))
 
     glove, cover, second = Glove.NONE, (0.5, 0.5, 0.5), nails
@@ -96,8 +101,9 @@ def sample_look(rng: np.random.Generator, person: np.random.Generator, *, held_o
         second = color(rng)
     material = Material(
         Kind.SKIN, _triple(skin), cover, noise=mottled, gloss=float(rng.uniform(0.02, 0.16)),
-        sharpness=float(rng.uniform(6, 30)), bump=float(rng.uniform(0.03, 0.10)), bump_frequency=float(rng.uniform(500, 1100)),
-        seed=seed, glove=glove, detail=detail, nails=second, polish=float(polished),
+        sharpness=float(rng.uniform(6, 30)), bump=float(rng.uniform(0.03, 0.10)),
+        bump_frequency=float(rng.uniform(500, 1100)), seed=seed, glove=glove, detail=detail, nails=second,
+        polish=float(polished),
     )  # fmt: skip
     sleeve = None
     if rng.random() < 0.62:
@@ -114,8 +120,8 @@ def sample_look(rng: np.random.Generator, person: np.random.Generator, *, held_o
     if rng.random() < 0.2:
         metal = float(rng.random() < 0.4)
         band = Material(
-            Kind.PLAIN, color(rng, 0.4), noise=0.1, gloss=float(rng.uniform(0.1, 0.6)), sharpness=float(rng.uniform(15, 60)),
-            metal=metal, bump=0.05,
+            Kind.PLAIN, color(rng, 0.4), noise=0.1, gloss=float(rng.uniform(0.1, 0.6)),
+            sharpness=float(rng.uniform(15, 60)), metal=metal, bump=0.05,
         )  # fmt: skip
     return ArmLook(
         material, low + 1 if tone < 5 else 6, girth, sleeve, float(start), float(rng.uniform(1.1, 1.38)), band,
@@ -139,7 +145,7 @@ def thing_material(rng: np.random.Generator, *, held_out: bool = False) -> Float
 
 
 def sample_lights(rng: np.random.Generator, down: FloatArray) -> Lights:
-    """The light of a room, a window, a lamp, the sun, or hardly any. down: where gravity pulls, in the camera's frame."""
+    """Light of a room, a window, a lamp, the sun, or hardly any. down: where gravity pulls, in the camera's frame."""
     up = -down
 
     def above(height: float) -> FloatArray:
@@ -148,8 +154,7 @@ def sample_lights(rng: np.random.Generator, down: FloatArray) -> Lights:
         v = v / np.linalg.norm(v) + height * up
         return np.asarray(v / np.linalg.norm(v))
 
-    name, key, sky, ground, fill = str(rng.choice(["soft", "window", "lamp", "sun", "dim", "coloured"],
-                                                  p=[0.27, 0.25, 0.18, 0.12, 0.10, 0.08])), 0.0, 0.0, 0.0, 0.0  # fmt: skip
+    name = str(rng.choice(list(_LIGHTS), p=list(_LIGHTS.values())))
     warmth = rng.normal(0, 0.10)
     if name == "soft":
         key, sky, ground, fill = (
@@ -201,8 +206,8 @@ def sample_lights(rng: np.random.Generator, down: FloatArray) -> Lights:
         return np.asarray(np.clip(warm * np.exp(rng.normal(0, spread, 3)), 0.15, 2.5))
 
     return Lights(
-        name, above(rng.uniform(0.15, 3.0)), key * tint(warmth), above(rng.uniform(-0.4, 1.0)), fill * tint(-warmth), up,
-        sky * tint(-0.4 * warmth), ground * tint(0.5 * warmth + 0.05),
+        name, above(rng.uniform(0.15, 3.0)), key * tint(warmth), above(rng.uniform(-0.4, 1.0)), fill * tint(-warmth),
+        up, sky * tint(-0.4 * warmth), ground * tint(0.5 * warmth + 0.05),
     )  # fmt: skip
 
 

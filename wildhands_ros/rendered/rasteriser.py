@@ -57,7 +57,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Raster:
-    """What each sample sees. faces: (S, S) int32, -1 where nothing. inverse_depth: (S, S) 1/z in 1/m, 0 where nothing."""
+    """What each sample sees. faces: (S, S), -1 where nothing. inverse_depth: (S, S) 1/z in 1/m, 0 where nothing."""
 
     faces: NDArray[np.int32]
     inverse_depth: NDArray[np.float32]
@@ -70,8 +70,8 @@ class Raster:
 def draw(raster: Raster, points: FloatArray, faces: Faces, first: int = 0) -> None:
     """Draws triangles into the raster, in place, where they are nearer than what is there.
 
-    points: (V, 3) vertices as `Window.homogeneous` gives them. faces: (F, 3), counter-clockwise from outside; back faces
-    are left out. first: the number that the first of these faces has in `raster.faces`.
+    points: (V, 3) vertices as `Window.homogeneous` gives them. faces: (F, 3), counter-clockwise from outside; back
+    faces are left out. first: the number that the first of these faces has in `raster.faces`.
     """
     _draw(points, faces, first, raster.faces, raster.inverse_depth, 1 / NEAR)
 

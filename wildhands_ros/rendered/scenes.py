@@ -49,7 +49,8 @@ _APART = 0.007  # metres between two hands' vertices
 class SceneHand:
     """One hand of a scene, in the camera's frame, as a `Hand` has it.
 
-    part: of the scene. grasp: index of GRASPS. pose_name, held: what it does; held is empty where it holds nothing.
+    part: of the scene; its forearm is the next one. cap: (C, 3) faces of the scene's vertices that would close the
+    hand's open end. grasp: index of GRASPS. pose_name, held: what it does; held is empty where it holds nothing.
     """
 
     side: Side
@@ -59,6 +60,7 @@ class SceneHand:
     vertices: FloatArray
     joints: FloatArray
     part: int
+    cap: Faces
     grasp: int
     pose_name: str
     held: str
@@ -68,8 +70,8 @@ class SceneHand:
 class Geometry:
     """All triangles of a scene in the camera's frame.
 
-    vertices, normals (V, 3), attributes (V, 11) as in `appearance`, faces (F, 3), parts: (F,) which part of the scene each
-    face belongs to; the faces of a part follow each other. materials: (P, M) rows of `Material`.
+    vertices, normals (V, 3), attributes (V, 11) as in `appearance`, faces (F, 3), parts: (F,) which part of the scene
+    each face belongs to; the faces of a part follow each other. materials: (P, M) rows of `Material`.
     """
 
     vertices: FloatArray
@@ -220,13 +222,13 @@ class SceneSampler:
         scene_hands = []
         lights = sample_lights(rng, view.down)
         for hand in hands:
-            number = self._add_arm(parts, hand, look)
+            number, cap = self._add_arm(parts, hand, look)
             if hand.held is not None:
                 parts.add_thing(hand.held, thing_material(rng, held_out=self._held_out), rng)
             scene_hands.append(
                 SceneHand(
                     hand.side, hand.pose, hand.betas, hand.translation, hand.vertices, hand.joints, number,
-                    hand.doing.grasp, hand.name, hand.doing.object_name,
+                    cap, hand.doing.grasp, hand.name, hand.doing.object_name,
                 )
             )  # fmt: skip
         middle = hands[0].joints.mean(axis=0)
@@ -240,17 +242,17 @@ class SceneSampler:
             view, tuple(scene_hands), geometry, lights, shadows, planes, far, identity, look.skin_type, look.skin.glove
         )
 
-    def _add_arm(self, parts: _Parts, hand: _Placed, look: ArmLook) -> int:
-        """Adds hand, forearm, sleeve and what is worn; returns the hand's part."""
+    def _add_arm(self, parts: _Parts, hand: _Placed, look: ArmLook) -> tuple[int, Faces]:
+        """Adds hand, forearm, sleeve and what is worn; returns the hand's part and the faces of its open end."""
         arm = self._arms[hand.side]
         shape = (hand.vertices, hand.joints, hand.elbow, hand.shoulder, look.girth)
         vertices = arm.vertices(*shape)
-        number = parts.add_hand(arm, vertices, look)
+        number, cap = parts.add_hand(arm, vertices, look)
         if arm.has_open_wrist and look.sleeve is not None:
             parts.add(*arm.sleeve(*shape, look.sleeve_start, look.sleeve_width), look.sleeve.row())
         if arm.has_open_wrist and look.band is not None and (look.band_side is hand.side or look.both_bands):
             parts.add(*arm.band(*shape, look.band_start, look.band_length, look.band_thickness), look.band.row())
-        return number
+        return number, cap
 
     def _planes(
         self, rng: np.random.Generator, view: View, hands: list[_Placed], middle: FloatArray, parts: _Parts
@@ -349,15 +351,15 @@ class _Parts:
         self._parts: list[int] = []
         self._count = 0
 
-    def add_hand(self, arm: ArmMesh, vertices: FloatArray, look: ArmLook) -> int:
-        """The hand as one part and its forearm as the next, sharing vertices; returns the hand's."""
+    def add_hand(self, arm: ArmMesh, vertices: FloatArray, look: ArmLook) -> tuple[int, Faces]:
+        """The hand as one part and its forearm as the next, sharing vertices; returns what `_add_arm` does."""
         attributes = look.attributes(arm)
         part = len(self._materials)
         first = self._count
         self._append(vertices, smooth_normals(vertices, arm.faces), attributes)
         self._part(arm.faces[: arm.hand_faces] + first, look.skin.row())
         self._part(arm.faces[arm.hand_faces :] + first, look.skin.row())
-        return part
+        return part, arm.cap + np.int32(first)
 
     def add(self, vertices: FloatArray, faces: Faces, places: FloatArray, material: FloatArray) -> None:
         """A smooth mesh, textured by places (V, 3) in metres."""
@@ -401,8 +403,11 @@ class _Parts:
 def _reach(
     rng: np.random.Generator, view: View, place: FloatArray, mirror: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """How a right arm brings its hand to a place: orientation (3, 3) of the anatomical wrist frame, elbow (3,) relative to the
-    wrist, shoulder (3,). mirror: factors that take the camera's axes to those of `place`."""
+    """How a right arm brings its hand to a place.
+
+    mirror: factors that take the camera's axes to those of `place`. Returns the orientation (3, 3) of the anatomical
+    wrist frame, the elbow (3,) relative to the wrist, and the shoulder (3,).
+    """
     down, ahead = view.down * mirror, view.ahead * mirror
     right = view.right * mirror * mirror[0]
     flexion, deviation, _ = sample_wrist(rng)

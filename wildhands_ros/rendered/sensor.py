@@ -17,10 +17,11 @@ Image = NDArray[np.float32]
 class Sensor:
     """One camera's settings for one picture.
 
-    motion: (x, y) of the blur in pixels of the picture; defocus: its radius. exposure: brightness that the picture's mean is
-    brought to, 0 to 1. white: factors of red, green, blue. gamma: of the display curve; contrast: about middle grey.
-    vignette: darkening at a corner of the picture, 0 to 1. noise: of the sensor at middle grey, read: of the dark, in
-    display units 0 to 1. chroma: noise that differs between colours. quality: of the picture's JPEG, 0 for none.
+    motion: (x, y) of the blur in pixels of the picture; defocus: its radius. exposure: brightness that the picture's
+    mean is brought to, 0 to 1. white: factors of red, green, blue. gamma: of the display curve; contrast: about
+    middle grey. vignette: darkening at a corner of the picture, 0 to 1. noise: of the sensor at middle grey, read: of
+    the dark, in display units 0 to 1. chroma: noise that differs between colours. quality: of the picture's JPEG, 0
+    for none.
     """
 
     motion: tuple[float, float]
@@ -65,8 +66,9 @@ class Sensor:
     ) -> NDArray[np.uint8]:
         """The crop (S, S, 3) uint8 of linear light (S, S, 3), as this camera's pictures of that size would give it.
 
-        center, extent: of the crop's square in pixels of the picture. stretch: pixels of the picture to one of the lens, where
-        that was a fisheye. A crop of fewer pixels of the picture than its own is blurred accordingly. Black outside the picture.
+        center, extent: of the crop's square in pixels of the picture. stretch: pixels of the picture to one of the
+        lens, where that was a fisheye. A crop of fewer pixels of the picture than its own is blurred accordingly. Black
+        outside the picture.
         """
         size = light.shape[0]
         scale = size / extent
@@ -85,8 +87,9 @@ class Sensor:
         x0, y0 = center[0] - extent / 2 + step / 2, center[1] - extent / 2 + step / 2
         shot = np.empty(light.shape, np.uint8)
         _expose(
-            light, shot, level * self.white[0], level * self.white[1], level * self.white[2], 1 / self.gamma, self.contrast,
-            self.vignette, self.noise * finer, self.read * finer, self.chroma, self.seed, x0, y0, step, float(width),
+            light, shot, level * self.white[0], level * self.white[1], level * self.white[2], 1 / self.gamma,
+            self.contrast, self.vignette, self.noise * finer, self.read * finer, self.chroma, self.seed, x0, y0, step,
+            float(width),
             float(height),
         )  # fmt: skip
         if self.quality:
@@ -135,10 +138,9 @@ def _mean(light):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _expose(
+def _expose(  # type: ignore[no-untyped-def]
     light, out, red, green, blue, power, contrast, vignette, shot, read, chroma, seed, x0, y0, step, width, height
 ):
-    # type: ignore[no-untyped-def]  # fmt: skip
     rows, columns, _ = light.shape
     table = np.empty(1025)
     for i in range(1025):

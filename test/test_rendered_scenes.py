@@ -1,0 +1,123 @@
+"""Scenes: where hands are, how arms hang on them, what is in which split."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from wildhands_ros.hand_model import load_hand_model
+from wildhands_ros.hands import Side
+from wildhands_ros.rendered.arms import FOREARM, ArmMesh
+from wildhands_ros.rendered.backgrounds import LEVELS, SIZE, TextureBank
+from wildhands_ros.rendered.cameras import sample_distance, sample_view
+from wildhands_ros.rendered.scenes import IDENTITIES, SceneSampler
+from wildhands_ros.rendered.things import HELD_OUT_THINGS, sample_thing
+
+MODEL = load_hand_model()
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    sampler = SceneSampler(MODEL, 4)
+    made = [sampler.sample(np.random.default_rng((1, i))) for i in range(100)]
+    return [scene for scene in made if scene is not None]
+
+
+def test_most_draws_make_a_scene_and_hands_vary(scenes):
+    assert len(scenes) > 60
+    hands = [hand for scene in scenes for hand in scene.hands]
+    sides = Counter(hand.side for hand in hands)
+    assert min(sides[Side.LEFT], sides[Side.RIGHT]) > 0.35 * len(hands)
+    assert 0.2 < np.mean([len(scene.hands) == 2 for scene in scenes]) < 0.6
+    assert 0.25 < np.mean([bool(hand.held) for hand in hands]) < 0.65
+    assert {hand.held for hand in hands}.isdisjoint(HELD_OUT_THINGS)
+    distances = np.array([np.linalg.norm(hand.joints[0]) for hand in hands])
+    assert 0.3 < np.median(distances) < 0.55 and distances.min() > 0.1
+    middles = np.array([hand.joints.mean(axis=0) for hand in hands])
+    angles = np.degrees(np.arctan2(np.hypot(middles[:, 0], middles[:, 1]), middles[:, 2]))
+    assert (angles > 40).mean() > 0.08 and (angles < 20).mean() > 0.15
+    assert {scene.skin for scene in scenes} >= {1, 2, 3, 4, 5}
+
+
+def test_labels_of_both_sides_come_from_that_sides_hand(scenes):
+    for scene in scenes[:30]:
+        for hand in scene.hands:
+            layer = MODEL.layer(hand.side)
+            vertices, joints = layer.numpy(hand.pose, hand.betas, hand.translation)
+            np.testing.assert_allclose(joints, hand.joints, atol=1e-9)
+            np.testing.assert_allclose(vertices, hand.vertices, atol=1e-9)
+            start = scene.geometry.faces[scene.geometry.starts[hand.part]]
+            np.testing.assert_allclose(scene.geometry.vertices[start], vertices[layer.faces[0]], atol=1e-9)
+
+
+def test_scenes_repeat():
+    sampler = SceneSampler(MODEL, 4)
+    numbers = [i for i in range(12) if sampler.sample(np.random.default_rng((1, i))) is not None][:3]
+    for i in numbers:
+        a, b = (SceneSampler(MODEL, 4).sample(np.random.default_rng((1, i))) for _ in range(2))
+        np.testing.assert_array_equal(a.geometry.vertices, b.geometry.vertices)
+        np.testing.assert_array_equal(a.shadows.heights, b.shadows.heights)
+
+
+def test_identities_of_the_splits_differ():
+    sampler = SceneSampler(MODEL, 4, held_out=True)
+    made = [sampler.sample(np.random.default_rng((2, i))) for i in range(12)]
+    assert all(scene.identity >= IDENTITIES for scene in made if scene is not None)
+    rng = np.random.default_rng(0)
+    assert all(len(sample_thing(rng, held_out=False).faces) for _ in range(20))
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_forearm_closes_the_wrist(side):
+    arm = ArmMesh(MODEL.layer(side))
+
+    def open_edges(faces):
+        edges = {(int(a), int(b)) for face in faces for a, b in zip(face, np.roll(face, -1), strict=True)}
+        return {(a, b) for a, b in edges if (b, a) not in edges}
+
+    loop = open_edges(arm.layer.faces)
+    left = open_edges(arm.faces)
+    assert len(loop) > 5 and len(left) == len(loop)  # only the far end is open
+    assert min(min(edge) for edge in left) >= arm.hand_vertices
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_forearm_leads_to_the_elbow(side):
+    arm = ArmMesh(MODEL.layer(side))
+    pose = np.tile(np.eye(3), (16, 1, 1))
+    hand, joints = arm.layer.numpy(pose, np.zeros(10), np.zeros(3))
+    away = joints[0] - joints[9]
+    elbow = joints[0] + FOREARM * away / np.linalg.norm(away)
+    vertices = arm.vertices(hand, joints, elbow, elbow + (0, 0.3, 0), 1.0)
+    rings = vertices[arm.hand_vertices :].reshape(-1, len(vertices[arm.hand_vertices :]) // 15, 3)
+    distance = np.linalg.norm(rings.mean(axis=1) - elbow, axis=1).min()
+    assert distance < 0.03
+    sleeve, faces, places = arm.sleeve(hand, joints, elbow, elbow + (0, 0.3, 0), 1.0, 0.03, 1.3)
+    assert len(places) == len(sleeve) and faces.max() < len(sleeve) and np.isfinite(sleeve).all()
+
+
+def test_cameras_and_distances():
+    rng = np.random.default_rng(3)
+    views = [sample_view(rng) for _ in range(200)]
+    assert 0.1 < np.mean([view.lens == "fisheye" for view in views]) < 0.3
+    for view in views:
+        assert not view.camera.has_distortion
+        np.testing.assert_allclose([view.down @ view.ahead, np.linalg.norm(view.right)], [0, 1], atol=1e-9)
+        assert view.right[0] > 0.7 and view.stretch(math.radians(40)) >= 1
+        if view.lens == "pinhole":
+            width = view.camera.width
+            assert 54 < math.degrees(2 * math.atan(width / 2 / view.camera.fx)) < 121
+    distances = [sample_distance(rng) for _ in range(500)]
+    assert min(distances) >= 0.18 and max(distances) <= 1.2
+
+
+def test_textures_have_all_their_levels():
+    for held_out in (False, True):
+        bank = TextureBank.made(np.random.default_rng(5), 6, held_out=held_out)
+        assert bank.texels.shape == (6, sum((SIZE >> level) ** 2 for level in range(LEVELS)), 3)
+        largest, smallest = bank.texels[:, : SIZE * SIZE], bank.texels[:, -16 * 16 :]
+        np.testing.assert_allclose(largest.mean(axis=1), smallest.mean(axis=1), atol=2)
+        assert largest.astype(float).std(axis=1).mean() > 4
