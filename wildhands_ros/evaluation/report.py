@@ -54,8 +54,8 @@ def overall_table(reports: Sequence[Report]) -> str:
         if any(found):
             cells = ((_cell(f, measure, interval=True), f"{f.median:.{measure.decimals}f}" if f else "") for f in found)
             rows.append([measure.title, *(cell for pair in cells for cell in pair)])
-    heads = (head for report in reports for head in (report.estimator, "median"))
-    return table([f"{reports[0].samples} hands", *heads], rows)
+    heads = (head for r in reports for head in (f"{r.estimator}, {r.samples} hands", "median"))
+    return table(["mean (95 % interval)", *heads], rows)
 
 
 def breakdown_table(report: Report, breakdown: str) -> str:
