@@ -24,10 +24,12 @@ from wildhands_ros.estimation.wildhands import (
     Variant,
     WildHands,
     WildHandsConfig,
+    accelerated,
     published,
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands import loading as loading_module
+from wildhands_ros.estimation.wildhands.agreement import sample_inputs
 from wildhands_ros.estimation.wildhands.bench import bench_frame, bench_wildhands, reference_way
 from wildhands_ros.estimation.wildhands.export import example_inputs, export_onnx
 from wildhands_ros.estimation.wildhands.loading import exported_network, load_network
@@ -330,13 +332,40 @@ def test_calibration_pictures_are_used(checkpoint, tmp_path, cache):
     exported = exported_network(checkpoint, cache)
     config = RuntimeConfig("cpu", calibration=folder, threads=1)
     with pytest.raises(ConfigError, match="no readable"):
-        loading_module.calibrated_ranges(exported, config)
+        loading_module.calibration(exported, config)
     cv2.imwrite(str(folder / "dark.png"), np.full((120, 160, 3), 40, np.uint8))
-    dark = loading_module.calibrated_ranges(exported, config)
-    lively = loading_module.calibrated_ranges(exported, replace(config, calibration=None))
-    assert dark.keys() == lively.keys()
-    widths = [np.mean([high - low for low, high in ranges.values()]) for ranges in (dark, lively)]
+    dark = loading_module.calibration(exported, config)
+    lively = loading_module.calibration(exported, replace(config, calibration=None))
+    assert dark.ranges.keys() == lively.ranges.keys()
+    widths = [np.mean([high - low for low, high in found.ranges.values()]) for found in (dark, lively)]
     assert widths[0] < widths[1]
+    kept = loading_module.calibration(exported, replace(config, calibration=None))  # from the cache, to the last bit
+    assert kept == lively
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_rare_large_values_are_clipped_and_even_ones_are_not(signed):
+    even = np.linspace(-2 if signed else 0, 2, 400_000, dtype=np.float32)
+    low, high = accelerated.rounding_range(even)
+    assert high == pytest.approx(2, rel=1e-2) and low == pytest.approx(-2 if signed else 0, rel=2e-2)
+    assert 1.9 < accelerated.rounding_range(np.append(even, np.float32(3)))[1] < 2.5
+    assert accelerated.rounding_range(np.zeros(5, np.float32))[1] > 0
+
+
+def test_int8_gives_back_what_rounding_takes_away_on_average(checkpoint, cache):
+    """Every channel of the feature maps has the float32 mean again over the calibration's own samples."""
+    exported = exported_network(checkpoint, cache)
+    samples = [accelerated.as_arrays(s.inputs) for s in sample_inputs(exported.info.variant, 4, 5)]
+    found = accelerated.calibrate(exported.trunks, samples, threads=1)
+    exact = accelerated.openvino_graph(exported.trunks, Precision.FLOAT32, 1)
+    expected = np.mean([exact(s)["maps"].mean(axis=(0, 2, 3)) for s in samples], axis=0)
+
+    def strays(calibration):
+        rough = accelerated.openvino_graph(exported.trunks, Precision.INT8, 1, calibration)
+        means = np.mean([rough(s)["maps"].mean(axis=(0, 2, 3)) for s in samples], axis=0)
+        return np.linalg.norm(means - expected)
+
+    assert strays(found) < 0.7 * strays(replace(found, shifts={}))
 
 
 def test_an_unwritable_cache_is_an_error_with_a_name(checkpoint, tmp_path):

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,10 +27,21 @@ if TYPE_CHECKING:
 AnyArray = NDArray[np.generic]
 Arrays = Mapping[str, AnyArray]
 Graph = Callable[[Arrays], dict[str, AnyArray]]
-Ranges = dict[str, tuple[float, float]]
-"""Smallest and largest value that enters each convolution, by the name of what feeds it."""
-
+_VALUES = 20_000  # of each activation, from which its range is chosen
+_SHARES = np.linspace(0.3, 1.0, 22)  # of the largest value, at which clipping is tried
 _NAMES = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16", Precision.FLOAT16: "f16"}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What int8 has to know of a network's numbers.
+
+    ranges: (low, high) over which what enters a convolution is rounded, by the name of what feeds it. shifts: what
+    rounding takes away from each output channel on average, by the name of the convolution.
+    """
+
+    ranges: dict[str, tuple[float, float]]
+    shifts: dict[str, list[float]]
 
 
 def installed(backend: Backend) -> bool:
@@ -44,21 +56,27 @@ def version(backend: Backend) -> str:
 class ExportedRuntime:
     """A network exported by `export.export_parts`, run on the CPU; holds no torch weights.
 
-    ranges: of the activations, where precision is int8. Raises ConfigError for what the backend cannot do or is not
-    installed, ModelFileError for files that are not such a network.
+    calibration: needed where precision is int8, from `calibrate`. Raises ConfigError for what the backend cannot do or
+    is not installed, ModelFileError for files that are not such a network.
     """
 
     device = torch.device("cpu")
 
     def __init__(
-        self, trunks: Path, hands: Path, backend: Backend, precision: Precision, threads: int, ranges: Ranges | None
+        self,
+        trunks: Path,
+        hands: Path,
+        backend: Backend,
+        precision: Precision,
+        threads: int,
+        calibration: Calibration | None,
     ) -> None:
         if not installed(backend):
             raise ConfigError(f"{backend.value} is not installed: pip install {backend.value}")
         threads = threads or available_threads()
         self.name = f"{backend.value} {precision.value} on cpu, {threads} threads"
         if backend is Backend.OPENVINO:
-            self._trunks = openvino_graph(trunks, precision, threads, ranges)
+            self._trunks = openvino_graph(trunks, precision, threads, calibration)
             self._hands = openvino_graph(hands, Precision.FLOAT32, threads)
         elif precision is Precision.FLOAT32:
             self._trunks, self._hands = _onnxruntime_graph(trunks, threads), _onnxruntime_graph(hands, threads)
@@ -112,8 +130,8 @@ def _onnxruntime_graph(path: Path, threads: int) -> Graph:
 # --- OpenVINO ---------------------------------------------------------------------------------------------------------
 
 
-def openvino_graph(path: Path, precision: Precision, threads: int, ranges: Ranges | None = None) -> Graph:
-    """A graph of an ONNX file on the CPU. With int8, `ranges` come from `activation_ranges`."""
+def openvino_graph(path: Path, precision: Precision, threads: int, calibration: Calibration | None = None) -> Graph:
+    """A graph of an ONNX file on the CPU. int8 needs a calibration (`calibrate`)."""
     import openvino
 
     core = openvino.Core()
@@ -121,9 +139,9 @@ def openvino_graph(path: Path, precision: Precision, threads: int, ranges: Range
         model = core.read_model(_mapped_copy(path))
         hint = _NAMES.get(precision, "f32")
         if precision is Precision.INT8:
-            if ranges is None:
+            if calibration is None:
                 raise ConfigError("int8 needs the ranges of the activations: calibrate first")
-            quantise(model, ranges)
+            quantise(model, calibration)
         compiled = core.compile_model(model, "CPU", _openvino_options(hint, threads))
     del model
     request = compiled.create_infer_request()
@@ -173,53 +191,144 @@ def _openvino_errors(path: Path) -> Iterator[None]:
         raise ModelFileError(f"{path} is not a network that OpenVINO can run: {reason}") from error
 
 
-def activation_ranges(path: Path, samples: Sequence[Arrays], threads: int) -> Ranges:
-    """Runs the trunks in float32 over samples and notes what enters each of its convolutions."""
+def calibrate(path: Path, samples: Sequence[Arrays], threads: int) -> Calibration:
+    """Runs the trunks in float32 over samples, twice: to choose ranges, and to see what rounding then takes away."""
     import openvino
 
-    core = openvino.Core()
     with _openvino_errors(path):
-        model = core.read_model(_mapped_copy(path))
-        sources = {name: node.input_value(0) for node, name in _weighted(model)}
-        watching = openvino.Model(list(sources.values()), model.get_parameters(), "ranges")
-        compiled = core.compile_model(watching, "CPU", _openvino_options("f32", threads or available_threads()))
-    inputs = [_our_name(port) for port in compiled.inputs]
-    ranges: Ranges = {name: (0.0, 0.0) for name in sources}
-    for arrays in samples:
-        found = compiled([arrays[name] for name in inputs])
-        for i, name in enumerate(sources):
-            low, high = ranges[name]
-            ranges[name] = (min(low, float(found[i].min())), max(high, float(found[i].max())))
-    return ranges
+        model = openvino.Core().read_model(_mapped_copy(path))
+        weighted = _weighted(model)
+        sources = {name: node.input_value(0) for node, name in weighted}
+        ranges = _ranges(model, sources, samples, threads)
+        means = _channel_means(model, sources, ranges, samples, threads)
+        shifts = {
+            node.get_friendly_name(): _lost(node, *means[name]).tolist()
+            for node, name in weighted
+            if node.get_type_name() != "MatMul"
+        }
+    return Calibration(ranges, shifts)
 
 
-def quantise(model: openvino.Model, ranges: Ranges) -> None:
-    """Marks an OpenVINO model, in place, for execution in 8-bit integers.
+def _ranges(
+    model: openvino.Model, sources: Mapping[str, openvino.Output], samples: Sequence[Arrays], threads: int
+) -> dict[str, tuple[float, float]]:
+    generator = np.random.default_rng(0)
+    count = -(-_VALUES // len(samples))
+    seen: dict[str, list[NDArray[np.float32]]] = {name: [] for name in sources}
+    for found in _watch(model, list(sources.values()), samples, threads):
+        for name, values in zip(sources, found, strict=True):
+            seen[name].append(values.ravel()[generator.integers(0, values.size, count)])
+    return {name: rounding_range(np.concatenate(values)) for name, values in seen.items()}
 
-    Weights: 255 levels, symmetric, a scale for each output channel. Activations: 256 levels over the range that was
-    seen, one scale for each tensor (from zero after a ReLU, symmetric elsewhere). OpenVINO turns the marked
-    convolutions into integer arithmetic (Jacob et al., CVPR 2018).
-    """
+
+def _channel_means(
+    model: openvino.Model,
+    sources: Mapping[str, openvino.Output],
+    ranges: Mapping[str, tuple[float, float]],
+    samples: Sequence[Arrays],
+    threads: int,
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The mean of each channel (C,) that enters a convolution, before and after rounding."""
     from openvino import opset13
 
-    def levels(source: openvino.Output, low: AnyArray | float, high: AnyArray | float, count: int) -> openvino.Output:
-        bounds = [opset13.constant(np.asarray(v, np.float32)) for v in (low, high, low, high)]
-        return opset13.fake_quantize(source, *bounds, count).output(0)
+    outputs = []
+    for name, source in sources.items():
+        spatial = len(source.get_partial_shape()) == 4
+        for values in (source, _rounded(source, *ranges[name], 256)):
+            outputs.append(opset13.reduce_mean(values, np.array([0, 2, 3] if spatial else [0]), False).output(0))
+    every = [[np.array(mean, np.float64) for mean in found] for found in _watch(model, outputs, samples, threads)]
+    means = [np.mean(column, axis=0) for column in zip(*every, strict=True)]
+    return dict(zip(sources, zip(means[::2], means[1::2], strict=True), strict=True))
+
+
+def _watch(
+    model: openvino.Model, outputs: list[openvino.Output], samples: Sequence[Arrays], threads: int
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Values inside a model, for one sample after the other; each is overwritten by the next."""
+    import openvino
+
+    watching = openvino.Model(outputs, model.get_parameters(), "watching")
+    options = _openvino_options("f32", threads or available_threads())
+    compiled = openvino.Core().compile_model(watching, "CPU", options)
+    inputs = [_our_name(port) for port in compiled.inputs]
+    for arrays in samples:
+        found = compiled([arrays[name] for name in inputs])
+        yield [found[i] for i in range(len(outputs))]
+
+
+def _lost(node: openvino.Node, before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What rounding takes from each output channel of a convolution on average, (C,), borders aside.
+
+    Nagel et al., ICCV 2019, "bias correction". before, after: means of the input's channels.
+    """
+    weights = node.input_value(1).get_node().get_data()
+    largest = _largest(weights)
+    rounded = np.round(weights / largest * 127) * largest / 127
+    if node.get_type_name() == "Convolution":
+        weights, rounded = weights[None], rounded[None]  # one group
+    groups = len(weights)
+    taps = (3, 4)
+    lost = np.einsum("goi,gi->go", weights.sum(axis=taps, dtype=np.float64), before.reshape(groups, -1))
+    lost -= np.einsum("goi,gi->go", rounded.sum(axis=taps, dtype=np.float64), after.reshape(groups, -1))
+    return np.asarray(lost.ravel())
+
+
+def rounding_range(values: NDArray[np.float32]) -> tuple[float, float]:
+    """The range over which 256 levels reproduce values with the least squared error; rare large ones are clipped.
+
+    From zero where no value is negative, symmetric otherwise (Banner et al., NeurIPS 2019, found by search).
+    """
+    signed = bool(values.min() < 0)
+    largest = max(float(np.abs(values).max()), 1e-6)
+    lowest_level, levels = (-128, 127) if signed else (0, 255)
+
+    def squared_error(top: float) -> float:
+        step = top / levels
+        return float(np.square(np.clip(np.round(values / step), lowest_level, levels) * step - values).mean())
+
+    top = min((largest * float(share) for share in _SHARES), key=squared_error)
+    return (-top * 128 / 127 if signed else 0.0), top
+
+
+def quantise(model: openvino.Model, calibration: Calibration) -> None:
+    """Marks an OpenVINO model, in place, for execution in 8-bit integers.
+
+    Weights: 255 levels, symmetric, a scale for each output channel. Activations: 256 levels over their range, one
+    scale for each tensor (from zero after a ReLU, symmetric elsewhere). What rounding takes away on average is given
+    back behind each convolution. OpenVINO turns the marked convolutions into integer arithmetic (Jacob et al., CVPR
+    2018).
+    """
+    from openvino import opset13
 
     marked: dict[str, openvino.Output] = {}
     for node, name in _weighted(model):
         if name not in marked:
-            low, high = ranges[name]
-            if low < 0:
-                high = max(-low, high)
-                low, high = -high, high * 127 / 128
-            marked[name] = levels(node.input_value(0), low, max(high, 1e-6), 256)
+            marked[name] = _rounded(node.input_value(0), *calibration.ranges[name], 256)
         node.input(0).replace_source_output(marked[name])
         weights = node.input_value(1)
-        values = weights.get_node().get_data()
-        largest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True).clip(1e-6)
-        node.input(1).replace_source_output(levels(weights, -largest, largest, 255))
+        largest = _largest(weights.get_node().get_data())
+        node.input(1).replace_source_output(_rounded(weights, -largest, largest, 255))
+        shift = calibration.shifts.get(node.get_friendly_name())
+        if shift is not None:
+            users = list(node.output(0).get_target_inputs())
+            given = opset13.constant(np.array(shift, np.float32).reshape(1, -1, 1, 1))
+            shifted = opset13.add(node.output(0), given).output(0)
+            for user in users:
+                user.replace_source_output(shifted)
     model.validate_nodes_and_infer_types()
+
+
+def _rounded(source: openvino.Output, low: AnyArray | float, high: AnyArray | float, levels: int) -> openvino.Output:
+    from openvino import opset13
+
+    bounds = [opset13.constant(np.asarray(v, np.float32)) for v in (low, high, low, high)]
+    return opset13.fake_quantize(source, *bounds, levels).output(0)
+
+
+def _largest(weights: AnyArray) -> NDArray[np.float32]:
+    """The largest absolute weight of each output channel, to be broadcast."""
+    kept = 2 if weights.ndim == 5 else 1  # groups come before the output channels
+    return np.abs(weights).max(axis=tuple(range(kept, weights.ndim)), keepdims=True).clip(1e-6)
 
 
 def _weighted(model: openvino.Model) -> list[tuple[openvino.Node, str]]:

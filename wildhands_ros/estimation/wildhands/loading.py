@@ -44,7 +44,7 @@ _CHECKS, _CHECK_SEED = 4, 1
 _CALIBRATIONS, _CALIBRATION_SEED = 12, 2
 _TIMED_RUNS = 7
 _CLEARLY = 0.9  # of two that are as good as equally fast, the first is taken: timings are noisy
-_LAYOUT = "5"  # of the cache; a change makes old entries unused
+_LAYOUT = "6"  # of the cache; a change makes old entries unused
 _TRUNKS, _HANDS, _INFO, _EXPECTED = "trunks.onnx", "hands.onnx", "info.json", "expected.npz"
 
 
@@ -237,8 +237,8 @@ def _fastest(exported: ExportedNetwork, config: RuntimeConfig, candidates: list[
 
 def _load_candidate(exported: ExportedNetwork, config: RuntimeConfig, candidate: _Candidate) -> LoadedNetwork:
     backend, precision = candidate
-    ranges = calibrated_ranges(exported, config) if precision is Precision.INT8 else None
-    runtime = accelerated.ExportedRuntime(exported.trunks, exported.hands, backend, precision, config.threads, ranges)
+    found = calibration(exported, config) if precision is Precision.INT8 else None
+    runtime = accelerated.ExportedRuntime(exported.trunks, exported.hands, backend, precision, config.threads, found)
     distance = joint_distance(exported.info.variant, exported.samples, runtime, exported.expected)
     _require_agreement(runtime.name, distance, config)
     return LoadedNetwork(exported.info, runtime, distance)
@@ -279,22 +279,24 @@ def _median_seconds(runtime: Runtime, inputs: NetworkInputs) -> float:
     return float(np.median(times[2:]))
 
 
-def calibrated_ranges(exported: ExportedNetwork, config: RuntimeConfig) -> accelerated.Ranges:
-    """Ranges of the activations for int8, from the configured pictures or made-up ones; kept beside the network."""
+def calibration(exported: ExportedNetwork, config: RuntimeConfig) -> accelerated.Calibration:
+    """For int8, from the configured pictures or made-up ones; the latter is kept beside the network."""
     pictures = [] if config.calibration is None else _read_pictures(config.calibration)
-    kept = exported.folder / "ranges.json"
+    kept = exported.folder / "calibration.json"
     if not pictures and kept.is_file():
         try:
-            return {name: (float(low), float(high)) for name, (low, high) in json.loads(kept.read_text()).items()}
-        except (OSError, ValueError, AttributeError):
+            values = json.loads(kept.read_text())
+            ranges = {name: (float(low), float(high)) for name, (low, high) in values["ranges"].items()}
+            return accelerated.Calibration(ranges, values["shifts"])
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
             pass
     count = max(_CALIBRATIONS, len(pictures))
     samples = sample_inputs(exported.info.variant, count, _CALIBRATION_SEED, pictures)
     arrays = [accelerated.as_arrays(sample.inputs) for sample in samples]
-    ranges = accelerated.activation_ranges(exported.trunks, arrays, config.threads)
+    found = accelerated.calibrate(exported.trunks, arrays, config.threads)
     if not pictures:
-        kept.write_text(json.dumps(ranges))
-    return ranges
+        kept.write_text(json.dumps(asdict(found)))
+    return found
 
 
 def _read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
