@@ -11,7 +11,7 @@ import pytest
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Side
 from wildhands_ros.rendered.arms import FOREARM, ArmMesh
-from wildhands_ros.rendered.backgrounds import LEVELS, SIZE, TextureBank
+from wildhands_ros.rendered.backgrounds import _FAMILIES, _HELD_OUT, LEVELS, SIZE, TextureBank
 from wildhands_ros.rendered.cameras import sample_distance, sample_view
 from wildhands_ros.rendered.scenes import IDENTITIES, SceneSampler
 from wildhands_ros.rendered.things import HELD_OUT_THINGS, sample_thing
@@ -121,3 +121,12 @@ def test_textures_have_all_their_levels():
         largest, smallest = bank.texels[:, : SIZE * SIZE], bank.texels[:, -16 * 16 :]
         np.testing.assert_allclose(largest.mean(axis=1), smallest.mean(axis=1), atol=2)
         assert largest.astype(float).std(axis=1).mean() > 4
+
+
+@pytest.mark.parametrize(
+    "family", sorted({f.__name__: f for f in (*_FAMILIES, *_HELD_OUT)}.items()), ids=lambda f: f[0]
+)
+def test_every_family_of_textures(family):
+    for seed in range(6 if family[0] == "_clutter" else 2):  # things lie on all others
+        picture = family[1](np.random.default_rng(seed))
+        assert picture.shape == (SIZE, SIZE, 3) and picture.dtype == np.float32 and np.isfinite(picture).all()

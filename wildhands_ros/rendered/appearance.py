@@ -254,7 +254,7 @@ def _surface(attribute, material, part, out):  # type: ignore[no-untyped-def]
             if material[part, 20] < 0.5 and u > 0.72:  # the free edge
                 nr, ng, nb = 0.4 + 0.45 * nr, 0.34 + 0.45 * ng, 0.28 + 0.45 * nb
             r, g, b = r + (nr - r) * nail, g + (ng - g) * nail, b + (nb - b) * nail
-            gloss, sharpness = gloss + (0.45 + 0.4 * material[part, 20]) * nail, sharpness + 40 * nail
+            gloss, sharpness = gloss + (0.28 + 0.5 * material[part, 20]) * nail, sharpness + 40 * nail
             amount *= 1 - nail
     else:
         if kind == 0:  # a glove

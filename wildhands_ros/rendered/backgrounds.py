@@ -195,7 +195,7 @@ def _terrazzo(rng: np.random.Generator) -> Image:
 
 def _clutter(rng: np.random.Generator) -> Image:
     """Flat things lying about: papers, books, cloths, coins, with shadows."""
-    picture = np.array(_FAMILIES[int(rng.integers(len(_FAMILIES) - 2))](rng), np.float32)
+    picture = np.array(_FAMILIES[int(rng.integers(len(_FAMILIES) - 2))](rng), np.float32, order="C")
     for _ in range(int(rng.integers(6, 40))):
         center, angle = rng.uniform(0, SIZE, 2), rng.uniform(0, 360)
         size = rng.uniform(0.02, 0.3, 2) * SIZE * rng.uniform(0.3, 1)
