@@ -56,6 +56,7 @@ class CropMaker:
         self.device = torch.device(device)
         mean, std = picture_mean_std(self.device)
         self._mean, self._std = mean[:, None, None], std[:, None, None]
+        self._no_frame = torch.zeros(3, INPUT_SIZE, INPUT_SIZE, device=self.device)  # where no trunk looks at it
 
     def frame(self, camera: Camera) -> SquareFrame:
         """The network's frame of this (undistorted) camera's pictures."""
@@ -88,7 +89,7 @@ class CropMaker:
         sides = torch.tensor(list(right), device=self.device)
         mirrored = ~sides if variant.mirror else None
         encoding = encode_boxes(variant, boxes, matrix)
-        if mirrored is not None:
+        if mirrored is not None and not all(right):
             rays = rays * (1 - 2 * mirrored.to(rays.dtype)[:, None] * rays.new_tensor([1.0, 0.0]))
             crops = torch.where(mirrored[:, None, None, None], crops.flip(-1), crops)
             of_mirrored = encode_boxes(variant, *mirror_boxes(boxes, matrix))
@@ -112,24 +113,27 @@ class CropMaker:
             normalised = _normalised([on_host, *(published.cut_crop(on_host, place) for place in places)])
         else:
             uploaded = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
-            planes = uploaded.permute(2, 0, 1).float()
+            planes = uploaded.permute(2, 0, 1)
             cut = self._published if self.variant.crops is Crops.PUBLISHED else self._sharp
             pictures = cut(planes, frame, places, boxes, matrix)
             normalised = pictures.clamp_(0, 1).sub_(self._mean).div_(self._std)
+            if not self.variant.frame_trunk and self.variant.crops is Crops.SHARP:
+                return self._no_frame, normalised
         return normalised[0], normalised[1:]
 
     def _published(
         self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor
     ) -> Tensor:
         longest = float(max(planes.shape[1:]))
-        whole = resample.cut_cubic(resample.blur(planes), frame.half, longest).round_().clamp_(0, 255).div_(255)
+        whole = resample.cut_cubic(resample.blur(planes.float()), frame.half, longest).round_().clamp_(0, 255).div_(255)
         return torch.stack([whole, *(resample.cut_cubic(whole, place.center, place.extent) for place in places)])
 
     def _sharp(
         self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor
     ) -> Tensor:
+        """The frame, where a trunk looks at it, and the crops."""
         longest = float(max(planes.shape[1:]))
-        pictures = [resample.cut_sharp(planes, frame.half, longest)]
+        pictures = [resample.cut_sharp(planes, frame.half, longest)] if self.variant.frame_trunk else []
         if self.variant.perspective is Perspective.CROP:
             # homographies lead to the 224 frame; one more step leads to the picture
             up = torch.tensor(
@@ -138,7 +142,7 @@ class CropMaker:
             to_picture = torch.eye(3, device=self.device)
             to_picture[:2, 2] = torch.tensor(frame.half)
             homographies, _ = kpe.perspective_crop(boxes, matrix, INPUT_SIZE)
-            pictures += [resample.cut_perspective(planes, h) for h in to_picture @ up @ homographies]
+            pictures += [resample.cut_perspective(planes.float(), h) for h in to_picture @ up @ homographies]
         else:
             for place in places:
                 x, y = (
