@@ -1,4 +1,4 @@
-"""The measurement of what the node costs beside the pipeline; its figures are not judged here, only that there are any."""
+"""The measurement of what the node costs beside the pipeline; here only that there are figures."""
 
 from __future__ import annotations
 

@@ -145,14 +145,15 @@ def _measure(transport: str, seconds: float, environment: Mapping[str, str]) -> 
         first = listener.start_counting()
         time.sleep(seconds)  # what is measured is what happens meanwhile
         used, lasted = node.processor_s() - before, time.monotonic() - began
-        latency_ms = 1e3 * np.array(listener.latencies()[first:] or [np.nan])
+        latencies = listener.latencies()[first:]
+        latency_ms = 1e3 * np.array(latencies or [np.nan])
         stages = listener.stages()
         images = round(lasted * _RATE_HZ)
         return NodeOverhead(
             transport=transport,
             images=images,
-            results=len(latency_ms),
-            processor_ms=1e3 * used / max(len(latency_ms), 1),
+            results=len(latencies),
+            processor_ms=1e3 * used / max(len(latencies), 1),
             convert_ms=stages.get("convert", float("nan")),
             publish_ms=stages.get("publish", float("nan")),
             latency_ms=(
