@@ -298,7 +298,7 @@ class SceneSampler:
         solid = np.concatenate([hand.solid for hand in hands])
         up = -view.down
         foot = middle + view.down * (height - float(middle @ view.down))
-        for _ in range(int(rng.integers(0, 6))):
+        for _ in range(int(rng.integers(0, 5))):
             thing = sample_thing(rng, held_out=self._held_out)
             turn, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.04, 0.38)
             axes = np.stack([view.right, np.cross(up, view.right), up], axis=1) @ exp_so3([0, 0, rng.uniform(0, 6.28)])
