@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.estimation import Estimator, LandmarkFit, LandmarkFitConfig
-from wildhands_ros.estimation.landmark_fit.evidence import Evidence, gather
-from wildhands_ros.estimation.landmark_fit.freedom import hand_kinematics, natural_prior
-from wildhands_ros.estimation.landmark_fit.kinematics import Kinematics, Posture
-from wildhands_ros.estimation.landmark_fit.objective import Estimate, Linearised, Objective, Prior, Weights
+from wildhands_ros.estimation.fitting.evidence import Evidence, gather
+from wildhands_ros.estimation.fitting.freedom import hand_kinematics, natural_prior
+from wildhands_ros.estimation.fitting.kinematics import Kinematics, Posture
+from wildhands_ros.estimation.fitting.terms import Linearised, Prior
+from wildhands_ros.estimation.landmark_fit.objective import Estimate, Objective, Weights
 from wildhands_ros.estimation.landmark_fit.start import first_estimate, place
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model

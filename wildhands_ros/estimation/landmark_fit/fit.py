@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.estimation.estimator import Estimates
-from wildhands_ros.estimation.landmark_fit.evidence import Evidence, gather
-from wildhands_ros.estimation.landmark_fit.freedom import hand_kinematics, natural_prior
-from wildhands_ros.estimation.landmark_fit.kinematics import Kinematics
-from wildhands_ros.estimation.landmark_fit.minimise import minimise
-from wildhands_ros.estimation.landmark_fit.objective import Estimate, Objective, Prior, Weights
+from wildhands_ros.estimation.fitting.evidence import Evidence, gather
+from wildhands_ros.estimation.fitting.freedom import hand_kinematics, natural_prior
+from wildhands_ros.estimation.fitting.kinematics import Kinematics
+from wildhands_ros.estimation.fitting.minimise import minimise
+from wildhands_ros.estimation.fitting.terms import Prior
+from wildhands_ros.estimation.landmark_fit.objective import Estimate, Objective, Weights
 from wildhands_ros.estimation.landmark_fit.start import first_estimate, moved_into_view, of_model_size
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel

@@ -11,25 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wildhands_ros.estimation.landmark_fit.evidence import Evidence
-from wildhands_ros.estimation.landmark_fit.kinematics import Kinematics, Posture, small_turn
+from wildhands_ros.estimation.fitting.evidence import Evidence
+from wildhands_ros.estimation.fitting.kinematics import Kinematics, Posture, small_turn
+from wildhands_ros.estimation.fitting.terms import (
+    NEAREST,
+    Linearised,
+    Prior,
+    add_limits,
+    impossible,
+    reprojection,
+    small_log,
+)
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What hands are like, before looking: ½ (x − mean)ᵀ precision (x − mean) over angles and betas, and limits.
-
-    mean: (D + B,). precision: (D + B, D + B). lower, upper: (D,) radians, the range of each angle.
-    limit_sigma: radians by which a joint may exceed its range at the cost of one standard deviation.
-    """
-
-    mean: FloatArray
-    precision: FloatArray
-    lower: FloatArray
-    upper: FloatArray
-    limit_sigma: float
 
 
 @dataclass(frozen=True)
@@ -63,15 +57,6 @@ class Estimate:
         )
 
 
-@dataclass(frozen=True)
-class Linearised:
-    """The cost at an estimate, its gradient (N,) and Gauss–Newton matrix (N, N)."""
-
-    cost: float
-    gradient: FloatArray
-    curvature: FloatArray
-
-
 class Objective:
     """The cost of one hand's evidence."""
 
@@ -87,11 +72,11 @@ class Objective:
         n = self._kinematics.size + 4
         points, jacobian = self._kinematics.landmarks_and_jacobian(estimate.posture)
         depths = np.einsum("ki,ki->k", self._evidence.rays, points)
-        if not np.all(depths[self._evidence.seen > 0] > 1e-3):
-            return Linearised(np.inf, np.zeros(n), np.eye(n))
-        depths = np.maximum(depths, 1e-3)
+        if not np.all(depths[self._evidence.seen > 0] > NEAREST):
+            return impossible(n)
+        depths = np.maximum(depths, NEAREST)
 
-        image, image_jacobian = self._image(points, jacobian, depths)
+        image, image_jacobian = reprojection(self._evidence.rays, self._across, points, jacobian, depths)
         world, world_jacobian = self._world(points, jacobian, estimate)
         image_cost, image_scale = _huber(image, self._weights.huber)
         world_cost, world_scale = _huber(world, self._weights.huber)
@@ -104,13 +89,6 @@ class Objective:
 
         cost = image_cost + world_cost + self._add_priors(estimate, gradient, curvature)
         return Linearised(cost, gradient, curvature)
-
-    def _image(self, points: FloatArray, jacobian: FloatArray, depths: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Reprojection residuals (21, 2) and derivatives (21, 2, ·)."""
-        rays = self._evidence.rays
-        residual = np.matmul(self._across, points[..., None])[..., 0] / depths[:, None]
-        slope = (self._across - residual[..., None] * rays[:, None, :]) / depths[:, None, None]
-        return residual, slope @ jacobian
 
     def _world(self, points: FloatArray, jacobian: FloatArray, estimate: Estimate) -> tuple[FloatArray, FloatArray]:
         """Residuals (21, 3) of the centred shape against the world landmarks, and derivatives (21, 3, n)."""
@@ -130,7 +108,6 @@ class Objective:
     def _add_priors(self, estimate: Estimate, gradient: FloatArray, curvature: FloatArray) -> float:
         prior, weights = self._prior, self._weights
         angles = estimate.posture.angles
-        d = 6 + len(angles)
 
         offset = np.concatenate([angles, estimate.posture.betas]) - prior.mean
         slope = prior.precision @ offset
@@ -138,14 +115,9 @@ class Objective:
         curvature[6:-4, 6:-4] += prior.precision
         cost = 0.5 * float(offset @ slope)
 
-        excess = (np.maximum(angles - prior.upper, 0) + np.minimum(angles - prior.lower, 0)) / prior.limit_sigma
-        beyond = np.flatnonzero(excess)
-        if len(beyond):
-            gradient[6:d] += excess / prior.limit_sigma
-            curvature[6 + beyond, 6 + beyond] += 1 / prior.limit_sigma**2
-            cost += 0.5 * float(excess @ excess)
+        cost += add_limits(angles, prior.lower, prior.upper, prior.limit_sigma, gradient, curvature)
 
-        turn = _small_log(estimate.turn) / weights.turn
+        turn = small_log(estimate.turn) / weights.turn
         gradient[-4:-1] += turn / weights.turn
         n = len(gradient)
         tail = np.arange(n - 4, n - 1)
@@ -161,12 +133,3 @@ def _huber(residuals: FloatArray, limit: float) -> tuple[float, FloatArray]:
     inside = norm <= limit
     cost = np.where(inside, 0.5 * norm * norm, limit * (norm - 0.5 * limit)).sum()
     return float(cost), np.where(inside, 1.0, np.sqrt(limit / np.maximum(norm, limit)))
-
-
-def _small_log(rotation: FloatArray) -> FloatArray:
-    """Rotation vector (3,) of one matrix, for turns well below π."""
-    v = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
-    sine = 0.5 * np.sqrt(v @ v)
-    if sine < 1e-8:
-        return 0.5 * v
-    return 0.5 * v * (np.arctan2(sine, 0.5 * (np.trace(rotation) - 1)) / sine)

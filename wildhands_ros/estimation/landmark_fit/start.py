@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wildhands_ros.estimation.landmark_fit.evidence import Evidence
-from wildhands_ros.estimation.landmark_fit.kinematics import Kinematics, Posture
-from wildhands_ros.estimation.landmark_fit.objective import Estimate, Prior
+from wildhands_ros.estimation.fitting.evidence import Evidence
+from wildhands_ros.estimation.fitting.kinematics import Kinematics, Posture
+from wildhands_ros.estimation.fitting.terms import Prior
+from wildhands_ros.estimation.landmark_fit.objective import Estimate
 from wildhands_ros.hands import SKELETON
 
 FloatArray = NDArray[np.float64]

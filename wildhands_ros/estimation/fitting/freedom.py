@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from wildhands_ros.estimation.landmark_fit.calibration import landmark_offsets
-from wildhands_ros.estimation.landmark_fit.kinematics import Kinematics
-from wildhands_ros.estimation.landmark_fit.objective import Prior
-from wildhands_ros.hand_model import HandLayer, hand_anatomy
+from wildhands_ros.estimation.fitting.calibration import landmark_offsets
+from wildhands_ros.estimation.fitting.kinematics import Kinematics
+from wildhands_ros.estimation.fitting.terms import Prior
+from wildhands_ros.hand_model import HandLayer
 
 _FLEXION, _ABDUCTION, _TWIST = range(3)
 _FINGERS = (1, 4, 7, 10)  # first MANO joint of index, middle, pinky, ring
@@ -36,15 +36,24 @@ _USUAL = {
     for part, slots in enumerate(parts)
     for slot, usual in slots.items()
 }
-_DOFS = tuple(_USUAL)
+NATURAL_ANGLES = tuple(_USUAL)
+"""The angles in which fingers really move: pairs (MANO joint, slot), see `Kinematics`."""
 
 
 def hand_kinematics(layer: HandLayer) -> Kinematics:
     """The kinematics of one side of a hand model, moving in 22 anatomical angles and 10 shape coefficients."""
-    skeleton = layer.skeleton()
-    anatomy = hand_anatomy(skeleton.joints_template, skeleton.tips_template, layer.side)
+    return _kinematics(layer, NATURAL_ANGLES)
+
+
+def full_kinematics(layer: HandLayer) -> Kinematics:
+    """The same, moving in all 45 angles (joint by joint: flexion, abduction, twist), so that it can make every pose."""
+    return _kinematics(layer, tuple((joint, slot) for joint in range(1, 16) for slot in range(3)))
+
+
+def _kinematics(layer: HandLayer, dofs: tuple[tuple[int, int], ...]) -> Kinematics:
+    skeleton, anatomy = layer.skeleton(), layer.anatomy
     axes = np.stack([anatomy.flexion, anatomy.abduction, anatomy.twist], axis=1)
-    return Kinematics(skeleton, axes, landmark_offsets(skeleton, layer.side), _DOFS, _SHAPE_COUNT)
+    return Kinematics(skeleton, axes, landmark_offsets(skeleton, layer.side), dofs, _SHAPE_COUNT)
 
 
 def natural_prior(layer: HandLayer, size_sigma: float) -> Prior:
@@ -52,11 +61,10 @@ def natural_prior(layer: HandLayer, size_sigma: float) -> Prior:
 
     size_sigma: standard deviation of each shape coefficient.
     """
-    skeleton = layer.skeleton()
-    anatomy = hand_anatomy(skeleton.joints_template, skeleton.tips_template, layer.side)
-    joints = np.array([joint - 1 for joint, _ in _DOFS])
-    slots = np.array([slot for _, slot in _DOFS])
-    d, n = len(_DOFS), len(_DOFS) + _SHAPE_COUNT
+    anatomy = layer.anatomy
+    joints = np.array([joint - 1 for joint, _ in NATURAL_ANGLES])
+    slots = np.array([slot for _, slot in NATURAL_ANGLES])
+    d, n = len(NATURAL_ANGLES), len(NATURAL_ANGLES) + _SHAPE_COUNT
 
     usual, sigma = np.radians(np.array(list(_USUAL.values()), dtype=np.float64)).T
     lower, upper = anatomy.limits[joints, slots].T
@@ -66,8 +74,8 @@ def natural_prior(layer: HandLayer, size_sigma: float) -> Prior:
     precision = np.diag(np.concatenate([sigma**-2, np.full(_SHAPE_COUNT, size_sigma**-2)]))
     for finger in _FINGERS:
         together = np.zeros(n)
-        together[_DOFS.index((finger + 2, _FLEXION))] = 1
-        together[_DOFS.index((finger + 1, _FLEXION))] = -_COUPLING
+        together[NATURAL_ANGLES.index((finger + 2, _FLEXION))] = 1
+        together[NATURAL_ANGLES.index((finger + 1, _FLEXION))] = -_COUPLING
         precision += np.outer(together, together) / _COUPLING_SIGMA**2
     assert len(mean) == n and len(lower) == d
     return Prior(mean, precision, lower, upper, _LIMIT_SIGMA)

@@ -1,19 +1,26 @@
-"""Levenberg–Marquardt on the landmark fit's cost."""
+"""Levenberg–Marquardt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wildhands_ros.estimation.landmark_fit.objective import Estimate, Linearised
+from wildhands_ros.estimation.fitting.terms import Linearised
 
 _SMALLEST_DAMPING = 1e-5
 
 
-def minimise(
-    objective: Callable[[Estimate], Linearised], start: Estimate, *, max_steps: int, tolerance: float
-) -> tuple[Estimate, float]:
+class _Movable(Protocol):
+    def moved(self: _T, step: NDArray[np.float64]) -> _T: ...
+
+
+_T = TypeVar("_T", bound=_Movable)
+
+
+def minimise(objective: Callable[[_T], Linearised], start: _T, *, max_steps: int, tolerance: float) -> tuple[_T, float]:
     """The estimate near `start` with the smallest cost, and that cost (infinite if `start` is impossible).
 
     max_steps: evaluations of the objective after the first. tolerance: stops when a step is expected to improve, or

@@ -1,0 +1,43 @@
+"""How a refinement weighs its evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from wildhands_ros.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """How wrong landmarks and the network tend to be: standard deviations, of which the smaller ones win.
+
+    pixels: of a landmark, as a share of the landmarks' box.
+    outlier: landmarks farther off than this many standard deviations count less and less (Geman and McClure).
+    turn: of the network's orientation of the hand, degrees.
+    bend: of the network's angles of finger joints, degrees.
+    size: of the network's shape coefficients.
+    depth: of the network's distance, as a share of it. Landmarks hardly know it.
+    place: of the network's place across the view, as a share of the landmarks' box.
+    least_presence: landmarks count nothing at this probability of a hand, and fully at 1.
+    largest_error: a hand is invalid where, after the refinement, half of its landmarks still lie farther off than this
+      share of their box: network and landmarks then see different hands.
+    """
+
+    pixels: float = 0.03
+    outlier: float = 3.0
+    turn: float = 10.0
+    bend: float = 12.0
+    size: float = 0.3
+    depth: float = 0.03
+    place: float = 0.08
+    least_presence: float = 0.5
+    largest_error: float = 0.08
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not 0 < value < 1000:
+                raise ConfigError(f"refinement.{field.name} must be positive, not {value}")
+        if self.least_presence >= 1:
+            raise ConfigError(f"refinement.least_presence must be less than 1, not {self.least_presence}")
