@@ -22,6 +22,8 @@ class RefinementConfig:
     least_presence: landmarks count nothing at this probability of a hand, and fully at 1.
     largest_error: a hand is invalid where, after the refinement, half of its landmarks still lie farther off than this
       share of their box: network and landmarks then see different hands.
+    largest_strain: a hand is invalid where the landmarks would move it by more than this many of the network's standard
+      deviations, all of them together.
     """
 
     pixels: float = 0.03
@@ -33,6 +35,7 @@ class RefinementConfig:
     place: float = 0.08
     least_presence: float = 0.5
     largest_error: float = 0.08
+    largest_strain: float = 5.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -70,17 +70,27 @@ class Objective:
         curvature = rows.T @ rows
         cost = 0.5 * float(self._weights @ (squared * share))
 
-        offset = np.concatenate(
-            [
-                small_log(posture.orientation @ self._start.orientation.T),
-                posture.wrist - self._start.wrist,
-                posture.angles - self._start.angles,
-                posture.betas - self._start.betas,
-            ]
-        )
+        offset = self._offset(posture)
         pull = self._precision @ offset
         gradient += pull
         curvature += self._precision
         cost += 0.5 * float(offset @ pull)
         cost += add_limits(posture.angles, *self._limits, _LIMIT_SIGMA, gradient, curvature)
         return Linearised(cost, gradient, curvature)
+
+    def strain(self, posture: Posture) -> float:
+        """How far a posture is from the start, in standard deviations."""
+        offset = self._offset(posture)
+        return float(np.sqrt(offset @ self._precision @ offset))
+
+    def _offset(self, posture: Posture) -> FloatArray:
+        """The step (6 + D + B,) that leads from the start to a posture."""
+        start = self._start
+        return np.concatenate(
+            [
+                small_log(posture.orientation @ start.orientation.T),
+                posture.wrist - start.wrist,
+                posture.angles - start.angles,
+                posture.betas - start.betas,
+            ]
+        )

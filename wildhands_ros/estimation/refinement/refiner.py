@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wildhands_ros.camera import Camera
 from wildhands_ros.estimation.fitting.evidence import Evidence, gather
 from wildhands_ros.estimation.fitting.freedom import NATURAL_ANGLES, full_kinematics
-from wildhands_ros.estimation.fitting.kinematics import Posture
+from wildhands_ros.estimation.fitting.kinematics import Kinematics, Posture
 from wildhands_ros.estimation.fitting.minimise import minimise
 from wildhands_ros.estimation.refinement.config import RefinementConfig
 from wildhands_ros.estimation.refinement.objective import Objective
@@ -41,7 +41,8 @@ class Agreement:
     """A hand beside its landmarks.
 
     parameters: the hand, moved where it was asked for. error: mean distance in pixels between the landmarks and where
-    the hand has them. agrees: whether they can be of the same hand; True where the landmarks say nothing.
+    the hand has them. agrees: whether landmarks and the hand as it came can be of the same hand; True where the
+    landmarks say nothing.
     """
 
     parameters: Parameters
@@ -74,17 +75,20 @@ class Refiner:
         if isinstance(evidence, str):
             return None
         of_side = self._sides[side]
-        posture = of_side.posture(hand)
+        start = of_side.posture(hand)
         weights = self._weights(evidence, landmarks.presence, camera)
-        counts = np.count_nonzero(weights) >= _FEWEST
-        if move and counts:
-            posture = of_side.moved(posture, evidence, weights)
+        if np.count_nonzero(weights) < _FEWEST:
+            distances = _distances(of_side.kinematics, start, evidence, camera)
+            return Agreement(hand, float(np.mean(distances[evidence.seen > 0])), True)
+        posture, strain = of_side.moved(start, evidence, weights)
+        distances = _distances(of_side.kinematics, posture, evidence, camera)
+        misses = float(np.median(distances[weights > 0])) / evidence.size
+        agrees = misses <= self.config.largest_error and strain <= self.config.largest_strain
+        if move:
             hand = of_side.parameters(posture)
-        distances = np.linalg.norm(camera.project(of_side.kinematics.landmarks(posture)) - evidence.pixels, axis=1)
-        seen = evidence.seen > 0
-        limit = self.config.largest_error * evidence.size
-        agrees = not counts or bool(np.median(distances[weights > 0]) <= limit)
-        return Agreement(hand, float(np.mean(distances[seen])), agrees)
+        else:
+            distances = _distances(of_side.kinematics, start, evidence, camera)
+        return Agreement(hand, float(np.mean(distances[evidence.seen > 0])), agrees)
 
     def _weights(self, evidence: Evidence, presence: float, camera: Camera) -> FloatArray:
         """(21,) how much each landmark counts; those outside the picture are guesses and count nothing."""
@@ -93,6 +97,11 @@ class Refiner:
         u, v = evidence.pixels.T
         inside = (u > -0.5) & (v > -0.5) & (u < camera.width - 0.5) & (v < camera.height - 0.5)
         return certain * evidence.seen * inside
+
+
+def _distances(kinematics: Kinematics, posture: Posture, evidence: Evidence, camera: Camera) -> FloatArray:
+    """(21,) pixels between the landmarks and where the hand has them; NaN where no pixel sees that."""
+    return np.asarray(np.linalg.norm(camera.project(kinematics.landmarks(posture)) - evidence.pixels, axis=1))
 
 
 class _Side:
@@ -115,8 +124,8 @@ class _Side:
         kinematics = self.kinematics
         return Parameters(kinematics.mano_pose(posture), posture.betas, kinematics.translation(posture))
 
-    def moved(self, start: Posture, evidence: Evidence, weights: FloatArray) -> Posture:
-        """The posture near the start that agrees best; the start itself where it is impossible."""
+    def moved(self, start: Posture, evidence: Evidence, weights: FloatArray) -> tuple[Posture, float]:
+        """The posture near the start that agrees best (the start itself where it is impossible), and its strain."""
         config = self._config
         distance = max(float(np.linalg.norm(start.wrist)), 1e-3)
         ray = start.wrist / distance
@@ -135,11 +144,12 @@ class _Side:
         )
         # what the network says stays possible: limits only hold what the landmarks would bend further
         limits = np.minimum(self._lower, start.angles), np.maximum(self._upper, start.angles)
-        posture = start
+        posture, strain = start, 0.0
         for wider, steps in _STAGES:
             objective = Objective(
                 self.kinematics, start, sigmas**-2, frame, limits, evidence, weights,
                 config.pixels * evidence.size, wider * config.outlier,
             )  # fmt: skip
             posture, _ = minimise(objective, posture, max_steps=steps, tolerance=_TOLERANCE)
-        return posture
+            strain = objective.strain(posture)
+        return posture, strain
