@@ -12,7 +12,7 @@ import yaml
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import default_models_dir
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.pipeline import ESTIMATORS, PipelineConfig, config_from_dict
+from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig, config_from_dict
 
 
 def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -47,7 +47,12 @@ def read_camera(args: argparse.Namespace) -> Camera | None:
 def add_pipeline(parser: argparse.ArgumentParser) -> None:
     """Everything that decides how pictures become hands."""
     group = parser.add_argument_group("how hands are found and estimated")
-    group.add_argument("--estimator", choices=ESTIMATORS, default=None, help="what turns boxes into 3D hands")
+    group.add_argument(
+        "--estimator",
+        choices=ESTIMATORS,
+        default=None,
+        help=f"what turns boxes into 3D hands (default: {DEFAULT_ESTIMATOR})",
+    )
     group.add_argument(
         "--mano-dir",
         type=Path,
@@ -56,6 +61,11 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="weights of the network; implies --estimator wildhands"
+    )
+    group.add_argument(
+        "--no-refine",
+        action="store_true",
+        help="leave hands where the open network has them, whatever the landmarks say",
     )
     group.add_argument("--box-factor", type=float, metavar="F", help="edge of the network's crop over that of the box")
     group.add_argument("--precision", metavar="P", help="of the network: float32, bfloat16, float16, int8, auto")
@@ -76,6 +86,8 @@ def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
     if args.min_score is not None:
         config = replace(config, min_score=args.min_score)
     estimation = config.estimation
+    if args.no_refine:
+        estimation = replace(estimation, refine=False)
     if args.estimator is not None or args.checkpoint is not None:
         estimation = replace(estimation, estimator=args.estimator or "wildhands")
     for name in ("mano_dir", "checkpoint", "box_factor", "precision"):

@@ -20,6 +20,7 @@ import numpy as np
 
 from wildhands_ros.cli.common import add_models_dir
 from wildhands_ros.errors import WildHandsError
+from wildhands_ros.pipeline import DEFAULT_ESTIMATOR
 
 _MARKS = {"ok": "✓", "note": "·", "warn": "!", "fail": "✗"}
 
@@ -83,6 +84,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
             "Hand model", "note", "MANO: not asked for (the open hand model is used)",
             "with files from https://mano.is.tue.mpg.de: wildhands doctor --mano-dir DIR",
         )  # fmt: skip
+    yield _open_network()
     yield _network(args.checkpoint)
     has_ros = False
     for finding in _ros():
@@ -171,6 +173,20 @@ def _hand_model(path: Path | None) -> Iterator[Finding]:
         return f"'{model.name}' from {where}: {len(vertices)} vertices a hand, sha256 {model.sha256[:12]}…"
 
     yield _attempt("Hand model", works)
+
+
+def _open_network() -> Finding:
+    from wildhands_ros.estimation.wildhands import SHIPPED_CHECKPOINT, load_checkpoint, open_checkpoint_missing
+
+    if missing := open_checkpoint_missing():
+        return Finding("Network", "fail" if DEFAULT_ESTIMATOR == "open" else "note", missing)
+
+    def works() -> str:
+        _, info = load_checkpoint(SHIPPED_CHECKPOINT)
+        size = SHIPPED_CHECKPOINT.stat().st_size / 1e6
+        return f"the open network, from the package: {size:.0f} MB, {info.licence}, sha256 {info.sha256[:12]}…"
+
+    return _attempt("Network", works)
 
 
 def _network(checkpoint: Path | None) -> Finding:

@@ -33,6 +33,8 @@ def model_facts(config: PipelineConfig, pipeline: object) -> dict[str, str]:
         "detector models": ", ".join(_with_hash(config.models_dir / model.name) for model in MODEL_FILES),
         "device": "cpu" if network is None else f"{network.runtime.device} ({network.runtime.name})",
     }
+    if estimation.checkpoint is None and estimation.estimator == "open" and network is not None:
+        facts["checkpoint"] = f"the package's own (sha256 {_short(network.info.sha256)})"
     if estimation.checkpoint is not None:
         facts["checkpoint"] = _with_hash(estimation.checkpoint)
     return facts

@@ -1,6 +1,7 @@
 """From pictures to hands: detector, estimator and tracker put together from one configuration."""
 
 from wildhands_ros.pipeline.config import (
+    DEFAULT_ESTIMATOR,
     ESTIMATORS,
     EstimationConfig,
     PipelineConfig,
@@ -10,6 +11,6 @@ from wildhands_ros.pipeline.config import (
 from wildhands_ros.pipeline.pipeline import Pipeline, PipelineResult
 
 __all__ = [
-    "ESTIMATORS", "EstimationConfig", "Pipeline", "PipelineConfig", "PipelineResult", "config_from_dict",
-    "config_to_dict",
+    "DEFAULT_ESTIMATOR", "ESTIMATORS", "EstimationConfig", "Pipeline", "PipelineConfig", "PipelineResult",
+    "config_from_dict", "config_to_dict",
 ]  # fmt: skip

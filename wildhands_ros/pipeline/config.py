@@ -13,9 +13,13 @@ from typing import Any, TypeVar
 
 from wildhands_ros.detection import DetectorConfig, default_models_dir
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.refinement import RefinementConfig
 from wildhands_ros.tracking import TrackingConfig
 
-ESTIMATORS = ("landmarks", "wildhands")
+ESTIMATORS = ("open", "landmarks", "wildhands")
+DEFAULT_ESTIMATOR = "landmarks"
+"""What runs where nothing else is asked for, everywhere: the node, the command line, the library."""
+
 _BACKENDS = ("auto", "torch", "compile", "onnxruntime", "openvino")
 _PRECISIONS = ("float32", "bfloat16", "float16", "int8", "auto")
 _T = TypeVar("_T")
@@ -25,32 +29,37 @@ _T = TypeVar("_T")
 class EstimationConfig:
     """How boxes become hands.
 
-    estimator: 'landmarks', the baseline that fits the hand model to detected landmarks, or 'wildhands', the network.
-    mano_dir: folder with the user's MANO_RIGHT.pkl and MANO_LEFT.pkl; None takes the open hand model.
+    estimator: 'open', this package's own network on the open hand model; 'landmarks', the baseline that fits the hand
+      model to detected landmarks; or 'wildhands', the network of the paper with weights that the user brings.
+    mano_dir: folder with the user's MANO_RIGHT.pkl and MANO_LEFT.pkl, not for 'open'; None takes the open hand model.
     mesh: whether hands carry their vertices.
-    checkpoint: the network's weights; only 'wildhands' needs them.
+    checkpoint: the network's weights; 'wildhands' needs them, 'open' has its own where this is None.
     box_factor: edge of the network's crop over the longer edge of the box; 0 takes the checkpoint's own.
-    all_hands: the network estimates every hand, not just the most probable one of each side.
+    all_hands: 'wildhands' estimates every hand, not just the most probable one of each side; the others always do.
+    refine: 'open' moves its hands towards the detector's landmarks.
     device: of the network: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
     backend: what runs the network: 'auto' (the fastest), 'torch', 'compile', 'onnxruntime' or 'openvino'.
     precision: of the network: 'float32', 'bfloat16', 'float16', 'int8', or 'auto', the fastest within `tolerance_mm`.
     threads: of the network on a CPU; 0 takes all.
     tolerance_mm: how far joints may lie, on average, from where float32 has them.
     cache_dir: where exported networks are kept; None takes ~/.cache/wildhands_ros/networks.
+    refinement: how 'open' weighs landmarks against its network, and when the two contradict each other.
     """
 
-    estimator: str = "landmarks"
+    estimator: str = DEFAULT_ESTIMATOR
     mano_dir: Path | None = None
     mesh: bool = True
     checkpoint: Path | None = None
     box_factor: float = 0.0
     all_hands: bool = False
+    refine: bool = True
     device: str = "auto"
     backend: str = "auto"
     precision: str = "float32"
     threads: int = 0
     tolerance_mm: float = 1.0
     cache_dir: Path | None = None
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
 
     def __post_init__(self) -> None:
         _require_one_of("estimator", self.estimator, ESTIMATORS)

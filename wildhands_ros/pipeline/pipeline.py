@@ -59,10 +59,18 @@ def make_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator
 
     Raises ModelFileError saying which files are missing and where to get them, ConfigError for an impossible runtime.
     """
+    _require_its_hand_model(config)
     if config.estimator == "landmarks":
         return LandmarkFit(hand_model, with_mesh=config.mesh)
     # torch takes seconds to import, and the landmark fit does without it
-    from wildhands_ros.estimation.wildhands import Backend, Precision, RuntimeConfig, WildHands, WildHandsConfig
+    from wildhands_ros.estimation.wildhands import (
+        Backend,
+        OpenHands,
+        Precision,
+        RuntimeConfig,
+        WildHands,
+        WildHandsConfig,
+    )
 
     runtime = RuntimeConfig(
         device=config.device,
@@ -75,7 +83,20 @@ def make_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator
     network = WildHandsConfig(
         checkpoint=config.checkpoint, box_factor=config.box_factor, all_hands=config.all_hands, runtime=runtime
     )
+    if config.estimator == "open":
+        return OpenHands.load(
+            network, hand_model, with_mesh=config.mesh, refine=config.refine, refinement=config.refinement
+        )
     return WildHands.load(network, hand_model, with_mesh=config.mesh)
+
+
+def _require_its_hand_model(config: EstimationConfig) -> None:
+    """Before any file is read: MANO's files would be of no use to the open network."""
+    if config.estimator == "open" and config.mano_dir is not None:
+        raise ConfigError(
+            f"the estimator 'open' speaks the open hand's parameters, not MANO's (mano_dir is {config.mano_dir}): "
+            "leave mano_dir empty, or take 'landmarks', or 'wildhands' with weights that were trained with MANO"
+        )
 
 
 class Pipeline:
@@ -99,10 +120,12 @@ class Pipeline:
 
     @classmethod
     def from_config(cls, config: PipelineConfig, *, with_detector: bool = True) -> Pipeline:
-        """Loads the models. Raises ModelFileError naming what is missing and how to get it.
+        """Loads the models. Raises ModelFileError naming what is missing and how to get it, ConfigError for settings
+        that contradict each other.
 
         with_detector: False for pictures whose boxes are always given; the detector's models are then not needed.
         """
+        _require_its_hand_model(config.estimation)
         hand_model = load_hand_model(config.estimation.mano_dir)
         detector = HandDetector.from_directory(config.models_dir, config.detection) if with_detector else None
         return cls(config, detector, make_estimator(config.estimation, hand_model), hand_model)

@@ -68,6 +68,11 @@ class Refiner:
         """The same, after moving the hand towards the landmarks."""
         return self._look(hand, side, landmarks, camera, move=True)
 
+    def landmarks(self, hand: Parameters, side: Side) -> FloatArray:
+        """(21, 3) metres, camera frame: where the landmark network would see a hand's keypoints."""
+        of_side = self._sides[side]
+        return of_side.kinematics.landmarks(of_side.posture(hand))
+
     def _look(
         self, hand: Parameters, side: Side, landmarks: Landmarks, camera: Camera, *, move: bool
     ) -> Agreement | None:

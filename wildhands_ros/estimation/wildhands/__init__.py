@@ -9,6 +9,7 @@ from wildhands_ros.estimation.wildhands.checkpoint import (
 from wildhands_ros.estimation.wildhands.estimator import WildHands, WildHandsConfig
 from wildhands_ros.estimation.wildhands.kpe import Encoding
 from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
+from wildhands_ros.estimation.wildhands.open_hands import SHIPPED_CHECKPOINT, OpenHands, open_checkpoint_missing
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision, RuntimeConfig
 from wildhands_ros.estimation.wildhands.trunks import Trunk
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Translation, Variant
@@ -18,9 +19,11 @@ __all__ = [
     "CheckpointInfo",
     "Crops",
     "Encoding",
+    "OpenHands",
     "Perspective",
     "Precision",
     "RuntimeConfig",
+    "SHIPPED_CHECKPOINT",
     "Translation",
     "Trunk",
     "Variant",
@@ -29,5 +32,6 @@ __all__ = [
     "WildHandsNetwork",
     "checkpoint_missing",
     "load_checkpoint",
+    "open_checkpoint_missing",
     "save_checkpoint",
 ]

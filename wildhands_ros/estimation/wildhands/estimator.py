@@ -145,6 +145,11 @@ class WildHands:
             rotations = layer.rotations_from_pose(pose)
         return self._layers[side].numpy(rotations, betas, translation)
 
+    def within_reach(self, joints: FloatArray) -> bool:
+        """Whether the wrist of joints (21, 3) lies where the configuration allows a valid hand's."""
+        distance = float(np.linalg.norm(joints[0]))
+        return self.config.nearest <= distance <= self.config.farthest and bool(joints[0, 2] > 0)
+
     def _undistorted(self, frame: Frame) -> tuple[NDArray[np.uint8], Camera, RectifiedView | None]:
         if not frame.camera.has_distortion:
             return frame.image, frame.camera, None
@@ -182,7 +187,7 @@ class WildHands:
             vertices=vertices if self.with_mesh else None,
             estimator=self.name,
             hand_model=self.hand_model.name,
-            valid=bool(self.config.nearest <= np.linalg.norm(joints[0]) <= self.config.farthest and joints[0, 2] > 0),
+            valid=self.within_reach(joints),
             follow_id=box.follow_id,
             grasp=grasp,
         )

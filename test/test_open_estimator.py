@@ -1,0 +1,288 @@
+"""The open network as the pipeline's estimator: its checkpoint, its hand model, refinement, validity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.cli import main
+from wildhands_ros.cli.common import add_pipeline, read_pipeline
+from wildhands_ros.errors import ConfigError, ModelFileError
+from wildhands_ros.estimation import Estimator
+from wildhands_ros.estimation.refinement import Parameters, RefinementConfig, Refiner
+from wildhands_ros.estimation.wildhands import (
+    SHIPPED_CHECKPOINT,
+    CheckpointInfo,
+    Crops,
+    OpenHands,
+    Perspective,
+    RuntimeConfig,
+    Translation,
+    Trunk,
+    Variant,
+    WildHandsConfig,
+    load_checkpoint,
+    open_checkpoint_missing,
+    open_hands,
+    save_checkpoint,
+)
+from wildhands_ros.estimation.wildhands.made_up import made_up_network
+from wildhands_ros.estimation.wildhands.runtime import Backend
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import HandModel, load_hand_model
+from wildhands_ros.hands import Hand, HandBox, Landmarks, Side
+from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, EstimationConfig, Pipeline, PipelineConfig
+from wildhands_ros.pipeline.pipeline import make_estimator
+
+CAMERA = Camera.pinhole(640, 480, 400)
+BARREL = Camera(640, 480, 400, 400, 320, 240, Distortion.PLUMB_BOB, (-0.1, 0.02, 0.0, 0.0))
+BOX = HandBox(Side.RIGHT, (240.0, 160.0, 400.0, 320.0), 0.9)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    return load_hand_model()
+
+
+@pytest.fixture(scope="module")
+def variant(model: HandModel) -> Variant:
+    """The shipped network's way of working, with narrower heads."""
+    x, y, z = (float(v) for v in model.right.joint_template[0])
+    return Variant(
+        trunk=Trunk.LANDMARKS, frame_trunk=False, grasp=True, crops=Crops.SHARP, perspective=Perspective.CORRECTION,
+        translation=Translation.CROP, fusion=(48, 32, 24), features=96, hidden=48, box_factor=1.5, mirror=True,
+        root=(x, y, z),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("open") / "open.safetensors"
+    save_checkpoint(path, made_up_network(variant, 5), CheckpointInfo(variant, "none", "open", "Apache-2.0"), half=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def frame() -> Frame:
+    return a_frame(CAMERA)
+
+
+def a_frame(camera: Camera) -> Frame:
+    rows, columns = np.mgrid[0 : camera.height, 0 : camera.width]
+    waves = [127 + 80 * np.sin(rows / 23 + k) * np.cos(columns / (17 + 5 * k)) for k in range(3)]
+    return Frame(np.stack(waves, axis=-1).astype(np.uint8), camera)
+
+
+def configuration(checkpoint: Path | None = None) -> WildHandsConfig:
+    runtime = RuntimeConfig(device="cpu", backend=Backend.TORCH, threads=1)
+    return WildHandsConfig(checkpoint, runtime=runtime)
+
+
+def load(checkpoint: Path, model: HandModel, *, refine: bool = True, **weights: float) -> OpenHands:
+    return OpenHands.load(configuration(checkpoint), model, refine=refine, refinement=RefinementConfig(**weights))
+
+
+@pytest.fixture(scope="module")
+def estimator(checkpoint: Path, model: HandModel) -> OpenHands:
+    return load(checkpoint, model)
+
+
+def alone(estimator: OpenHands, frame: Frame, box: HandBox) -> Hand:
+    estimates = estimator.estimate(frame, [box])
+    assert not estimates.skipped
+    return estimates.hands[0]
+
+
+def landmarks_of(hand: Hand, model: HandModel, camera: Camera, presence: float = 1.0) -> Landmarks:
+    """Where the landmark network would see a hand."""
+    points = Refiner(model).landmarks(Parameters(hand.pose, hand.betas, hand.translation), hand.side)
+    return Landmarks(camera.project(points), points - points.mean(axis=0), presence)
+
+
+# --- what it makes of pictures ----------------------------------------------------------------------------------------
+
+
+def test_hands_are_whole(estimator: OpenHands, frame: Frame, model: HandModel) -> None:
+    as_protocol: Estimator = estimator
+    assert as_protocol.name == "open"
+    hand = alone(estimator, frame, BOX)
+    assert hand.estimator == "open" and hand.hand_model == "open" and hand.grasp is not None
+    vertices, joints = model.right.numpy(hand.pose, hand.betas, hand.translation)
+    assert np.allclose(joints, hand.joints) and hand.vertices is not None and np.allclose(vertices, hand.vertices)
+    assert np.isnan(hand.reprojection_error)
+
+
+def test_every_box_is_estimated(estimator: OpenHands, frame: Frame) -> None:
+    other = replace(BOX, xyxy=(40.0, 60.0, 180.0, 200.0), score=0.6)
+    estimates = estimator.estimate(frame, [BOX, other])
+    assert len(estimates.hands) == 2 and not estimates.skipped
+
+
+def test_boxes_without_landmarks_stay_as_the_network_has_them(checkpoint, estimator, model, frame) -> None:
+    plain = load(checkpoint, model, refine=False)
+    assert np.array_equal(alone(estimator, frame, BOX).joints, alone(plain, frame, BOX).joints)
+
+
+@pytest.mark.parametrize("camera", [CAMERA, BARREL])
+@pytest.mark.parametrize("side", Side)
+def test_landmarks_move_the_hand(estimator: OpenHands, model: HandModel, side: Side, camera: Camera) -> None:
+    frame, box = a_frame(camera), replace(BOX, side=side)
+    raw = alone(estimator, frame, box)
+    seen = landmarks_of(raw, model, camera)
+    size = np.ptp(seen.image, axis=0).max()
+    moved = replace(seen, image=seen.image + 0.06 * size)
+    hand = alone(estimator, frame, replace(box, landmarks=moved))
+    shift = hand.keypoints - raw.keypoints
+    assert np.allclose(shift.mean(axis=0), 0.06 * size, atol=0.02 * size)
+    assert hand.reprojection_error < 0.5 * np.sqrt(2) * 0.06 * size and hand.valid
+    assert np.allclose(camera.project(hand.joints), hand.keypoints)
+    vertices, joints = model.layer(side).numpy(hand.pose, hand.betas, hand.translation)
+    assert np.allclose(joints, hand.joints) and np.allclose(vertices, hand.vertices)
+
+
+def test_without_refinement_landmarks_only_judge(checkpoint, estimator, model, frame) -> None:
+    plain = load(checkpoint, model, refine=False)
+    raw = alone(plain, frame, BOX)
+    seen = landmarks_of(raw, model, CAMERA)
+    shifted = replace(seen, image=seen.image + [9.0, 0.0])
+    hand = alone(plain, frame, replace(BOX, landmarks=shifted))
+    assert np.array_equal(hand.joints, raw.joints) and hand.reprojection_error == pytest.approx(9.0, abs=1e-6)
+    assert hand.valid
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_a_hand_that_the_landmarks_contradict_is_invalid(checkpoint, model, frame, refine: bool) -> None:
+    estimator = load(checkpoint, model, refine=refine)
+    raw = alone(estimator, frame, BOX)
+    seen = landmarks_of(raw, model, CAMERA)
+    middle = seen.image.mean(axis=0)
+    smaller = replace(seen, image=middle + 0.45 * (seen.image - middle) + np.ptp(seen.image, axis=0) * 0.3)
+    assert raw.valid
+    assert alone(estimator, frame, replace(BOX, landmarks=seen)).valid
+    assert not alone(estimator, frame, replace(BOX, landmarks=smaller)).valid
+    unsure = replace(smaller, presence=0.4)
+    hand = alone(estimator, frame, replace(BOX, landmarks=unsure))
+    assert hand.valid and np.array_equal(hand.joints, raw.joints)
+
+
+def test_useless_landmarks_are_passed_over(estimator: OpenHands, frame: Frame) -> None:
+    nothing = Landmarks(np.full((21, 2), np.nan), np.zeros((21, 3)), 1.0)
+    hand = alone(estimator, frame, replace(BOX, landmarks=nothing))
+    assert np.array_equal(hand.joints, alone(estimator, frame, BOX).joints)
+
+
+def test_mirrored_pictures_give_mirrored_hands(estimator: OpenHands, model: HandModel, frame: Frame) -> None:
+    raw = alone(estimator, frame, BOX)
+    seen = landmarks_of(raw, model, CAMERA)
+    seen = replace(seen, image=seen.image + 6.0)
+    hand = alone(estimator, frame, replace(BOX, landmarks=seen))
+    x0, y0, x1, y1 = BOX.xyxy
+    last = CAMERA.width - 1
+    flipped = Landmarks(
+        np.stack([last - seen.image[:, 0], seen.image[:, 1]], axis=1), seen.world * (-1, 1, 1), seen.presence
+    )
+    mirrored = alone(
+        estimator,
+        Frame(np.ascontiguousarray(frame.image[:, ::-1]), CAMERA.mirrored()),
+        HandBox(Side.LEFT, (last - x1, y0, last - x0, y1), 0.9, landmarks=flipped),
+    )
+    assert np.allclose(mirrored.joints, hand.joints * (-1, 1, 1), atol=1e-4)
+
+
+# --- which network, which hand ----------------------------------------------------------------------------------------
+
+
+def test_another_hand_model_is_refused(checkpoint: Path, model: HandModel) -> None:
+    with pytest.raises(ConfigError, match="speaks the open hand's parameters, not those of 'mano'"):
+        load(checkpoint, HandModel("mano", model.right, model.left, ""))
+
+
+def test_a_checkpoint_of_another_hand_is_refused(variant: Variant, model: HandModel, tmp_path: Path) -> None:
+    path = tmp_path / "mano.safetensors"
+    save_checkpoint(path, made_up_network(variant, 5), CheckpointInfo(variant, "none", "mano", "?"))
+    with pytest.raises(ConfigError, match="trained on the hand model 'mano'"):
+        load(path, model)
+
+
+def test_mano_files_are_refused_before_any_is_read() -> None:
+    config = PipelineConfig(estimation=EstimationConfig(estimator="open", mano_dir=Path("/nowhere")))
+    with pytest.raises(ConfigError, match="'open' speaks the open hand's parameters, not MANO's .*mano_dir"):
+        Pipeline.from_config(config, with_detector=False)
+    with pytest.raises(ConfigError, match="mano_dir"):
+        make_estimator(config.estimation, load_hand_model())
+
+
+def test_missing_checkpoints_say_what_to_do(model: HandModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelFileError, match=r"gone\.safetensors is missing: name another, or none"):
+        OpenHands.load(configuration(tmp_path / "gone.safetensors"), model)
+    absent = tmp_path / "open_hand_network.safetensors"
+    monkeypatch.setattr(open_hands, "SHIPPED_CHECKPOINT", absent)
+    with pytest.raises(ModelFileError, match="not in this installation"):
+        OpenHands.load(configuration(), model)
+    assert "not in this installation" in (open_checkpoint_missing(absent) or "")
+    # the other network's message is about the weights that users bring
+    with pytest.raises(ModelFileError, match="WildHands weights are their authors'"):
+        make_estimator(EstimationConfig(estimator="wildhands"), model)
+
+
+def test_the_pipeline_makes_it(checkpoint: Path, model: HandModel, frame: Frame, tmp_path: Path) -> None:
+    estimation = EstimationConfig(
+        estimator="open", checkpoint=checkpoint, backend="torch", device="cpu", threads=1, mesh=False, refine=False
+    )
+    pipeline = Pipeline.from_config(PipelineConfig(estimation=estimation), with_detector=False)
+    hand = pipeline.process(frame, [BOX]).hands[0]
+    assert hand.estimator == "open" and hand.vertices is None
+    assert isinstance(pipeline.estimator, OpenHands) and not pipeline.estimator.refine
+
+
+def test_the_shipped_checkpoint_is_what_it_should_be_where_it_is_there() -> None:
+    """Without it the estimator must not be the default."""
+    if open_checkpoint_missing() is not None:
+        assert DEFAULT_ESTIMATOR != "open"
+        return
+    network, info = load_checkpoint(SHIPPED_CHECKPOINT)
+    assert SHIPPED_CHECKPOINT.stat().st_size <= 20e6
+    assert info.hand_model == "open" and info.licence == "Apache-2.0" and info.training_data
+    assert network.variant.mirror and not network.variant.frame_trunk
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_is_one_of_them_everywhere() -> None:
+    assert set(ESTIMATORS) == {"open", "landmarks", "wildhands"}
+    assert EstimationConfig().estimator == PipelineConfig().estimation.estimator == DEFAULT_ESTIMATOR
+
+
+def test_the_command_line_chooses(tmp_path: Path) -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    add_pipeline(parser)
+
+    def chosen(*arguments: str) -> EstimationConfig:
+        return read_pipeline(parser.parse_args(arguments)).estimation
+
+    assert chosen().estimator == DEFAULT_ESTIMATOR and chosen().refine
+    assert chosen("--estimator", "open", "--no-refine") == EstimationConfig(estimator="open", refine=False)
+    assert chosen("--checkpoint", "w.ckpt").estimator == "wildhands"
+    assert chosen("--estimator", "open", "--checkpoint", "w.st").checkpoint == Path("w.st")
+
+
+def test_doctor_speaks_of_the_open_network(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--no-topics"])
+    assert "open network" in capsys.readouterr().out

@@ -1,0 +1,110 @@
+"""The open network as an estimator: this package's own weights on the open hand, refined by detected landmarks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from wildhands_ros.errors import ConfigError, ModelFileError
+from wildhands_ros.estimation.refinement import Parameters, RefinementConfig, Refiner
+from wildhands_ros.estimation.wildhands.decode import Decoded
+from wildhands_ros.estimation.wildhands.estimator import WildHands, WildHandsConfig
+from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import HandModel
+from wildhands_ros.hands import Hand, HandBox
+
+SHIPPED_CHECKPOINT = Path(__file__).parent / "data" / "open_hand_network.safetensors"
+"""The weights that come with this package."""
+
+OPEN_HAND = "open"
+"""The hand model whose parameters an open network speaks."""
+
+
+class OpenHands(WildHands):
+    """A network that was trained on the open hand, as an `Estimator`; every box is estimated.
+
+        estimator = OpenHands.load(WildHandsConfig(), load_hand_model())
+
+    refine: whether hands are moved towards the landmarks of their boxes; without landmarks they stay as the network has
+    them. Moved or not, `Hand.valid` is false where network and landmarks see different hands.
+    """
+
+    name = "open"
+
+    def __init__(
+        self,
+        network: LoadedNetwork,
+        hand_model: HandModel,
+        config: WildHandsConfig,
+        *,
+        with_mesh: bool = True,
+        refine: bool = True,
+        refinement: RefinementConfig | None = None,
+    ) -> None:
+        """Raises ConfigError for another hand model than the open hand, or a network that was trained on another."""
+        if hand_model.name != OPEN_HAND:
+            raise ConfigError(
+                f"the open network speaks the open hand's parameters, not those of '{hand_model.name}': leave mano_dir "
+                "empty, or take the estimator 'landmarks', or 'wildhands' with weights that were trained with MANO"
+            )
+        if network.info.hand_model != OPEN_HAND:
+            raise ConfigError(
+                f"this checkpoint was trained on the hand model '{network.info.hand_model}', not on the open hand: "
+                "take the estimator 'wildhands'"
+            )
+        super().__init__(network, hand_model, replace(config, all_hands=True), with_mesh=with_mesh)
+        self.refine = refine
+        self._refiner = Refiner(hand_model, refinement)
+
+    @classmethod
+    def load(
+        cls,
+        config: WildHandsConfig,
+        hand_model: HandModel,
+        *,
+        with_mesh: bool = True,
+        refine: bool = True,
+        refinement: RefinementConfig | None = None,
+    ) -> OpenHands:
+        """Loads the checkpoint that the configuration names, or the shipped one where it names none.
+
+        Raises ModelFileError where it is missing or damaged, ConfigError for a runtime that cannot be or a checkpoint
+        of another hand model.
+        """
+        checkpoint = config.checkpoint or SHIPPED_CHECKPOINT
+        if missing := open_checkpoint_missing(checkpoint):
+            raise ModelFileError(missing)
+        network = load_network(checkpoint, config.runtime)
+        return cls(network, hand_model, config, with_mesh=with_mesh, refine=refine, refinement=refinement)
+
+    def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:
+        hand = super()._hand(frame, box, decoded, index)
+        if hand is None or box.landmarks is None:
+            return hand
+        look = self._refiner.refine if self.refine else self._refiner.compare
+        found = look(Parameters(hand.pose, hand.betas, hand.translation), box.side, box.landmarks, frame.camera)
+        if found is None:
+            return hand
+        moved = found.parameters
+        vertices, joints = self.pose_hand(box.side, moved.pose, moved.betas, moved.translation)
+        return replace(
+            hand,
+            pose=moved.pose,
+            betas=moved.betas,
+            translation=moved.translation,
+            vertices=vertices if self.with_mesh else None,
+            joints=joints,
+            keypoints=frame.camera.project(joints),
+            reprojection_error=found.error,
+            valid=found.agrees and self.within_reach(joints),
+        )
+
+
+def open_checkpoint_missing(path: Path = SHIPPED_CHECKPOINT) -> str | None:
+    """What to do about an open network's checkpoint that is not there, in words; None where it is."""
+    if path.expanduser().is_file():
+        return None
+    if path == SHIPPED_CHECKPOINT:
+        return f"the open network's weights ({path}) are not in this installation: install the package again"
+    return f"the checkpoint {path} is missing: name another, or none for the one that comes with this package"
