@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.errors import ImageError
+from wildhands_ros.picture_files import picture_size
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview | array[int] | NDArray[np.uint8]"
 RgbImage: TypeAlias = NDArray[np.uint8]
 
 JPEG_QUALITY = 90
+
+MOST_PIXELS = 1 << 26
+"""Of a compressed picture (8192×8192): 200 MB decoded. A few kilobytes of PNG could otherwise take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ def decode_compressed(data: Buffer, format: str = "") -> RgbImage:
     format: CompressedImage's field ("jpeg", "rgb8; jpeg compressed bgr8", ...). The bytes say themselves what they
         are; the field only tells apart what is no picture at all. As in cv_bridge, colours are those of the file.
 
-    Raises ImageError for depth images, bytes that are no picture, and pictures that end early.
+    Raises ImageError for depth images, bytes that are no picture, pictures that end early, and such of more than
+    `MOST_PIXELS`.
     """
     if "compresseddepth" in format.lower():
         raise ImageError(f"'{format}' is a depth image, and hands are found in colour images: use the colour topic")
@@ -133,15 +138,20 @@ def decode_compressed(data: Buffer, format: str = "") -> RgbImage:
     if buffer.size == 0:
         raise ImageError("the compressed image is empty: check the camera driver")
     _require_whole(buffer)
+    size = picture_size(buffer.tobytes())
+    if size is None:
+        raise ImageError(_no_picture(buffer.size, format))
+    if size[0] * size[1] > MOST_PIXELS:
+        raise ImageError(
+            f"the compressed picture claims {size[0]}x{size[1]} pixels, more than the {MOST_PIXELS} that are decoded: "
+            "it is damaged, or has to be made smaller"
+        )
     try:
         bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ImageError(f"the picture cannot be decoded ({error.err}): it is damaged") from error
     if bgr is None:
-        kind = f" (announced as '{format}')" if format else ""
-        raise ImageError(
-            f"{buffer.size} bytes{kind} cannot be decoded: damaged, or neither JPEG, PNG, WebP, TIFF nor BMP"
-        )
+        raise ImageError(_no_picture(buffer.size, format))
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr), dtype=np.uint8)
 
 
@@ -204,6 +214,11 @@ def _end_of_scan(data: bytes, place: int) -> int:
             return place
         place += 2
     return len(data)
+
+
+def _no_picture(size: int, format: str) -> str:
+    kind = f" (announced as '{format}')" if format else ""
+    return f"{size} bytes{kind} cannot be decoded: damaged, or neither JPEG, PNG, WebP, TIFF nor BMP"
 
 
 def _unknown_encoding(encoding: str) -> str:

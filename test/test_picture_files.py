@@ -1,0 +1,89 @@
+"""The size of a picture before it is decoded: right for every kind of file, and never an error of another kind."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from wildhands_ros.errors import ImageError
+from wildhands_ros.images import MOST_PIXELS, decode_compressed
+from wildhands_ros.picture_files import picture_size
+
+_PICTURE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+
+
+def _file(suffix: str, *options: int) -> bytes:
+    return cv2.imencode(suffix, _PICTURE, options)[1].tobytes()
+
+
+def _png(width: int, height: int) -> bytes:
+    """One bit a pixel, all of them 0."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((1 + (width + 7) // 8) * min(height, 1000)), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+FILES = {
+    "jpeg": _file(".jpg"),
+    "progressive jpeg": _file(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "png": _file(".png"),
+    "webp": _file(".webp", cv2.IMWRITE_WEBP_QUALITY, 80),
+    "lossless webp": _file(".webp", cv2.IMWRITE_WEBP_QUALITY, 101),
+    "bmp": _file(".bmp"),
+    "tiff": _file(".tiff"),
+    "ppm": _file(".ppm"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_the_header_says_what_decoding_gives(kind: str) -> None:
+    assert picture_size(FILES[kind]) == (53, 37)
+    assert decode_compressed(FILES[kind]).shape == (37, 53, 3)
+
+
+def test_animated_webp_and_old_bmp_are_understood() -> None:
+    extended = b"RIFF\0\0\0\0WEBPVP8X" + struct.pack("<IB3x", 10, 0) + b"\x34\0\0" + b"\x24\0\0"
+    assert picture_size(extended) == (53, 37)
+    assert picture_size(b"BM" + bytes(12) + struct.pack("<IHH", 12, 53, 37)) == (53, 37)
+    assert picture_size(b"BM" + bytes(12) + struct.pack("<Iii", 40, 53, -37)) == (53, 37)
+    assert picture_size(b"P6\n# by hand\n53 37\n255\n") == (53, 37)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_damaged_headers_raise_nothing(kind: str) -> None:
+    rng = random.Random(kind)
+    for length in range(64):
+        picture_size(FILES[kind][:length])
+    for _ in range(500):
+        data = bytearray(FILES[kind][:400])
+        for _ in range(rng.randint(1, 8)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        size = picture_size(bytes(data))
+        assert size is None or len(size) == 2
+
+
+def test_pictures_that_would_fill_the_memory_are_refused_unopened() -> None:
+    huge = _png(20_000, 20_000)
+    assert len(huge) < 10_000
+    with pytest.raises(ImageError, match="claims 20000x20000 pixels"):
+        decode_compressed(huge)
+    ppm = b"P6\n30000 30000\n255\n" + bytes(100)
+    with pytest.raises(ImageError, match="claims 30000x30000 pixels"):
+        decode_compressed(ppm)
+    assert 4096 * 2160 * 4 < MOST_PIXELS  # what cameras have is far below
+
+
+def test_what_tells_no_size_is_no_picture() -> None:
+    for data in (b"", b"\xff\xd8", b"RIFF\0\0\0\0WEBPXXXX", b"II*\0\x08\0\0\0\0\0", b"GIF89a\5\0\5\0", bytes(100)):
+        assert picture_size(data) is None
+    with pytest.raises(ImageError, match="neither JPEG, PNG"):
+        decode_compressed(b"GIF89a" + bytes(100))

@@ -1,0 +1,101 @@
+"""How large the picture in a file is, by its header alone: to be asked before the picture is decoded.
+
+A few kilobytes of PNG can unpack to gigabytes; whoever decodes what comes over a network looks at the size first.
+Layouts: PNG (W3C), 11.2.1 IHDR; JPEG: ITU-T T.81, B.2.2; BMP: BITMAPCOREHEADER and BITMAPINFOHEADER; WebP: RFC 9649,
+2.5 to 2.7; TIFF 6.0, section 2; PNM: netpbm's pbm(5), pgm(5), ppm(5).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+_PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d{1,10})\s+(?:#[^\n]*\n\s*)*(\d{1,10})\s")
+_NO_SIZE = frozenset({0xC4, 0xC8, 0xCC})  # between the frame headers 0xC0 to 0xCF, but others
+_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a segment
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TIFF_ENTRIES = 1000  # of one directory; pictures have a few dozen
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels of a JPEG, PNG, WebP, BMP, TIFF (first page) or PNM; None for anything else.
+
+    data: at least the file's header; anything, also damaged or hostile. What the header says, without EXIF's turn.
+    """
+    try:
+        if data.startswith(b"\xff\xd8"):
+            return _jpeg(data)
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            return _pair(">II", data, 16) if data[12:16] == b"IHDR" else None
+        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            return _webp(data)
+        if data.startswith(b"BM"):
+            return _bmp(data)
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return _tiff(data)
+        if match := _PNM.match(data[:4096]):
+            return int(match[1]), int(match[2])
+    except (struct.error, IndexError):  # it ends within the header
+        pass
+    return None
+
+
+def _pair(layout: str, data: bytes, place: int) -> tuple[int, int]:
+    first, second = struct.unpack_from(layout, data, place)
+    return int(first), int(second)
+
+
+def _jpeg(data: bytes) -> tuple[int, int] | None:
+    place = 2
+    while True:
+        place = data.find(b"\xff", place)
+        if place < 0:
+            return None
+        marker = data[place + 1]
+        if marker in _STANDALONE or marker in (0x00, 0xFF):
+            place += 2 if marker != 0xFF else 1
+        elif 0xC0 <= marker <= 0xCF and marker not in _NO_SIZE:
+            height, width = _pair(">HH", data, place + 5)
+            return width, height
+        else:
+            (length,) = struct.unpack_from(">H", data, place + 2)
+            place += 2 + int(length)
+
+
+def _webp(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = _pair("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _bmp(data: bytes) -> tuple[int, int]:
+    (header,) = struct.unpack_from("<I", data, 14)
+    width, height = _pair("<HH" if header == 12 else "<ii", data, 18)
+    return abs(width), abs(height)  # a negative height: rows from the top
+
+
+def _tiff(data: bytes) -> tuple[int, int] | None:
+    order = "<" if data.startswith(b"II") else ">"
+    sizes = dict(_tiff_sizes(data, order))
+    if _TIFF_WIDTH in sizes and _TIFF_HEIGHT in sizes:
+        return sizes[_TIFF_WIDTH], sizes[_TIFF_HEIGHT]
+    return None
+
+
+def _tiff_sizes(data: bytes, order: str) -> Iterator[tuple[int, int]]:
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (entries,) = struct.unpack_from(f"{order}H", data, start)
+    for i in range(min(entries, _TIFF_ENTRIES)):
+        place = start + 2 + 12 * i
+        tag, kind = _pair(f"{order}HH", data, place)
+        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT) and kind in (3, 4):
+            (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, place + 8)
+            yield tag, int(value)
