@@ -24,6 +24,7 @@ from wildhands_ros.node.diagnostics import (
     Statistics,
     Surroundings,
     Throttle,
+    shortened,
 )
 from wildhands_ros.node.images import compressed_message, decode, image_message
 from wildhands_ros.node.inbox import Inbox
@@ -419,6 +420,31 @@ def test_throttle_lets_repetitions_through_once_a_period():
     assert throttle("a", "a fourth") is None
     now[0] = 11.0
     assert throttle("a", "text") == "text (1 more of this kind in the meantime)"
+
+
+def test_throttle_knows_a_repetition_with_other_counts():
+    now = [0.0]
+    throttle = Throttle(10, clock=lambda: now[0])
+    watch = InputWatch(started=0)
+    said = []
+    for i in range(300):
+        watch.info(i / 30)
+        if i % 60 == 59:
+            watch.image(i / 30)
+        if i >= 180 and i % 30 == 0:
+            now[0] = i / 30
+            complaint = watch.complaint(now[0], AROUND)
+            assert complaint is not None
+            said.append(throttle(*complaint))
+    assert len(said) == 4 and said[0] is not None and said[1:] == [None] * 3
+    now[0] = 17.0
+    assert "3 more of this kind" in (throttle(*complaint) or "")
+
+
+def test_endless_texts_are_cut_in_the_middle():
+    assert shortened("x" * 2000) == "x" * 2000
+    text = shortened("unknown encoding '" + "x" * 10**6 + "': use another")
+    assert len(text) < 2100 and text.startswith("unknown encoding 'xx") and text.endswith("xx': use another")
 
 
 def test_statistics_count_and_measure():

@@ -266,5 +266,5 @@ def _topics() -> Iterator[Finding]:
             yield Finding(
                 "Images over topics", "fail" if profile else "warn", text,
                 "start camera and node with FASTDDS_DEFAULT_PROFILES_FILE=<package>/config/fastdds.xml "
-                "(see docs/node.md)",
+                "(Humble, Jazzy: FASTRTPS_DEFAULT_PROFILES_FILE; see docs/node.md)",
             )  # fmt: skip

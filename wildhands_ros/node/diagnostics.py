@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -16,6 +17,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 _WINDOW_S = 5.0
 _MOST_KEPT = 2000  # arrivals: more than a window holds at 200 Hz
+_LONGEST_TEXT = 2000  # of a problem: more than any of ours has, tracebacks included
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _TELLING = 8  # so many camera infos, and images for less than half of them, cannot be chance
 
 
@@ -151,10 +154,19 @@ class Statistics:
             )
 
 
+def shortened(text: str, most: int = _LONGEST_TEXT) -> str:
+    """The text, without its middle where it is longer than `most` characters: what comes in messages may be endless."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]} […] {text[-half:]}"
+
+
 class Throttle:
     """Lets a message through once a period, and only a few different ones of each kind. Thread-safe.
 
-    period_s: between equal messages. different: how many different texts of a kind pass within a period.
+    period_s: between equal messages, which may differ in their numbers: counts and times change with every repetition.
+    different: how many different texts of a kind pass within a period.
     """
 
     def __init__(self, period_s: float = 10.0, different: int = 5, clock: Callable[[], float] = time.monotonic) -> None:
@@ -171,10 +183,11 @@ class Throttle:
             now = self._clock()
             recent = {t: at for t, at in self._passed.get(kind, {}).items() if now - at < self._period_s}
             self._passed[kind] = recent
-            if text in recent or len(recent) >= self._different:
+            message = _NUMBER.sub("#", text)
+            if message in recent or len(recent) >= self._different:
                 self._held[kind] += 1
                 return None
-            recent[text] = now
+            recent[message] = now
             held = self._held.pop(kind, 0)
             return f"{text} ({held} more of this kind in the meantime)" if held else text
 
@@ -259,7 +272,7 @@ class InputWatch:
     def _not_arriving(self, around: Surroundings, images: int, infos: int) -> str:
         text = (
             f"{around.image_topic} has {around.image_publishers} publisher(s), but in the last {self._patience_s:.0f} "
-            f"s {images or 'no'} image(s) arrived, and {infos} camera_info"
+            f"s {images} image(s) arrived, and {infos} camera_info"
         )
         text += f": is the camera running (ros2 topic hz {around.image_topic})?"
         if around.image_topic.endswith("/compressed"):
@@ -267,12 +280,13 @@ class InputWatch:
         if around.fastdds_unprofiled:
             return (
                 f"{text} If so: Fast DDS loses images larger than its shared memory (512 KB). Start the camera driver "
-                f"and this node with FASTDDS_DEFAULT_PROFILES_FILE={around.profile}, or set image_transport to "
-                "compressed"
+                f"and this node with FASTDDS_DEFAULT_PROFILES_FILE={around.profile} (Humble, Jazzy: "
+                "FASTRTPS_DEFAULT_PROFILES_FILE), or set image_transport to compressed"
             )
         return (
             f"{text} If so: over Fast DDS the camera driver's process needs a profile for large images too "
-            "(FASTDDS_DEFAULT_PROFILES_FILE), or set image_transport to compressed"
+            "(FASTDDS_DEFAULT_PROFILES_FILE; Humble, Jazzy: FASTRTPS_DEFAULT_PROFILES_FILE), or set image_transport to "
+            "compressed"
         )
 
 

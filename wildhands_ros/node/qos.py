@@ -39,6 +39,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_THRESHOLD = 32 << 20  # glibc accepts no more
 
 
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""Where Fast DDS looks for a profile's name: version 3 (Kilted and later), version 2 (Humble, Jazzy)."""
+
+
 def overridable(profile: QoSProfile) -> tuple[QoSProfile, QoSOverridingOptions]:
     """A profile of one's own and the option that lets parameters change it: rclpy writes into what it is given."""
     return copy.copy(profile), QoSOverridingOptions(OVERRIDABLE)
@@ -47,7 +51,7 @@ def overridable(profile: QoSProfile) -> tuple[QoSProfile, QoSOverridingOptions]:
 def fastdds_profile() -> Path:
     """The Fast DDS profile that lets camera-sized images through shared memory.
 
-    Name it in FASTDDS_DEFAULT_PROFILES_FILE for the camera driver and for the node, before they start. Raises
+    For the camera driver and for the node, before they start, in the environment: see `PROFILE_VARIABLES`. Raises
     FileNotFoundError for a broken installation.
     """
     # beside the sources (also reached through the links of a symlink install), or in the prefix this is installed into

@@ -373,6 +373,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         return [row for row in parameters.parameter_table() if self.has_parameter(row.name)]
 
     def _report(self, kind: str, text: str) -> None:
+        text = diagnostics.shortened(text)
         self._statistics.problem(kind, text)
         line = self._throttle(kind, text)
         if line is not None:
