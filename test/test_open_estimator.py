@@ -179,6 +179,12 @@ def test_a_hand_that_the_landmarks_contradict_is_invalid(checkpoint, model, fram
     assert hand.valid and np.array_equal(hand.joints, raw.joints)
 
 
+def test_boxes_over_the_edge_mean_what_the_picture_shows(estimator: OpenHands, frame: Frame) -> None:
+    cut, over = replace(BOX, xyxy=(-0.5, 200.0, 120.0, 330.0)), replace(BOX, xyxy=(-90.0, 200.0, 120.0, 330.0))
+    assert np.array_equal(alone(estimator, frame, over).joints, alone(estimator, frame, cut).joints)
+    assert alone(estimator, frame, over).box == over.xyxy
+
+
 def test_useless_landmarks_are_passed_over(estimator: OpenHands, frame: Frame) -> None:
     nothing = Landmarks(np.full((21, 2), np.nan), np.zeros((21, 3)), 1.0)
     hand = alone(estimator, frame, replace(BOX, landmarks=nothing))

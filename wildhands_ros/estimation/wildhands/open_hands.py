@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.refinement import Parameters, RefinementConfig, Refiner
 from wildhands_ros.estimation.wildhands.decode import Decoded
 from wildhands_ros.estimation.wildhands.estimator import WildHands, WildHandsConfig
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
+from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
+from wildhands_ros.estimation.wildhands.views import RectifiedView
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hands import Hand, HandBox
@@ -77,6 +80,15 @@ class OpenHands(WildHands):
             raise ModelFileError(missing)
         network = load_network(checkpoint, config.runtime)
         return cls(network, hand_model, config, with_mesh=with_mesh, refine=refine, refinement=refinement)
+
+    def _place(self, box: Box, camera: Camera, view: RectifiedView | None) -> CropPlace | str:
+        """The network learned from boxes around what the picture shows; a detector's may reach over its edge."""
+        if view is None and unusable(box, camera.width, camera.height) is None:
+            x0, y0, x1, y1 = box
+            box = (
+                max(x0, -0.5), max(y0, -0.5), min(x1, camera.width - 0.5), min(y1, camera.height - 0.5)
+            )  # fmt: skip
+        return super()._place(box, camera, view)
 
     def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:
         hand = super()._hand(frame, box, decoded, index)
