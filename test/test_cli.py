@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from wildhands_ros.cli import main
+from wildhands_ros.pipeline import DEFAULT_ESTIMATOR
 from wildhands_ros.recordings import BagReader, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import demo_photos
@@ -40,6 +41,9 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+LANDMARKS = ("--estimator", "landmarks")
+
+
 def run(*arguments: object) -> int:
     return main([str(a) for a in arguments])
 
@@ -60,7 +64,7 @@ def test_a_picture_becomes_an_annotated_picture_and_a_json_line(picture: Path, t
     lines = tmp_path / "hands.jsonl"
     assert run("run", picture, "--focal", 700, "--out", tmp_path, "--json", lines, "--vertices") == 0
     (record,) = read_lines(lines)
-    assert record["name"] == "palm.png" and record["estimator"] == "landmarks" and record["hand_model"] == "open"
+    assert record["name"] == "palm.png" and record["estimator"] == DEFAULT_ESTIMATOR and record["hand_model"] == "open"
     assert record["camera"]["model"] == "pinhole" and record["camera"]["K"][0] == 700
     (hand,) = record["hands"]
     assert hand.keys() >= VALUES_OF_A_HAND and finite(record)
@@ -145,7 +149,7 @@ def test_boxes_from_a_file_replace_the_detector(picture: Path, tmp_path: Path, c
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps({"palm.png": [{"side": "left", "box": [100, 100, 500, 700], "score": 1.0}]}))
     lines = tmp_path / "hands.jsonl"
-    assert run("run", picture, "--boxes", boxes, "--out", tmp_path, "--json", lines, "--no-video") == 0
+    assert run("run", picture, "--boxes", boxes, "--out", tmp_path, "--json", lines, "--no-video", *LANDMARKS) == 0
     (record,) = read_lines(lines)
     assert record["hands"] == [] and len(record["skipped"]) == 1  # the landmark fit has nothing but a box to go by
     assert "landmarks" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from wildhands_ros.evaluation import SequenceScore, score_sequence
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand, Side
-from wildhands_ros.pipeline import ESTIMATORS
+from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import RecordedHands, read_hands
 from wildhands_ros.synthetic.demo_scenes import Held, RenderedScene, Slideshow, fitted_into
@@ -68,7 +68,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seed", type=int, default=0, help="of the rendered sequence: other hands, other motion")
     parser.add_argument("--lens", choices=("wide", "fisheye"), default="wide", help="of the rendered sequence")
     parser.add_argument(
-        "--estimators", nargs="+", choices=ESTIMATORS, default=["landmarks"], help="to compare (default: landmarks)"
+        "--estimators",
+        nargs="+",
+        choices=ESTIMATORS,
+        default=[DEFAULT_ESTIMATOR],
+        help=f"to compare (default: {DEFAULT_ESTIMATOR})",
     )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of the network (estimator wildhands)")
     parser.add_argument("--mano-dir", type=Path, metavar="DIR", help="your MANO files (default: the open hand model)")

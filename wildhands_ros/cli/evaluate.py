@@ -149,7 +149,9 @@ def _score(name: str, config: PipelineConfig, source: SampleSource, limit: int |
     from wildhands_ros.evaluation.running import evaluate_estimator
 
     estimator: Estimator = make_estimator(config.estimation, load_hand_model(config.estimation.mano_dir))
-    landmarks = _landmark_finder(config) if config.estimation.estimator == "landmarks" else None
+    chosen = config.estimation
+    from_landmarks = chosen.estimator == "landmarks" or (chosen.estimator == "open" and chosen.refine)
+    landmarks = _landmark_finder(config) if from_landmarks else None
     return evaluate_estimator(estimator, _with_progress(source, limit, name), landmarks=landmarks)
 
 
