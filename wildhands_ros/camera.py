@@ -26,6 +26,8 @@ from wildhands_ros.errors import CameraError
 FloatArray = NDArray[np.float64]
 
 _NEWTON_STEPS = 30
+_LARGEST = 1e9  # of intrinsics and coefficients: what is larger overflows in the polynomials
+_SHORTEST = 1e-3  # pixels of focal length
 _CONVERGED = 1e-12  # normalised units: 1e-9 px at a focal length of 1000 px
 
 
@@ -109,6 +111,11 @@ class Camera:
         numbers = (self.fx, self.fy, self.cx, self.cy, *self.coefficients)
         if not all(math.isfinite(n) for n in numbers):
             raise CameraError("camera intrinsics contain NaN or infinity: calibrate the camera again")
+        if any(abs(n) > _LARGEST for n in numbers) or any(0 < abs(f) < _SHORTEST for f in (self.fx, self.fy)):
+            raise CameraError(
+                f"camera intrinsics that no camera has (fx={self.fx:g}, fy={self.fy:g}, cx={self.cx:g}, cy={self.cy:g}, "
+                f"coefficients {', '.join(f'{c:g}' for c in self.coefficients) or 'none'}): calibrate the camera again"
+            )
         if self.fx == 0 or self.fy == 0:
             raise CameraError(
                 "the camera is uncalibrated (K[0] is 0): calibrate it (ros2 run camera_calibration cameracalibrator), "
