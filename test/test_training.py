@@ -15,10 +15,25 @@ from lightning.pytorch.callbacks import Callback
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
-from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation.wildhands import Perspective, Translation, Variant, WildHands, WildHandsConfig
+from wildhands_ros.errors import ConfigError, ModelFileError
+from wildhands_ros.estimation.wildhands import (
+    CheckpointInfo,
+    Perspective,
+    Translation,
+    Variant,
+    WildHands,
+    WildHandsConfig,
+    save_checkpoint,
+)
 from wildhands_ros.estimation.wildhands.crops import CropMaker
-from wildhands_ros.estimation.wildhands.network import camera_of_translation, hand_translation
+from wildhands_ros.estimation.wildhands.landmark_trunk import (
+    FINE_CHANNELS,
+    FineLandmarkTrunk,
+    LandmarkTrunk,
+    load_landmark_weights,
+)
+from wildhands_ros.estimation.wildhands.made_up import made_up_network
+from wildhands_ros.estimation.wildhands.network import KeypointHead, camera_of_translation, hand_translation
 from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Backend, RuntimeConfig
 from wildhands_ros.frames import Frame
@@ -337,3 +352,67 @@ def test_perspective_crops_place_the_hand_before_the_turned_camera() -> None:
     torch.testing.assert_close(
         camera_of_translation(Translation.CROP, back, *crop_view(variant, focal, rays), extents), camera
     )
+
+
+# --- keypoints off heat maps ------------------------------------------------------------------------------------------
+
+
+def test_heat_maps_point_to_where_they_are_hot() -> None:
+    head = KeypointHead()
+    with torch.no_grad():
+        for part in (head.deep, head.mix):
+            part.weight.zero_()
+            part.bias.zero_()
+        head.fine.weight.zero_()
+        head.fine.bias.zero_()
+        head.heat.bias.zero_()
+        # the first channel of the fine map goes straight through to every keypoint's heat
+        head.fine.weight[0, 0] = 1
+        head.mix.weight[0, 0, 1, 1] = 1
+        head.heat.weight.zero_()
+        head.heat.weight[:, 0] = 50
+    fine = torch.zeros(1, FINE_CHANNELS, 14, 14)
+    row, column = 3, 9
+    fine[0, 0, row, column] = 1
+    maps = torch.cat([torch.zeros(1, 1152, 7, 7), torch.nn.functional.pixel_unshuffle(fine, 2)], dim=1)
+    keypoints, seen = head(maps)
+    expected = torch.tensor([(2 * column + 1) / 14 - 1, (2 * row + 1) / 14 - 1])
+    torch.testing.assert_close(keypoints, expected.expand(1, 21, 2), atol=1e-4, rtol=0)
+    assert seen.shape == (1, 63) and float(seen[:, 42:].max()) < 0.01
+
+
+def test_the_fine_trunk_holds_both_maps(landmark_weights: bytes) -> None:
+    plain, both = LandmarkTrunk(), FineLandmarkTrunk()
+    for trunk in (plain, both):
+        load_landmark_weights(trunk, landmark_weights)
+    picture = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        maps = both(picture)
+        torch.testing.assert_close(maps[:, :1152], plain(picture))
+        fine = torch.nn.functional.pixel_shuffle(maps[:, 1152:], 2)
+        torch.testing.assert_close(fine, plain.early(picture, 11))
+        torch.testing.assert_close(both.late(both.early(picture, 8), 8), maps)
+    with pytest.raises(ValueError, match="14×14"):
+        both.late(plain.early(picture, 12), 12)
+
+
+@pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME, Backend.OPENVINO])
+def test_a_network_with_keypoints_runs_exported(backend: Backend, tmp_path: Path) -> None:
+    config = NetworkConfig(trunk="landmarks-fine", keypoints=True, fusion=(32, 32, 32), features=64, hidden=64)
+    path = tmp_path / "network.safetensors"
+    save_checkpoint(path, made_up_network(variant_of(config, MODEL), 3), CheckpointInfo(), half=True)
+    picture = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    frame, box = Frame(picture, Camera.pinhole(320, 240, 250)), HandBox(Side.LEFT, (100, 60, 220, 200), 1.0)
+    joints = []
+    for runtime in (RuntimeConfig(backend=Backend.TORCH), RuntimeConfig(backend=backend, cache_dir=tmp_path)):
+        (hand,) = WildHands.load(WildHandsConfig(path, runtime=runtime), MODEL).estimate(frame, [box]).hands
+        joints.append(hand.joints)
+    np.testing.assert_allclose(joints[0], joints[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change", [{"trunk": "landmarks"}, {"encoding": "dense"}, {"encoding": "input"}], ids=["trunk", "dense", "input"]
+)
+def test_keypoints_need_the_fine_trunk_and_one_vector(change: dict[str, str]) -> None:
+    with pytest.raises(ModelFileError):
+        variant_of(replace(SMALL, **{"trunk": "landmarks-fine", "keypoints": True, **change}), MODEL)

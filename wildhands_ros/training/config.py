@@ -46,7 +46,8 @@ LABELS = ("joints", "mano", "keypoints", "mask", "grasp")
 class LossConfig:
     """Weights of the losses; those of the paper (Prakash et al., ECCV 2024) are in `PUBLISHED`.
 
-    camera: of the head's camera, and of what it starts from. keypoints: 2D, in half crops. joints: root-relative 3D, in
+    camera: of the head's camera, and of what it starts from. keypoints: 2D, in half crops. heat: the same of keypoints
+    that are read off heat maps. joints: root-relative 3D, in
     decimetres. pose: rotation matrices. betas. translation: absolute, as a fraction of the distance. mask: soft
     silhouette. grasp: cross entropy. robust: scale below which 2D and 3D errors count squared, above which linearly
     (0: squared everywhere).
@@ -54,6 +55,7 @@ class LossConfig:
 
     camera: float = 1.0
     keypoints: float = 5.0
+    heat: float = 10.0
     joints: float = 5.0
     pose: float = 1.0
     betas: float = 0.02
@@ -71,6 +73,8 @@ class NetworkConfig:
     the spatial filters of the trained blocks. dropout: in the heads (the published code has 0.5).
     """
 
+    trunk: str = "landmarks"
+    keypoints: bool = False
     encoding: str = "sparse"
     perspective: str = "correction"
     translation: str = "crop"

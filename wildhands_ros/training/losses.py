@@ -26,12 +26,14 @@ def robust(errors: Tensor, scale: float) -> Tensor:
 def hand_losses(
     batch: Batch, where: Geometry, weights: LossConfig, *, pose: Tensor, betas: Tensor, camera: Tensor,
     camera_start: Tensor, camera_target: Tensor, joints: Tensor, grasp: Tensor | None,
+    keypoints: Tensor | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Weighted losses by name.
 
     pose (N, 16, 3, 3) and betas (N, 10): as decoded, in the camera frame. camera, camera_start (N, 3): the heads' own
     numbers and camera_target those that would give the true translation. joints: (N, 21, 3) of the estimate, metres.
     grasp: (N, 9) logits or None.
+    keypoints: (N, 21, 2) in the crop, as read off heat maps, or None.
     """
     scale = weights.robust
     true_mano = batch.has_mano
@@ -50,6 +52,9 @@ def hand_losses(
     off = (robust((seen - batch.keypoints).clamp(-4, 4), scale).mean(-1) * batch.keypoint_weights).sum(1)
     known = batch.keypoint_weights.sum(1)
     losses["keypoints"] = weights.keypoints * masked_mean(off / known.clamp(min=1e-6), (known > 0).float())
+    if keypoints is not None:
+        off = (robust(keypoints - batch.keypoints.clamp(-1, 1), scale).mean(-1) * batch.keypoint_weights).sum(1)
+        losses["heat"] = weights.heat * masked_mean(off / known.clamp(min=1e-6), (known > 0).float())
     if grasp is not None and bool((batch.grasp != NO_GRASP).any()):
         losses["grasp"] = weights.grasp * cross_entropy(grasp, batch.grasp, ignore_index=NO_GRASP)
     return losses

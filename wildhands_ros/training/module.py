@@ -30,7 +30,7 @@ def variant_of(config: NetworkConfig, hand_model: HandModel) -> Variant:
     root = hand_model.right.joint_template[0]
     return Variant(
         encoding=Encoding(config.encoding),
-        trunk=Trunk.LANDMARKS,
+        trunk=Trunk(config.trunk),
         frame_trunk=False,
         grasp=True,
         crops=Crops.SHARP,
@@ -42,6 +42,7 @@ def variant_of(config: NetworkConfig, hand_model: HandModel) -> Variant:
         box_factor=config.box_factor,
         mirror=True,
         root=tuple(float(v) for v in root),  # type: ignore[arg-type]
+        keypoints=config.keypoints,
     )
 
 
@@ -132,6 +133,7 @@ class TrainingModule(pl.LightningModule):
         found = hand_losses(
             batch, where, weights, pose=pose, betas=output.betas, camera=output.camera,
             camera_start=output.camera_start, camera_target=target, joints=joints, grasp=output.grasp,
+            keypoints=output.keypoints,
         )  # fmt: skip
         if weights.mask > 0 and bool(batch.has_mask.any()):
             found["mask"] = weights.mask * self._mask_loss(batch, where, pose, output.betas, translation)

@@ -54,6 +54,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     _same_settings(out / SETTINGS, config)
+    torch.set_flush_denormal(True)  # tails of heat maps fall below 1e-38, with which CPUs are many times slower
     pl.seed_everything(config.seed, workers=True, verbose=False)
     variant = variant_of(config.network, hand_model)
     module = TrainingModule(fresh_network(variant, landmark_weights), config, hand_model)

@@ -41,8 +41,9 @@ class LandmarkTrunk(FeatureTrunk):
             blocks.append(_Block(channels, width, kernel, stride, outputs))
             channels = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.expand = nn.Conv2d(channels, self.channels, 1)
-        self.depthwise = _SameConv(self.channels, self.channels, 3, 1, self.channels)
+        features = LandmarkTrunk.channels
+        self.expand = nn.Conv2d(channels, features, 1)
+        self.depthwise = _SameConv(features, features, 3, 1, features)
 
     def set_colours(self) -> None:
         """Makes the constants that turn normalised pictures back into 0 to 1; they are in no checkpoint."""
@@ -63,6 +64,26 @@ class LandmarkTrunk(FeatureTrunk):
     def late(self, x: Tensor, blocks: int) -> Tensor:
         """What comes out of the first `blocks` blocks → features."""
         return _relu6(self.depthwise(_relu6(self.expand(self.blocks[blocks:](x)))))
+
+
+FINE_CHANNELS, FINE_AFTER = 112, 11
+"""Channels of the last 14×14 map, and after how many blocks it comes."""
+
+
+class FineLandmarkTrunk(LandmarkTrunk):
+    """The same network → (N, 1152 + 448, 7, 7): its features, then its last 14×14 map, four places to a cell."""
+
+    channels = LandmarkTrunk.channels + 4 * FINE_CHANNELS
+
+    def late(self, x: Tensor, blocks: int) -> Tensor:
+        if blocks > FINE_AFTER:
+            raise ValueError(f"the 14×14 map comes after {FINE_AFTER} blocks, not after {blocks}")
+        fine = self.blocks[blocks:FINE_AFTER](x)
+        features = super().late(fine, FINE_AFTER)
+        return torch.cat([features, nn.functional.pixel_unshuffle(fine, 2)], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.late(self.early(x, FINE_AFTER), FINE_AFTER)
 
 
 class _Block(nn.Module):

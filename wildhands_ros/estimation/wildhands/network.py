@@ -6,13 +6,14 @@ of tensors follow its checkpoint, so that it can be read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import interpolate, linear, normalize, pixel_shuffle, relu
 
 from wildhands_ros.estimation.wildhands.kpe import Encoding, encoding_size
+from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_CHANNELS, LandmarkTrunk
 from wildhands_ros.estimation.wildhands.trunks import initialise, make_trunk
 from wildhands_ros.estimation.wildhands.variant import GRASPS, Translation, Variant
 
@@ -46,6 +47,7 @@ class NetworkOutput:
 
     pose: (N, 16, 3, 3) rotation matrices in MANO's order, global orientation first. betas: (N, 10). camera: (N, 3),
     see `hand_translation`. camera_start: (N, 3), the camera before the refinements. grasp: (N, 9) logits or None.
+    keypoints: (N, 21, 2) in the crop, −1 to 1 from edge to edge, as read off the heat maps, or None; for training.
     """
 
     pose: Tensor
@@ -53,6 +55,7 @@ class NetworkOutput:
     camera: Tensor
     camera_start: Tensor
     grasp: Tensor | None = None
+    keypoints: Tensor | None = None
 
 
 class WildHandsNetwork(nn.Module):
@@ -75,9 +78,13 @@ class WildHandsNetwork(nn.Module):
             nn.Flatten(),
             nn.Linear(narrow * (CELLS - 4) ** 2, variant.features), nn.ReLU(),
         )  # fmt: skip
-        self.head_r = HandHead(variant.features, variant.hidden)
+        seen = variant.features
+        if variant.keypoints:
+            self.keypoint_head = KeypointHead()
+            seen += KeypointHead.outputs + added.features
+        self.head_r = HandHead(seen, variant.hidden)
         if not variant.mirror:
-            self.head_l = HandHead(variant.features, variant.hidden)
+            self.head_l = HandHead(seen, variant.hidden)
         if variant.grasp:
             self.grasp_classifier = GraspHead(channels if variant.frame_trunk else variant.features)
 
@@ -102,20 +109,26 @@ class WildHandsNetwork(nn.Module):
         """What follows the trunks: fusion of their maps with the encoding, then each hand's own head."""
         if self.variant.frame_trunk:
             maps = maps + picture
+        fused = maps
         if not self._encodes_input and self.variant.encoding is not Encoding.NONE:
             cells = encoding if encoding.ndim == 4 else encoding[:, :, None, None].expand(-1, -1, CELLS, CELLS)
-            maps = torch.cat([maps, cells], dim=1)
-        features = self.feature_conv(maps)
-        output = self.head_r(features)
+            fused = torch.cat([maps, cells], dim=1)
+        features = self.feature_conv(fused)
+        seen, keypoints = features, None
+        if self.variant.keypoints:
+            keypoints, found = self.keypoint_head(maps)
+            seen = torch.cat([features, found, encoding], dim=1)
+        output = self.head_r(seen)
         if not self.variant.mirror:
-            output = _choose(right, output, self.head_l(features))
+            output = _choose(right, output, self.head_l(seen))
+        output = replace(output, keypoints=keypoints)
         if not self.variant.grasp:
             return output
         context = features
         if self.variant.frame_trunk:
             context = picture.sum(dim=(2, 3)).expand(features.shape[0], -1)
         grasp = self.grasp_classifier(torch.cat([output.betas, output.pose.flatten(1), context], dim=1))
-        return NetworkOutput(output.pose, output.betas, output.camera, output.camera_start, grasp)
+        return replace(output, grasp=grasp)
 
     def initialise(self) -> None:
         """Random weights to start training from: He for the convolutions, small decoders, a plausible distance."""
@@ -123,6 +136,36 @@ class WildHandsNetwork(nn.Module):
         for name, value in self.named_parameters():
             if ".decoders." in name:
                 nn.init.zeros_(value) if name.endswith("bias") else nn.init.xavier_uniform_(value, gain=0.01)
+
+
+class KeypointHead(nn.Module):
+    """Heat maps of the 21 keypoints at 14 × 14, and where they point to.
+
+    The expectation of the place under each heat map (integral regression: Sun et al., ECCV 2018), from the deep
+    features and the finer map that `FineLandmarkTrunk` gives together.
+    """
+
+    outputs = 21 * 3
+    _WIDTH = 96
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deep = nn.Conv2d(LandmarkTrunk.channels, self._WIDTH, 1)
+        self.fine = nn.Conv2d(FINE_CHANNELS, self._WIDTH, 1)
+        self.mix = nn.Conv2d(self._WIDTH, self._WIDTH, 3, padding=1)
+        self.heat = nn.Conv2d(self._WIDTH, 21, 1)
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoints (N, 21, 2), −1 to 1 over the crop, and (N, 63): they and how far each heat map spreads."""
+        deep, fine = maps.split([LandmarkTrunk.channels, 4 * FINE_CHANNELS], dim=1)
+        x = interpolate(self.deep(deep), scale_factor=2.0) + self.fine(pixel_shuffle(fine, 2))
+        heat = self.heat(relu(self.mix(relu(x)))).flatten(2).softmax(dim=2)
+        size = 2 * CELLS
+        steps = (torch.arange(size, device=maps.device, dtype=maps.dtype) * 2 + 1) / size - 1
+        places = torch.stack([steps.repeat(size), steps.repeat_interleave(size)], dim=1)  # x changes fastest
+        keypoints = heat @ places
+        spread = (heat @ places.square() - keypoints.square()).sum(dim=2).clamp(min=1e-6).sqrt()
+        return keypoints, torch.cat([keypoints.flatten(1), spread], dim=1)
 
 
 class HandHead(nn.Module):

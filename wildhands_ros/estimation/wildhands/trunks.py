@@ -21,6 +21,8 @@ class Trunk(str, Enum):
     EFFICIENTNET_LITE0 = "efficientnet-lite0"
     LANDMARKS = "landmarks"
     """The MediaPipe hand landmark network up to its 7×7 map."""
+    LANDMARKS_FINE = "landmarks-fine"
+    """The same, with its last 14×14 map beside it, which a keypoint head needs."""
 
 
 class FeatureTrunk(nn.Module):
@@ -31,10 +33,10 @@ class FeatureTrunk(nn.Module):
 
 def make_trunk(kind: Trunk, inputs: int = 3) -> FeatureTrunk:
     """A trunk with untrained weights; `inputs` channels come in."""
-    if kind is Trunk.LANDMARKS:
-        from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
+    if kind in (Trunk.LANDMARKS, Trunk.LANDMARKS_FINE):
+        from wildhands_ros.estimation.wildhands.landmark_trunk import FineLandmarkTrunk, LandmarkTrunk
 
-        return LandmarkTrunk(inputs)
+        return LandmarkTrunk(inputs) if kind is Trunk.LANDMARKS else FineLandmarkTrunk(inputs)
     makers: dict[Trunk, Callable[[int], FeatureTrunk]] = {
         Trunk.RESNET50: lambda n: ResNet(50, n),
         Trunk.RESNET18: lambda n: ResNet(18, n),

@@ -51,6 +51,7 @@ class Variant:
         back; one head serves both sides.
     root: metres, where the right hand's wrist lies in the hand model at rest. What the head places is this point, not
         the model's origin, which may lie far from the hand. The published network places the origin.
+    keypoints: 2D keypoints are read off heat maps first, and the heads see them, and the encoding, beside the features.
     """
 
     encoding: Encoding = Encoding.SPARSE
@@ -66,6 +67,7 @@ class Variant:
     box_factor: float = 1.75
     mirror: bool = False
     root: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    keypoints: bool = False
 
     def __post_init__(self) -> None:
         sizes = (*self.fusion, self.features, self.hidden)
@@ -79,6 +81,10 @@ class Variant:
             raise ModelFileError(f"root must be three numbers within a metre, not {self.root}")
         if any(self.root) and not self.mirror:
             raise ModelFileError("root is the right hand's: it needs mirror, so that every hand is one")
+        if self.keypoints and (self.trunk is not Trunk.LANDMARKS_FINE or self.frame_trunk):
+            raise ModelFileError("keypoints are read off the trunk 'landmarks-fine', over crops only")
+        if self.keypoints and self.encoding in (Encoding.DENSE, Encoding.INPUT, Encoding.CAMCONV):
+            raise ModelFileError("with keypoints the encoding must be one vector, not 'dense', 'input' or 'camconv'")
         if self.mirror and (self.frame_trunk or self.crops is Crops.PUBLISHED):
             raise ModelFileError("a network that mirrors left hands sees crops only: no frame_trunk, crops 'sharp'")
 
