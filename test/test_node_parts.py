@@ -30,7 +30,14 @@ from wildhands_ros.node.images import compressed_message, decode, image_message
 from wildhands_ros.node.inbox import Inbox
 from wildhands_ros.node.inputs import CameraCache, InputTopics
 from wildhands_ros.node.parameter_file import parameter_file, parameter_table_in_markdown
-from wildhands_ros.node.qos import IMAGE_INPUT, RESULT_OUTPUT, fastdds_profile, input_mismatch, output_mismatch
+from wildhands_ros.node.qos import (
+    IMAGE_INPUT,
+    RESULT_OUTPUT,
+    fastdds_profile,
+    input_mismatch,
+    output_mismatch,
+    profile_environment,
+)
 from wildhands_ros.pipeline import PipelineConfig, config_to_dict
 
 # --- parameters -----------------------------------------------------------------------------------------------------
@@ -489,6 +496,12 @@ def test_mismatches_name_both_sides_and_the_remedy():
     text = output_mismatch("/hands", QoSPolicyKind.DURABILITY, RESULT_OUTPUT, [_Endpoint(latched)])
     for part in ("durability", "offers reliable, volatile", "/camera/driver asks for reliable, transient local"):
         assert part in text
+
+
+def test_the_profile_is_named_to_the_fast_dds_that_is_there(monkeypatch):
+    for distribution, variable in (("jazzy", "FASTRTPS"), ("kilted", "FASTDDS"), ("", "FASTDDS")):
+        monkeypatch.setenv("ROS_DISTRO", distribution)
+        assert profile_environment() == {f"{variable}_DEFAULT_PROFILES_FILE": str(fastdds_profile())}
 
 
 def test_the_fastdds_profile_is_there_and_well_formed():

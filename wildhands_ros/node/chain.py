@@ -25,7 +25,7 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.messages import stamp_ns
 from wildhands_ros.node.player import Player, PlayerOptions
-from wildhands_ros.node.qos import PROFILE_VARIABLES, fastdds_profile
+from wildhands_ros.node.qos import PROFILE_VARIABLES, profile_environment
 from wildhands_ros.recordings import FrameSource
 
 IMAGE, HANDS = "/camera/image_raw", "/wildhands/hands"
@@ -71,7 +71,7 @@ class LiveChain:
         self.environment.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
         self.environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         if not any(variable in self.environment for variable in PROFILE_VARIABLES):
-            self.environment |= dict.fromkeys(PROFILE_VARIABLES, str(fastdds_profile()))
+            self.environment |= profile_environment()
         self.domain = self.environment["ROS_DOMAIN_ID"]
 
     def __enter__(self) -> LiveChain:

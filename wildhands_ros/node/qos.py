@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,16 +43,23 @@ _LARGEST_THRESHOLD = 32 << 20  # glibc accepts no more
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """Where Fast DDS looks for a profile's name: version 3 (Kilted and later), version 2 (Humble, Jazzy)."""
 
+_WITH_VERSION_2 = frozenset({"humble", "iron", "jazzy"})
+
 
 def overridable(profile: QoSProfile) -> tuple[QoSProfile, QoSOverridingOptions]:
     """A profile of one's own and the option that lets parameters change it: rclpy writes into what it is given."""
     return copy.copy(profile), QoSOverridingOptions(OVERRIDABLE)
 
 
+def profile_environment() -> dict[str, str]:
+    """What names the profile to Fast DDS: version 2 knows the old variable only, version 3 warns of it."""
+    return {PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") in _WITH_VERSION_2]: str(fastdds_profile())}
+
+
 def fastdds_profile() -> Path:
     """The Fast DDS profile that lets camera-sized images through shared memory.
 
-    For the camera driver and for the node, before they start, in the environment: see `PROFILE_VARIABLES`. Raises
+    For the camera driver and for the node, before they start, in the environment: see `profile_environment`. Raises
     FileNotFoundError for a broken installation.
     """
     # beside the sources (also reached through the links of a symlink install), or in the prefix this is installed into

@@ -21,7 +21,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Empty
 
-from wildhands_ros.node.qos import PROFILE_VARIABLES, fastdds_profile
+from wildhands_ros.node.qos import profile_environment
 
 _IMAGES = 30
 _WIDTH, _HEIGHT, _RATE_HZ = 1280, 720, 30.0
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--publish", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.profile:
-        os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(fastdds_profile())))
+        os.environ.update(profile_environment())
     rclpy.init()
     try:
         return _publish() if args.publish else _receive()
