@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import rclpy
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
+from std_msgs.msg import Empty
 
 from wildhands_ros.node.executor import NodeExecutor, SlowCallbackGroup
 
@@ -98,3 +103,33 @@ def test_spinning_goes_on_after_something_was_destroyed_under_it(
     monkeypatch.setattr(SingleThreadedExecutor, "spin", spin)
     executor.spin()
     assert len(rounds) == 3
+
+
+def test_what_a_request_makes_raise_is_reported_and_the_next_one_is_answered(node: Node) -> None:
+    failures: list[Exception] = []
+    executor = NodeExecutor(context=node.context, on_failure=failures.append)
+    executor.add_node(node)
+    client = node.create_client(SetParameters, "/spun/set_parameters")
+
+    def ask(kind: int) -> Future:
+        value = ParameterValue(type=kind, bool_value=True)
+        return client.call_async(SetParameters.Request(parameters=[ParameterMessage(name="use_sim_time", value=value)]))
+
+    def fail(_message: Empty) -> None:
+        raise RuntimeError("slow and wrong")
+
+    try:
+        _spin(executor, client.service_is_ready)
+        ask(200)  # there is no such type, and rclpy raises
+        _spin(executor, lambda: bool(failures))
+        assert isinstance(failures[0], ValueError)
+        answer = ask(ParameterType.PARAMETER_BOOL)
+        _spin(executor, answer.done)
+        assert answer.result().results[0].successful
+
+        node.create_subscription(Empty, "/empty", fail, 1, callback_group=SlowCallbackGroup())
+        publisher = node.create_publisher(Empty, "/empty", 1)
+        _spin(executor, lambda: publisher.publish(Empty()) is None and len(failures) > 1)
+        assert str(failures[1]) == "slow and wrong"
+    finally:
+        executor.shutdown()

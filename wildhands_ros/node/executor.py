@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor, TimeoutException
+from rclpy.service import Service
+from rclpy.subscription import Subscription
 from rclpy.task import Task
 
 _SLOW_AT_ONCE = 4  # more than there are groups, so that none has to wait for a thread
@@ -23,12 +26,18 @@ class NodeExecutor(SingleThreadedExecutor):
     So services, parameters and diagnostics answer while models are loaded or a capture is written, as they do with
     rclpy's MultiThreadedExecutor; but that hands every image and camera_info to another thread and spins meanwhile,
     which costs several times as much as receiving them.
+
+    on_failure: takes what the callback of a subscription or a service raises, instead of those who spin: a message from
+    outside must not end the node (a set_parameters request with a type that there is not makes rclpy raise).
     """
 
-    def __init__(self, *, context: Context | None = None) -> None:
+    def __init__(
+        self, *, context: Context | None = None, on_failure: Callable[[Exception], None] | None = None
+    ) -> None:
         super().__init__(context=context)
+        self._on_failure = on_failure
         self._pool = ThreadPoolExecutor(_SLOW_AT_ONCE, thread_name_prefix="wildhands-slow")
-        self._slow: dict[Task[None], Future[None]] = {}
+        self._slow: dict[Task[None], tuple[object, Future[None]]] = {}
 
     def spin(self) -> None:
         """Until the context is shut down, also where a transition destroys what is just about to be waited for.
@@ -49,12 +58,12 @@ class NodeExecutor(SingleThreadedExecutor):
             return
         if not isinstance(getattr(entity, "callback_group", None), SlowCallbackGroup):
             task()
-            _raise_from(task)
+            self._look_after(task, entity)
         elif task not in self._slow:  # one that has not begun yet is offered again
-            self._slow[task] = self._pool.submit(task)
-        for done in [task for task, future in self._slow.items() if future.done()]:
-            del self._slow[done]
-            _raise_from(done)
+            self._slow[task] = entity, self._pool.submit(task)
+        for done in [task for task, (_entity, future) in self._slow.items() if future.done()]:
+            entity, _future = self._slow.pop(done)
+            self._look_after(done, entity)
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
         """Waits for running callbacks."""
@@ -62,8 +71,11 @@ class NodeExecutor(SingleThreadedExecutor):
         self._pool.shutdown()
         return finished
 
-
-def _raise_from(task: Task[None]) -> None:
-    error = task.exception() if task.done() else None
-    if error is not None:
-        raise error
+    def _look_after(self, task: Task[None], entity: object) -> None:
+        error = task.exception() if task.done() else None
+        if error is None:
+            return
+        from_outside = isinstance(entity, (Service, Subscription)) and not isinstance(error, InvalidHandle)
+        if self._on_failure is None or not from_outside or not isinstance(error, Exception):
+            raise error
+        self._on_failure(error)

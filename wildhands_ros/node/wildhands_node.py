@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
@@ -158,6 +159,16 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             self._jumps.unregister()
             self._jumps = None
         super().destroy_node()
+
+    def callback_failed(self, error: Exception) -> None:
+        """Reports what a callback raised; for executors."""
+        if self.context.ok():  # else it is only that ROS has been shut down
+            where = "".join(traceback.format_tb(error.__traceback__)[-1:])
+            self._report(
+                "callback_failed",
+                f"a message or a request could not be handled and was left out: {type(error).__name__}: {error}. If it "
+                f"goes on, look for who sends it (ros2 topic info, ros2 node info), and report this:\n{where}",
+            )
 
     @property
     def statistics(self) -> diagnostics.Statistics:
@@ -434,8 +445,14 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
     """Runs the node until it is told to stop. Exit codes: 0 stopped, 1 could not start."""
     qos.keep_image_buffers()
     rclpy.init(args=None if args is None else list(args))
-    executor = NodeExecutor()
     node = None
+
+    def on_failure(error: Exception) -> None:
+        if node is None:
+            raise error
+        node.callback_failed(error)
+
+    executor = NodeExecutor(on_failure=on_failure)
     try:
         node = WildhandsNode(pipeline_factory)
         executor.add_node(node)
