@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -28,10 +29,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from wildhands_ros.images import encode_jpeg
 from wildhands_ros.msg import HandPoseArray
-from wildhands_ros.node.qos import fastdds_profile
+from wildhands_ros.node.qos import profile_environment
 
 WIDTH, HEIGHT = 160, 120
 COLOUR = (200, 120, 40)
+_OF_A_PROCESS = {"threads": "task", "files": "fd"}
 _DOMAINS = itertools.count(os.getpid())
 
 
@@ -40,10 +42,10 @@ class Process:
 
     def __init__(self, log: Path, *arguments: str, domain: int | None = None, profile: bool = True) -> None:
         self.domain = 1 + next(_DOMAINS) % 100 if domain is None else domain
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("FASTDDS_")}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("FASTDDS_", "FASTRTPS_"))}
         environment |= {"ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         if profile:
-            environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(fastdds_profile())
+            environment |= profile_environment()
         self._log = log
         with log.open("w") as output:
             command = [sys.executable, str(Path(__file__).with_name("node_fakes.py")), *arguments]
@@ -56,6 +58,14 @@ class Process:
     @property
     def running(self) -> bool:
         return self._process.poll() is None
+
+    def occupied(self) -> dict[str, int]:
+        """How many threads and open files it has."""
+        return {what: len(list(Path(f"/proc/{self.pid}", of).iterdir())) for what, of in _OF_A_PROCESS.items()}
+
+    def resident_mb(self) -> float:
+        """Its memory."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
     @property
     def log(self) -> str:

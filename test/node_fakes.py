@@ -1,6 +1,7 @@
 """Hands and pipelines with known results, and processes that use them: `python node_fakes.py KIND [ROS arguments]`.
 
-KIND: `fake`, `slow` or `busy`, the node with a fake pipeline (slow: 200 ms an image, busy: 2 s), or `camera`.
+KIND: `fake`, `slow` or `busy`, the node with a fake pipeline (slow: 200 ms an image, busy: 2 s), `real`, the node as
+it is, or `camera` or `rendered`, which publish images.
 
 The fake pipeline can be steered by the picture: a black one has no hands, one with a pure red first pixel makes it
 fail, a pure blue one makes it run out of GPU memory. Its hands tell what it saw: `translation` is the picture's mean
@@ -166,6 +167,12 @@ if __name__ == "__main__":
     kind, rest = sys.argv[1], sys.argv[2:]
     if kind == "camera":
         sys.exit(camera(rest))
+    if kind == "rendered":
+        from survival_soak import rendered_camera
+
+        sys.exit(rendered_camera(rest))
     from wildhands_ros.node.wildhands_node import main
 
+    if kind == "real":
+        sys.exit(main(rest))
     sys.exit(main(rest, {"fake": fake_pipeline, "slow": slow_pipeline, "busy": busy_pipeline}[kind]))

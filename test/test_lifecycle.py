@@ -17,6 +17,8 @@ from node_bench import Bench, Process, plain, raw_image
 from node_fakes import fake_pipeline
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool
+from tf2_msgs.msg import TFMessage
 
 from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.wildhands_node import WildhandsNode
@@ -92,12 +94,6 @@ def test_another_device_takes_a_cleanup_but_no_restart(managed: Bench) -> None:
     assert managed.set_parameter("estimation.device", "auto") == (True, "")
 
 
-def _occupied(pid: int) -> dict[str, int]:
-    """Threads and open files of a process."""
-    proc = Path(f"/proc/{pid}")
-    return {what: len(list((proc / what).iterdir())) for what in ("task", "fd")}
-
-
 def _cycle(bench: Bench) -> None:
     for transition in ("configure", "activate", "deactivate", "cleanup"):
         image = raw_image(plain(), "rgb8", bench.stamp())  # images come at any moment
@@ -108,10 +104,10 @@ def _cycle(bench: Bench) -> None:
 def test_many_cycles_leak_nothing(managed: Bench) -> None:
     for _ in range(3):
         _cycle(managed)
-    before = _occupied(managed.pid)
+    before = managed.occupied()
     for _ in range(20):
         _cycle(managed)
-    after = _occupied(managed.pid)
+    after = managed.occupied()
     assert all(after[what] <= before[what] for what in before), f"{before} became {after}"
     assert managed.transition("configure") and managed.transition("activate")
     infos = managed.node.get_subscriptions_info_by_topic("/image")
@@ -149,8 +145,9 @@ def test_a_node_that_was_killed_and_started_again_goes_on_for_its_subscribers(st
 
 
 def test_two_nodes_in_two_namespaces_hear_their_own_cameras(start: Callable[..., Any]) -> None:
-    left = start(Bench, "fake", "--ros-args", "-r", "__ns:=/left", name="/left/wildhands")
-    right = start(Bench, "fake", "--ros-args", "-r", "__ns:=/right", name="/right/wildhands", domain=left.domain)
+    arguments = [("--ros-args", "-r", f"__ns:=/{side}", "-p", f"tf_prefix:={side}/") for side in ("left", "right")]
+    left = start(Bench, "fake", *arguments[0], name="/left/wildhands")
+    right = start(Bench, "fake", *arguments[1], name="/right/wildhands", domain=left.domain)
     left.connect()
     right.connect()
     result = left.send(raw_image(plain((10, 20, 30)), "rgb8", left.stamp()))
@@ -164,6 +161,26 @@ def test_two_nodes_in_two_namespaces_hear_their_own_cameras(start: Callable[...,
     expected = {"left/wildhands: hands", "right/wildhands: hands"}
     statuses = left.received["/diagnostics"]
     left.wait(lambda: {s.name for array in statuses for s in array.status} == expected, "not both diagnose themselves")
+
+    tf: list[TFMessage] = left.listen(TFMessage, "/tf", 100)
+
+    def both_came() -> bool:
+        left.send(raw_image(plain(), "rgb8", left.stamp()))
+        right.send(raw_image(plain(), "rgb8", right.stamp()))
+        return {t.child_frame_id.partition("/")[0] for message in tf for t in message.transforms} >= {"left", "right"}
+
+    left.wait(both_came, "not both send TF")
+    for message in tf:
+        assert len({t.child_frame_id.partition("/")[0] for t in message.transforms}) == 1  # nobody sends both
+
+    assert left.call(SetBool, "enable", SetBool.Request(data=False)).success
+    assert left.set_parameter("min_score", 0.875)[0]
+    hand = right.send(raw_image(plain(), "rgb8", right.stamp())).hands[0]
+    assert hand.mano_betas[6] == pytest.approx(0.5)
+    assert left.call(SetBool, "enable", SetBool.Request(data=True)).success
+    hand = left.send(raw_image(plain(), "rgb8", left.stamp())).hands[0]
+    assert hand.mano_betas[6] == pytest.approx(0.875)
+    assert left.transition("deactivate") and right.state() == "active"
     assert left.stop() == right.stop() == 0
 
 
