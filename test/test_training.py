@@ -232,7 +232,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainingConfig:
     folder = tmp_path_factory.mktemp("samples")
     return TrainingConfig(
         sources=(SourceConfig(path=write_shards(folder / "train", 64, 1)),),
-        validation=write_shards(folder / "validation", 16, 2), steps=24, batch=8, validate_every=12,
+        validation=write_shards(folder / "validation", 16, 2), steps=24, batch=8, validate_every=8,
         validation_samples=16, cache=folder / "cache", network=SMALL, accelerator="cpu",
         optimiser=OptimiserConfig(warmup=2, ema=0.5),
     )  # fmt: skip
@@ -273,11 +273,11 @@ def test_a_run_learns_goes_on_after_a_kill_and_its_checkpoint_estimates_the_same
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
 
     with pytest.raises(Killed):
-        train(config, tmp_path / "cut", MODEL, landmark_weights, progress=False, extra=(Kill(15),))
+        train(config, tmp_path / "cut", MODEL, landmark_weights, progress=False, extra=(Kill(11),))
     again = Watch()
     resumed = train(config, tmp_path / "cut", MODEL, landmark_weights, progress=False, extra=(again,))
     assert resumed.steps == 24
-    assert min(again.losses) == 13  # the last state was kept at step 12
+    assert sorted(again.losses) == list(range(9, 25))  # the last state was kept at step 8
     for step, loss in again.losses.items():
         assert loss == pytest.approx(watch.losses[step], rel=1e-3)
     assert resumed.errors == pytest.approx(whole.errors, rel=1e-3)

@@ -17,7 +17,7 @@ from wildhands_ros.estimation.refinement import RefinementConfig
 from wildhands_ros.tracking import TrackingConfig
 
 ESTIMATORS = ("open", "landmarks", "wildhands")
-DEFAULT_ESTIMATOR = "landmarks"
+DEFAULT_ESTIMATOR = "open"
 """What runs where nothing else is asked for, everywhere: the node, the command line, the library."""
 
 _BACKENDS = ("auto", "torch", "compile", "onnxruntime", "openvino")

@@ -149,7 +149,7 @@ class MixingSampler(Sampler[list[int]]):
         self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
-        return max(self._steps - self._first, 0)
+        return self._steps  # also of a run that goes on: whoever counts batches counts the earlier ones too
 
     def __iter__(self) -> Iterator[list[int]]:
         return (self.batch(step) for step in range(self._first, self._steps))
