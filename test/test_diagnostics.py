@@ -95,7 +95,10 @@ def test_values_hold_what_was_counted_and_measured() -> None:
     assert values["latency from capture, 95 % (ms)"] == "20.0" and values["latency from reception, 99 % (ms)"] == "10.0"
     assert values["detect (ms)"] == "4.0 (95 %: 4.0)" and values["estimator"] == "fake"
     assert (values["last problem"], values["last problem (s ago)"]) == ("TF is late", "2")
-    assert values["problem: no_transform"] == "1"
+    assert values["problem: no_transform"] == "1" and values["last no_transform"] == "TF is late"
+    watch.statistics.problem("images_stopped", "no image for 6 s")
+    values = {v.key: v.value for v in watch.status().values}
+    assert (values["last problem"], values["last no_transform"]) == ("no image for 6 s", "TF is late")
 
 
 def test_latencies_that_are_not_known_do_not_count() -> None:

@@ -61,7 +61,7 @@ class Summary:
     dropped: counts by cause. failed_lately: images that no result came of. input_hz, output_hz: images received and
     results published a second. latency_ms: from reception to publication; capture_ms: from the image's stamp to
     publication; timings_ms: of each stage: medians, 95th and 99th percentiles, NaN where nothing was published lately.
-    problems: counts by kind. last_problem_age_s: NaN where there was none.
+    problems: counts by kind; last_of_kind: the latest of each in words. last_problem_age_s: NaN where there was none.
     """
 
     received: int
@@ -76,6 +76,7 @@ class Summary:
     timings_ms: Mapping[str, Percentiles]
     hands: int
     problems: Mapping[str, int]
+    last_of_kind: Mapping[str, str]
     last_problem: str
     last_problem_age_s: float
 
@@ -93,6 +94,7 @@ class Statistics:
         self._dropped = dict.fromkeys(Drop, 0)
         self._received = self._processed = self._failed = self._hands = 0
         self._problems: Counter[str] = Counter()
+        self._last_of_kind: dict[str, str] = {}
         self._last_problem = ""
         self._last_problem_at = math.nan
 
@@ -126,7 +128,7 @@ class Statistics:
         """Something that a person should know."""
         with self._lock:
             self._problems[kind] += 1
-            self._last_problem = text
+            self._last_of_kind[kind] = self._last_problem = text
             self._last_problem_at = self._clock()
 
     def summary(self) -> Summary:
@@ -149,6 +151,7 @@ class Statistics:
                 timings_ms={s: _percentiles(r.timings[s] for r in recent if s in r.timings) for s in stages},
                 hands=self._hands,
                 problems=dict(self._problems),
+                last_of_kind=dict(self._last_of_kind),
                 last_problem=self._last_problem,
                 last_problem_age_s=now - self._last_problem_at,
             )
@@ -323,6 +326,8 @@ def diagnostic_values(summary: Summary, condition: Condition, facts: Mapping[str
         },
         "hands in the last image": str(summary.hands),
         **{f"problem: {kind}": str(count) for kind, count in sorted(summary.problems.items())},
+        # what is wrong with the inputs is said every second, and must not hide what was wrong with an image
+        **{f"last {kind}": text for kind, text in sorted(summary.last_of_kind.items())},
         "last problem": summary.last_problem,
         **(
             {}
