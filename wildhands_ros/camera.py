@@ -113,7 +113,8 @@ class Camera:
             raise CameraError("camera intrinsics contain NaN or infinity: calibrate the camera again")
         if any(abs(n) > _LARGEST for n in numbers) or any(0 < abs(f) < _SHORTEST for f in (self.fx, self.fy)):
             raise CameraError(
-                f"camera intrinsics that no camera has (fx={self.fx:g}, fy={self.fy:g}, cx={self.cx:g}, cy={self.cy:g}, "
+                f"camera intrinsics that no camera has (fx={self.fx:g}, fy={self.fy:g}, cx={self.cx:g}, "
+                f"cy={self.cy:g}, "
                 f"coefficients {', '.join(f'{c:g}' for c in self.coefficients) or 'none'}): calibrate the camera again"
             )
         if self.fx == 0 or self.fy == 0:

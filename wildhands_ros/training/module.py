@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk, loa
 from wildhands_ros.estimation.wildhands.network import NetworkOutput, WildHandsNetwork, camera_of_translation
 from wildhands_ros.estimation.wildhands.trunks import Trunk
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Translation, Variant
+from wildhands_ros.evaluation.metrics import pa_mpjpe_errors
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hand_model.torch_hand import TorchHand
 from wildhands_ros.training.batch import MASK_SIZE, Batch, Geometry, encoding, geometry, project_to_crop
@@ -205,20 +205,8 @@ def joint_errors(joints: Tensor, batch: Batch, where: Geometry) -> Tensor:
     seen, wanted = project_to_crop(joints, where), project_to_crop(truth, where)
     size = (wanted.amax(dim=1) - wanted.amin(dim=1)).amax(dim=1)
     off = (seen - wanted).norm(dim=-1).mean(dim=1) / size
+    aligned = pa_mpjpe_errors(joints.double().cpu().numpy(), truth.double().cpu().numpy())
     return torch.stack(
-        [1e3 * mpjpe, 1e3 * aligned_error(joints, truth), 1e3 * wrist, 100 * wrist / truth[:, 0].norm(dim=-1),
+        [1e3 * mpjpe, 1e3 * torch.from_numpy(aligned).to(mpjpe), 1e3 * wrist, 100 * wrist / truth[:, 0].norm(dim=-1),
          100 * off], dim=1,
     )  # fmt: skip
-
-
-def aligned_error(points: Tensor, target: Tensor) -> Tensor:
-    """PA-MPJPE (N,) of (N, K, 3): after the best similarity transform (Umeyama, PAMI 1991)."""
-    p, t = points.double().cpu().numpy(), target.double().cpu().numpy()
-    p, t = p - p.mean(axis=1, keepdims=True), t - t.mean(axis=1, keepdims=True)
-    u, s, vt = np.linalg.svd(t.transpose(0, 2, 1) @ p)
-    flip = np.ones_like(s)
-    flip[:, 2] = np.sign(np.linalg.det(u @ vt))
-    rotation = (u * flip[:, None]) @ vt
-    scale = (s * flip).sum(axis=1) / (p * p).sum(axis=(1, 2))
-    error = np.linalg.norm(scale[:, None, None] * (p @ rotation.transpose(0, 2, 1)) - t, axis=-1).mean(axis=1)
-    return torch.from_numpy(error).to(points)
