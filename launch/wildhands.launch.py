@@ -54,8 +54,8 @@ SETTINGS = (
     Setting("models_dir", "models_dir", str, "Folder with the hand detector's models."),
     Setting(
         "estimator", "estimation.estimator", str,
-        "landmarks: the baseline that needs no licensed file; wildhands: the network, which needs a checkpoint.",
-        ("landmarks", "wildhands"),
+        "open: this package's own network; landmarks: the baseline; wildhands: a checkpoint's, which you name.",
+        ("open", "landmarks", "wildhands"),
     ),
     Setting("checkpoint", "estimation.checkpoint", str, "The network's weights, for estimator:=wildhands."),
     Setting("mano_dir", "estimation.mano_dir", str, "Folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl."),

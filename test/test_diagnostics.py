@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from node_bench import Bench, plain, raw_image
 from std_msgs.msg import Float64
 
+from wildhands_ros.estimation.wildhands import CheckpointInfo
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.node.diagnostics import Condition, Drop, State, Statistics, diagnostic_array
 from wildhands_ros.node.machine import is_out_of_memory, memory_facts, model_facts, release_gpu_memory
@@ -134,11 +135,16 @@ def test_the_networks_device_is_told() -> None:
     class Runtime:
         device, name = "cuda:0", "torch"
 
+    class Network:
+        runtime, info = Runtime, CheckpointInfo(sha256="0123456789abcdef" * 4)
+
     class LoadedPipeline:
         hand_model = None
-        estimator = type("Estimator", (), {"network": type("Network", (), {"runtime": Runtime})})
+        estimator = type("Estimator", (), {"network": Network})
 
-    assert model_facts(PipelineConfig(), LoadedPipeline())["device"] == "cuda:0 (torch)"
+    facts = model_facts(PipelineConfig(), LoadedPipeline())
+    assert facts["device"] == "cuda:0 (torch)"
+    assert "0123456789ab" in facts["checkpoint"]
 
 
 def test_memory_is_this_processs_own() -> None:
@@ -185,7 +191,7 @@ def test_a_gpu_that_is_full_costs_one_image(bench: Bench) -> None:
 
 def test_diagnostics_of_the_node_name_models_device_and_memory(bench: Bench) -> None:
     assert bench.diagnosed("state") == "active" and bench.diagnosed("enabled") == "true"
-    assert bench.diagnosed("device") == "cpu" and bench.diagnosed("estimator") == "landmarks"
+    assert bench.diagnosed("device") == "cpu" and bench.diagnosed("estimator") == "open"
     assert "palm_detection_full.tflite" in bench.diagnosed("detector models")
     assert float(bench.diagnosed("memory (MB)")) > 10
     bench.send(raw_image(plain(), "rgb8", bench.stamp()))
