@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,7 +82,8 @@ class CachedDataset(Dataset[Drawn]):
     ) -> None:  # fmt: skip
         place = folder / (_cache_key(source, trunk, blocks) + ("-turned" if turned else ""))
         if not (place / "labels.pt").is_file():
-            _fill(place, _Filler(source, trunk.requires_grad_(False), blocks, place / "maps.npy", turned))
+            fixed = deepcopy(trunk).requires_grad_(False)  # a copy: the trunk's later blocks are to be trained
+            _fill(place, _Filler(source, fixed, blocks, place / "maps.npy", turned))
         labels = torch.load(place / "labels.pt", weights_only=True)
         self._labels = _without(Batch(**labels), only)
         self._maps: NDArray[np.float16] = np.load(place / "maps.npy", mmap_mode="r")
