@@ -33,6 +33,7 @@ from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.images import image_message
 from wildhands_ros.node.qos import RESULT_OUTPUT, TF_OUTPUT, keep_image_buffers
+from wildhands_ros.pipeline import ESTIMATORS, EstimationConfig
 from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence
 
 MEMORY_GROWTH, LATENCY_GROWTH = 0.02, 0.20
@@ -45,8 +46,8 @@ _START_S = 120.0
 class Stretch:
     """What was seen in one part of the run: medians, and the latency's percentiles in milliseconds.
 
-    resident_mb: memory of the node's process; private_mb: of that, what it does not share with others (Fast DDS's
-    shared memory is the other part).
+    resident_mb: memory of the node's process; private_mb: of that, what is neither a file's nor shared with others.
+    (Fast DDS's shared memory is as large as its profile says from the beginning, and counts once it is first used.)
     """
 
     results: int
@@ -61,8 +62,8 @@ class Stretch:
 @dataclass(frozen=True)
 class SoakReport:
     """seconds: from the end of the warm-up. stretch_s: length of `start` and `end`. hands: results by the number of
-    hands in them. growth: of memory and of the latency's 99th percentile, from start to end (0.01: one percent).
-    problems: what the node complained about, from its diagnostics. failures: what did not hold.
+    hands in them. growth: of private memory and of the latency's 99th percentile, start to end (0.01: one percent).
+    diagnostics: the node's last ones. memory_mb: private memory at even distances. failures: what did not hold.
     """
 
     seconds: float
@@ -74,12 +75,17 @@ class SoakReport:
     results: int
     hands: dict[str, int]
     diagnostics: dict[str, str]
+    memory_mb: list[float]
     failures: list[str]
 
 
-def soak(seconds: float, folder: Path, warm_up: int = 900) -> SoakReport:
-    """Runs for `seconds` after `warm_up` results; logs go into `folder`. Raises AssertionError where nothing comes."""
-    node = Process(folder / "node.txt", "real", "--ros-args", "--log-level", "warn")
+def soak(seconds: float, folder: Path, warm_up: int, estimator: str) -> SoakReport:
+    """Runs for `seconds` after `warm_up` results; logs go into `folder`. Raises AssertionError where nothing comes.
+
+    warm_up: networks take memory for each number of hands when they first see it, which is no growth.
+    """
+    chosen = ("-p", f"estimation.estimator:={estimator}")
+    node = Process(folder / "node.txt", "real", "--ros-args", "--log-level", "warn", *chosen)
     camera = Process(folder / "camera.txt", "rendered", domain=node.domain)
     try:
         with _Watcher(node) as watcher:
@@ -131,7 +137,7 @@ class _Watcher:
         length = min(60.0, seconds / 5)
         start = self._stretch(began, began + length)
         end = self._stretch(began + seconds - length, began + seconds)
-        memory = end.resident_mb / start.resident_mb - 1
+        memory = end.private_mb / start.private_mb - 1
         latency = end.latency_p99_ms / start.latency_p99_ms - 1
         failures = [
             *([f"memory grew by {memory:.1%}"] if memory >= MEMORY_GROWTH else []),
@@ -141,7 +147,8 @@ class _Watcher:
         ]
         return SoakReport(
             seconds, length, start, end, memory, latency, len(self.latencies) - first,
-            {str(count): times for count, times in sorted(self._hands.items())}, self._values, failures,
+            {str(count): times for count, times in sorted(self._hands.items())}, self._values,
+            [round(sample[2], 1) for sample in self.samples[:: max(len(self.samples) // 30, 1)]], failures,
         )  # fmt: skip
 
     def __enter__(self) -> _Watcher:
@@ -221,10 +228,12 @@ def rendered_camera(arguments: Sequence[str]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--estimator", choices=ESTIMATORS, default=EstimationConfig().estimator)
+    parser.add_argument("--warm-up", type=int, default=3600, help="results before the comparison begins")
     parser.add_argument("--json", type=Path, help="write the report to this file too")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="wildhands_soak_"))
-    report = soak(60 * args.minutes, folder)
+    report = soak(60 * args.minutes, folder, args.warm_up, args.estimator)
     text = json.dumps(asdict(report), indent=2)
     print(text)
     print("; ".join(report.failures) or f"nothing grew in {report.seconds / 60:.1f} minutes", f"(logs: {folder})")
