@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from wildhands_ros.cli.common import add_pipeline, read_pipeline
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from wildhands_ros.evaluation.ambiguity import Pair
     from wildhands_ros.evaluation.running import LandmarkFinder
     from wildhands_ros.evaluation.sample_scores import SampleScores
+
+FloatArray = NDArray[np.float64]
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,6 +56,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "viewing angle is worth, and draw both into this picture",
     )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="also draw plots into this folder")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="FILE",
+        help="also draw the hands with the largest errors, and a row of typical ones, into this picture (.png or .jpg)",
+    )
+    parser.add_argument("--worst", type=int, default=12, metavar="N", help="how many of those (default: 12)")
     add_pipeline(parser)
     parser.set_defaults(run=run)
 
@@ -59,6 +70,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     if args.max is not None and args.max < 1:
         raise WildHandsError("--max must be at least 1")
+    if args.worst < 1:
+        raise WildHandsError("--worst must be at least 1")
+    from wildhands_ros.evaluation.gallery import check_picture_name, gallery_sections, write_gallery
     from wildhands_ros.evaluation.report import (
         breakdown_table,
         make_report,
@@ -72,9 +86,12 @@ def run(args: argparse.Namespace) -> int:
     earlier = [report for path in args.compare for report in read_json(path)]
     source = ShardReader(args.shards)
     config = read_pipeline(args)
+    if args.pictures is not None:
+        check_picture_name(args.pictures)  # now, rather than after the work
     scores: dict[str, SampleScores] = {}
+    joints: dict[str, FloatArray] = {}
     for name, chosen in _estimators(config, args.name, args.baseline).items():
-        scores[name] = _score(name, chosen, source, args.max)
+        scores[name], joints[name] = _score(name, chosen, source, args.max)
     reports = [make_report(found, name, source.name) for name, found in scores.items()]
     print(f"\n{overall_table([*reports, *earlier])}")
     for report in reports:
@@ -89,6 +106,10 @@ def run(args: argparse.Namespace) -> int:
         plot_breakdowns([*reports, *earlier], args.plots / "breakdowns.png")
         plot_curves(scores, args.plots / "curves.png")
         print(f"\nwrote {args.plots / 'breakdowns.png'} and {args.plots / 'curves.png'}")
+    if args.pictures is not None:
+        first = next(iter(scores))
+        write_gallery(gallery_sections(source, scores[first], joints[first], first, worst=args.worst), args.pictures)
+        print(f"\nwrote {args.pictures}")
     return 0
 
 
@@ -145,14 +166,24 @@ def _every_hand(config: PipelineConfig) -> PipelineConfig:
     return replace(config, estimation=replace(config.estimation, all_hands=True))
 
 
-def _score(name: str, config: PipelineConfig, source: SampleSource, limit: int | None) -> SampleScores:
-    from wildhands_ros.evaluation.running import evaluate_estimator
+def _score(
+    name: str, config: PipelineConfig, source: SampleSource, limit: int | None
+) -> tuple[SampleScores, FloatArray]:  # fmt: skip
+    """Its scores, and the joints (N, 21, 3) that it found, NaN where it found none."""
+    from wildhands_ros.evaluation.running import run_estimator
+    from wildhands_ros.evaluation.sample_scores import SampleScores, score_samples
 
     estimator: Estimator = make_estimator(config.estimation, load_hand_model(config.estimation.mano_dir))
     chosen = config.estimation
     from_landmarks = chosen.estimator == "landmarks" or (chosen.estimator == "open" and chosen.refine)
     landmarks = _landmark_finder(config) if from_landmarks else None
-    return evaluate_estimator(estimator, _with_progress(source, limit, name), landmarks=landmarks)
+    scores, joints = [], []
+    for scene, said in run_estimator(estimator, _with_progress(source, limit, name), landmarks=landmarks):
+        scores.append(score_samples(said, scene))
+        joints.append(said.joints)
+    if not scores:
+        raise WildHandsError(f"{source.name} holds no samples")
+    return SampleScores.joined(scores), np.concatenate(joints)
 
 
 def _landmark_finder(config: PipelineConfig) -> LandmarkFinder:

@@ -113,14 +113,21 @@ def evaluate_estimator(
     landmarks: LandmarkFinder | None = None,
     with_masks: bool = True,
 ) -> SampleScores:
-    """Scores an estimator that is told each hand's side and box, as a perfect detector would.
+    """Scores what `run_estimator` finds. Raises ValueError without samples."""
+    found = run_estimator(estimator, samples, landmarks=landmarks)
+    return SampleScores.joined([score_samples(said, scene, with_masks=with_masks) for scene, said in found])
+
+
+def run_estimator(
+    estimator: Estimator, samples: Iterable[Sample], *, landmarks: LandmarkFinder | None = None
+) -> Iterator[tuple[list[Sample], Predictions]]:
+    """What an estimator that is told each hand's side and box says, as after a perfect detector; scene by scene.
 
     Hands of one scene are given together, in one picture (`frame_from_scene`). landmarks: given to the estimator with
     the boxes; the landmark fit needs them. Their time does not count: a detector has them anyway.
-    Latency is the wall time of `Estimator.estimate` over the number of hands. Raises ValueError without samples.
+    Latency is the wall time of `Estimator.estimate` over the number of hands.
     """
     faces = {side: estimator.hand_model.layer(side).faces for side in Side}
-    parts = []
     for number, scene in enumerate(scenes(samples)):
         frame = frame_from_scene(scene)
         boxes = [
@@ -137,9 +144,7 @@ def evaluate_estimator(
         estimates = estimator.estimate(frame, boxes)
         seconds = time.perf_counter() - start
         hands = [_hand_of(box, estimates.hands) for box in boxes]
-        predictions = _predictions(hands, faces, seconds / len(scene))
-        parts.append(score_samples(predictions, scene, with_masks=with_masks))
-    return SampleScores.joined(parts)
+        yield scene, _predictions(hands, faces, seconds / len(scene))
 
 
 def _hand_of(box: HandBox, hands: Sequence[Hand]) -> Hand | None:
