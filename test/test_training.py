@@ -26,6 +26,7 @@ from wildhands_ros.estimation.wildhands import (
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.crops import CropMaker
+from wildhands_ros.estimation.wildhands.decode import crop_view, decode
 from wildhands_ros.estimation.wildhands.landmark_trunk import (
     FINE_CHANNELS,
     FineLandmarkTrunk,
@@ -33,15 +34,32 @@ from wildhands_ros.estimation.wildhands.landmark_trunk import (
     load_landmark_weights,
 )
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
-from wildhands_ros.estimation.wildhands.network import KeypointHead, camera_of_translation, hand_translation
+from wildhands_ros.estimation.wildhands.network import (
+    KeypointHead,
+    NetworkOutput,
+    camera_of_translation,
+    hand_translation,
+)
 from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Backend, RuntimeConfig
+from wildhands_ros.estimation.wildhands.upright import WristAtRest, roll_of, rolled_back
+from wildhands_ros.evaluation.running import frame_from_scene
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import SKELETON, HandBox, Side
 from wildhands_ros.rotations import exp_so3
 from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, ShardWriter
-from wildhands_ros.training.batch import batch_of, collate, encoding, geometry, project_to_crop
+from wildhands_ros.training.batch import (
+    Batch,
+    Geometry,
+    batch_of,
+    collate,
+    encoding,
+    geometry,
+    project_to_crop,
+    rolled,
+    rolls_of,
+)
 from wildhands_ros.training.config import (
     LossConfig,
     NetworkConfig,
@@ -50,12 +68,13 @@ from wildhands_ros.training.config import (
     TrainingConfig,
     read_training_config,
 )
-from wildhands_ros.training.dataset import Drawn, MixingSampler
+from wildhands_ros.training.dataset import Drawn, MixingSampler, normalised
 from wildhands_ros.training.losses import hand_losses
 from wildhands_ros.training.module import TrainingModule, fresh_network, variant_of
 from wildhands_ros.training.run import train
 
 MODEL = load_hand_model()
+WRIST_AT_REST = WristAtRest.of(MODEL.right)
 SMALL = NetworkConfig(fusion=(32, 32, 32), features=64, hidden=64, trained_from=12)
 
 
@@ -135,6 +154,92 @@ def test_labels_of_left_hands_are_mirrored_into_right_ones() -> None:
     for i in range(len(samples)):
         x, y = ((batch.keypoints[i, 9].numpy() + 1) * 112 - 0.5).round().astype(int)
         assert batch.crops[i, 0, y, x] > 150
+
+
+def test_a_rolled_camera_sees_the_same_hands_upright() -> None:
+    rng = np.random.default_rng(15)
+    variant = variant_of(replace(SMALL, upright=True), MODEL)
+    samples = [drawn_hand(rng, str(i)) for i in range(12)]
+    plain = collate([batch_of(s) for s in samples])
+    exact = torch.tensor([roll_of(k) for k in plain.keypoints.numpy()])
+    batch = rolled(plain, exact, WRIST_AT_REST)
+    up = batch.keypoints[:, 9] - batch.keypoints[:, 0]
+    torch.testing.assert_close(up[:, 0], torch.zeros(12), atol=0.03, rtol=0)  # (fx and fy differ a little)
+    assert bool((up[:, 1] < 0).all())
+    torch.testing.assert_close(batch.joints.norm(dim=-1), plain.joints.norm(dim=-1))
+    seen = project_to_crop(batch.joints, geometry(batch, variant))
+    torch.testing.assert_close(seen, batch.keypoints, atol=1e-3, rtol=0)
+    for i in range(len(samples)):
+        posed = [getattr(batch, name)[i].double().numpy() for name in ("pose", "betas", "translation")]
+        np.testing.assert_allclose(MODEL.right.numpy(*posed)[1], batch.joints[i].numpy(), atol=1e-5)
+        x, y = ((batch.keypoints[i, 9].numpy() + 1) * 112 - 0.5).round().astype(int)
+        assert batch.crops[i, 0, y, x] > 150  # the picture turns with its labels
+        x, y = ((batch.keypoints[i, 9].numpy() + 1) * 28 - 0.5).round().astype(int)
+        assert batch.mask[i, y, x] > 0.5
+    assert torch.isnan(batch.mask).sum() > torch.isnan(plain.mask).sum()  # what is out of the crop is unknown
+
+
+def test_rolls_are_about_right_and_their_samples_own() -> None:
+    rng = np.random.default_rng(16)
+    samples = [drawn_hand(rng, str(i)) for i in range(200)]
+    batch, keys = collate([batch_of(s) for s in samples]), [s.key for s in samples]
+    rolls = rolls_of(batch, keys)
+    off = rolls - torch.tensor([roll_of(k) for k in batch.keypoints.numpy()])
+    off = torch.atan2(off.sin(), off.cos()).abs()
+    assert 0.02 < float(off.median()) < 0.25 and 5 < int((off > 0.6).sum()) < 60
+    torch.testing.assert_close(rolls_of(batch[torch.arange(50, 60)], keys[50:60]), rolls[50:60])
+    nothing = batch_of(samples[0], only=frozenset(["joints"]))
+    assert rolls_of(nothing, keys[:1]).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("perspective", ["none", "correction", "crop"])
+def test_rolled_inputs_are_those_of_the_estimator(perspective: str) -> None:
+    variant = variant_of(replace(SMALL, perspective=perspective, upright=True), MODEL)
+    rng = np.random.default_rng(17)
+    for index in range(6):
+        sample = drawn_hand(rng, str(index))
+        right = sample.side is Side.RIGHT
+        maker = CropMaker(variant, variant.box_factor)
+        frame = maker.frame(sample.camera)
+        x, y = ((c - h) * frame.scale + frame.middle for c, h in zip(sample.center, frame.half, strict=True))
+        extent = sample.extent * frame.scale
+        place = CropPlace((x, y), extent, (x - extent / 2, y - extent / 2, x + extent / 2, y + extent / 2))
+        assert sample.keypoints is not None
+        roll = roll_of(sample.keypoints)
+        picture = frame_from_scene([sample]).image
+        prepared = maker.prepare(picture, sample.camera, [place], [right], [roll])
+        batch = rolled(batch_of(sample), torch.tensor([roll if right else -roll]), WRIST_AT_REST)
+        where = geometry(batch, variant)
+        torch.testing.assert_close(encoding(batch, variant), prepared.inputs.encoding, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(where.rays, prepared.rays, atol=1e-5, rtol=1e-5)
+        if where.turns is not None:
+            torch.testing.assert_close(where.turns, prepared.turns, atol=1e-5, rtol=1e-5)
+        if perspective != "crop":
+            wanted = normalised(batch.crops)
+            assert float((wanted - prepared.inputs.crops).abs().mean()) < 0.08  # (the picture is drawn again)
+        # and the answer to the truth is the truth
+        camera = camera_of_translation(
+            variant.translation, _place(batch, where, variant), *crop_view(variant, where.focal, where.rays),
+            where.extents,
+        )  # fmt: skip
+        seen = batch.pose.clone()
+        if where.turns is not None:
+            seen[:, 0] = where.turns.transpose(1, 2) @ seen[:, 0]
+        output = NetworkOutput(seen, batch.betas, camera, camera, None, None)
+        found = decode(variant, prepared, output)
+        assert sample.mano is not None
+        wrist = MODEL.layer(sample.side).rest_joints(sample.mano.betas)[0]
+        pose, translation = rolled_back(found.pose[0], found.translation[0], wrist, roll)
+        np.testing.assert_allclose(pose, sample.mano.pose, atol=1e-4)
+        np.testing.assert_allclose(translation, sample.mano.translation, atol=1e-4)
+
+
+def _place(batch: Batch, where: Geometry, variant: Variant) -> torch.Tensor:
+    """Where the hands' wrists are, for their heads' cameras."""
+    wrist = batch.translation + batch.translation.new_tensor(variant.root)
+    if variant.perspective is Perspective.CROP and where.turns is not None:
+        wrist = (where.turns.transpose(1, 2) @ wrist[..., None])[..., 0]
+    return wrist
 
 
 @given(st.floats(0.1, 3), st.floats(-1, 1), st.floats(-1, 1), st.floats(20, 300), st.sampled_from(list(Translation)))
@@ -338,7 +443,7 @@ def test_perspective_crops_place_the_hand_before_the_turned_camera() -> None:
         frame_trunk=False, crops=variant_of(SMALL, MODEL).crops, translation=Translation.CROP,
         perspective=Perspective.CROP, mirror=True,
     )  # fmt: skip
-    from wildhands_ros.estimation.wildhands.decode import crop_view, in_camera
+    from wildhands_ros.estimation.wildhands.decode import in_camera
     from wildhands_ros.estimation.wildhands.kpe import crop_ray_rotation
     from wildhands_ros.estimation.wildhands.network import NetworkOutput
 

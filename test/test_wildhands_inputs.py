@@ -116,7 +116,7 @@ def test_torch_cuts_as_opencv_does(size):
     places = [maker.place(camera, (width * 0.5, height * 0.3, width * 1.1, height * 0.8))]
     on_cpu = maker.prepare(image, camera, places, [True]).inputs
     planes = torch.from_numpy(image).permute(2, 0, 1).float()
-    pictures = maker._published(planes, maker.frame(camera), places, torch.empty(0), torch.empty(0))
+    pictures = maker._published(planes, maker.frame(camera), places)
     pictures = (pictures.clamp(0, 1) - maker._mean) / maker._std
     assert (pictures[0] - on_cpu.frame[0]).abs().mean() < 2e-3
     assert (pictures[1] - on_cpu.crops[0]).abs().mean() < 2e-3

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -13,6 +14,16 @@ from torch import Tensor
 from wildhands_ros.estimation.wildhands.crops import encode_boxes, mirror_boxes
 from wildhands_ros.estimation.wildhands.kpe import crop_ray_rotation
 from wildhands_ros.estimation.wildhands.places import square_frame
+from wildhands_ros.estimation.wildhands.upright import (
+    MIDDLE_KNUCKLE,
+    WRIST,
+    WristAtRest,
+    roll_boxes,
+    roll_crops,
+    roll_of,
+    roll_places,
+    rotations,
+)
 from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
 from wildhands_ros.hands import Side
 from wildhands_ros.samples import HIDDEN, Sample
@@ -20,6 +31,12 @@ from wildhands_ros.samples import HIDDEN, Sample
 NO_GRASP = -1
 MASK_SIZE = 56
 """Edge of the masks that the silhouettes are compared with."""
+
+ROLL_NOISE = 0.06
+"""Standard deviation of the landmarks from which training takes the rolls, in half crops."""
+
+ROLL_ASTRAY, ROLL_ASTRAY_SHARE = 1.0, 0.2
+"""Radians by which a share of the rolls is off besides."""
 
 LABELS = frozenset(("joints", "mano", "keypoints", "mask", "grasp"))
 _FLIP = np.array([-1.0, 1.0, 1.0])
@@ -126,6 +143,49 @@ def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = T
         has_mano=row(float(mano is not None)),
         has_mask=row(float(mask is not None)),
     )
+
+
+def rolled(batch: Batch, rolls: Tensor, wrist: WristAtRest) -> Batch:
+    """The samples as the camera would see them when rolled by `rolls` (N,), see `estimation.wildhands.upright`.
+
+    wrist: of the right hand.
+    """
+    turns = rotations(rolls)
+    at_rest = torch.from_numpy(wrist(batch.betas.double().numpy())).to(batch.translation)
+    crops = batch.crops
+    if crops.ndim == 4:
+        crops = roll_crops(crops.float(), batch.matrix, rolls).round().to(torch.uint8)
+    unknown = torch.isnan(batch.mask)
+    # what comes from outside the crop is as unknown as what was unknown within
+    planes = torch.stack([torch.where(unknown, 0.0, batch.mask), (~unknown).float()], dim=1)
+    planes = roll_crops(planes, batch.matrix, rolls)
+    mask = torch.where(planes[:, 1] > 0.75, planes[:, 0] / planes[:, 1].clamp(min=1e-6), torch.nan)
+    return replace(
+        batch,
+        crops=crops,
+        box=roll_boxes(batch.box, batch.matrix, rolls),
+        joints=batch.joints @ turns.transpose(1, 2),
+        pose=torch.cat([(turns @ batch.pose[:, 0])[:, None], batch.pose[:, 1:]], dim=1),
+        translation=(turns @ (batch.translation + at_rest)[..., None])[..., 0] - at_rest,
+        keypoints=roll_places(batch.keypoints, batch.matrix, rolls),
+        mask=torch.where(batch.has_mask[:, None, None] > 0, mask, batch.mask),
+    )
+
+
+def rolls_of(batch: Batch, keys: Sequence[str]) -> Tensor:
+    """(N,) rolls that make the samples' hands point up as far as a detector would have known it.
+
+    Its landmarks are off by some part of the hand, and sometimes by a lot: the rolls are those of the true keypoints
+    with noise, which depends on the samples' keys alone. Samples without keypoints stay as they are.
+    """
+    rolls = []
+    for keypoints, weights, key in zip(batch.keypoints.numpy(), batch.keypoint_weights.numpy(), keys, strict=True):
+        rng = np.random.default_rng(zlib.crc32(key.encode()))
+        noise = ROLL_NOISE * rng.standard_normal(keypoints.shape)
+        astray = rng.normal(0, ROLL_ASTRAY) if rng.random() < ROLL_ASTRAY_SHARE else 0.0
+        known = weights[[WRIST, MIDDLE_KNUCKLE]].min() > 0
+        rolls.append(roll_of(keypoints + noise) + astray if known else 0.0)
+    return torch.tensor(rolls, dtype=torch.float32)
 
 
 def geometry(batch: Batch, variant: Variant) -> Geometry:

@@ -70,7 +70,8 @@ class NetworkConfig:
     """The network that is trained, see `estimation.wildhands.Variant`; its trunk starts from open weights.
 
     trained_from: first block of the trunk that is trained; earlier ones keep their open weights. depthwise: also train
-    the spatial filters of the trained blocks. dropout: in the heads (the published code has 0.5).
+    the spatial filters of the trained blocks. dropout: in the heads (the published code has 0.5). upright: crops
+    are turned until the hand points up.
     """
 
     trunk: str = "landmarks"
@@ -85,6 +86,7 @@ class NetworkConfig:
     trained_from: int = 8
     depthwise: bool = False
     dropout: float = 0.1
+    upright: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,11 @@ from wildhands_ros.estimation.wildhands.kpe import perspective_crop
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.estimation.wildhands.runtime import Backend
 from wildhands_ros.estimation.wildhands.trunks import picture_mean_std
-from wildhands_ros.samples import CROP_SIZE, SampleSource, ShardReader
-from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate
+from wildhands_ros.estimation.wildhands.upright import WristAtRest
+from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
+from wildhands_ros.hand_model import HandModel
+from wildhands_ros.samples import CROP_SIZE, Sample, SampleSource, ShardReader
+from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate, rolled, rolls_of
 from wildhands_ros.training.config import SourceConfig
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 
@@ -52,11 +55,37 @@ class Drawn:
         return Drawn(self.batch.pin_memory(), None if self.maps is None else self.maps.pin_memory())
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a network wants its samples. upright: rolled until the hand points up, about this wrist at rest; None as they
+    are. turned: the crops are what cameras turned to them would see (perspective crop layers)."""
+
+    upright: WristAtRest | None = None
+    turned: bool = False
+
+    @classmethod
+    def of(cls, variant: Variant, hand_model: HandModel) -> Manner:
+        wrist = WristAtRest.of(hand_model.right) if variant.upright else None
+        return cls(wrist, variant.perspective is Perspective.CROP)
+
+    @property
+    def name(self) -> str:
+        return ("-upright" if self.upright else "") + ("-turned" if self.turned else "")
+
+    def batch(self, samples: Sequence[Sample]) -> Batch:
+        """The samples, right hands all."""
+        batch = collate([batch_of(sample) for sample in samples])
+        if self.upright is None:
+            return batch
+        return rolled(batch, rolls_of(batch, [sample.key for sample in samples]), self.upright)
+
+
 class SampleDataset(Dataset[Drawn]):
     """One source. Items are asked for by the list, and come as one `Drawn`."""
 
-    def __init__(self, source: SampleSource, only: frozenset[str] = LABELS) -> None:
+    def __init__(self, source: SampleSource, manner: Manner, only: frozenset[str] = LABELS) -> None:
         self.source = source
+        self._manner = manner
         self._only = only
 
     def __len__(self) -> int:
@@ -66,24 +95,24 @@ class SampleDataset(Dataset[Drawn]):
         return self.take([index])
 
     def take(self, indices: Sequence[int]) -> Drawn:
-        return Drawn(collate([batch_of(self.source[int(i)], only=self._only) for i in indices]), None)
+        samples = [self.source[int(i)] for i in indices]
+        return Drawn(_without(self._manner.batch(samples), self._only), None)
 
 
 class CachedDataset(Dataset[Drawn]):
     """One source whose crops have gone through the fixed part of a trunk; labels in memory, maps on disk.
 
     folder: made when first needed, found again by the trunk's weights and the source's contents.
-    turned: the crops are what cameras turned to them would see (perspective crop layers).
     """
 
     def __init__(
-        self, source: SampleSource, trunk: LandmarkTrunk, blocks: int, folder: Path, only: frozenset[str] = LABELS,
-        *, turned: bool = False,
+        self, source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int, folder: Path,
+        only: frozenset[str] = LABELS,
     ) -> None:  # fmt: skip
-        place = folder / (_cache_key(source, trunk, blocks) + ("-turned" if turned else ""))
+        place = folder / _cache_key(source, manner, trunk, blocks)
         if not (place / "labels.pt").is_file():
             fixed = deepcopy(trunk).requires_grad_(False)  # a copy: the trunk's later blocks are to be trained
-            _fill(place, _Filler(source, fixed, blocks, place / "maps.npy", turned))
+            _fill(place, _Filler(source, manner, fixed, blocks, place / "maps.npy"))
         labels = torch.load(place / "labels.pt", weights_only=True)
         self._labels = _without(Batch(**labels), only)
         self._maps: NDArray[np.float16] = np.load(place / "maps.npy", mmap_mode="r")
@@ -237,7 +266,7 @@ def turned_crops(batch: Batch) -> Tensor:
     return found.round().clamp(0, 255).to(torch.uint8)
 
 
-def _cache_key(source: SampleSource, trunk: LandmarkTrunk, blocks: int) -> str:
+def _cache_key(source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int) -> str:
     first = source[0] if len(source) else None
     last = source[len(source) - 1] if len(source) else None
     digest = hashlib.sha256()
@@ -248,23 +277,23 @@ def _cache_key(source: SampleSource, trunk: LandmarkTrunk, blocks: int) -> str:
     for part in (trunk.stem, trunk.blocks[:blocks]):
         for value in part.state_dict().values():
             digest.update(value.detach().cpu().numpy().tobytes())
-    return f"{source.name}-{blocks}-{digest.hexdigest()[:16]}"
+    return f"{source.name}-{blocks}-{digest.hexdigest()[:16]}{manner.name}"
 
 
 class _Filler:
     """Fills parts of a cache. Each process has its own, with one thread: layers this small gain nothing from more."""
 
-    def __init__(self, source: SampleSource, trunk: LandmarkTrunk, blocks: int, path: Path, turned: bool) -> None:
+    def __init__(self, source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int, path: Path) -> None:
         self.source, self.trunk, self.blocks = source, trunk, blocks
-        self._path, self._turned = path, turned
+        self._path, self._manner = path, manner
         self._early: Callable[[Tensor], NDArray[np.float32]] | None = None
 
     def __call__(self, start: int) -> dict[str, Tensor]:
         if self._early is None:
             self._early = _early_part(self.trunk, self.blocks)
         stop = min(start + _CHUNK, len(self.source))
-        batch = collate([batch_of(self.source[i]) for i in range(start, stop)])
-        pictures = turned_crops(batch) if self._turned else batch.crops
+        batch = self._manner.batch([self.source[i] for i in range(start, stop)])
+        pictures = turned_crops(batch) if self._manner.turned else batch.crops
         maps = np.lib.format.open_memmap(self._path, "r+")
         for index in range(start, stop):
             found = self._early(normalised(pictures[index - start][None]))

@@ -43,6 +43,7 @@ def variant_of(config: NetworkConfig, hand_model: HandModel) -> Variant:
         mirror=True,
         root=tuple(float(v) for v in root),  # type: ignore[arg-type]
         keypoints=config.keypoints,
+        upright=config.upright,
     )
 
 

@@ -17,13 +17,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation.wildhands import CheckpointInfo, Encoding, Perspective, save_checkpoint
+from wildhands_ros.estimation.wildhands import CheckpointInfo, Encoding, save_checkpoint
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.pipeline import config_to_dict
 from wildhands_ros.samples import SampleSource, ShardReader
 from wildhands_ros.training.batch import LABELS
 from wildhands_ros.training.config import TrainingConfig
-from wildhands_ros.training.dataset import CachedDataset, Drawn, MixedDataset, MixingSampler, SampleDataset, open_source
+from wildhands_ros.training.dataset import (
+    CachedDataset,
+    Drawn,
+    Manner,
+    MixedDataset,
+    MixingSampler,
+    SampleDataset,
+    open_source,
+)
 from wildhands_ros.training.module import ERRORS, TrainingModule, fresh_network, joint_errors, variant_of
 
 RESUME, NETWORK, SETTINGS, SAMPLE_ERRORS = "last.ckpt", "network.safetensors", "settings.json", "sample_errors.pt"
@@ -58,7 +66,7 @@ def train(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     variant = variant_of(config.network, hand_model)
     module = TrainingModule(fresh_network(variant, landmark_weights), config, hand_model)
-    data = HandData(config, module, models_dir)
+    data = HandData(config, module, hand_model, models_dir)
 
     best = ModelCheckpoint(
         out, "best", monitor="val/mpjpe_mm", mode="min", save_top_k=1, enable_version_counter=False,
@@ -94,9 +102,12 @@ def train(
 class HandData(pl.LightningDataModule):
     """The samples of a run, cached where the configuration names a folder for that."""
 
-    def __init__(self, config: TrainingConfig, module: TrainingModule, models_dir: Path | None = None) -> None:
+    def __init__(
+        self, config: TrainingConfig, module: TrainingModule, hand_model: HandModel, models_dir: Path | None = None
+    ) -> None:
         super().__init__()
         self.config = config
+        self._manner = Manner.of(module.network.variant, hand_model)
         self._models_dir = models_dir
         self._module = module
         self._parts: list[SampleDataset | CachedDataset] = []
@@ -114,11 +125,10 @@ class HandData(pl.LightningDataModule):
     def _dataset(self, source: SampleSource, only: frozenset[str]) -> SampleDataset | CachedDataset:
         variant, only = self._module.network.variant, only or LABELS
         if self.config.cache is None or variant.encoding is Encoding.INPUT:  # nothing is fixed behind a changed input
-            return SampleDataset(source, only)
+            return SampleDataset(source, self._manner, only)
         return CachedDataset(
-            source, self._module.trunk, self.config.network.trained_from, self.config.cache, only,
-            turned=variant.perspective is Perspective.CROP,
-        )  # fmt: skip
+            source, self._manner, self._module.trunk, self.config.network.trained_from, self.config.cache, only
+        )
 
     def train_dataloader(self) -> DataLoader[Drawn]:
         trainer = self.trainer

@@ -22,6 +22,7 @@ from wildhands_ros.estimation.wildhands.places import (
     unusable,
 )
 from wildhands_ros.estimation.wildhands.trunks import picture_mean_std
+from wildhands_ros.estimation.wildhands.upright import as_rolls, roll_boxes, roll_crops, rotations
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Variant
 
 
@@ -32,7 +33,7 @@ class Prepared:
     frame: the network's frame. extents: (N,) edges of the crops in pixels of it. rays: (N, 2) tangents (X/Z, Y/Z) of
     the crops' centres. turns: (N, 3, 3), from the frame of the predicted orientation to the camera's, or None where
     they are the same. mirrored: (N,) bool, crops whose network sees the picture's mirror image (x → −x), with rays and
-    turns that belong to it; None where none is.
+    turns that belong to it; None where none is. Where crops are rolled, all of it belongs to the rolled picture.
     """
 
     inputs: NetworkInputs
@@ -75,25 +76,34 @@ class CropMaker:
         return place or f"its box is less than a pixel in the network's {INPUT_SIZE} pixel frame"
 
     def prepare(
-        self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], right: Sequence[bool]
-    ) -> Prepared:
-        """The inputs of one picture (H, W, 3) uint8 RGB of an undistorted camera with its crops, one at least."""
+        self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], right: Sequence[bool],
+        rolls: Sequence[float] | None = None,
+    ) -> Prepared:  # fmt: skip
+        """The inputs of one picture (H, W, 3) uint8 RGB of an undistorted camera with its crops, one at least.
+
+        rolls: of each hand in the picture as it is (`upright.roll_of`), for networks that see hands upright.
+        """
         frame = self.frame(camera)
         matrix = torch.from_numpy(frame.matrix).to(self.device)
         boxes = torch.tensor([place.box for place in places], dtype=torch.float32, device=self.device)
         centers = torch.tensor([place.center for place in places], dtype=torch.float32, device=self.device)
-        whole, crops = self._pictures(image, frame, places, boxes, matrix)
-
         variant = self.variant
+        turned = as_rolls(rolls or [0.0] * len(places), self.device) if variant.upright else None
+        whole, crops = self._pictures(image, frame, places, boxes, matrix, turned)
         rays = (centers - matrix[:2, 2]) / torch.stack([matrix[0, 0], matrix[1, 1]])
         sides = torch.tensor(list(right), device=self.device)
         mirrored = ~sides if variant.mirror else None
-        encoding = encode_boxes(variant, boxes, matrix)
         if mirrored is not None and not all(right):
             rays = rays * (1 - 2 * mirrored.to(rays.dtype)[:, None] * rays.new_tensor([1.0, 0.0]))
             crops = torch.where(mirrored[:, None, None, None], crops.flip(-1), crops)
-            of_mirrored = encode_boxes(variant, *mirror_boxes(boxes, matrix))
-            encoding = torch.where(mirrored.view(-1, *[1] * (encoding.ndim - 1)), of_mirrored, encoding)
+            of_mirrored, matrix_of_mirrored = mirror_boxes(boxes, matrix)
+            boxes = torch.where(mirrored[:, None], of_mirrored, boxes)
+            matrix = torch.where(mirrored[:, None, None], matrix_of_mirrored, matrix)
+            turned = None if turned is None else torch.where(mirrored, -turned, turned)
+        if turned is not None:
+            rays = (rotations(turned)[:, :2, :2] @ rays[..., None])[..., 0]
+            boxes = roll_boxes(boxes, matrix, turned)
+        encoding = encode_boxes(variant, boxes, matrix)
         turns = None if variant.perspective is Perspective.NONE else kpe.crop_ray_rotation(rays.atan())
         return Prepared(
             NetworkInputs(whole[None], crops, encoding, sides),
@@ -105,32 +115,34 @@ class CropMaker:
         )
 
     def _pictures(
-        self, image: NDArray[np.uint8], frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The frame (3, 224, 224) and the crops (N, 3, 224, 224), normalised."""
+        self, image: NDArray[np.uint8], frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor,
+        rolls: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """The frame (3, 224, 224) and the crops (N, 3, 224, 224), normalised; rolled, but not mirrored."""
         if self.variant.crops is Crops.PUBLISHED and self.device.type == "cpu":
             on_host = published.shrink(image)
             normalised = _normalised([on_host, *(published.cut_crop(on_host, place) for place in places)])
         else:
             uploaded = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
             planes = uploaded.permute(2, 0, 1)
-            cut = self._published if self.variant.crops is Crops.PUBLISHED else self._sharp
-            pictures = cut(planes, frame, places, boxes, matrix)
+            if self.variant.crops is Crops.PUBLISHED:
+                pictures = self._published(planes, frame, places)
+            else:
+                pictures = self._sharp(planes, frame, places, boxes, matrix, rolls)
             normalised = pictures.clamp_(0, 1).sub_(self._mean).div_(self._std)
             if not self.variant.frame_trunk and self.variant.crops is Crops.SHARP:
                 return self._no_frame, normalised
         return normalised[0], normalised[1:]
 
-    def _published(
-        self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor
-    ) -> Tensor:
+    def _published(self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace]) -> Tensor:
         longest = float(max(planes.shape[1:]))
         whole = resample.cut_cubic(resample.blur(planes.float()), frame.half, longest).round_().clamp_(0, 255).div_(255)
         return torch.stack([whole, *(resample.cut_cubic(whole, place.center, place.extent) for place in places)])
 
     def _sharp(
-        self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor
-    ) -> Tensor:
+        self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor,
+        rolls: Tensor | None,
+    ) -> Tensor:  # fmt: skip
         """The frame, where a trunk looks at it, and the crops."""
         longest = float(max(planes.shape[1:]))
         pictures = [resample.cut_sharp(planes, frame.half, longest)] if self.variant.frame_trunk else []
@@ -141,7 +153,11 @@ class CropMaker:
             )  # fmt: skip
             to_picture = torch.eye(3, device=self.device)
             to_picture[:2, 2] = torch.tensor(frame.half)
-            homographies, _ = kpe.perspective_crop(boxes, matrix, INPUT_SIZE)
+            if rolls is None:
+                homographies, _ = kpe.perspective_crop(boxes, matrix, INPUT_SIZE)
+            else:
+                rolled, _ = kpe.perspective_crop(roll_boxes(boxes, matrix, rolls), matrix, INPUT_SIZE)
+                homographies = matrix @ rotations(-rolls) @ torch.linalg.inv(matrix) @ rolled
             pictures += [resample.cut_perspective(planes.float(), h) for h in to_picture @ up @ homographies]
         else:
             for place in places:
@@ -149,6 +165,8 @@ class CropMaker:
                     (c - frame.middle) / frame.scale + half for c, half in zip(place.center, frame.half, strict=True)
                 )
                 pictures.append(resample.cut_sharp(planes, (x, y), place.extent / frame.scale))
+            if rolls is not None:
+                return roll_crops(torch.stack(pictures), matrix, rolls).div_(255)
         return torch.stack(pictures).div_(255)
 
 

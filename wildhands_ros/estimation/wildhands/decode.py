@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +26,27 @@ class Decoded:
     translation: FloatArray
     grasp: FloatArray | None
 
+    def with_rows(self, rows: Sequence[int], other: Decoded) -> Decoded:
+        """The same with these hands taken from another look at them."""
+
+        def taken(mine: FloatArray, theirs: FloatArray) -> FloatArray:
+            together = mine.copy()
+            together[list(rows)] = theirs
+            return together
+
+        return Decoded(
+            taken(self.pose, other.pose),
+            taken(self.betas, other.betas),
+            taken(self.translation, other.translation),
+            None if self.grasp is None or other.grasp is None else taken(self.grasp, other.grasp),
+        )
+
 
 def decode(variant: Variant, prepared: Prepared, output: NetworkOutput) -> Decoded:
-    """What the output for these inputs means. The only point at which a GPU is waited for."""
+    """What the output for these inputs means. The only point at which a GPU is waited for.
+
+    In the camera's frame, or in that of the rolled camera where the crops were rolled (`upright.rolled_back`).
+    """
     with torch.inference_mode():
         pose, translation = in_camera(
             variant, output, prepared.frame.focal, prepared.rays, prepared.extents, prepared.turns

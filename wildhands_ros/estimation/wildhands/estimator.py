@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from wildhands_ros.estimation.wildhands.decode import Decoded, decode
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
 from wildhands_ros.estimation.wildhands.runtime import RuntimeConfig
+from wildhands_ros.estimation.wildhands.upright import MIDDLE_KNUCKLE, WRIST, WristAtRest, roll_of, rolled_back
 from wildhands_ros.estimation.wildhands.variant import Crops
 from wildhands_ros.estimation.wildhands.views import RectifiedView
 from wildhands_ros.frames import Frame
@@ -26,6 +28,10 @@ from wildhands_ros.hand_model import HandLayer, HandModel
 from wildhands_ros.hands import Hand, HandBox, Side
 
 FloatArray = NDArray[np.float64]
+
+_UPRIGHT_ENOUGH = math.radians(30)
+_LONG_ENOUGH = 0.15  # from wrist to knuckle, of the box's longer edge: shorter hands point at the camera or away
+_NEAREST = 0.01  # metres
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class WildHands:
         variant = network.info.variant
         self._crops = CropMaker(variant, config.box_factor or variant.box_factor, network.runtime.device)
         self._layers = {side: self.bare_layer(hand_model.layer(side)) for side in Side}
+        self._wrists = {side: WristAtRest.of(hand_model.layer(side)) for side in Side}
         self._view: RectifiedView | None = None
 
     @classmethod
@@ -112,9 +119,10 @@ class WildHands:
                 skipped.append(_skip(index, box, place))
         if not kept:
             return Estimates((), tuple(skipped))
-        prepared = self._crops.prepare(image, camera, places, [box.side is Side.RIGHT for box in kept])
-        variant = self.network.info.variant
-        decoded = decode(variant, prepared, self.network.runtime(prepared.inputs))
+        rolls = [self._roll(box, camera, view) for box in kept]
+        decoded = self._look(image, camera, places, kept, rolls)
+        if self.network.info.variant.upright:
+            decoded = self._look_again(image, camera, places, kept, rolls, decoded)
         hands = []
         for index, box in enumerate(kept):
             hand = self._hand(frame, box, decoded, index)
@@ -132,7 +140,8 @@ class WildHands:
             if not isinstance(place, CropPlace):
                 raise ConfigError(_skip(index, boxes[index], place))
         usable = [place for place in places if isinstance(place, CropPlace)]
-        return self._crops.prepare(image, camera, usable, [box.side is Side.RIGHT for box in boxes])
+        rolls = [self._roll(box, camera, view) for box in boxes]
+        return self._crops.prepare(image, camera, usable, [box.side is Side.RIGHT for box in boxes], rolls)
 
     def pose_hand(
         self, side: Side, pose: FloatArray, betas: FloatArray, translation: FloatArray
@@ -167,6 +176,58 @@ class WildHands:
                 return "its box lies outside the rectified view of this distorted picture"
             box = seen
         return self._crops.place(camera, box)
+
+    def _roll(self, box: HandBox, camera: Camera, view: RectifiedView | None) -> float:
+        """The roll that makes the hand point up (`upright.roll_of`), as far as its landmarks tell."""
+        if box.landmarks is None or not self.network.info.variant.upright:
+            return 0.0
+        seen = box.landmarks.image
+        return roll_of(seen if view is None else camera.project(view.source.unproject(seen)))
+
+    def _look(
+        self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
+        rolls: Sequence[float],
+    ) -> Decoded:  # fmt: skip
+        """What the network says of crops rolled so, in the camera's frame."""
+        prepared = self._crops.prepare(image, camera, places, [box.side is Side.RIGHT for box in boxes], rolls)
+        variant = self.network.info.variant
+        decoded = decode(variant, prepared, self.network.runtime(prepared.inputs))
+        if not variant.upright:
+            return decoded
+        hands = zip(decoded.pose, decoded.translation, decoded.betas, boxes, rolls, strict=True)
+        back = [rolled_back(p, t, self._wrists[box.side](betas), roll) for p, t, betas, box, roll in hands]
+        return replace(decoded, pose=np.stack([p for p, _ in back]), translation=np.stack([t for _, t in back]))
+
+    def _look_again(
+        self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
+        rolls: Sequence[float], decoded: Decoded,
+    ) -> Decoded:  # fmt: skip
+        """The same after a second look at the hands that do not point up in their crops: without landmarks, or with
+        wrong ones, the first look tells where up is."""
+        seen = [self._roll_seen(decoded, i, box, camera) for i, box in enumerate(boxes)]
+        again = [
+            i for i, roll in enumerate(seen)
+            if roll is not None and abs(math.remainder(roll - rolls[i], math.tau)) > _UPRIGHT_ENOUGH
+        ]  # fmt: skip
+        if not again:
+            return decoded
+        second = self._look(
+            image, camera, [places[i] for i in again], [boxes[i] for i in again], [seen[i] or 0.0 for i in again]
+        )  # fmt: skip
+        return decoded.with_rows(again, second)
+
+    def _roll_seen(self, decoded: Decoded, index: int, box: HandBox, camera: Camera) -> float | None:
+        """The roll that would make an estimated hand point up; None for hands that point along the view."""
+        rest = self.hand_model.layer(box.side).rest_joints(decoded.betas[index])[[WRIST, MIDDLE_KNUCKLE]]
+        wrist = rest[0] + decoded.translation[index]
+        ends = np.stack([wrist, wrist + decoded.pose[index][0] @ (rest[1] - rest[0])])
+        if not np.isfinite(ends).all() or ends[:, 2].min() < _NEAREST:
+            return None
+        keypoints = np.zeros((21, 2))
+        keypoints[[WRIST, MIDDLE_KNUCKLE]] = camera.project(ends)
+        length = float(np.linalg.norm(keypoints[MIDDLE_KNUCKLE] - keypoints[WRIST]))
+        x0, y0, x1, y1 = box.xyxy
+        return roll_of(keypoints) if length > _LONG_ENOUGH * max(x1 - x0, y1 - y0) else None
 
     def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:
         pose, betas, translation = decoded.pose[index], decoded.betas[index], decoded.translation[index]
