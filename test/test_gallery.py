@@ -37,9 +37,8 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
 from wildhands_ros.samples import CROP_SIZE, ManoLabels, Sample, ShardWriter
-from wildhands_ros.training.batch import batch_of, collate
 from wildhands_ros.training.config import NetworkConfig, SourceConfig, TrainingConfig
-from wildhands_ros.training.dataset import Drawn
+from wildhands_ros.training.dataset import Drawn, Manner, SampleDataset
 from wildhands_ros.training.module import TrainingModule, variant_of
 from wildhands_ros.training.pictures import TAG, PictureLog
 
@@ -93,9 +92,6 @@ class Source:
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
-
-    def take(self, indices: Sequence[int]) -> Drawn:
-        return Drawn(collate([batch_of(self.samples[i]) for i in indices]), None)
 
 
 def scored(errors: Sequence[float]) -> tuple[Source, SampleScores, np.ndarray]:
@@ -353,6 +349,10 @@ def made_module(**changes: object) -> TrainingModule:
     return TrainingModule(made_up_network(variant_of(config.network, MODEL), 3), config, MODEL).eval()
 
 
+def plain(source: Source) -> SampleDataset:
+    return SampleDataset(source, Manner())
+
+
 def trainer_at(step: int, logger: TensorBoardLogger | None, **changes: object) -> SimpleNamespace:
     loggers = [] if logger is None else [logger]
     given = {"loggers": loggers, "global_step": step, "sanity_checking": False, "is_global_zero": True, **changes}
@@ -366,7 +366,7 @@ def samples() -> Source:
 
 def test_every_validation_adds_one_sheet(samples: Source, tmp_path: Path) -> None:
     logger, module = TensorBoardLogger(str(tmp_path), name="", version="log"), made_module()
-    pictures = PictureLog(samples, count=4, edge=64)
+    pictures = PictureLog(plain(samples), count=4, edge=64)
     for trainer in (
         trainer_at(8, logger), trainer_at(16, logger), trainer_at(20, logger, sanity_checking=True),
         trainer_at(24, logger, is_global_zero=False), trainer_at(28, None),
@@ -383,7 +383,7 @@ def test_every_validation_adds_one_sheet(samples: Source, tmp_path: Path) -> Non
 
 
 def test_sheets_show_what_the_module_estimates(samples: Source) -> None:
-    module, pictures = made_module(), PictureLog(samples, count=6)
+    module, pictures = made_module(), PictureLog(plain(samples), count=6)
     first = pictures.sheet(module, "now")
     assert np.array_equal(first, pictures.sheet(module, "now"))
     with torch.no_grad():
@@ -392,9 +392,11 @@ def test_sheets_show_what_the_module_estimates(samples: Source) -> None:
     assert (first != pictures.sheet(module, "now")).any(axis=-1).sum() > 500
 
 
-def test_a_perfect_module_covers_the_truth(samples: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the estimate replaced by the labels, both skeletons lie on each other, also for mirrored hands."""
-    module = made_module()
+@pytest.mark.parametrize("upright", [False, True], ids=["as it is", "upright"])
+def test_a_perfect_module_covers_the_truth(upright: bool, samples: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the labels for an estimate, both skeletons lie on each other, also for mirrored and turned hands."""
+    module = made_module(upright=upright)
+    data = SampleDataset(samples, Manner.of(module.network.variant, MODEL))
     estimate = module.estimate
 
     def perfect(drawn: Drawn) -> object:
@@ -403,8 +405,8 @@ def test_a_perfect_module_covers_the_truth(samples: Source, monkeypatch: pytest.
 
     monkeypatch.setattr(module, "estimate", perfect)
     edge = 192
-    sheet = PictureLog(samples, count=6, edge=edge).sheet(module, "").astype(int)
-    shown = samples.take(range(6)).batch
+    sheet = PictureLog(data, count=6, edge=edge).sheet(module, "").astype(int)
+    shown = data.take(range(6)).batch
     (first, second) = first_rows(sheet)
     for i in range(6):
         row, column = (first, second)[i // 4], 8 + (2 * edge + 8) * (i % 4)
@@ -419,7 +421,7 @@ def test_keypoints_off_heat_maps_are_crosses(samples: Source) -> None:
     module = made_module(trunk="landmarks-fine", keypoints=True)
 
     def crosses(keypoints: bool) -> int:
-        sheet = PictureLog(samples, count=2, keypoints=keypoints).sheet(module, "").astype(int)
+        sheet = PictureLog(plain(samples), count=2, keypoints=keypoints).sheet(module, "").astype(int)
         return int(((sheet[..., 0] > 220) & (sheet[..., 1] < 130) & (sheet[..., 2] > 180)).sum())
 
     assert crosses(keypoints=True) > 20 > crosses(keypoints=False)

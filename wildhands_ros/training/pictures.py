@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 from wildhands_ros.evaluation.gallery import LEGEND, Panel, Section, draw_sheet, from_the_side, number_line
 from wildhands_ros.hands import Side
 from wildhands_ros.training.batch import Batch, project_to_crop
-from wildhands_ros.training.dataset import Drawn
+from wildhands_ros.training.dataset import Drawn, SampleDataset
 from wildhands_ros.training.module import ERRORS, TrainingModule, joint_errors
 
 FloatArray = NDArray[np.float64]
@@ -25,24 +24,15 @@ TAG = "validation"
 """Name of the pictures in TensorBoard."""
 
 
-class DrawnSamples(Protocol):
-    """What pictures are made of, see `dataset.SampleDataset`."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, indices: Sequence[int]) -> Drawn: ...
-
-
 class PictureLog(Callback):
     """Adds a sheet of the same samples to TensorBoard after every validation.
 
-    samples: of which some are taken, evenly over their length; with crops, so a `SampleDataset`, not a cache. count:
-    how many. edge: of a crop on the sheet, pixels. keypoints: also draw those that the network reads off heat maps,
-    where it has any.
+    samples: of which some are taken, evenly over their length. count: how many. edge: of a crop on the sheet, pixels.
+    keypoints: also draw those that the network reads off heat maps, where it has any.
     Hands are drawn as the network is shown them: left ones mirrored, and turned where it wants them upright.
     """
 
-    def __init__(self, samples: DrawnSamples, *, count: int = 12, edge: int = 192, keypoints: bool = True) -> None:
+    def __init__(self, samples: SampleDataset, *, count: int = 12, edge: int = 192, keypoints: bool = True) -> None:
         self._samples, self._count, self._edge, self._keypoints = samples, count, edge, keypoints
         self._drawn: Drawn | None = None
 
