@@ -33,6 +33,7 @@ from wildhands_ros.training.dataset import (
     open_source,
 )
 from wildhands_ros.training.module import ERRORS, TrainingModule, fresh_network, joint_errors, variant_of
+from wildhands_ros.training.pictures import PictureLog
 
 RESUME, NETWORK, SETTINGS, SAMPLE_ERRORS = "last.ckpt", "network.safetensors", "settings.json", "sample_errors.pt"
 
@@ -78,7 +79,8 @@ def train(
     )  # fmt: skip
     callbacks: list[Callback] = [
         EMAWeightAveraging(decay=config.optimiser.ema, update_every_n_steps=1), best, regularly,
-        LearningRateMonitor("step"), *extra,
+        LearningRateMonitor("step"),
+        PictureLog(SampleDataset(ShardReader(config.validation), Manner.of(variant, hand_model))), *extra,
     ]  # fmt: skip
     if config.stop_minutes > 0:
         callbacks.append(Timer(timedelta(minutes=config.stop_minutes)))
