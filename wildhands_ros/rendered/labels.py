@@ -10,11 +10,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.rendered.appearance import shade
 from wildhands_ros.rendered.backgrounds import TextureBank
 from wildhands_ros.rendered.rasteriser import SAMPLES, Raster, Window, draw
 from wildhands_ros.rendered.scenes import INSIDE_SHARE, Scene, SceneHand
 from wildhands_ros.rendered.sensor import Sensor
+from wildhands_ros.rendered.shading import shade
 from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample
 from wildhands_ros.samples.sample import Tag
 
@@ -84,12 +84,11 @@ def hand_sample(
     visible = inside & _in_sight(raster, scene.geometry.parts, hand, window)
 
     light = np.empty((CROP_SIZE, CROP_SIZE, 3), np.float32)
-    geometry, shadows = scene.geometry, scene.shadows
+    geometry = scene.geometry
     shade(
-        raster.faces, raster.inverse_depth, geometry.vertices, geometry.normals, geometry.attributes, geometry.faces,
-        geometry.parts, geometry.materials, scene.lights.row(), shadows.frame, shadows.low[0], shadows.low[1],
-        shadows.cell, shadows.heights, scene.planes, bank.texels, scene.far, window.fx, window.fy, window.cx, window.cy,
-        *crop.inside(camera, _BLUR_MARGIN), light,
+        raster.faces, raster.inverse_depth, geometry.vertices, geometry.corners, geometry.faces, geometry.parts,
+        geometry.materials, scene.lights.row(), scene.shadows.numbers(), scene.planes, bank.texels.ravel(), scene.far,
+        (window.fx, window.fy, window.cx, window.cy), *crop.inside(camera, _BLUR_MARGIN), light,
     )  # fmt: skip
     middle = hand.joints.mean(axis=0)
     angle = math.atan2(math.hypot(middle[0], middle[1]), middle[2])
@@ -143,12 +142,21 @@ def _drawn(scene: Scene, hand: SceneHand, window: Window) -> tuple[Raster, NDArr
     points = window.homogeneous(geometry.vertices)
     draw(raster, points, geometry.faces[start:end], start)
     draw(raster, points, hand.cap, _CAP)
-    own = raster.faces != -1
-    lid = raster.faces < -1
-    raster.faces[lid], raster.inverse_depth[lid] = -1, 0
+    own = np.empty(raster.faces.shape, np.bool_)
+    _open(raster.faces, raster.inverse_depth, own)
     draw(raster, points, geometry.faces[:start], 0)
     draw(raster, points, geometry.faces[end:], end)
     return raster, own
+
+
+@njit(cache=True, error_model="numpy")
+def _open(faces, inverse, own):  # type: ignore[no-untyped-def]
+    """Notes which samples show anything, and takes away what shows the cap."""
+    for row in range(faces.shape[0]):
+        for column in range(faces.shape[1]):
+            own[row, column] = faces[row, column] != -1
+            if faces[row, column] < -1:
+                faces[row, column], inverse[row, column] = -1, 0
 
 
 def _mask(

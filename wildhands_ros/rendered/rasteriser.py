@@ -117,15 +117,35 @@ def _draw(points, faces, first, out_faces, out_inverse, largest):  # type: ignor
                 continue
             top, bottom = max(0, int(np.ceil(low))), min(rows - 1, int(np.floor(high)))
         ix, iy, iz = (ax + bx + cx) / volume, (ay + by + cy) / volume, (az + bz + cz) / volume
+        a_turn, b_turn, c_turn = -1 / ax, -1 / bx, -1 / cx
+        own = np.int32(first + number)
         for row in range(top, bottom + 1):
-            a_row, b_row, c_row = ay * row + az, by * row + bz, cy * row + cz
+            # between which columns all edge functions are at most 0; neighbours get the very same ends
+            low, high = np.float64(left), np.float64(right)
+            low, high = _span(ax, ay * row + az, a_turn, low, high)
+            low, high = _span(bx, by * row + bz, b_turn, low, high)
+            low, high = _span(cx, cy * row + cz, c_turn, low, high)
+            if low > high:
+                continue
             i_row = iy * row + iz
-            for column in range(left, right + 1):
-                if ax * column + a_row <= 0 and bx * column + b_row <= 0 and cx * column + c_row <= 0:
-                    inverse = ix * column + i_row
-                    if out_inverse[row, column] < inverse < largest:
-                        out_inverse[row, column] = inverse
-                        out_faces[row, column] = first + number
+            inverses, numbers = out_inverse[row], out_faces[row]
+            for column in range(np.uint64(np.ceil(low)), np.uint64(np.floor(high)) + np.uint64(1)):
+                inverse = np.float32(ix * np.float64(column) + i_row)
+                if inverses[column] < inverse < largest:
+                    inverses[column] = inverse
+                    numbers[column] = own
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _span(slope, value, turn, low, high):  # type: ignore[no-untyped-def]
+    """The part of low … high where slope · x + value ≤ 0; turn: −1 / slope."""
+    if slope > 0:
+        high = min(high, value * turn)
+    elif slope < 0:
+        low = max(low, value * turn)
+    elif value > 0:
+        low = high + 1.0
+    return low, high
 
 
 @njit(cache=True, error_model="numpy")
@@ -141,15 +161,25 @@ def _draw_heights(points, faces, heights):  # type: ignore[no-untyped-def]
             continue
         left, right = max(0, int(np.ceil(min(a0, b0, c0)))), min(columns - 1, int(np.floor(max(a0, b0, c0))))
         top, bottom = max(0, int(np.ceil(min(a1, b1, c1)))), min(rows - 1, int(np.floor(max(a1, b1, c1))))
+        # minus the barycentric coordinates: at x, y they are ax · x + ay · y + az, …
+        ax, ay, az = (c1 - b1) / area, (b0 - c0) / area, (b1 * c0 - b0 * c1) / area
+        bx, by, bz = (a1 - c1) / area, (c0 - a0) / area, (c1 * a0 - c0 * a1) / area
+        cx, cy, cz = (b1 - a1) / area, (a0 - b0) / area, (a1 * b0 - a0 * b1) / area
+        hx, hy, hz = -ax * a2 - bx * b2 - cx * c2, -ay * a2 - by * b2 - cy * c2, -az * a2 - bz * b2 - cz * c2
+        a_turn, b_turn, c_turn = -1 / ax, -1 / bx, -1 / cx
         for row in range(top, bottom + 1):
-            for column in range(left, right + 1):
-                wa = ((b0 - column) * (c1 - row) - (b1 - row) * (c0 - column)) / area
-                wb = ((c0 - column) * (a1 - row) - (c1 - row) * (a0 - column)) / area
-                wc = 1 - wa - wb
-                if wa >= 0 and wb >= 0 and wc >= 0:
-                    height = wa * a2 + wb * b2 + wc * c2
-                    if height > heights[row, column]:
-                        heights[row, column] = height
+            low, high = np.float64(left), np.float64(right)
+            low, high = _span(ax, ay * row + az, a_turn, low, high)
+            low, high = _span(bx, by * row + bz, b_turn, low, high)
+            low, high = _span(cx, cy * row + cz, c_turn, low, high)
+            if low > high:
+                continue
+            h_row = hy * row + hz
+            line = heights[row]
+            for column in range(np.uint64(np.ceil(low)), np.uint64(np.floor(high)) + np.uint64(1)):
+                height = np.float32(hx * np.float64(column) + h_row)
+                if height > line[column]:
+                    line[column] = height
 
 
 @njit(cache=True, error_model="numpy", inline="always")

@@ -86,6 +86,11 @@ class Geometry:
         """First face of each part, and the end of the last."""
         return np.searchsorted(self.parts, np.arange(len(self.materials) + 1))
 
+    @cached_property
+    def corners(self) -> NDArray[np.float32]:
+        """(V, 14) attributes and normals."""
+        return np.concatenate([self.attributes, self.normals], axis=1, dtype=np.float32)
+
 
 @dataclass(frozen=True)
 class Scene:
