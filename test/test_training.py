@@ -255,6 +255,27 @@ def test_a_camera_gives_back_the_translation_it_was_made_from(
     torch.testing.assert_close(hand_translation(kind, camera, focal, rays, edge), place)
 
 
+def test_fixed_filters_change_neither_answers_nor_gradients() -> None:
+    torch.manual_seed(0)
+    trunk, x = LandmarkTrunk(), torch.randn(2, 40, 28, 28)
+
+    def gradients(fixed: bool) -> list[torch.Tensor]:
+        for module in trunk.modules():
+            if isinstance(module, torch.nn.Conv2d) and module.groups > 1:
+                module.weight.requires_grad_(not fixed)
+        trunk.zero_grad(set_to_none=True)
+        out = trunk.blocks[4:8](x)
+        out.square().mean().backward()
+        layers = [m for m in trunk.blocks[4:8].modules() if isinstance(m, torch.nn.Conv2d)]
+        found = [out.detach()] + [m.bias.grad for m in layers if m.bias is not None and m.bias.grad is not None]
+        assert all((m.weight.grad is None) == (fixed and m.groups > 1) for m in layers)
+        assert len(found) == 1 + len(layers)
+        return found
+
+    for free, fixed in zip(gradients(False), gradients(True), strict=True):
+        torch.testing.assert_close(fixed, free, rtol=1e-4, atol=1e-7)
+
+
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 

@@ -110,7 +110,12 @@ class _SameConv(nn.Conv2d):
         self._edges = (0,) * 4 if even else (total // 2, total - total // 2, total // 2, total - total // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(nn.functional.pad(x, self._edges) if any(self._edges) else x)
+        x = nn.functional.pad(x, self._edges) if any(self._edges) else x
+        if self.bias is None or self.weight.requires_grad or not (torch.is_grad_enabled() and self.bias.requires_grad):
+            return super().forward(x)
+        # a spatial filter that stays fixed under a bias that is trained: asked for the bias's gradient, the layer would
+        # compute the filter's too, which takes a processor seven times as long as all the rest of its way back
+        return self._conv_forward(x, self.weight, None) + self.bias[:, None, None]
 
 
 def _relu6(x: Tensor) -> Tensor:
