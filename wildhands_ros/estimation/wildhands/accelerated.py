@@ -178,8 +178,13 @@ def _mapped_copy(path: Path) -> Path:
     return mapped
 
 
-def _openvino_options(hint: str, threads: int) -> dict[str, str | int]:
-    return {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+def _openvino_options(hint: str, threads: int) -> dict[str, str | int | bool]:
+    return {
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # a pinned thread waits where others run, even with another processor idle
+    }
 
 
 @contextmanager

@@ -22,7 +22,14 @@ from wildhands_ros.estimation.wildhands.places import (
     unusable,
 )
 from wildhands_ros.estimation.wildhands.trunks import picture_mean_std
-from wildhands_ros.estimation.wildhands.upright import as_rolls, roll_boxes, roll_crops, rotations
+from wildhands_ros.estimation.wildhands.upright import (
+    as_rolls,
+    roll_boxes,
+    roll_crops,
+    roll_picture,
+    rotations,
+    to_crop,
+)
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Variant
 
 
@@ -89,13 +96,13 @@ class CropMaker:
         centers = torch.tensor([place.center for place in places], dtype=torch.float32, device=self.device)
         variant = self.variant
         turned = as_rolls(rolls or [0.0] * len(places), self.device) if variant.upright else None
-        whole, crops = self._pictures(image, frame, places, boxes, matrix, turned)
+        left = [variant.mirror and not is_right for is_right in right]
+        whole, crops = self._pictures(image, frame, places, boxes, matrix, turned, left)
         rays = (centers - matrix[:2, 2]) / torch.stack([matrix[0, 0], matrix[1, 1]])
         sides = torch.tensor(list(right), device=self.device)
         mirrored = ~sides if variant.mirror else None
-        if mirrored is not None and not all(right):
+        if mirrored is not None and any(left):
             rays = rays * (1 - 2 * mirrored.to(rays.dtype)[:, None] * rays.new_tensor([1.0, 0.0]))
-            crops = torch.where(mirrored[:, None, None, None], crops.flip(-1), crops)
             of_mirrored, matrix_of_mirrored = mirror_boxes(boxes, matrix)
             boxes = torch.where(mirrored[:, None], of_mirrored, boxes)
             matrix = torch.where(mirrored[:, None, None], matrix_of_mirrored, matrix)
@@ -116,23 +123,46 @@ class CropMaker:
 
     def _pictures(
         self, image: NDArray[np.uint8], frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor,
-        rolls: Tensor | None,
+        rolls: Tensor | None, mirrored: Sequence[bool],
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """The frame (3, 224, 224) and the crops (N, 3, 224, 224), normalised; rolled, but not mirrored."""
-        if self.variant.crops is Crops.PUBLISHED and self.device.type == "cpu":
-            on_host = published.shrink(image)
-            normalised = _normalised([on_host, *(published.cut_crop(on_host, place) for place in places)])
-        else:
-            uploaded = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
-            planes = uploaded.permute(2, 0, 1)
-            if self.variant.crops is Crops.PUBLISHED:
-                pictures = self._published(planes, frame, places)
+        """The frame (3, 224, 224) and the crops (N, 3, 224, 224), normalised; rolled, then mirrored."""
+        variant = self.variant
+        if self.device.type == "cpu" and variant.perspective is not Perspective.CROP:
+            if variant.crops is Crops.PUBLISHED:
+                pictures = _published_on_host(image, places)
             else:
-                pictures = self._sharp(planes, frame, places, boxes, matrix, rolls)
-            normalised = pictures.clamp_(0, 1).sub_(self._mean).div_(self._std)
-            if not self.variant.frame_trunk and self.variant.crops is Crops.SHARP:
-                return self._no_frame, normalised
-        return normalised[0], normalised[1:]
+                pictures = self._sharp_on_host(image, frame, places, matrix, rolls)
+            whole = len(pictures) - len(places)
+            normalised = _normalised(pictures, [False] * whole + list(mirrored))
+            return (normalised[0] if whole else self._no_frame), normalised[whole:]
+        uploaded = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
+        planes = uploaded.permute(2, 0, 1)
+        if variant.crops is Crops.PUBLISHED:
+            cut = self._published(planes, frame, places)
+        else:
+            cut = self._sharp(planes, frame, places, boxes, matrix, rolls)
+        normalised = cut.clamp_(0, 1).sub_(self._mean).div_(self._std)
+        if variant.frame_trunk or variant.crops is Crops.PUBLISHED:
+            return normalised[0], normalised[1:]
+        if any(mirrored):
+            which = torch.tensor(list(mirrored), device=self.device)
+            normalised = torch.where(which[:, None, None, None], normalised.flip(-1), normalised)
+        return self._no_frame, normalised
+
+    def _sharp_on_host(
+        self, image: NDArray[np.uint8], frame: SquareFrame, places: Sequence[CropPlace], matrix: Tensor,
+        rolls: Tensor | None,
+    ) -> list[NDArray[np.float32]]:  # fmt: skip
+        """The frame, where a trunk looks at it, and the crops, (224, 224, 3), 0 to 1."""
+        pictures = [resample.cut_sharp_host(image, *frame.in_picture(place)) for place in places]
+        if rolls is not None:
+            turns = to_crop(matrix, rolls).double().numpy()
+            pictures = [roll_picture(picture, turn) for picture, turn in zip(pictures, turns, strict=True)]
+        if self.variant.frame_trunk:
+            pictures.insert(0, resample.cut_sharp_host(image, frame.half, float(max(image.shape[:2]))))
+        for picture in pictures:
+            picture /= 255
+        return pictures
 
     def _published(self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace]) -> Tensor:
         longest = float(max(planes.shape[1:]))
@@ -158,13 +188,10 @@ class CropMaker:
             else:
                 rolled, _ = kpe.perspective_crop(roll_boxes(boxes, matrix, rolls), matrix, INPUT_SIZE)
                 homographies = matrix @ rotations(-rolls) @ torch.linalg.inv(matrix) @ rolled
-            pictures += [resample.cut_perspective(planes.float(), h) for h in to_picture @ up @ homographies]
+            fractions = planes.float()
+            pictures += [resample.cut_perspective(fractions, h) for h in to_picture @ up @ homographies]
         else:
-            for place in places:
-                x, y = (
-                    (c - frame.middle) / frame.scale + half for c, half in zip(place.center, frame.half, strict=True)
-                )
-                pictures.append(resample.cut_sharp(planes, (x, y), place.extent / frame.scale))
+            pictures += [resample.cut_sharp(planes, *frame.in_picture(place)) for place in places]
             if rolls is not None:
                 return roll_crops(torch.stack(pictures), matrix, rolls).div_(255)
         return torch.stack(pictures).div_(255)
@@ -185,13 +212,20 @@ def mirror_boxes(boxes: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([last - x1, y0, last - x0, y1], dim=-1), mirrored
 
 
-def _normalised(pictures: Sequence[NDArray[np.float32]]) -> Tensor:
+def _published_on_host(image: NDArray[np.uint8], places: Sequence[CropPlace]) -> list[NDArray[np.float32]]:
+    """The frame and the crops, (224, 224, 3), 0 to 1."""
+    frame = published.shrink(image)
+    return [frame, *(published.cut_crop(frame, place) for place in places)]
+
+
+def _normalised(pictures: Sequence[NDArray[np.float32]], mirrored: Sequence[bool]) -> Tensor:
     """Pictures (224, 224, 3), 0 to 1 → (N, 3, 224, 224). Plane by plane: torch's threads cost more than they gain."""
     mean, std = (v.numpy() for v in picture_mean_std())
     planes = np.empty((len(pictures), 3, INPUT_SIZE, INPUT_SIZE), np.float32)
-    for picture, target in zip(pictures, planes, strict=True):
+    for picture, target, flip in zip(pictures, planes, mirrored, strict=True):
         np.clip(picture, 0, 1, out=picture)
+        seen = picture[:, ::-1] if flip else picture
         for channel in range(3):
-            np.subtract(picture[..., channel], mean[channel], out=target[channel])
+            np.subtract(seen[..., channel], mean[channel], out=target[channel])
             target[channel] /= std[channel]
     return torch.from_numpy(planes)

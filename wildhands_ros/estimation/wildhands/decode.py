@@ -53,11 +53,17 @@ def decode(variant: Variant, prepared: Prepared, output: NetworkOutput) -> Decod
         )
         if prepared.mirrored is not None:
             pose, translation = mirror_back(pose, translation, prepared.mirrored)
-        grasp = [] if output.grasp is None else [output.grasp.softmax(dim=1)]
+        grasp = [] if output.grasp is None else [output.grasp]
         parts = [pose.flatten(1), output.betas, translation, *grasp]
         together = torch.cat(parts, dim=1).cpu().numpy().astype(np.float64)  # one transfer
     found = np.split(together, np.cumsum([part.shape[1] for part in parts])[:-1], axis=1)
-    return Decoded(found[0].reshape(-1, 16, 3, 3), found[1], found[2], found[3] if grasp else None)
+    return Decoded(found[0].reshape(-1, 16, 3, 3), found[1], found[2], _softmax(found[3]) if grasp else None)
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    """Over the last axis. torch would wake its threads for it."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def in_camera(

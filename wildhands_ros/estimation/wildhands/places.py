@@ -45,6 +45,11 @@ class SquareFrame:
         """Mean focal length in pixels of the frame."""
         return float(self.matrix[0, 0] + self.matrix[1, 1]) / 2
 
+    def in_picture(self, place: CropPlace) -> tuple[tuple[float, float], float]:
+        """Centre (x, y) and edge of a crop in pixels of the picture."""
+        x, y = ((c - self.middle) / self.scale + half for c, half in zip(place.center, self.half, strict=True))
+        return (x, y), place.extent / self.scale
+
 
 def unusable(box: Box, width: int, height: int) -> str | None:
     """Why there is nothing to cut at this box of a picture, or None where there is."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from wildhands_ros.estimation.wildhands.places import SIZE
 from wildhands_ros.estimation.wildhands.published import BLUR_KERNEL, BLUR_SIGMA
 
-_Kernel = Callable[[Tensor, Tensor, float, int], Tensor]
-"""samples (N,), pixels (K,) or (N, K), reach, length of the picture → weights (N, K)."""
+_FloatArray = NDArray[np.float64]
+_Kernel = Callable[[_FloatArray, _FloatArray, float, int], _FloatArray]
+"""samples (N, 1), pixels (N, K), reach, length of the picture → weights (N, K)."""
+
+_Picture = NDArray[np.uint8] | NDArray[np.float32]
 
 _CUBIC = -0.75
 """The free parameter of the cubic kernel (Keys, 1981), as OpenCV has it."""
@@ -26,15 +31,35 @@ def cut_sharp(image: Tensor, center: tuple[float, float], extent: float) -> Tens
     center: (x, y) in pixels, pixel centres at integers. extent: edge of the square in pixels. Averages with a triangle
     as wide as the distance between samples (two pixels at least: bilinear where it enlarges). Black outside.
     """
+    if image.device.type == "cpu":
+        return _planes(cut_sharp_host(image.permute(1, 2, 0).numpy(), center, extent))
+    return _cut(image, _sharp_axes(center, extent, (image.shape[2], image.shape[1])))
+
+
+def cut_sharp_host(picture: _Picture, center: tuple[float, float], extent: float) -> NDArray[np.float32]:
+    """The same of a picture (H, W, 3) in the computer's own memory → (224, 224, 3), without torch."""
+    return _cut_host(picture, _sharp_axes(center, extent, (picture.shape[1], picture.shape[0])))
+
+
+def _sharp_axes(center: tuple[float, float], extent: float, size: tuple[int, int]) -> tuple[_Axis, _Axis]:
+    """size: (width, height) of the picture."""
     step = extent / SIZE
-    first = [c - extent / 2 + step / 2 for c in center]
-    return _cut(image, first, step, reach=max(step, 1.0), kernel=_triangle)
+    x, y = (
+        _Axis(c - extent / 2 + step / 2, step, max(step, 1.0), length, _triangle)
+        for c, length in zip(center, size, strict=True)
+    )
+    return x, y
 
 
 def cut_cubic(image: Tensor, center: tuple[float, float], extent: float) -> Tensor:
     """The published cut (cubic interpolation, no averaging; the middle of the square lies at pixel 112)."""
-    step = extent / SIZE
-    return _cut(image, [c - extent / 2 for c in center], step, reach=2.0, kernel=_cubic)
+    x, y = (
+        _Axis(c - extent / 2, extent / SIZE, 2.0, length, _cubic)
+        for c, length in zip(center, (image.shape[2], image.shape[1]), strict=True)
+    )
+    if image.device.type == "cpu":
+        return _planes(_cut_host(image.permute(1, 2, 0).numpy(), (x, y)))
+    return _cut(image, (x, y))
 
 
 def blur(image: Tensor) -> Tensor:
@@ -66,66 +91,70 @@ def cut_perspective(image: Tensor, homography: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool2d(found, samples)[0]
 
 
-def _cut(image: Tensor, first: list[float], step: float, reach: float, kernel: _Kernel) -> Tensor:
-    """Samples a square grid that starts at `first` (x, y); only the part of the picture that it needs is touched."""
-    axes = [_Axis(f, step, reach, length) for f, length in zip(first, (image.shape[2], image.shape[1]), strict=True)]
+def _planes(picture: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+
+
+def _cut(image: Tensor, axes: tuple[_Axis, _Axis]) -> Tensor:
+    """Samples a grid of a picture (3, H, W); only the part of the picture that it needs is touched."""
     x, y = axes
-    window = image[:, y.start : y.end, x.start : x.end]
-    if image.device.type != "cpu":
-        columns, rows = (axis.dense(kernel, image.device) for axis in axes)
-        return rows @ window.to(rows.dtype) @ columns.T
+    window = image[:, y.start : y.end, x.start : x.end].float()
+    return y.dense(image.device) @ window @ x.dense(image.device).T
+
+
+def _cut_host(picture: _Picture, axes: tuple[_Axis, _Axis]) -> NDArray[np.float32]:
+    """The same of a picture (H, W, 3) → (224, 224, 3)."""
+    x, y = axes
+    window = picture[y.start : y.end, x.start : x.end].astype(np.float32)
+    height, width = window.shape[:2]
+    if window.size == 0:
+        return np.zeros((SIZE, SIZE, 3), np.float32)
     # row by row, so that memory is read in order
-    height, width = window.shape[1:]
-    lines = window.permute(1, 2, 0).reshape(height, width * 3).float().numpy()
-    across = y.sparse(kernel) @ lines
-    turned = np.ascontiguousarray(across.reshape(SIZE, width, 3).swapaxes(0, 1)).reshape(width, SIZE * 3)
-    cut = (x.sparse(kernel) @ turned).reshape(SIZE, SIZE, 3)  # x, y, colour
-    return torch.from_numpy(np.ascontiguousarray(cut.transpose(2, 1, 0)))
+    across = y.sparse() @ window.reshape(height, width * 3)
+    turned = cv2.transpose(across.reshape(SIZE, width, 3))
+    cut = x.sparse() @ turned.reshape(width, SIZE * 3)
+    return np.asarray(cv2.transpose(cut.reshape(SIZE, SIZE, 3)), np.float32)
 
 
 class _Axis:
     """How the samples along one axis are made of the picture's pixels start … end − 1."""
 
-    def __init__(self, first: float, step: float, reach: float, length: int) -> None:
-        self._first, self._step, self._reach, self._length = first, step, reach, length
-        last = first + step * (SIZE - 1)
+    def __init__(self, first: float, step: float, reach: float, length: int, kernel: _Kernel) -> None:
+        samples = first + step * np.arange(SIZE)[:, None]
+        near = np.arange(math.floor(2 * reach) + 2)  # the few pixels that a sample can reach
+        pixels = np.floor(samples - reach) + near
         self.start = min(max(math.floor(first - reach), 0), length)
-        self.end = max(min(math.ceil(last + reach) + 1, length), self.start)
+        self.end = max(min(math.ceil(samples[-1, 0] + reach) + 1, length), self.start)
+        self._weights = kernel(samples, pixels, reach, length).astype(np.float32)
+        # those outside weigh nothing
+        self._places = np.clip(pixels - self.start, 0, max(self.end - self.start - 1, 0)).astype(np.int32)
 
-    def dense(self, kernel: _Kernel, device: torch.device) -> Tensor:
+    def dense(self, device: torch.device) -> Tensor:
         """(224, end − start) how much of each pixel goes into each sample."""
-        pixels = torch.arange(self.start, self.end, device=device, dtype=torch.float64)
-        return kernel(self._samples(device), pixels, self._reach, self._length).float()
+        weights, places = (torch.from_numpy(v).to(device, non_blocking=True) for v in (self._weights, self._places))
+        whole = torch.zeros(SIZE, self.end - self.start, device=device)
+        return whole.scatter_add_(1, places.long(), weights) if whole.numel() else whole
 
-    def sparse(self, kernel: _Kernel) -> csr_matrix:
-        """The same, with only the few pixels that each sample can reach."""
-        samples = self._samples(torch.device("cpu"))
-        near = torch.arange(math.floor(2 * self._reach) + 2, dtype=torch.float64)
-        pixels = (samples[:, None] - self._reach).floor() + near
-        weights = kernel(samples, pixels, self._reach, self._length)
-        width = self.end - self.start
-        places = (pixels - self.start).clamp(0, max(width - 1, 0)).int().numpy()  # those outside weigh nothing
-        starts = np.arange(SIZE + 1, dtype=np.int32) * len(near)
-        if width == 0:
-            return csr_matrix((SIZE, 0), dtype=np.float32)
-        return csr_matrix((weights.float().numpy().ravel(), places.ravel(), starts), shape=(SIZE, width))
-
-    def _samples(self, device: torch.device) -> Tensor:
-        return self._first + self._step * torch.arange(SIZE, device=device, dtype=torch.float64)
+    def sparse(self) -> csr_matrix:
+        """The same; there must be pixels."""
+        taps = self._weights.shape[1]
+        starts = np.arange(SIZE + 1, dtype=np.int32) * taps
+        shape = (SIZE, self.end - self.start)
+        return csr_matrix((self._weights.ravel(), self._places.ravel(), starts), shape=shape)
 
 
-def _triangle(samples: Tensor, pixels: Tensor, reach: float, length: int) -> Tensor:
-    weights = (1 - (samples[:, None] - pixels).abs() / reach).clamp(min=0) * _in_picture(pixels, length)
-    inside = ((samples > -0.5) & (samples < length - 0.5))[:, None]
-    return torch.where(inside, weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12), 0)
+def _triangle(samples: _FloatArray, pixels: _FloatArray, reach: float, length: int) -> _FloatArray:
+    weights = np.maximum(1 - np.abs(samples - pixels) / reach, 0) * _in_picture(pixels, length)
+    inside = (samples > -0.5) & (samples < length - 0.5)
+    return np.where(inside, weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12), 0)
 
 
-def _cubic(samples: Tensor, pixels: Tensor, reach: float, length: int) -> Tensor:
-    t = (samples[:, None] - pixels).abs()
+def _cubic(samples: _FloatArray, pixels: _FloatArray, reach: float, length: int) -> _FloatArray:
+    t = np.abs(samples - pixels)
     near = ((_CUBIC + 2) * t - (_CUBIC + 3)) * t * t + 1
     far = ((_CUBIC * t - 5 * _CUBIC) * t + 8 * _CUBIC) * t - 4 * _CUBIC
-    return torch.where(t <= 1, near, torch.where(t < 2, far, 0)) * _in_picture(pixels, length)
+    return np.where(t <= 1, near, np.where(t < 2, far, 0)) * _in_picture(pixels, length)
 
 
-def _in_picture(pixels: Tensor, length: int) -> Tensor:
+def _in_picture(pixels: _FloatArray, length: int) -> NDArray[np.bool_]:
     return (pixels >= 0) & (pixels < length)
