@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from wildhands_ros.hand_model import load_hand_model
-from wildhands_ros.hands import Side
-from wildhands_ros.rendered.arms import FOREARM, ArmMesh
+from wildhands_ros.hands import Side, wrist_rotation
+from wildhands_ros.rendered.arms import FOREARM, ArmMesh, ArmPose
 from wildhands_ros.rendered.backgrounds import _FAMILIES, _HELD_OUT, LEVELS, SIZE, TextureBank
 from wildhands_ros.rendered.cameras import sample_distance, sample_view
 from wildhands_ros.rendered.scenes import IDENTITIES, SceneSampler
@@ -91,11 +91,12 @@ def test_forearm_leads_to_the_elbow(side):
     hand, joints = arm.layer.numpy(pose, np.zeros(10), np.zeros(3))
     away = joints[0] - joints[9]
     elbow = joints[0] + FOREARM * away / np.linalg.norm(away)
-    vertices = arm.vertices(hand, joints, elbow, elbow + (0, 0.3, 0), 1.0)
+    pose = ArmPose(hand, joints[0], wrist_rotation(joints, side), elbow, elbow + (0, 0.3, 0), 1.0)
+    vertices = arm.vertices(pose)
     rings = vertices[arm.hand_vertices :].reshape(-1, len(vertices[arm.hand_vertices :]) // 15, 3)
     distance = np.linalg.norm(rings.mean(axis=1) - elbow, axis=1).min()
     assert distance < 0.03
-    sleeve, faces, places = arm.sleeve(hand, joints, elbow, elbow + (0, 0.3, 0), 1.0, 0.03, 1.3)
+    sleeve, faces, places = arm.sleeve(pose, 0.03, 1.3)
     assert len(places) == len(sleeve) and faces.max() < len(sleeve) and np.isfinite(sleeve).all()
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.hand_model import HandLayer
 from wildhands_ros.hands import FINGERS, Side, wrist_rotation
+from wildhands_ros.rendered.vectors import cross, norm, unit
 from wildhands_ros.synthetic.meshes import longest_boundary
 
 FloatArray = NDArray[np.float64]
@@ -21,6 +22,22 @@ FOREARM = 0.25
 _STEPS = np.array([0.010, 0.022, 0.036, 0.052, 0.070, 0.095, 0.125, 0.16, 0.20, 0.235, 0.26, 0.29, 0.33, 0.38, 0.44])
 _BEND = 0.05
 """Metres over which the arm turns at the wrist and at the elbow."""
+
+
+@dataclass(frozen=True)
+class ArmPose:
+    """Where an arm is, in metres of any frame.
+
+    hand: (V, 3) the hand model's vertices. wrist (3,), orientation (3, 3): the anatomical wrist frame. elbow, shoulder:
+    (3,). girth: of the forearm, 1 for a usual one.
+    """
+
+    hand: FloatArray
+    wrist: FloatArray
+    orientation: FloatArray
+    elbow: FloatArray
+    shoulder: FloatArray
+    girth: float
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ class ArmMesh:
         joints = self.layer.rest_joints(np.zeros(10))
         elbow = joints[0] - FOREARM * self._rest_wrist[:, 0]
         shoulder = elbow - 0.3 * self._rest_wrist[:, 0]
-        return self.vertices(self.layer.data.template, joints, elbow, shoulder, 1.0)
+        return self.vertices(ArmPose(self.layer.data.template, joints[0], self._rest_wrist, elbow, shoulder, 1.0))
 
     @cached_property
     def cap(self) -> Faces:
@@ -77,63 +94,55 @@ class ArmMesh:
     def has_open_wrist(self) -> bool:
         return len(self._loop) > 2
 
-    def vertices(
-        self, hand: FloatArray, joints: FloatArray, elbow: FloatArray, shoulder: FloatArray, girth: float
-    ) -> FloatArray:
-        """The hand's vertices (V, 3) followed by the forearm's, which points to elbow (3,) and bends to shoulder (3,).
-
-        girth: of the forearm, 1 for a usual one.
-        """
+    def vertices(self, pose: ArmPose) -> FloatArray:
+        """The hand's vertices (V, 3) followed by those of the forearm, which points to the elbow and bends there."""
         if not self.has_open_wrist:
-            return hand
-        count = len(self._loop)
-        rings = self._rings(hand[self._loop], joints, elbow, shoulder, _STEPS, _scales(_STEPS, girth))
-        return np.concatenate([hand, rings.reshape(len(_STEPS) * count, 3)])
+            return pose.hand
+        rings = self._rings(pose, _STEPS, _scales(_STEPS, pose.girth))
+        return np.concatenate([pose.hand, rings.reshape(-1, 3)])
 
-    def sleeve(
-        self, hand: FloatArray, joints: FloatArray, elbow: FloatArray, shoulder: FloatArray, girth: float,
-        start: float, width: float,
-    ) -> tuple[FloatArray, Faces, FloatArray]:  # fmt: skip
+    def sleeve(self, pose: ArmPose, start: float, width: float) -> tuple[FloatArray, Faces, FloatArray]:
         """A sleeve that begins `start` metres from the wrist, `width` times as wide as the arm.
 
         Returns vertices (V, 3), faces (F, 3) and the places on a straight sleeve (V, 3) that textures stick to, metres.
         """
         steps = np.concatenate([[start, start + 0.002, start + 0.012, start + 0.03], _STEPS[_STEPS > start + 0.04]])
-        scales = _scales(steps, girth) * width
+        scales = _scales(steps, pose.girth) * width
         scales[0] *= 0.90  # the hem turns inwards
         scales[3:] *= 1 + 0.05 * np.sin(np.arange(len(steps) - 3) * 2.1)[:, None]
-        rings = self._rings(hand[self._loop], joints, elbow, shoulder, steps, scales)
-        return _tube(rings, steps)
+        return _tube(self._rings(pose, steps, scales), steps)
 
     def band(
-        self, hand: FloatArray, joints: FloatArray, elbow: FloatArray, shoulder: FloatArray, girth: float,
-        start: float, length: float, thickness: float,
-    ) -> tuple[FloatArray, Faces, FloatArray]:  # fmt: skip
+        self, pose: ArmPose, start: float, length: float, thickness: float
+    ) -> tuple[FloatArray, Faces, FloatArray]:
         """A band round the arm (a watch's, say), `thickness` metres proud of the skin; returns what `sleeve` does."""
         steps = start + length * np.array([0.0, 0.0, 0.25, 0.75, 1.0, 1.0])
         proud = np.array([-0.3, 0.8, 1.0, 1.0, 0.8, -0.3]) * thickness
-        scales = _scales(steps, girth) * (1 + proud[:, None] / 0.028)
-        rings = self._rings(hand[self._loop], joints, elbow, shoulder, steps, scales)
-        return _tube(rings, steps)
+        scales = _scales(steps, pose.girth) * (1 + proud[:, None] / 0.028)
+        return _tube(self._rings(pose, steps, scales), steps)
 
-    def _rings(
-        self, loop: FloatArray, joints: FloatArray, elbow: FloatArray, shoulder: FloatArray, steps: FloatArray,
-        scales: FloatArray,
-    ) -> FloatArray:  # fmt: skip
+    def _rings(self, pose: ArmPose, steps: FloatArray, scales: FloatArray) -> FloatArray:
         """Cross-sections of the arm (len(steps), len(loop), 3), like the hand's open end."""
-        wrist = wrist_rotation(joints, self.side)
-        offsets = (loop - joints[0]) @ wrist
+        wrist = pose.orientation
+        offsets = (pose.hand[self._loop] - pose.wrist) @ wrist
         middle = offsets.mean(axis=0)
         flat = (offsets - middle) * (0.15, 1, 1)
-        start, lower, upper = -wrist[:, 0], _unit(elbow - joints[0]), _unit(shoulder - elbow)
+        start, lower, upper = -wrist[:, 0], unit(pose.elbow - pose.wrist), unit(pose.shoulder - pose.elbow)
         first, second = _ease(steps / _BEND)[:, None], _ease((steps - FOREARM + _BEND / 2) / _BEND)[:, None]
         along = start + (lower - start) * first
         along = along + (upper - along) * second
         along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
-        centers = joints[0] + wrist @ middle + np.cumsum(np.diff(steps, prepend=0.0)[:, None] * along, axis=0)
+        centers = pose.wrist + wrist @ middle + np.cumsum(np.diff(steps, prepend=0.0)[:, None] * along, axis=0)
         turns = _turns(start, along)
         shapes = np.concatenate([np.ones((len(steps), 1)), scales], axis=1)[:, None] * flat
         return centers[:, None] + (shapes @ wrist.T) @ np.swapaxes(turns, 1, 2)
+
+
+@lru_cache(maxsize=64)
+def _tube_faces(rows: int, count: int) -> Faces:
+    faces = np.concatenate(_walls(list(np.arange(rows * count).reshape(rows, count)))).astype(np.int32)
+    faces.flags.writeable = False
+    return faces
 
 
 def _walls(rings: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
@@ -146,12 +155,11 @@ def _walls(rings: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
 
 def _tube(rings: FloatArray, steps: FloatArray) -> tuple[FloatArray, Faces, FloatArray]:
     rows, count, _ = rings.shape
-    index = np.arange(rows * count).reshape(rows, count)
     angle = np.arange(count) * 2 * np.pi / count
     places = np.empty((rows, count, 3))
     places[..., 0], places[..., 1] = 0.04 * np.cos(angle), 0.04 * np.sin(angle)
     places[..., 2] = steps[:, None]
-    return rings.reshape(-1, 3), np.concatenate(_walls(list(index))).astype(np.int32), places.reshape(-1, 3)
+    return rings.reshape(-1, 3), _tube_faces(rows, count), places.reshape(-1, 3)
 
 
 def _scales(steps: FloatArray, girth: float) -> FloatArray:
@@ -166,13 +174,10 @@ def _ease(t: FloatArray) -> FloatArray:
     return t * t * (3 - 2 * t)
 
 
-def _unit(v: FloatArray) -> FloatArray:
-    return v / max(float(np.linalg.norm(v)), 1e-9)
-
-
 def _turns(a: FloatArray, b: FloatArray) -> FloatArray:
     """The smallest rotations (N, 3, 3) that take unit vector a (3,) to unit vectors b (N, 3)."""
-    v, c = np.cross(a, b), b @ a
+    x, y, z = a.tolist()
+    v, c = b @ np.array([[0, z, -y], [-z, 0, x], [y, -x, 0]]), b @ a
     k = np.zeros((len(b), 3, 3))
     k[:, 0, 1], k[:, 0, 2], k[:, 1, 2] = -v[:, 2], v[:, 1], -v[:, 0]
     k[:, 1, 0], k[:, 2, 0], k[:, 2, 1] = v[:, 2], -v[:, 1], v[:, 0]
@@ -193,9 +198,9 @@ def _skin_map(layer: HandLayer) -> SkinMap:
         back = np.array([0.0, 0.0, 1.0]) if finger else np.array([0.15, 0.85, 0.5])  # the thumb is turned inwards
         for bone, (a, b) in enumerate(zip(stops, stops[1:], strict=False)):
             direction = joints[b] - joints[a]
-            length = float(np.linalg.norm(direction))
+            length = norm(direction)
             direction = direction / length
-            up = _unit(back - (back @ direction) * direction)
+            up = unit(back - (back @ direction) * direction)
             relative = points - joints[a]
             t = np.clip(relative @ direction / length, 0, 1)
             across = relative - (t * length)[:, None] * direction
@@ -206,9 +211,9 @@ def _skin_map(layer: HandLayer) -> SkinMap:
             dorsal = np.where(mine, (across @ up) / np.maximum(distance, 1e-6), dorsal)
             if bone >= 2:  # the nail's place is needed from the middle bone on: triangles reach across the joint
                 end = joints[stops[4]]
-                last = _unit(end - joints[stops[3]])
-                last_length = float(np.linalg.norm(end - joints[stops[3]]))
-                side = np.cross(last, _unit(back - (back @ last) * last))
+                last = unit(end - joints[stops[3]])
+                last_length = norm(end - joints[stops[3]])
+                side = cross(last, unit(back - (back @ last) * last))
                 u = ((points - joints[stops[3]]) @ last / last_length - 0.68) / 0.27
                 v = (points - joints[stops[3]]) @ side / (0.0068 if finger else 0.0085)
                 nail = np.where(mine[:, None], np.stack([u, v], axis=1), nail)

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wildhands_ros.rendered.vectors import cross, unit
+
 FloatArray = NDArray[np.float64]
 Image = NDArray[np.float32]
 Texture = Callable[[np.random.Generator], Image]
@@ -374,15 +376,14 @@ class Plane:
         cls, rng: np.random.Generator, point: FloatArray, normal: FloatArray, texels: float, count: int, softness: float
     ) -> Plane:
         """The plane through a point, with a random texture of `count` turned at random."""
-        normal = normal / np.linalg.norm(normal)
+        normal = unit(normal)
         if normal @ point > 0:  # the camera must lie on its front
             normal = -normal
         turned = rng.normal(size=3)
-        right = turned - (turned @ normal) * normal
-        right /= np.linalg.norm(right)
+        right = unit(turned - (turned @ normal) * normal)
         tint = np.clip(rng.normal(1, 0.06, 3), 0.7, 1.3) * rng.uniform(0.6, 1.1)
         offset = rng.uniform(0, SIZE, 2)
         return cls(
-            normal, float(normal @ point), right, np.cross(normal, right), texels, (float(offset[0]), float(offset[1])),
+            normal, float(normal @ point), right, cross(normal, right), texels, (float(offset[0]), float(offset[1])),
             int(rng.integers(count)), tint, softness,
         )  # fmt: skip

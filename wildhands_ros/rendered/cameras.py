@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.estimation.wildhands.views import rectified_camera
-from wildhands_ros.rotations import exp_so3
+from wildhands_ros.rendered.vectors import cross, turn
 
 FloatArray = NDArray[np.float64]
 
@@ -38,10 +39,10 @@ class View:
     def lens(self) -> str:
         return "pinhole" if self.source is None else "fisheye"
 
-    @property
+    @cached_property
     def right(self) -> FloatArray:
         """The body's right, level."""
-        return np.cross(self.down, self.ahead)
+        return cross(self.down, self.ahead)
 
     def stretch(self, angle: float) -> float:
         """Pixels of the rectified view to one of the lens, at an angle from the axis in radians (1 for pinholes)."""
@@ -71,7 +72,7 @@ def sample_view(rng: np.random.Generator) -> View:
         focal = width / 2 / math.tan(math.radians(fov / 2))
         camera = Camera(width, height, focal, focal * squeeze, *center)
     pitch = math.radians(rng.uniform(10, 45))
-    tilt = exp_so3([0, 0, math.radians(rng.normal(0, 5))]) @ exp_so3([0, math.radians(rng.normal(0, 8)), 0])
+    tilt = turn(2, math.radians(rng.normal(0, 5))) @ turn(1, math.radians(rng.normal(0, 8)))
     down = tilt @ np.array([0, math.cos(pitch), math.sin(pitch)])
     ahead = tilt @ np.array([0, -math.sin(pitch), math.cos(pitch)])
     return View(camera, source, fov, down, ahead)

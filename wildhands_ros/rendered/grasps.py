@@ -44,6 +44,7 @@ from wildhands_ros.rendered.spheres import (
     overlaps,
 )  # fmt: skip
 from wildhands_ros.rendered.touches import Touch, digit_freedoms, pad_facing, side_facing, solve_touches
+from wildhands_ros.rendered.vectors import frame_of, norm, unit
 
 FloatArray = NDArray[np.float64]
 _Maker = Callable[[np.random.Generator], Thing]
@@ -166,7 +167,7 @@ class GraspSampler:
         axis = y + rng.normal(0.25, 0.15) * x + rng.normal(0, 0.06) * z
         along = max(thing.grip_half - 0.045 * hand.size, 0.0) * rng.uniform(-1, 1)
         at = hand.joints[4] + x * rng.uniform(-0.022, -0.002) * hand.size
-        thing = _put(thing, _frame(rng, axis * rng.choice([-1, 1])), thing.grip + (0, 0, along), at - 0.12 * z)
+        thing = _put(thing, _frame(rng, axis * (2 * rng.integers(2) - 1)), thing.grip + (0, 0, along), at - 0.12 * z)
         angles = vary(rng, self._model, _OPEN, 0.5)
         return self._wrapped(rng, hand, thing, angles, _THUMB_WRAPPED, rng.random() < 0.15)
 
@@ -228,7 +229,7 @@ class GraspSampler:
         x, y, _ = hand.frame.T
         if thing.name == "pen":
             away = hand.joints[1] - (start + end) / 2 if len(leads) == 2 else -x
-            away = away + 0.5 * rng.standard_normal(3) * np.linalg.norm(away)
+            away = away + 0.5 * rng.standard_normal(3) * norm(away)
             reach = reach * rng.uniform(0.5, 1)
         else:
             away = (y if many else x) + 0.4 * rng.standard_normal(3)
@@ -269,7 +270,7 @@ class GraspSampler:
         away = (start + end) / 2 - hand.palm
         if thing.name in ("bottle", "beaker"):
             away = -away  # the opening towards the palm
-        away = away + 0.15 * rng.standard_normal(3) * np.linalg.norm(away)
+        away = away + 0.15 * rng.standard_normal(3) * norm(away)
         rotation = _frame_of(across, away)
         thing = _put(thing, rotation, place, (start + end) / 2)
         others = [digit for digit in _FINGERS if digit != lead]
@@ -327,7 +328,7 @@ class GraspSampler:
         row = FIRST_ROW[digit]
         turn = towards[row + 1] @ towards[row + 2] @ towards[row + 3]
         outward = turn @ pad_facing(hand, digit, rng.uniform(0.5, 1.3)) + 0.15 * rng.standard_normal(3)
-        outward = outward / np.linalg.norm(outward)
+        outward = unit(outward)
         kinds = (objects.make_slab, objects.make_slab, objects.make_phone, objects.make_box, objects.make_lid,
                  objects.make_ball, objects.make_plate, objects.make_card)  # fmt: skip
         thing = _pick(rng, kinds)(rng)
@@ -375,11 +376,11 @@ class GraspSampler:
                 return None
             points = self._between(hand, hand.centers(angles[None])[0], touch.ball, touch.other_ball)
             reach = np.array([0.0, 0.0, 0.6 * thing.grip_half])
-            away = z * rng.choice([-1, 1]) + 0.4 * rng.standard_normal(3)
+            away = z * (2 * rng.integers(2) - 1) + 0.4 * rng.standard_normal(3)
             placed = self._slid(rng, hand, thing, angles, points, away, reach)
             return None if placed is None else _Attempt(angles, placed)
         digit = int(rng.integers(INDEX, PINKY + 1))
-        which = int(rng.choice([1, 3, 4]))
+        which = (1, 3, 4)[int(rng.integers(3))]
         b = ball(digit, which)
         thick = rng.uniform(0.001, 0.0022)
         thing = objects.make_band(hand.radius[b] + thick - 0.0006, thick)
@@ -411,7 +412,7 @@ class GraspSampler:
 
     def _between(self, hand: BallHand, centers: FloatArray, a: int, b: int) -> tuple[FloatArray, FloatArray]:
         """Where the skins of two balls face each other."""
-        towards = (centers[b] - centers[a]) / np.linalg.norm(centers[b] - centers[a])
+        towards = unit(centers[b] - centers[a])
         return centers[a] + towards * hand.radius[a], centers[b] - towards * hand.radius[b]
 
     def _opened(self, angles: FloatArray, digits: Sequence[int], amount: float) -> FloatArray:
@@ -427,10 +428,10 @@ class GraspSampler:
         """Puts a thing between two points of skin, its x along their line and its z as near to `away` as it can be
         without running into the hand; held up to `reach` from its grip, towards -z unless `centred`."""
         centers, across = hand.centers(angles[None])[0], points[1] - points[0]
-        if np.linalg.norm(across) < 1e-4:
+        if norm(across) < 1e-4:
             return None
         for trial in range(8):
-            direction = away + 0.25 * trial * rng.standard_normal(3) * np.linalg.norm(away)
+            direction = away + 0.25 * trial * rng.standard_normal(3) * norm(away)
             low = -1.0 if centred else -0.2 - 0.1 * trial
             offset = reach * (0, rng.uniform(-1, 1), rng.uniform(-1, 1 if centred else max(low, -0.9) + 0.6))
             if centred:
@@ -538,7 +539,7 @@ class GraspSampler:
             which = int(gaps[i, hit[0]].argmin())
             out = centers[i * steps + hit[0], which] - middle
             out = out - axis * (out @ axis)
-            beside = 1 + float(out @ hand.frame[:, 2]) / float(np.linalg.norm(out))
+            beside = 1 + float(out @ hand.frame[:, 2]) / norm(out)
             wrong_part = 0 if which >= PAD else 1.5 if which == 5 else 4
             found.append((float(scores[i]) + wrong_part + 2.5 * beside, i, int(hit[0])))
         for _, i, step in sorted(found)[:8]:
@@ -576,17 +577,15 @@ def _put(thing: Thing, rotation: FloatArray, own: FloatArray, at: FloatArray) ->
 
 def _frame(rng: np.random.Generator, z: FloatArray) -> FloatArray:
     """A rotation (3, 3) whose z points along `z`, at random otherwise."""
-    z = z / np.linalg.norm(z)
+    z = unit(z)
     x = rng.standard_normal(3)
     return _frame_of(x - z * (x @ z), z)
 
 
 def _frame_of(x: FloatArray, z: FloatArray) -> FloatArray:
     """A rotation (3, 3) whose x points along `x` and whose z is as near to `z` as can be."""
-    x = x / np.linalg.norm(x)
-    z = z - x * (z @ x)
-    z = z / np.linalg.norm(z)
-    return np.stack([x, np.cross(z, x), z], axis=1)
+    x = unit(x)
+    return frame_of(x, unit(z - x * (z @ x)))
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]

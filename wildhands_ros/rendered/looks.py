@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wildhands_ros.hands import Side
 from wildhands_ros.rendered.appearance import ATTRIBUTES, Color, Glove, Kind, Lights, Material
 from wildhands_ros.rendered.arms import ArmMesh
+from wildhands_ros.rendered.vectors import unit
 
 FloatArray = NDArray[np.float64]
 
@@ -30,6 +31,11 @@ _LATEX: tuple[Color, ...] = (
 
 
 _LIGHTS = {"soft": 0.27, "window": 0.25, "lamp": 0.18, "sun": 0.12, "dim": 0.10, "coloured": 0.08}
+_UP_TO = np.cumsum(list(_LIGHTS.values()))
+# How often materials are laid out in each way
+_CLOTHS = (Kind.PLAIN, Kind.PLAIN, Kind.PLAIN, Kind.STRIPES, Kind.CHECKS, Kind.PATCHES)
+_THINGS = (Kind.PLAIN, Kind.PLAIN, Kind.PLAIN, Kind.STRIPES, Kind.CHECKS, Kind.RINGS, Kind.SPECKLES)
+_HELD_OUT_THINGS = (Kind.PLAIN, Kind.PLAIN, Kind.PATCHES, Kind.PATCHES)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ def sample_look(rng: np.random.Generator, person: np.random.Generator, *, held_o
     )  # fmt: skip
     sleeve = None
     if rng.random() < 0.62:
-        kind = Kind(int(rng.choice([Kind.PLAIN, Kind.PLAIN, Kind.PLAIN, Kind.STRIPES, Kind.CHECKS, Kind.PATCHES])))
+        kind = _CLOTHS[int(rng.integers(len(_CLOTHS)))]
         if held_out and kind is Kind.STRIPES:
             kind = Kind.SPECKLES
         sleeve = Material(
@@ -132,12 +138,10 @@ def sample_look(rng: np.random.Generator, person: np.random.Generator, *, held_o
 
 def thing_material(rng: np.random.Generator, *, held_out: bool = False) -> FloatArray:
     """The numbers of a random thing's material."""
-    kinds = [Kind.PLAIN, Kind.PLAIN, Kind.PLAIN, Kind.STRIPES, Kind.CHECKS, Kind.RINGS, Kind.SPECKLES]
-    if held_out:
-        kinds = [Kind.PLAIN, Kind.PLAIN, Kind.PATCHES, Kind.PATCHES]
+    kinds = _HELD_OUT_THINGS if held_out else _THINGS
     shiny = rng.random() < 0.4
     return Material(
-        Kind(int(rng.choice(kinds))), color(rng), color(rng), frequency=float(np.exp(rng.uniform(2.7, 5.5))),
+        kinds[int(rng.integers(len(kinds)))], color(rng), color(rng), frequency=float(np.exp(rng.uniform(2.7, 5.5))),
         noise=float(rng.uniform(0, 0.4)), gloss=float(rng.uniform(0.2, 0.9) if shiny else rng.uniform(0, 0.12)),
         sharpness=float(rng.uniform(15, 70) if shiny else rng.uniform(4, 15)), bump=float(rng.uniform(0, 0.12)),
         bump_frequency=float(rng.uniform(50, 900)), metal=float(rng.random() < 0.12), seed=float(rng.uniform(0, 5)),
@@ -151,10 +155,9 @@ def sample_lights(rng: np.random.Generator, down: FloatArray) -> Lights:
     def above(height: float) -> FloatArray:
         v = rng.normal(size=3)
         v = v - (v @ up) * up
-        v = v / np.linalg.norm(v) + height * up
-        return np.asarray(v / np.linalg.norm(v))
+        return unit(unit(v) + height * up)
 
-    name = str(rng.choice(list(_LIGHTS), p=list(_LIGHTS.values())))
+    name = str(tuple(_LIGHTS)[int(np.searchsorted(_UP_TO, rng.random() * _UP_TO[-1]))])
     warmth = rng.normal(0, 0.10)
     if name == "soft":
         key, sky, ground, fill = (

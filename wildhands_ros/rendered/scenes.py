@@ -13,7 +13,7 @@ from wildhands_ros.estimation.wildhands.variant import GRASPS
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hands import Side, wrist_rotation
 from wildhands_ros.rendered.appearance import ATTRIBUTES, Glove, Lights, ShadowMap
-from wildhands_ros.rendered.arms import FOREARM, ArmMesh
+from wildhands_ros.rendered.arms import FOREARM, ArmMesh, ArmPose
 from wildhands_ros.rendered.backgrounds import Plane
 from wildhands_ros.rendered.cameras import View, sample_distance, sample_place, sample_view
 from wildhands_ros.rendered.grasps import NO_GRASP, GraspedHand, GraspSampler
@@ -23,7 +23,7 @@ from wildhands_ros.rendered.objects import TriangleMesh
 from wildhands_ros.rendered.poses import PoseSampler, sample_wrist
 from wildhands_ros.rendered.rasteriser import depth_map, smooth_normals
 from wildhands_ros.rendered.things import HELD_OUT_THINGS, corner_normals, sample_thing
-from wildhands_ros.rotations import exp_so3
+from wildhands_ros.rendered.vectors import cross, frame_of, norm, random_rotation, turn, unit
 
 FloatArray = NDArray[np.float64]
 Faces = NDArray[np.int32]
@@ -70,13 +70,12 @@ class SceneHand:
 class Geometry:
     """All triangles of a scene in the camera's frame.
 
-    vertices, normals (V, 3), attributes (V, 11) as in `appearance`, faces (F, 3), parts: (F,) which part of the scene
-    each face belongs to; the faces of a part follow each other. materials: (P, M) rows of `Material`.
+    vertices (V, 3), corners (V, 14) attributes as in `appearance` and normals, faces (F, 3), parts: (F,) which part of
+    the scene each face belongs to; the faces of a part follow each other. materials: (P, M) rows of `Material`.
     """
 
     vertices: FloatArray
-    normals: FloatArray
-    attributes: FloatArray
+    corners: NDArray[np.float32]
     faces: Faces
     parts: NDArray[np.int32]
     materials: FloatArray
@@ -85,11 +84,6 @@ class Geometry:
     def starts(self) -> NDArray[np.int64]:
         """First face of each part, and the end of the last."""
         return np.searchsorted(self.parts, np.arange(len(self.materials) + 1))
-
-    @cached_property
-    def corners(self) -> NDArray[np.float32]:
-        """(V, 14) attributes and normals."""
-        return np.concatenate([self.attributes, self.normals], axis=1, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -178,13 +172,13 @@ class SceneSampler:
         if side is Side.LEFT:
             elbow_offset, shoulder = elbow_offset * mirror, shoulder * mirror
             x, z = orientation[:, 0] * mirror, orientation[:, 2] * mirror
-            orientation = np.stack([x, np.cross(z, x), z], axis=1)
+            orientation = frame_of(x, z)
         rest = arm.layer.rest_joints(betas)
         rotations[0] = orientation @ wrist_rotation(rest, side).T
         pose = arm.layer.pose_from_rotations(rotations)
-        _, joints = arm.layer.numpy(pose, betas, np.zeros(3))
+        vertices, joints = arm.layer.numpy(pose, betas, np.zeros(3))
         translation = place - joints.mean(axis=0)
-        vertices, joints = arm.layer.numpy(pose, betas, translation)
+        vertices, joints = vertices + translation, joints + translation
         if vertices[:, 2].min() < _NEAREST:
             return None
         held, solid = doing.held, vertices[::3]
@@ -193,20 +187,8 @@ class SceneSampler:
             if held.vertices[:, 2].min() < _NEAREST:
                 return None
             solid = np.concatenate([solid, held.vertices])
-        return _Placed(
-            side,
-            pose,
-            betas,
-            translation,
-            vertices,
-            joints,
-            joints[0] + elbow_offset,
-            shoulder,
-            doing,
-            name,
-            held,
-            solid,
-        )
+        posed = ArmPose(vertices, joints[0], orientation, joints[0] + elbow_offset, shoulder, look.girth)
+        return _Placed(side, pose, betas, translation, vertices, joints, posed, doing, name, held, solid)
 
     def _doing(self, rng: np.random.Generator, betas: FloatArray) -> tuple[GraspedHand, str]:
         """What a right hand does: holds something, or takes an empty hand's pose; and its name."""
@@ -250,13 +232,11 @@ class SceneSampler:
     def _add_arm(self, parts: _Parts, hand: _Placed, look: ArmLook) -> tuple[int, Faces]:
         """Adds hand, forearm, sleeve and what is worn; returns the hand's part and the faces of its open end."""
         arm = self._arms[hand.side]
-        shape = (hand.vertices, hand.joints, hand.elbow, hand.shoulder, look.girth)
-        vertices = arm.vertices(*shape)
-        number, cap = parts.add_hand(arm, vertices, look)
+        number, cap = parts.add_hand(arm, arm.vertices(hand.arm), look)
         if arm.has_open_wrist and look.sleeve is not None:
-            parts.add(*arm.sleeve(*shape, look.sleeve_start, look.sleeve_width), look.sleeve.row())
+            parts.add(*arm.sleeve(hand.arm, look.sleeve_start, look.sleeve_width), look.sleeve.row())
         if arm.has_open_wrist and look.band is not None and (look.band_side is hand.side or look.both_bands):
-            parts.add(*arm.band(*shape, look.band_start, look.band_length, look.band_thickness), look.band.row())
+            parts.add(*arm.band(hand.arm, look.band_start, look.band_length, look.band_thickness), look.band.row())
         return number, cap
 
     def _planes(
@@ -265,7 +245,7 @@ class SceneSampler:
         """Table or floor, wall, and what stands on the table."""
         lowest = max(float((hand.solid @ view.down).max()) for hand in hands)
         planes = []
-        softness = float(rng.choice([0.0, 0.0, 0.5, 1.0, 2.0]))
+        softness = (0.0, 0.0, 0.5, 1.0, 2.0)[int(rng.integers(5))]
         texels = math.exp(rng.uniform(math.log(350), math.log(2200)))
         kind = rng.random()
         if kind < 0.72:  # a table below the hands
@@ -278,7 +258,7 @@ class SceneSampler:
             height = rng.uniform(0.8, 1.6)
             planes.append(Plane.facing(rng, view.down * height, -view.down, texels * 0.4, self._textures, softness))
         else:  # something close behind, turned anyhow
-            normal = -middle / np.linalg.norm(middle) + rng.normal(0, 0.35, 3)
+            normal = -unit(middle) + rng.normal(0, 0.35, 3)
             behind = middle * (1 + rng.uniform(0.25, 0.9))
             planes.append(Plane.facing(rng, behind, normal, texels, self._textures, softness))
         wall = view.ahead + rng.normal(0, 0.25, 3)
@@ -303,16 +283,16 @@ class SceneSampler:
         solid = np.concatenate([hand.solid for hand in hands])
         up = -view.down
         foot = middle + view.down * (height - float(middle @ view.down))
+        level = frame_of(view.right, up)
         for _ in range(int(rng.integers(0, 5))):
             thing = sample_thing(rng, held_out=self._held_out)
-            turn, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.04, 0.38)
-            axes = np.stack([view.right, np.cross(up, view.right), up], axis=1) @ exp_so3([0, 0, rng.uniform(0, 6.28)])
+            towards, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.04, 0.38)
+            axes = level @ turn(2, rng.uniform(0, 6.28))
             if rng.random() < 0.5:
-                axes = axes @ exp_so3([np.pi / 2, 0, 0])
-            placed = thing.moved(axes, np.zeros(3))
-            lowest = float((placed.vertices @ up).min())
-            aside = away * (np.cos(turn) * view.right + np.sin(turn) * np.cross(up, view.right))
-            placed = placed.moved(np.eye(3), foot + aside - lowest * up)
+                axes = axes @ turn(0, np.pi / 2)
+            lowest = float((thing.vertices @ (up @ axes)).min())
+            aside = away * (math.cos(towards) * level[:, 0] + math.sin(towards) * level[:, 1])
+            placed = thing.moved(axes, foot + aside - lowest * up)
             if _is_free(placed, solid, 0.01):
                 parts.add_thing(placed, thing_material(rng, held_out=self._held_out), rng)
 
@@ -321,7 +301,7 @@ class SceneSampler:
         thing = sample_thing(rng, held_out=self._held_out)
         target = hand.joints[int(rng.integers(21))] + rng.normal(0, 0.02, 3)
         near = rng.uniform(0.55, 0.85)
-        placed = thing.moved(0.75 * near * _random_rotation(rng), target * near)
+        placed = thing.moved(0.75 * near * random_rotation(rng), target * near)
         if placed.vertices[:, 2].min() > 0.08 and _is_free(placed, hand.solid, 0.004):
             parts.add_thing(placed, thing_material(rng, held_out=self._held_out), rng)
 
@@ -336,8 +316,7 @@ class _Placed:
     translation: FloatArray
     vertices: FloatArray
     joints: FloatArray
-    elbow: FloatArray
-    shoulder: FloatArray
+    arm: ArmPose
     doing: GraspedHand
     name: str
     held: TriangleMesh | None
@@ -349,8 +328,7 @@ class _Parts:
 
     def __init__(self) -> None:
         self._vertices: list[FloatArray] = []
-        self._normals: list[FloatArray] = []
-        self._attributes: list[FloatArray] = []
+        self._corners: list[NDArray[np.float32]] = []
         self._faces: list[Faces] = []
         self._materials: list[FloatArray] = []
         self._parts: list[int] = []
@@ -378,15 +356,14 @@ class _Parts:
         """A thing with creased edges, its solid texture turned at random."""
         corners, normals = corner_normals(thing.vertices, thing.faces)
         attributes = np.zeros((len(corners), ATTRIBUTES))
-        attributes[:, :3] = (thing.texture @ _random_rotation(rng).T)[thing.faces.ravel()]
+        attributes[:, :3] = (thing.texture @ random_rotation(rng).T)[thing.faces.ravel()]
         first = self._count
         self._append(corners, normals, attributes)
         self._part(np.arange(len(corners), dtype=np.int32).reshape(-1, 3) + first, material)
 
     def _append(self, vertices: FloatArray, normals: FloatArray, attributes: FloatArray) -> None:
         self._vertices.append(vertices)
-        self._normals.append(normals)
-        self._attributes.append(attributes)
+        self._corners.append(np.concatenate([attributes, normals], axis=1, dtype=np.float32))
         self._count += len(vertices)
 
     def _part(self, faces: Faces, material: FloatArray) -> None:
@@ -397,8 +374,7 @@ class _Parts:
     def geometry(self) -> Geometry:
         return Geometry(
             np.concatenate(self._vertices),
-            np.concatenate(self._normals),
-            np.concatenate(self._attributes),
+            np.concatenate(self._corners),
             np.concatenate(self._faces).astype(np.int32),
             np.repeat(np.arange(len(self._parts), dtype=np.int32), self._parts),
             np.stack(self._materials),
@@ -416,39 +392,29 @@ def _reach(
     down, ahead = view.down * mirror, view.ahead * mirror
     right = view.right * mirror * mirror[0]
     flexion, deviation, _ = sample_wrist(rng)
-    bend = exp_so3([0.0, flexion, 0.0]) @ exp_so3([0.0, 0.0, deviation])
+    bend = turn(1, flexion) @ turn(2, deviation)
     shoulder = 0.18 * right + 0.21 * down - 0.04 * ahead + rng.normal(0, 0.03, 3)
     if rng.random() < 0.15:
-        forearm = _random_rotation(rng)
+        forearm = random_rotation(rng)
         return forearm @ bend, -FOREARM * forearm[:, 0], shoulder
     to = place - shoulder
-    length = float(np.linalg.norm(to))
+    length = norm(to)
     if length > 0.97 * (FOREARM + _UPPER_ARM):  # leaning: the arm is stretched
-        elbow = place - FOREARM * _unit(to / length + rng.normal(0, 0.12, 3))
+        elbow = place - FOREARM * unit(to / length + rng.normal(0, 0.12, 3))
     else:
         along = (length**2 + _UPPER_ARM**2 - FOREARM**2) / (2 * length)
         radius = math.sqrt(max(_UPPER_ARM**2 - along**2, 0.0))
         pole = down + right * rng.uniform(-0.2, 1.2) + rng.normal(0, 0.25, 3)
-        pole = _unit(pole - (pole @ to) * to / length**2)
+        pole = unit(pole - (pole @ to) * to / length**2)
         elbow = shoulder + to * (along / length) + pole * radius
-    x = _unit(place - elbow + rng.normal(0, 0.02, 3))
+    x = unit(place - elbow + rng.normal(0, 0.02, 3))
     up = -down - 0.45 * ahead
-    up = _unit(up - (up @ x) * x)
-    outward = np.cross(x, up)
-    turn = rng.normal(0.9, 0.75) if rng.random() < 0.75 else rng.uniform(-0.9, 3.4)
-    z = math.cos(turn) * up + math.sin(turn) * outward
-    forearm = np.stack([x, np.cross(z, x), z], axis=1)
+    up = unit(up - (up @ x) * x)
+    outward = cross(x, up)
+    forearm_turn = rng.normal(0.9, 0.75) if rng.random() < 0.75 else rng.uniform(-0.9, 3.4)
+    z = math.cos(forearm_turn) * up + math.sin(forearm_turn) * outward
+    forearm = frame_of(x, z)
     return forearm @ bend, -FOREARM * x, shoulder
-
-
-def _random_rotation(rng: np.random.Generator) -> FloatArray:
-    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
-    q = q * np.sign(np.diag(r))
-    return q if np.linalg.det(q) > 0 else -q
-
-
-def _unit(v: FloatArray) -> FloatArray:
-    return v / max(float(np.linalg.norm(v)), 1e-9)
 
 
 def _inside(joints: FloatArray, view: View) -> bool:
@@ -475,8 +441,7 @@ def _distance(a: FloatArray, b: FloatArray) -> float:
 def _shadow_map(key: FloatArray, geometry: Geometry, around: FloatArray) -> ShadowMap:
     """Who is lit: heights across the key light over a square round the hands."""
     other = np.array([0.0, 1.0, 0.0]) if abs(key[1]) < 0.9 else np.array([1.0, 0.0, 0.0])
-    x = _unit(np.cross(other, key))
-    frame = np.stack([x, np.cross(key, x), key])
+    frame = frame_of(unit(cross(other, key)), key).T
     local = around @ frame[:2].T
     low, high = local.min(axis=0) - 0.10, local.max(axis=0) + 0.10
     cell = max(float((high - low).max()) / (_SHADOW_CELLS - 1), 0.0012)

@@ -137,38 +137,76 @@ def _mean(light):  # type: ignore[no-untyped-def]
     return total / count
 
 
+_STEPS, _COARSE, _BRIGHTEST = 1024, 256, 4.0  # of the table: up to 1, from there on, and its end
+_HALF, _WHITE = np.float32(0.5), np.float32(255)
+_ONE, _NOTHING, _LEAST_DARK, _LEAST_SHOWN = np.float32(1), np.float32(0), np.float32(0.1), np.float32(0.02)
+_A, _B, _C = np.uint32(374761393), np.uint32(668265263), np.uint32(1274126177)
+_MIX, _MIX_AGAIN, _OWN = np.uint32(1103515245), np.uint32(0x297A2D39), np.uint32(0x9E3779B1)
+_8, _13, _15, _16, _24, _BYTE = (np.uint32(n) for n in (8, 13, 15, 16, 24, 255))
+_TO_SPREAD = np.float32(1 / 147.8)  # of the sum of four bytes
+
+
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+def _mixed(key):  # type: ignore[no-untyped-def]
+    key = np.uint32(np.uint32(key ^ np.uint32(key >> _13)) * _MIX)
+    key = np.uint32(np.uint32(key ^ np.uint32(key >> _16)) * _MIX_AGAIN)
+    return np.uint32(key ^ np.uint32(key >> _15))
+
+
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+def _normal(key):  # type: ignore[no-untyped-def]
+    """A number of about normal distribution for a well mixed uint32: the sum of its bytes."""
+    total = np.uint32((key & _BYTE) + ((key >> _8) & _BYTE) + ((key >> _16) & _BYTE) + (key >> _24))
+    return np.float32(np.int32(total) - np.int32(510)) * _TO_SPREAD
+
+
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _expose(  # type: ignore[no-untyped-def]
     light, out, red, green, blue, power, contrast, vignette, shot, read, chroma, seed, x0, y0, step, width, height
 ):
     rows, columns, _ = light.shape
-    table = np.empty(1025)
-    for i in range(1025):
-        table[i] = (i / 1024) ** power
+    length = np.uint64(3 * columns)
     half = 0.25 * (width * width + height * height)
+    table = np.empty(_STEPS + _COARSE + 2, np.float32)  # from light to what is displayed
+    for i in range(table.shape[0]):
+        value = i / _STEPS if i <= _STEPS else 1 + (_BRIGHTEST - 1) / _COARSE * (i - _STEPS)
+        if value > 0.7:  # a shoulder instead of a hard limit
+            value = 1 - 0.3 * np.exp(-(value - 0.7) / 0.3)
+        table[i] = value**power
+    gains, aside, seen = np.empty(length, np.float32), np.empty(length, np.float32), np.empty(length, np.float32)
+    pixels = np.empty(length, np.uint32)
+    for n in range(length):
+        channel, column = n % np.uint64(3), n // np.uint64(3)
+        gains[n] = red if channel == 0 else (green if channel == 1 else blue)
+        dx = x0 + column * step - width / 2
+        aside[n] = vignette * dx * dx / half
+        pixels[n] = np.uint32(np.uint32(column) * _B)
+    fine, coarse = np.float32(_STEPS), np.float32(_COARSE / (_BRIGHTEST - 1))
+    last = np.float32(_STEPS + _COARSE)
+    contrast, shot, read, chroma = np.float32(contrast), np.float32(shot), np.float32(read), np.float32(chroma)
     for row in range(rows):
         dy = y0 + row * step - height / 2
-        for column in range(columns):
-            dx = x0 + column * step - width / 2
-            dark = 1 - vignette * (dx * dx + dy * dy) / half
-            if dark < 0.1:
-                dark = 0.1
-            h = (row * 374761393 + column * 668265263 + seed * 1274126177) & 0xFFFFFFFF
-            h = ((h ^ (h >> 13)) * 1103515245) & 0xFFFFFFFF
-            h = ((h ^ (h >> 16)) * 668265263) & 0xFFFFFFFF
-            h ^= h >> 15
-            grey = ((h & 255) + ((h >> 8) & 255) + ((h >> 16) & 255) + ((h >> 24) & 255) - 510) / 147.8
-            for channel in range(3):
-                gain = red if channel == 0 else (green if channel == 1 else blue)
-                value = light[row, column, channel] * gain * dark
-                if value > 0.7:  # a shoulder instead of a hard limit
-                    value = 1 - 0.3 * np.exp(-(value - 0.7) / 0.3)
-                place = value * 1024
-                index = int(place)
-                shown = table[index] + (place - index) * (table[min(index + 1, 1024)] - table[index])
-                h = (h * 1664525 + 1013904223) & 0xFFFFFFFF
-                g = h ^ (h >> 16)
-                own = ((g & 255) + ((g >> 8) & 255) + ((g >> 16) & 255) + ((g >> 24) & 255) - 510) / 147.8
-                spread = read + shot * np.sqrt(max(shown, 0.02))
-                shown = 0.5 + (shown - 0.5) * contrast + spread * (grey + (own - grey) * chroma)
-                out[row, column, channel] = np.uint8(min(max(shown * 255 + 0.5, 0.0), 255.0))
+        bright = np.float32(1 - vignette * dy * dy / half)
+        start = np.uint32(np.uint32(np.uint32(row) * _A) + np.uint32(np.uint32(seed) * _C))
+        lights, shown = light[row].ravel(), out[row].ravel()
+        for n in range(length):
+            value = lights[n] * gains[n] * max(bright - aside[n], _LEAST_DARK)
+            seen[n] = min(min(value, _ONE) * fine + max(value - _ONE, _NOTHING) * coarse, last)
+        for n in range(length):
+            place = seen[n]
+            index = np.uint64(place)
+            low = table[index]
+            seen[n] = low + (place - np.float32(index)) * (table[index + np.uint64(1)] - low)
+        _add_noise(length, start, pixels, seen, contrast, shot, read, chroma, shown)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _add_noise(length, start, pixels, seen, contrast, shot, read, chroma, shown):  # type: ignore[no-untyped-def]
+    for n in range(length):
+        value = seen[n]
+        key = _mixed(np.uint32(start + pixels[n]))
+        grey = _normal(key)
+        own = _normal(_mixed(np.uint32(key + np.uint32(np.uint32(n) * _OWN))))
+        spread = read + shot * np.sqrt(max(value, _LEAST_SHOWN))
+        value = _HALF + (value - _HALF) * contrast + spread * (grey + (own - grey) * chroma)
+        shown[n] = np.uint8(np.int32(min(max(value * _WHITE + _HALF, _NOTHING), _WHITE)))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.hand_model import HandAnatomy, HandLayer
 from wildhands_ros.hands import Side
+from wildhands_ros.rendered.vectors import cross, frame_of, norm, unit
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -90,11 +91,10 @@ class BallHandModel:
         """The hand of shape coefficients (10,); about 0.05 ms."""
         joints, offset, radius = (t + s @ betas for t, s in zip(self._template, self._shapes, strict=True))
         x = joints[4] - joints[0]
-        z = np.cross(x, joints[1] - joints[7])
-        x, z = x / np.linalg.norm(x), z / np.linalg.norm(z)
-        frame = np.stack([x, np.cross(z, x), z], axis=1)
+        x = unit(x)
+        frame = frame_of(x, unit(cross(x, joints[1] - joints[7])))
         palm_points = joints[0] + offset[self._palm_skin]
-        size = float(np.linalg.norm(joints[4] - joints[0])) / self._palm_length
+        size = norm(joints[4] - joints[0]) / self._palm_length
         return BallHand(
             joints, self.axes, self._joint, offset, np.maximum(radius, 0), self._digit, self._segment, frame,
             palm_points.mean(axis=0), size,

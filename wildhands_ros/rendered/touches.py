@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.rendered.spheres import FIRST_ROW, THUMB, BallHand, _forward
+from wildhands_ros.rendered.vectors import cross
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -46,7 +47,7 @@ def side_facing(hand: BallHand, digit: int, segment: int, thumb_side: bool) -> F
 
 
 def _bone(hand: BallHand, row: int) -> FloatArray:
-    return np.asarray(-np.cross(hand.axes[row, 1], hand.axes[row, 0]))
+    return cross(hand.axes[row, 0], hand.axes[row, 1])
 
 
 def digit_freedoms(digits: Sequence[int], end_per_middle: float = 0.6) -> tuple[FloatArray, FloatArray]:

@@ -8,6 +8,7 @@ import os
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,8 +22,11 @@ from wildhands_ros.errors import WildHandsError
 from wildhands_ros.hands import Side
 from wildhands_ros.samples.sample import FloatArray, ManoLabels, Sample, SampleError
 
-_DIGITS = 7  # significant digits of written numbers: 0.1 µm at 1 m
-_JPEG_QUALITY = 92
+_NUMBER = "%.7g"  # significant digits of written numbers: 0.1 µm at 1 m
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
+_PNG_FILTER = 19  # cv2.IMWRITE_PNG_FILTER, which OpenCV lacks, and leaves aside, before 4.12
+# Masks are flat: runs of the same value pack best, and fastest, as they are
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, _PNG_FILTER, 8)
 
 
 class ShardWriter:
@@ -35,7 +39,7 @@ class ShardWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._partial = path.with_name(path.name + ".partial")
-        self._tar = tarfile.open(self._partial, "w")
+        self._tar = tarfile.open(self._partial, "w", format=tarfile.GNU_FORMAT)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -50,12 +54,10 @@ class ShardWriter:
             self._partial.unlink(missing_ok=True)
 
     def add(self, sample: Sample) -> None:
-        self._member(
-            f"{sample.key}.jpg", _encoded(".jpg", sample.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        )
+        self._member(f"{sample.key}.jpg", _encoded(".jpg", cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR), _JPEG))
         if sample.mask is not None:
-            self._member(f"{sample.key}.png", _encoded(".png", sample.mask, [cv2.IMWRITE_PNG_COMPRESSION, 3]))
-        self._member(f"{sample.key}.json", json.dumps(_plain(sample), separators=(",", ":")).encode())
+            self._member(f"{sample.key}.png", _encoded(".png", sample.mask, _PNG))
+        self._member(f"{sample.key}.json", _record(sample).encode())
 
     def _member(self, name: str, content: bytes) -> None:
         info = tarfile.TarInfo(name)  # no time, no owner: the same samples give the same bytes
@@ -123,7 +125,7 @@ class _Shard:
             return file.read(size)
 
 
-def _encoded(kind: str, picture: NDArray[np.uint8], options: Sequence[int]) -> bytes:
+def _encoded(kind: str, picture: cv2.typing.MatLike, options: Sequence[int]) -> bytes:
     done, buffer = cv2.imencode(kind, picture, list(options))
     if not done:
         raise SampleError(f"OpenCV could not encode a picture as {kind}")
@@ -137,33 +139,47 @@ def _decoded(content: bytes, flags: int) -> NDArray[np.uint8]:
     return np.asarray(picture, dtype=np.uint8)
 
 
-def _plain(sample: Sample) -> dict[str, Any]:
+def _record(sample: Sample) -> str:
+    """What is known of a sample but its pictures, as JSON."""
     mano = sample.mano
-    return {
-        "camera": sample.camera.to_dict(),
-        "size": [sample.camera.width, sample.camera.height],
-        "center": _list(np.array(sample.center)),
-        "extent": float(sample.extent),
-        "side": sample.side.value,
-        "box": _list(np.array(sample.box)),
-        "joints": _list(sample.joints),
-        "mano": None if mano is None else {
-            "pose": _list(mano.pose), "betas": _list(mano.betas), "translation": _list(mano.translation),
-            "hand_model": mano.hand_model,
-        },
-        "keypoints": _list(sample.keypoints),
-        "keypoint_weights": _list(sample.keypoint_weights),
-        "visible": None if sample.visible is None else [int(v) for v in sample.visible],
-        "grasp": sample.grasp,
-        "scene": sample.scene,
-        "tags": dict(sample.tags),
+    fields = {
+        "camera": json.dumps(sample.camera.to_dict()),
+        "size": f"[{sample.camera.width},{sample.camera.height}]",
+        "center": _numbers(np.array(sample.center)),
+        "extent": repr(float(sample.extent)),
+        "side": json.dumps(sample.side.value),
+        "box": _numbers(np.array(sample.box)),
+        "joints": _numbers(sample.joints),
+        "mano": "null" if mano is None else _object({
+            "pose": _numbers(mano.pose), "betas": _numbers(mano.betas), "translation": _numbers(mano.translation),
+            "hand_model": json.dumps(mano.hand_model),
+        }),
+        "keypoints": _numbers(sample.keypoints),
+        "keypoint_weights": _numbers(sample.keypoint_weights),
+        "visible": "null" if sample.visible is None else json.dumps([int(v) for v in sample.visible]),
+        "grasp": json.dumps(sample.grasp),
+        "scene": json.dumps(sample.scene),
+        "tags": json.dumps(dict(sample.tags)),
     }  # fmt: skip
+    return _object(fields)
 
 
-def _list(values: FloatArray | None) -> Any:
+def _object(fields: Mapping[str, str]) -> str:
+    return "{" + ",".join(f'"{name}":{value}' for name, value in fields.items()) + "}"
+
+
+def _numbers(values: FloatArray | None) -> str:
     if values is None:
-        return None
-    return [_list(row) for row in values] if values.ndim > 1 else [float(f"{v:.{_DIGITS}g}") for v in values]
+        return "null"
+    text = _layout(values.shape) % tuple(values.ravel().tolist())
+    return text.replace("nan", "NaN").replace("inf", "Infinity") if "n" in text else text
+
+
+@lru_cache(maxsize=32)
+def _layout(shape: tuple[int, ...]) -> str:
+    """A JSON array of this shape with a place for each number: formatting all at once is several times as fast."""
+    inner = _NUMBER if len(shape) == 1 else _layout(shape[1:])
+    return "[" + ",".join([inner] * shape[0]) + "]"
 
 
 def _sample(
