@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -53,10 +54,13 @@ def _pyramid(picture: Image) -> NDArray[np.uint8]:
 
 def _finished(picture: Image, rng: np.random.Generator) -> Image:
     """Stains, wear and a random overall tone."""
-    wear = 1 + rng.uniform(0, 0.18) * _clouds(rng, int(rng.integers(2, 6)))[..., None]
+    wear = 1 + np.float32(rng.uniform(0, 0.18)) * _clouds(rng, int(rng.integers(2, 6)))
     tone = np.float32(rng.uniform(0.55, 1.15)) * (1 + 0.08 * rng.standard_normal(3).astype(np.float32))
-    grain = rng.uniform(0, 0.05) * _grain(rng)[..., None]
-    return np.asarray(np.clip(picture * wear * tone + grain, 0.01, 1), np.float32)
+    grain = np.float32(rng.uniform(0, 0.05)) * _grain(rng)
+    channels = [
+        channel * (wear * share) + grain for channel, share in zip(cv2.split(picture), tone.tolist(), strict=True)
+    ]
+    return np.asarray(np.clip(cv2.merge(channels), 0.01, 1), np.float32)
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
@@ -76,34 +80,58 @@ def _smooth(rng: np.random.Generator, cells: int, cells_across: int | None = Non
     """Repeating smooth noise (SIZE, SIZE), about -1 to 1, with this many bumps along each edge."""
     across = cells if cells_across is None else cells_across
     grid = rng.uniform(-1, 1, (cells, across)).astype(np.float32)
-    pad = 3
-    wrapped = np.pad(grid, pad, mode="wrap")
-    scale_y, scale_x = SIZE // cells, SIZE // across
-    size = (wrapped.shape[1] * scale_x, wrapped.shape[0] * scale_y)
-    large = np.asarray(cv2.resize(wrapped, size, interpolation=cv2.INTER_CUBIC))
-    piece = large[pad * scale_y :, pad * scale_x :][: cells * scale_y, : across * scale_x]
-    return np.asarray(cv2.resize(piece, (SIZE, SIZE)), np.float32)
+    if max(cells, across) > 64:  # where cubes are blended at few texels each, that is faster
+        pad = 2
+        wrapped = np.pad(grid, pad, mode="wrap")
+        scale_y, scale_x = SIZE // cells, SIZE // across
+        size = (wrapped.shape[1] * scale_x, wrapped.shape[0] * scale_y)
+        large = np.asarray(cv2.resize(wrapped, size, interpolation=cv2.INTER_CUBIC))
+        return large[pad * scale_y :, pad * scale_x :][:SIZE, :SIZE]
+    return np.asarray(_blending(cells) @ grid @ _blending(across).T)
+
+
+@lru_cache(maxsize=16)
+def _blending(cells: int) -> Image:
+    """(SIZE, cells) how much each of the values round a circle counts at each texel: cubic interpolation."""
+    pad = 2
+    wrapped = np.pad(np.eye(cells, dtype=np.float32), ((pad, pad), (0, 0)), mode="wrap")
+    scale = SIZE // cells
+    large = cv2.resize(wrapped, (cells, len(wrapped) * scale), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(large[pad * scale :][:SIZE], np.float32)
 
 
 def _clouds(rng: np.random.Generator, octaves: int, start: int = 4) -> Image:
     """Sum of noises of growing fineness, about -1 to 1."""
     total = np.zeros((SIZE, SIZE), np.float32)
     for octave in range(octaves):
-        total += _smooth(rng, min(start << octave, 256)) * 0.55**octave
-    return total / 1.4
+        total += _smooth(rng, min(start << octave, 256)) * np.float32(0.55**octave / 1.4)
+    return total
 
 
 def _grain(rng: np.random.Generator) -> Image:
-    return rng.standard_normal((SIZE, SIZE)).astype(np.float32)
+    return rng.standard_normal((SIZE, SIZE), np.float32)
 
 
 def _mix(a: Image, b: Image, t: Image) -> Image:
-    return a + (b - a) * np.clip(t, 0, 1)[..., None]
+    """From colour or picture a, where t is 0 or less, to b, where it is 1 or more."""
+    share = np.clip(t, 0, 1)
+    if a.ndim > 1 or b.ndim > 1:
+        return a + (b - a) * share[..., None]
+    return _tinted(b - a, share) + a
 
 
+def _tinted(color: Image, factor: Image) -> Image:
+    """A colour (3,) times a factor at each texel (SIZE, SIZE): NumPy is slow along axes of three."""
+    return np.asarray(cv2.merge([factor * np.float32(c) for c in color.tolist()]), np.float32)
+
+
+@lru_cache(maxsize=1)
 def _grid() -> tuple[Image, Image]:
     """Row and column of each texel, 0 to 1."""
-    v, u = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / SIZE
+    steps = np.arange(SIZE, dtype=np.float32) / SIZE
+    u = np.tile(steps, (SIZE, 1))
+    v = np.ascontiguousarray(u.T)
+    u.flags.writeable = v.flags.writeable = False
     return v, u
 
 
@@ -204,11 +232,16 @@ def _clutter(rng: np.random.Generator) -> Image:
         color = _color(rng, 0.9).tolist()
         shape = cv2.boxPoints(((center[0], center[1]), (size[0], size[1]), angle))
         kind = rng.random()
-        shadow = picture.copy()
         offset = rng.uniform(1, 7, 2)
         if kind < 0.55:
-            cv2.fillConvexPoly(shadow, np.round(shape + offset).astype(np.int32), (0, 0, 0), cv2.LINE_AA)
-            picture = np.asarray(0.6 * picture + 0.4 * shadow, np.float32)
+            fallen = np.round(shape + offset).astype(np.int32)
+            (x0, y0), (x1, y1) = np.maximum(fallen.min(axis=0) - 2, 0), np.maximum(fallen.max(axis=0) + 3, 0)
+            lit = picture[y0:y1, x0:x1]
+            shadow = lit.copy()
+            if shadow.size:
+                cv2.fillConvexPoly(shadow, fallen - (x0, y0), (0, 0, 0), cv2.LINE_AA)
+                cv2.addWeighted(lit, 0.6, shadow, 0.4, 0, dst=shadow)
+                lit[...] = shadow
             cv2.fillConvexPoly(picture, np.round(shape).astype(np.int32), color, cv2.LINE_AA)
             if rng.random() < 0.5:
                 _write(picture, np.asarray(shape, np.float32), rng)
