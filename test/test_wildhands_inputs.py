@@ -169,6 +169,18 @@ def test_sharp_cut_is_black_outside():
     assert not resample.cut_sharp(torch.full((3, 100, 100), 255.0), (900.0, 50.0), 100.0).any()
 
 
+@pytest.mark.parametrize(
+    ("center", "extent"), [((300.0, 200.0), 150.5), ((20.0, 390.0), 700.0), ((-500.0, 90.0), 80.0)]
+)
+def test_a_gpu_cuts_as_the_processor_does(center, extent):
+    image = picture(640, 400)
+    planes = torch.from_numpy(image).permute(2, 0, 1)
+    dense = resample._cut(planes, resample._sharp_axes(center, extent, (640, 400)))  # a GPU's way, wherever it runs
+    on_host = resample.cut_sharp_host(image, center, extent)
+    torch.testing.assert_close(dense.permute(1, 2, 0), torch.from_numpy(on_host), atol=1e-3, rtol=0)
+    assert on_host.any() == (center[0] > 0)
+
+
 def test_a_crop_straight_ahead_needs_no_perspective():
     camera = Camera.pinhole(448, 448, 400)
     image = cv2.GaussianBlur(picture(448, 448), (0, 0), 4)

@@ -5,6 +5,8 @@ docs/open_network.md gives the formulas.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,10 +55,19 @@ class Objective:
         self._across = evidence.across / sigma
         self._weights = weights
         self._limit2 = outlier * outlier
+        self._last: tuple[Posture, FloatArray, FloatArray] | None = None
+
+    def narrowed(self, outlier: float) -> Objective:
+        """The same with another `outlier`; what is known of the last posture is kept."""
+        other = copy.copy(self)
+        other._limit2 = outlier * outlier
+        return other
 
     def __call__(self, posture: Posture) -> Linearised:
         """The cost is infinite where a landmark that counts lies behind its ray."""
-        points, jacobian = self._kinematics.landmarks_and_jacobian(posture)
+        if self._last is None or self._last[0] is not posture:
+            self._last = (posture, *self._kinematics.landmarks_and_jacobian(posture))
+        _, points, jacobian = self._last
         depths = np.einsum("ki,ki->k", self._rays, points)
         if not np.all(depths[self._weights > 0] > NEAREST):
             return impossible(self._kinematics.size)

@@ -149,12 +149,12 @@ class _Side:
         )
         # what the network says stays possible: limits only hold what the landmarks would bend further
         limits = np.minimum(self._lower, start.angles), np.maximum(self._upper, start.angles)
-        posture, strain = start, 0.0
+        objective = Objective(
+            self.kinematics, start, sigmas**-2, frame, limits, evidence, weights, config.pixels * evidence.size,
+            config.outlier,
+        )  # fmt: skip
+        posture = start
         for wider, steps in _STAGES:
-            objective = Objective(
-                self.kinematics, start, sigmas**-2, frame, limits, evidence, weights,
-                config.pixels * evidence.size, wider * config.outlier,
-            )  # fmt: skip
+            objective = objective.narrowed(wider * config.outlier)
             posture, _ = minimise(objective, posture, max_steps=steps, tolerance=_TOLERANCE)
-            strain = objective.strain(posture)
-        return posture, strain
+        return posture, objective.strain(posture)

@@ -58,6 +58,21 @@ class WildHandsConfig:
             raise ConfigError(f"nearest ({self.nearest}) must be positive and less than farthest ({self.farthest})")
 
 
+@dataclass(frozen=True)
+class Found:
+    """One hand in the camera frame, not yet posed: pose (16, 3, 3), betas (10,), translation (3,) metres.
+
+    error: pixels from what the detector saw of it; NaN where nothing was compared. agrees: whether both can be of the
+    same hand.
+    """
+
+    pose: FloatArray
+    betas: FloatArray
+    translation: FloatArray
+    error: float = math.nan
+    agrees: bool = True
+
+
 class WildHands:
     """The WildHands network as an `Estimator`: each picture on its own, all its hands in one pass.
 
@@ -230,10 +245,11 @@ class WildHands:
         return roll_of(keypoints) if length > _LONG_ENOUGH * max(x1 - x0, y1 - y0) else None
 
     def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:
-        pose, betas, translation = decoded.pose[index], decoded.betas[index], decoded.translation[index]
-        if not all(np.isfinite(values).all() for values in (pose, betas, translation)):
+        found = Found(decoded.pose[index], decoded.betas[index], decoded.translation[index])
+        if not all(np.isfinite(values).all() for values in (found.pose, found.betas, found.translation)):
             return None
-        vertices, joints = self.pose_hand(box.side, pose, betas, translation)
+        found = self._settled(frame, box, found)
+        vertices, joints = self.pose_hand(box.side, found.pose, found.betas, found.translation)
         grasp = None if decoded.grasp is None else (int(decoded.grasp[index].argmax()), decoded.grasp[index])
         return Hand(
             side=box.side,
@@ -242,16 +258,21 @@ class WildHands:
             box=box.xyxy,
             joints=joints,
             keypoints=frame.camera.project(joints),
-            pose=pose,
-            betas=betas,
-            translation=translation,
+            pose=found.pose,
+            betas=found.betas,
+            translation=found.translation,
             vertices=vertices if self.with_mesh else None,
             estimator=self.name,
             hand_model=self.hand_model.name,
-            valid=self.within_reach(joints),
+            reprojection_error=found.error,
+            valid=found.agrees and self.within_reach(joints),
             follow_id=box.follow_id,
             grasp=grasp,
         )
+
+    def _settled(self, frame: Frame, box: HandBox, found: Found) -> Found:
+        """A hand as it is to be reported, from what the network found."""
+        return found
 
 
 def _beaten(boxes: Sequence[HandBox]) -> set[int]:

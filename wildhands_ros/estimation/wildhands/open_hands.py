@@ -8,14 +8,13 @@ from pathlib import Path
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.refinement import Parameters, RefinementConfig, Refiner
-from wildhands_ros.estimation.wildhands.decode import Decoded
-from wildhands_ros.estimation.wildhands.estimator import WildHands, WildHandsConfig
+from wildhands_ros.estimation.wildhands.estimator import Found, WildHands, WildHandsConfig
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
 from wildhands_ros.estimation.wildhands.views import RectifiedView
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel
-from wildhands_ros.hands import Hand, HandBox
+from wildhands_ros.hands import HandBox
 
 SHIPPED_CHECKPOINT = Path(__file__).parent / "data" / "open_hand_network.safetensors"
 """The weights that come with this package."""
@@ -58,7 +57,7 @@ class OpenHands(WildHands):
             )
         super().__init__(network, hand_model, replace(config, all_hands=True), with_mesh=with_mesh)
         self.refine = refine
-        self._refiner = Refiner(hand_model, refinement)
+        self.refiner = Refiner(hand_model, refinement)
 
     @classmethod
     def load(
@@ -90,27 +89,15 @@ class OpenHands(WildHands):
             )  # fmt: skip
         return super()._place(box, camera, view)
 
-    def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:
-        hand = super()._hand(frame, box, decoded, index)
-        if hand is None or box.landmarks is None:
-            return hand
-        look = self._refiner.refine if self.refine else self._refiner.compare
-        found = look(Parameters(hand.pose, hand.betas, hand.translation), box.side, box.landmarks, frame.camera)
-        if found is None:
-            return hand
-        moved = found.parameters
-        vertices, joints = self.pose_hand(box.side, moved.pose, moved.betas, moved.translation)
-        return replace(
-            hand,
-            pose=moved.pose,
-            betas=moved.betas,
-            translation=moved.translation,
-            vertices=vertices if self.with_mesh else None,
-            joints=joints,
-            keypoints=frame.camera.project(joints),
-            reprojection_error=found.error,
-            valid=found.agrees and self.within_reach(joints),
-        )
+    def _settled(self, frame: Frame, box: HandBox, found: Found) -> Found:
+        if box.landmarks is None:
+            return found
+        look = self.refiner.refine if self.refine else self.refiner.compare
+        seen = look(Parameters(found.pose, found.betas, found.translation), box.side, box.landmarks, frame.camera)
+        if seen is None:
+            return found
+        moved = seen.parameters
+        return Found(moved.pose, moved.betas, moved.translation, seen.error, seen.agrees)
 
 
 def open_checkpoint_missing(path: Path = SHIPPED_CHECKPOINT) -> str | None:

@@ -120,9 +120,9 @@ class _Axis:
     """How the samples along one axis are made of the picture's pixels start … end − 1."""
 
     def __init__(self, first: float, step: float, reach: float, length: int, kernel: _Kernel) -> None:
-        samples = first + step * np.arange(SIZE)[:, None]
+        samples: _FloatArray = first + step * np.arange(SIZE, dtype=np.float64)[:, None]
         near = np.arange(math.floor(2 * reach) + 2)  # the few pixels that a sample can reach
-        pixels = np.floor(samples - reach) + near
+        pixels: _FloatArray = np.floor(samples - reach) + near
         self.start = min(max(math.floor(first - reach), 0), length)
         self.end = max(min(math.ceil(samples[-1, 0] + reach) + 1, length), self.start)
         self._weights = kernel(samples, pixels, reach, length).astype(np.float32)
