@@ -12,6 +12,7 @@ import torch
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.cli import main
+from wildhands_ros.cli.bench import stage_table
 from wildhands_ros.cli.common import add_pipeline, read_pipeline
 from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation import Estimator
@@ -32,6 +33,7 @@ from wildhands_ros.estimation.wildhands import (
     open_hands,
     save_checkpoint,
 )
+from wildhands_ros.estimation.wildhands.bench import WHOLE_ESTIMATE, bench_open
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.runtime import Backend
 from wildhands_ros.frames import Frame
@@ -292,3 +294,13 @@ def test_the_command_line_chooses(tmp_path: Path) -> None:
 def test_doctor_speaks_of_the_open_network(capsys: pytest.CaptureFixture[str]) -> None:
     main(["doctor", "--no-topics"])
     assert "open network" in capsys.readouterr().out
+
+
+def test_bench_times_every_stage(estimator: OpenHands) -> None:
+    timings = bench_open(estimator, rounds=2)
+    stages = ["crops", "network", "hand model", "refinement", WHOLE_ESTIMATE]
+    assert [(t.stage, t.hands) for t in timings] == [(stage, count) for count in (1, 2) for stage in stages]
+    assert all(t.runs == 2 and 0 < t.median_ms <= t.p95_ms for t in timings)
+    text = stage_table([replace(t, median_ms=6.0 * t.hands, cpu_ms=9.0 * t.hands) for t in timings])
+    assert text.count("\n") == 1 + len(stages) and all(stage in text for stage in stages)
+    assert text.count(" 6.0 ") == text.count(" 9.0 ") == 2 * len(stages)  # each hand's share

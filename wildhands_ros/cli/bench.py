@@ -25,11 +25,12 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand
 from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig
+from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence, demo_photos
 from wildhands_ros.tables import table
 
 if TYPE_CHECKING:  # the network's torch takes seconds to import
-    from wildhands_ros.estimation.wildhands.bench import BenchRow
+    from wildhands_ros.estimation.wildhands.bench import BenchRow, StageTiming
 
 _REPEATS = 15
 
@@ -56,8 +57,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--network",
         action="store_true",
-        help="also time the WildHands network in every way that is installed, beside the way it was published "
-        "(made-up weights of the same size, unless --checkpoint and --mano-dir are given)",
+        help="also time the open network stage by stage, and the WildHands network in every way that is installed, "
+        "beside the way it was published (made-up weights of the same size, unless --checkpoint and --mano-dir are "
+        "given)",
     )
     parser.add_argument(
         "--topics", action="store_true", help="also play a sequence at 30 Hz to the node in a process of its own"
@@ -81,9 +83,10 @@ def run(args: argparse.Namespace) -> int:
         _bench_node(args.seconds, machine, args.json)
         return 0
     config = read_pipeline(args)
+    stages = _stage_rows(config.estimation) if args.network else []
     network = _network_rows(config.estimation) if args.network else []
     if args.network:
-        print(f"{network_table(network)}\n")
+        print(f"{stage_table(stages)}\n\n{network_table(network)}\n")
     timings: list[Timing] = []
     scores: dict[str, SequenceScore] = {}
     # beside the baseline, so that estimators are compared in one table
@@ -106,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
             args.json,
             {
                 "machine": machine,
+                "open_network": [asdict(row) for row in stages],
                 "network": [asdict(row) for row in network],
                 "timings": [asdict(t) for t in timings],
                 "scores": {name: asdict(score) for name, score in scores.items()},
@@ -128,18 +132,47 @@ def _write_json(path: Path, figures: dict[str, object]) -> None:
     print(f"\nwrote {path}")
 
 
+def _speaks_open(config: EstimationConfig) -> bool:
+    """Whether the configured checkpoint, if any, is the open network's."""
+    return config.estimator == "open" and config.mano_dir is None
+
+
+def _stage_rows(config: EstimationConfig) -> list[StageTiming]:
+    from wildhands_ros.estimation.wildhands import OpenHands
+    from wildhands_ros.estimation.wildhands.bench import bench_open
+
+    checkpoint = config.checkpoint if _speaks_open(config) else None
+    chosen = replace(config, estimator="open", mano_dir=None, checkpoint=checkpoint)
+    estimator = make_estimator(chosen, load_hand_model())
+    assert isinstance(estimator, OpenHands)
+    print(f"timing the open network, {estimator.network.runtime.name}")
+    return bench_open(estimator)
+
+
 def _network_rows(config: EstimationConfig) -> list[BenchRow]:
     from wildhands_ros.estimation.wildhands import CheckpointInfo, Variant, save_checkpoint
     from wildhands_ros.estimation.wildhands.bench import bench_wildhands
     from wildhands_ros.estimation.wildhands.made_up import made_up_network
 
     model = load_hand_model(config.mano_dir)
-    if config.checkpoint is not None:
+    if config.checkpoint is not None and not _speaks_open(config):
         return bench_wildhands(config.checkpoint, model, progress=print)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "made_up.safetensors"
         save_checkpoint(path, made_up_network(Variant(), seed=1), CheckpointInfo(training_data="none: made up"))
         return bench_wildhands(path, model, progress=print)
+
+
+def stage_table(timings: Sequence[StageTiming]) -> str:
+    """The open network's stages as text, each hand's share of them."""
+    counts = sorted({timing.hands for timing in timings})
+    found = {(timing.stage, timing.hands): timing for timing in timings}
+    head = [f"{'one hand' if n == 1 else f'each of {n} hands'}, {what}" for n in counts for what in ("ms", "CPU ms")]
+    rows = []
+    for stage in dict.fromkeys(timing.stage for timing in timings):
+        here = [found[stage, count] for count in counts]
+        rows.append([stage, *(f"{ms / t.hands:.1f}" for t in here for ms in (t.median_ms, t.cpu_ms))])
+    return table(["open network, one 1280x720 picture", *head], rows)
 
 
 def network_table(rows: Sequence[BenchRow]) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.refinement import Parameters
 from wildhands_ros.estimation.wildhands import published
 from wildhands_ros.estimation.wildhands.agreement import made_up_picture
 from wildhands_ros.estimation.wildhands.checkpoint import load_checkpoint
@@ -24,11 +25,13 @@ from wildhands_ros.estimation.wildhands.network import (
     WildHandsNetwork,
     hand_translation,
 )
+from wildhands_ros.estimation.wildhands.open_hands import OpenHands
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision, RuntimeConfig
 from wildhands_ros.estimation.wildhands.variant import Crops
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel
-from wildhands_ros.hands import HandBox, Side
+from wildhands_ros.hands import HandBox, Landmarks, Side
+from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,77 @@ def reference_way(
                 if side is box.side:
                     found.append(joints)
     return found
+
+
+@dataclass(frozen=True)
+class StageTiming:
+    """One stage of the open network's estimate of a picture with `hands` hands; milliseconds for all of them together.
+
+    cpu_ms: of all processors together, median. It is the figure to compare on a machine that does other things too.
+    """
+
+    stage: str
+    hands: int
+    median_ms: float
+    p95_ms: float
+    cpu_ms: float
+    runs: int
+
+
+WHOLE_ESTIMATE = "whole estimate"
+
+
+def bench_open(estimator: OpenHands, *, rounds: int = 30) -> list[StageTiming]:
+    """Times the open network on a rendered 1280×720 picture, with one hand and with two, stage by stage.
+
+    Landmarks are the true keypoints, moved by 3 % of the hand's size, so that the refinement has something to do.
+    """
+    frame, boxes = rendered_frame()
+    timings = []
+    for count in range(1, len(boxes) + 1):
+        ways = _open_stages(estimator, frame, boxes[:count])
+        walls: dict[str, list[float]] = {name: [] for name in ways}
+        processors: dict[str, list[float]] = {name: [] for name in ways}
+        for index in range(rounds + 1):
+            for name, run in ways.items():
+                start, used = time.perf_counter(), time.process_time()
+                run()
+                if index > 0:  # the first round wakes everything up
+                    walls[name].append(1e3 * (time.perf_counter() - start))
+                    processors[name].append(1e3 * (time.process_time() - used))
+        timings += [
+            StageTiming(
+                name, count, float(np.median(wall)), float(np.percentile(wall, 95)), float(np.median(processors[name])),
+                len(wall),
+            )
+            for name, wall in walls.items()
+        ]  # fmt: skip
+    return timings
+
+
+def rendered_frame() -> tuple[Frame, list[HandBox]]:
+    """A rendered 1280×720 picture of two hands, and their boxes with landmarks."""
+    frame, truth = SyntheticSequence(SequenceConfig(seed=1, seconds=1.0))[15]
+    boxes = []
+    for hand in truth.hands:
+        away = 0.03 * np.ptp(hand.keypoints, axis=0).max()
+        directions = np.random.default_rng(0).normal(size=(21, 2))
+        landmarks = Landmarks(hand.keypoints + away * directions, hand.joints - hand.joints.mean(axis=0), 1.0)
+        boxes.append(HandBox(hand.side, hand.box, 1.0, landmarks=landmarks))
+    return frame, boxes
+
+
+def _open_stages(estimator: OpenHands, frame: Frame, boxes: Sequence[HandBox]) -> dict[str, Callable[[], object]]:
+    stages = _stages(estimator, frame, boxes)
+    bare = estimator.estimate(frame, [replace(box, landmarks=None) for box in boxes]).hands
+    hands = [(Parameters(hand.pose, hand.betas, hand.translation), hand.side) for hand in bare]
+
+    def refine() -> None:
+        for (hand, side), box in zip(hands, boxes, strict=True):
+            if box.landmarks is not None:
+                estimator.refiner.refine(hand, side, box.landmarks, frame.camera)
+
+    return {**stages, "refinement": refine, WHOLE_ESTIMATE: lambda: estimator.estimate(frame, boxes)}
 
 
 def _stages(estimator: WildHands, frame: Frame, boxes: Sequence[HandBox]) -> dict[str, Callable[[], object]]:
