@@ -117,5 +117,5 @@ class ShadowMap:
     def numbers(self) -> ShadowNumbers:
         """What the shader takes: the fields, and the lowest and highest of the 4 by 4 cells that light a point."""
         box, corner = np.ones((4, 4), np.uint8), (1, 1)
-        lowest, highest = (np.asarray(f(self.heights, box, anchor=corner)) for f in (cv2.erode, cv2.dilate))
+        lowest, highest = (np.asarray(f(self.heights, box, anchor=corner), np.float32) for f in (cv2.erode, cv2.dilate))
         return self.frame, *self.low, self.cell, self.heights, lowest, highest

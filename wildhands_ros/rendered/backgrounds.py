@@ -86,7 +86,7 @@ def _smooth(rng: np.random.Generator, cells: int, cells_across: int | None = Non
         scale_y, scale_x = SIZE // cells, SIZE // across
         size = (wrapped.shape[1] * scale_x, wrapped.shape[0] * scale_y)
         large = np.asarray(cv2.resize(wrapped, size, interpolation=cv2.INTER_CUBIC))
-        return large[pad * scale_y :, pad * scale_x :][:SIZE, :SIZE]
+        return np.asarray(large[pad * scale_y :, pad * scale_x :][:SIZE, :SIZE], np.float32)
     return np.asarray(_blending(cells) @ grid @ _blending(across).T)
 
 
@@ -128,9 +128,8 @@ def _tinted(color: Image, factor: Image) -> Image:
 @lru_cache(maxsize=1)
 def _grid() -> tuple[Image, Image]:
     """Row and column of each texel, 0 to 1."""
-    steps = np.arange(SIZE, dtype=np.float32) / SIZE
-    u = np.tile(steps, (SIZE, 1))
-    v = np.ascontiguousarray(u.T)
+    u: Image = np.tile(np.arange(SIZE, dtype=np.float32) / np.float32(SIZE), (SIZE, 1))
+    v: Image = np.ascontiguousarray(u.T)
     u.flags.writeable = v.flags.writeable = False
     return v, u
 

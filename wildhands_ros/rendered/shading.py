@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from wildhands_ros.rendered.appearance import ATTRIBUTES
 from wildhands_ros.rendered.backgrounds import LEVELS, SIZE
@@ -30,16 +29,17 @@ _LARGE, _MIDDLE, _FINE = _BUMP + _U(4), _BUMP + _U(5), _BUMP + _U(6)  # noises
 _COLOR = _BUMP + _U(7)
 _GLOSS, _SHARPNESS, _SOFT = _COLOR + _U(3), _COLOR + _U(4), _COLOR + _U(5)
 _LIT = _COLOR + _U(6)
-_LINES = int(_LIT) + 1
+_HIDDEN = _COLOR + _U(7)
+_RADIUS, _TOWARDS = _COLOR + _U(8), _COLOR + _U(9)
+_LINES = int(_TOWARDS) + 3
 _CORNER = ATTRIBUTES + 3  # numbers at each vertex: its attributes and its normal
 
-_TURNS = 16
-_around = np.arange(6) * (np.pi / 3) + np.arange(_TURNS)[:, None] * (np.pi / 3 / _TURNS)
-_RADII = np.array([0.5, 1.0, 1.6, 0.7, 1.0, 2.0])
-_NEIGHBOURS = np.stack([np.cos(_around) * _RADII, np.sin(_around) * _RADII], axis=-1)
-"""(16, 6, 2): where occlusion of a fragment by its neighbours is looked for, in several turns against patterns."""
-
-Floats = NDArray[np.float32]
+_TURNS, _WAYS = 16, 6
+_around = np.arange(_WAYS)[:, None] * (np.pi / 3) + np.arange(_TURNS) * (np.pi / 3 / _TURNS)
+_RADII = np.array([0.5, 1.0, 1.6, 0.7, 1.0, 2.0])[:, None]
+_ASIDE = (np.cos(_around) * _RADII).astype(np.float32).ravel()
+_BELOW = (np.sin(_around) * _RADII).astype(np.float32).ravel()
+"""(6 · 16,): where occlusion of a fragment by its neighbours is looked for, in several turns against patterns."""
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -59,6 +59,7 @@ def shade(  # type: ignore[no-untyped-def]
     samples = np.empty(4 * CROP_SIZE, np.int32)
     shares = np.empty(4 * CROP_SIZE, np.float32)
     parts = np.empty(4 * CROP_SIZE, np.int32)
+    turns = np.empty(4 * CROP_SIZE, np.uint32)
     rest = np.empty(CROP_SIZE, np.float32)
     points = np.empty(3 * 4 * CROP_SIZE, np.float32)
     values = np.empty(4 * 4 * CROP_SIZE, np.float32)
@@ -75,7 +76,8 @@ def shade(  # type: ignore[no-untyped-def]
                          samples, parts, numbers)  # fmt: skip
             _add_noises(count, materials, parts, numbers, points, values)
             _surfaces(count, materials, parts, numbers)
-            _light(row, count, inverse, materials, parts, lights, shadow, lens, columns, samples, shares, numbers, out)
+            _light(row, count, inverse, materials, parts, lights, shadow, lens, columns, samples, shares, turns,
+                   numbers, out)  # fmt: skip
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -424,14 +426,45 @@ def _add_shadows(count, places, normals, off, bias, shadow, numbers):  # type: i
         numbers[_LIT * _LINE + n] = lit / 9.0
 
 
+_NEAREST_RADIUS, _FARTHEST, _TINY = np.float32(2), np.float32(1e-4), np.float32(1e-12)
+_RISE, _FADE, _ZERO = np.float32(0.15), np.float32(1 / 0.035**2), np.float32(0)
+
+
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _light(row, count, inverse, materials, parts, lights, shadow, lens, columns, samples, shares, numbers, out):  # type: ignore[no-untyped-def]
+def _add_occlusion(row, count, inverse, lens, columns, samples, turns, numbers):  # type: ignore[no-untyped-def]
+    """What neighbours in the picture hide of the light from all around each fragment, into line _HIDDEN."""
+    reach = np.float32(0.011 * lens[0])  # samples to which a centimetre reaches at a metre
+    across, down, cx, cy = np.float32(1 / lens[0]), np.float32(1 / lens[1]), np.float32(lens[2]), np.float32(lens[3])
+    flat, grid, edge = inverse.ravel(), inverse.shape[0], np.float32(inverse.shape[0] - 1)
+    for n in range(count):
+        numbers[_HIDDEN * _LINE + n] = 0.0
+        numbers[_RADIUS * _LINE + n] = max(reach / numbers[(_PLACE + _U(2)) * _LINE + n], _NEAREST_RADIUS)
+        turns[n] = _hash(row, int(columns[n])) & (_TURNS - 1)
+    for way in range(_WAYS):
+        first = np.uint32(way * _TURNS)
+        for n in range(count):
+            turn = _U(first + turns[n])
+            radius = numbers[_RADIUS * _LINE + n]
+            column = np.float32(2 * columns[n] + (samples[n] & 1)) + radius * _ASIDE[turn]
+            line = np.float32(2 * row + (samples[n] >> 1)) + radius * _BELOW[turn]
+            i, j = int(min(max(column, _ZERO), edge)), int(min(max(line, _ZERO), edge))
+            numbers[_TOWARDS * _LINE + n], numbers[(_TOWARDS + _U(1)) * _LINE + n] = i, j
+            numbers[(_TOWARDS + _U(2)) * _LINE + n] = flat[_U(j * grid + i)]
+        for n in range(count):
+            # what is not there is too far to hide anything
+            qz = _1 / max(numbers[(_TOWARDS + _U(2)) * _LINE + n], _FARTHEST)
+            qx = (numbers[_TOWARDS * _LINE + n] - cx) * across * qz - numbers[_PLACE * _LINE + n]
+            qy = (numbers[(_TOWARDS + _U(1)) * _LINE + n] - cy) * down * qz - numbers[(_PLACE + _U(1)) * _LINE + n]
+            qz -= numbers[(_PLACE + _U(2)) * _LINE + n]
+            squared = qx * qx + qy * qy + qz * qz
+            rise = (qx * numbers[_NORMAL * _LINE + n] + qy * numbers[(_NORMAL + _U(1)) * _LINE + n]
+                    + qz * numbers[(_NORMAL + _U(2)) * _LINE + n]) / np.sqrt(squared + _TINY)  # fmt: skip
+            numbers[_HIDDEN * _LINE + n] += max(rise - _RISE, _ZERO) / (_1 + squared * _FADE)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _light(row, count, inverse, materials, parts, lights, shadow, lens, columns, samples, shares, turns, numbers, out):  # type: ignore[no-untyped-def]
     """Adds each fragment's light to its pixel."""
-    fx, fy, cx, cy = lens
-    grid = inverse.shape[0]
-    bound = _U(grid - 1)
-    reach = 0.011 * fx  # samples to which a centimetre reaches at a metre
-    across, down = 1 / fx, 1 / fy
     for n in range(count):  # shadows matter only where the key light falls
         soft = numbers[_SOFT * _LINE + n]
         nx, ny, nz = (numbers[_NORMAL * _LINE + n], numbers[(_NORMAL + _U(1)) * _LINE + n],
@@ -450,37 +483,17 @@ def _light(row, count, inverse, materials, parts, lights, shadow, lens, columns,
         key = nx * lights[0] + ny * lights[1] + nz * lights[2]
         numbers[_LIT * _LINE + n] = 0.0 if key > -0.3 * soft else -1.0
     _add_shadows(count, _PLACE, _NORMAL, 0.003, 0.004, shadow, numbers)
+    _add_occlusion(row, count, inverse, lens, columns, samples, turns, numbers)
 
     for n in range(count):
         part = _U(parts[n])
         column = columns[n]
-        si, sj = 2 * column + (samples[n] & 1), 2 * row + (samples[n] >> 1)
         px, py, pz = (numbers[_PLACE * _LINE + n], numbers[(_PLACE + _U(1)) * _LINE + n],
                       numbers[(_PLACE + _U(2)) * _LINE + n])  # fmt: skip
-        smooth_x, smooth_y, smooth_z = (numbers[_NORMAL * _LINE + n], numbers[(_NORMAL + _U(1)) * _LINE + n],
-                                        numbers[(_NORMAL + _U(2)) * _LINE + n])  # fmt: skip
         nx, ny, nz = (numbers[(_BUMP + _U(1)) * _LINE + n], numbers[(_BUMP + _U(2)) * _LINE + n],
                       numbers[(_BUMP + _U(3)) * _LINE + n])  # fmt: skip
 
-        # what neighbours in the picture hide of the light from all around
-        radius = max(reach / pz, 2.0)
-        hidden = 0.0
-        turn = _U(_hash(row, int(column)) & (_TURNS - 1))
-        for k in range(6):
-            ni = int(si + radius * _NEIGHBOURS[turn, _U(k), 0])
-            nj = int(sj + radius * _NEIGHBOURS[turn, _U(k), 1])
-            ni, nj = min(_U(max(ni, 0)), bound), min(_U(max(nj, 0)), bound)
-            near = inverse[nj, ni]
-            if near > 0:
-                qz = 1 / near
-                qx, qy = (ni - cx) * across * qz - px, (nj - cy) * down * qz - py
-                qz -= pz
-                rise = qx * smooth_x + qy * smooth_y + qz * smooth_z
-                squared = qx * qx + qy * qy + qz * qz
-                if rise > 0 and rise * rise > 0.0225 * squared:  # 0.15 squared
-                    q = np.sqrt(squared) + 1e-6
-                    hidden += (rise / q - 0.15) / (1 + squared * (1 / 0.035**2))
-        ambient = max(0.15, 1 - 0.44 * hidden)
+        ambient = max(0.15, 1 - 0.44 * numbers[_HIDDEN * _LINE + n])
 
         lit = max(numbers[_LIT * _LINE + n], 0.0)
         key = nx * lights[0] + ny * lights[1] + nz * lights[2]
