@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -124,7 +126,9 @@ def test_same_seed_same_bytes_with_any_number_of_workers(tmp_path):
     config = {"samples": 7, "size_per_shard": 4, "seed": 9, "textures": 2}
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert sorted(render_shards(RenderConfig(**config), alone)) == [3, 4]
+    environment = dict(os.environ)
     assert sorted(render_shards(RenderConfig(**config, workers=2), together)) == [3, 4]
+    assert dict(os.environ) == environment  # what the workers need is theirs alone
     names = [path.name for path in sorted(alone.iterdir())]
     assert names == ["train-009-00000.tar", "train-009-00001.tar"]
     for name in names:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from multiprocessing import get_context
@@ -22,6 +24,8 @@ from wildhands_ros.rendered.sensor import Sensor
 from wildhands_ros.samples import Sample, ShardWriter
 
 SOURCE = "rendered"
+
+_THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 class Split(str, Enum):
@@ -104,11 +108,27 @@ def render_shards(config: RenderConfig, folder: Path) -> Iterator[int]:
         return
     with ProcessPoolExecutor(min(config.workers, len(missing)), mp_context=get_context("spawn")) as pool:
         try:
-            for done in as_completed([pool.submit(_write_shard, config, folder, shard) for shard in missing]):
+            with _one_thread_each():
+                shards = [pool.submit(_write_shard, config, folder, shard) for shard in missing]
+            for done in as_completed(shards):
                 yield done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started meanwhile do linear algebra in one thread, unless the user said otherwise: threads of several
+    processes wait for each other. NumPy's libraries take their number from the environment only, when they are loaded.
+    """
+    names = [name for name in _THREAD_COUNTS if name not in os.environ]
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
 
 
 def _write_shard(config: RenderConfig, folder: Path, shard: int) -> int:
