@@ -380,13 +380,17 @@ class Kill(Callback):
 
 
 class Watch(Callback):
-    """Notes the losses."""
+    """Notes the losses, and the error at each validation."""
 
     def __init__(self) -> None:
         self.losses: dict[int, float] = {}
+        self.validated: list[float] = []
 
     def on_train_batch_end(self, trainer: object, module: object, outputs: object, *rest: object) -> None:
         self.losses[trainer.global_step] = float(outputs["loss"])  # type: ignore[attr-defined, index]
+
+    def on_validation_end(self, trainer: object, *rest: object) -> None:
+        self.validated.append(float(trainer.callback_metrics["val/mpjpe_mm"]))  # type: ignore[attr-defined]
 
 
 def test_a_run_learns_goes_on_after_a_kill_and_its_checkpoint_estimates_the_same(
@@ -397,6 +401,7 @@ def test_a_run_learns_goes_on_after_a_kill_and_its_checkpoint_estimates_the_same
     losses = [watch.losses[k] for k in sorted(watch.losses)]
     assert whole.steps == 24 and len(losses) == 24  # a run that made its cache itself, unlike those that follow
     assert np.mean(losses[-8:]) < 0.85 * np.mean(losses[:4])
+    assert whole.errors["mpjpe_mm"] == pytest.approx(min(watch.validated), rel=1e-4)  # of what is kept, not of the last
 
     with pytest.raises(Killed):
         train(config, tmp_path / "cut", MODEL, landmark_weights, progress=False, extra=(Kill(11),))

@@ -71,8 +71,7 @@ def train(
 
     best = ModelCheckpoint(
         out, "best", monitor="val/mpjpe_mm", mode="min", save_top_k=1, enable_version_counter=False,
-        save_weights_only=True,
-    )  # fmt: skip
+    )  # fmt: skip  # whole: a file of weights only would hold the last ones, not the averaged ones that were validated
     regularly = ModelCheckpoint(
         out, "last", every_n_train_steps=max(min(config.validate_every, config.steps) // 2, 1), save_top_k=1,
         enable_version_counter=False, save_on_train_epoch_end=False,
