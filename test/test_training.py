@@ -533,12 +533,16 @@ def test_a_network_with_keypoints_runs_exported(backend: Backend, tmp_path: Path
     path = tmp_path / "network.safetensors"
     save_checkpoint(path, made_up_network(variant_of(config, MODEL), 3), CheckpointInfo(), half=True)
     picture = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
-    frame, box = Frame(picture, Camera.pinhole(320, 240, 250)), HandBox(Side.LEFT, (100, 60, 220, 200), 1.0)
+    frame = Frame(picture, Camera.pinhole(320, 240, 250))
+    boxes = [HandBox(side, (100 + shift, 60, 220, 200), 1.0) for side in Side for shift in (0, 30, -30)][:5]
     joints = []
     for runtime in (RuntimeConfig(backend=Backend.TORCH), RuntimeConfig(backend=backend, cache_dir=tmp_path)):
-        (hand,) = WildHands.load(WildHandsConfig(path, runtime=runtime), MODEL).estimate(frame, [box]).hands
-        joints.append(hand.joints)
-    np.testing.assert_allclose(joints[0], joints[1], atol=1e-4)
+        estimator = WildHands.load(WildHandsConfig(path, all_hands=True, runtime=runtime), MODEL)
+        joints.append([hand.joints for hand in estimator.estimate(frame, boxes).hands])
+        joints.append([estimator.estimate(frame, [box]).hands[0].joints for box in boxes])
+    assert len(joints[0]) == 5
+    for others in joints[1:]:
+        np.testing.assert_allclose(joints[0], others, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,10 @@ def version(backend: Backend) -> str:
 class ExportedRuntime:
     """A network exported by `export.export_parts`, run on the CPU; holds no torch weights.
 
-    calibration: needed where precision is int8, from `calibrate`. Raises ConfigError for what the backend cannot do or
-    is not installed, ModelFileError for files that are not such a network.
+    calibration: needed where precision is int8, from `calibrate`. at_once: how many hands go through together; more go
+    through one after the other, which takes no longer on a CPU, and a backend keeps tens of megabytes for each number
+    of hands that it has seen. 0: all, for networks that see the frame too. Raises ConfigError for what the backend
+    cannot do or is not installed, ModelFileError for files that are not such a network.
     """
 
     device = torch.device("cpu")
@@ -70,10 +72,12 @@ class ExportedRuntime:
         precision: Precision,
         threads: int,
         calibration: Calibration | None,
+        at_once: int = 0,
     ) -> None:
         if not installed(backend):
             raise ConfigError(f"{backend.value} is not installed: pip install {backend.value}")
         threads = threads or available_threads()
+        self._at_once = at_once
         self.name = f"{backend.value} {precision.value} on cpu, {threads} threads"
         if backend is Backend.OPENVINO:
             self._trunks = openvino_graph(trunks, precision, threads, calibration)
@@ -85,8 +89,15 @@ class ExportedRuntime:
 
     def __call__(self, inputs: NetworkInputs) -> NetworkOutput:
         given = as_arrays(inputs)
-        found = self._hands({**given, **self._trunks(given)})
+        count = len(given[CROPS])
+        parts = [self._some(given, first, self._at_once or count) for first in range(0, count, self._at_once or count)]
+        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return NetworkOutput(*(torch.from_numpy(found[name]) for name in OUTPUTS if name in found))
+
+    def _some(self, given: Mapping[str, AnyArray], first: int, count: int) -> dict[str, AnyArray]:
+        """The outputs for some of the hands."""
+        chosen = {name: array if name == FRAME else array[first : first + count] for name, array in given.items()}
+        return self._hands({**chosen, **self._trunks(chosen)})
 
 
 def as_arrays(inputs: NetworkInputs) -> dict[str, AnyArray]:
