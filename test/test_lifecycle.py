@@ -140,7 +140,13 @@ def test_a_node_that_was_killed_and_started_again_goes_on_for_its_subscribers(st
     successor = start(Process, "fake", domain=bench.domain)
     bench.watch(successor)
     bench.connect()
-    assert len(bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands) == 2
+    bench.hands.clear()
+
+    def goes_on() -> bool:  # the middleware still knows the dead reader too, and may lose a best-effort image over it
+        bench.publish(raw_image(plain(), "rgb8", bench.stamp()))
+        return any(len(message.hands) == 2 for message in bench.hands)
+
+    bench.wait(goes_on, "no result with hands")
     assert bench.stop() == -signal.SIGKILL and successor.stop() == 0
 
 
