@@ -266,7 +266,7 @@ def some_samples(model: HandModel, count: int = 6) -> list[Sample]:
 def test_estimators_are_run_scene_by_scene(model: HandModel) -> None:
     samples = some_samples(model)
     oracle = Oracle(model, samples)
-    scores = evaluate_estimator(oracle, samples)
+    scores, _ = evaluate_estimator(oracle, samples)
     assert scores.keys == tuple(sample.key for sample in samples)
     assert {frame.name for frame in oracle.frames} == {f"s{i}" for i in range(6)}
     assert scores.values["wrist_mm"] == pytest.approx(np.full(9, 10))
@@ -278,7 +278,7 @@ def test_estimators_are_run_scene_by_scene(model: HandModel) -> None:
 
 def test_hands_that_are_not_estimated_are_reported(model: HandModel) -> None:
     samples = some_samples(model)
-    scores = evaluate_estimator(Oracle(model, samples, blind=True), samples)
+    scores, _ = evaluate_estimator(Oracle(model, samples, blind=True), samples)
     assert scores.mean("estimated_percent") == pytest.approx(100 * 6 / 9)
     assert np.isnan(scores.values["mrrpe_mm"]).all()
 
@@ -356,7 +356,7 @@ def scores(model: HandModel) -> SampleScores:
         replace(s, tags={"glove": i % 2 == 0, "held": "" if i % 3 else "cup", "occlusion": 0.1 * i})
         for i, s in enumerate(samples)
     ]
-    return evaluate_estimator(Oracle(model, samples), tagged)
+    return evaluate_estimator(Oracle(model, samples), tagged)[0]
 
 
 def test_report_is_read_as_it_was_written(tmp_path: Path, scores: SampleScores) -> None:

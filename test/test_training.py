@@ -42,7 +42,7 @@ from wildhands_ros.estimation.wildhands.network import (
 )
 from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Backend, RuntimeConfig
-from wildhands_ros.estimation.wildhands.upright import WristAtRest, roll_of, rolled_back
+from wildhands_ros.estimation.wildhands.upright import roll_of, rolled_back
 from wildhands_ros.evaluation.running import frame_from_scene
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
@@ -74,7 +74,6 @@ from wildhands_ros.training.module import TrainingModule, fresh_network, variant
 from wildhands_ros.training.run import train
 
 MODEL = load_hand_model()
-WRIST_AT_REST = WristAtRest.of(MODEL.right)
 SMALL = NetworkConfig(fusion=(32, 32, 32), features=64, hidden=64, trained_from=12)
 
 
@@ -162,7 +161,7 @@ def test_a_rolled_camera_sees_the_same_hands_upright() -> None:
     samples = [drawn_hand(rng, str(i)) for i in range(12)]
     plain = collate([batch_of(s) for s in samples])
     exact = torch.tensor([roll_of(k) for k in plain.keypoints.numpy()])
-    batch = rolled(plain, exact, WRIST_AT_REST)
+    batch = rolled(plain, exact, MODEL.right)
     up = batch.keypoints[:, 9] - batch.keypoints[:, 0]
     torch.testing.assert_close(up[:, 0], torch.zeros(12), atol=0.03, rtol=0)  # (fx and fy differ a little)
     assert bool((up[:, 1] < 0).all())
@@ -208,7 +207,7 @@ def test_rolled_inputs_are_those_of_the_estimator(perspective: str) -> None:
         roll = roll_of(sample.keypoints)
         picture = frame_from_scene([sample]).image
         prepared = maker.prepare(picture, sample.camera, [place], [right], [roll])
-        batch = rolled(batch_of(sample), torch.tensor([roll if right else -roll]), WRIST_AT_REST)
+        batch = rolled(batch_of(sample), torch.tensor([roll if right else -roll]), MODEL.right)
         where = geometry(batch, variant)
         torch.testing.assert_close(encoding(batch, variant), prepared.inputs.encoding, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(where.rays, prepared.rays, atol=1e-5, rtol=1e-5)

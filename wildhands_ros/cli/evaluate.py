@@ -169,21 +169,15 @@ def _every_hand(config: PipelineConfig) -> PipelineConfig:
 def _score(
     name: str, config: PipelineConfig, source: SampleSource, limit: int | None
 ) -> tuple[SampleScores, FloatArray]:  # fmt: skip
-    """Its scores, and the joints (N, 21, 3) that it found, NaN where it found none."""
-    from wildhands_ros.evaluation.running import run_estimator
-    from wildhands_ros.evaluation.sample_scores import SampleScores, score_samples
+    from wildhands_ros.evaluation.running import evaluate_estimator
 
+    if not len(source):
+        raise WildHandsError(f"{source.name} holds no samples")
     estimator: Estimator = make_estimator(config.estimation, load_hand_model(config.estimation.mano_dir))
     chosen = config.estimation
     from_landmarks = chosen.estimator == "landmarks" or (chosen.estimator == "open" and chosen.refine)
     landmarks = _landmark_finder(config) if from_landmarks else None
-    scores, joints = [], []
-    for scene, said in run_estimator(estimator, _with_progress(source, limit, name), landmarks=landmarks):
-        scores.append(score_samples(said, scene))
-        joints.append(said.joints)
-    if not scores:
-        raise WildHandsError(f"{source.name} holds no samples")
-    return SampleScores.joined(scores), np.concatenate(joints)
+    return evaluate_estimator(estimator, _with_progress(source, limit, name), landmarks=landmarks)
 
 
 def _landmark_finder(config: PipelineConfig) -> LandmarkFinder:

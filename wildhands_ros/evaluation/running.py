@@ -112,22 +112,16 @@ def evaluate_estimator(
     *,
     landmarks: LandmarkFinder | None = None,
     with_masks: bool = True,
-) -> SampleScores:
-    """Scores what `run_estimator` finds. Raises ValueError without samples."""
-    found = run_estimator(estimator, samples, landmarks=landmarks)
-    return SampleScores.joined([score_samples(said, scene, with_masks=with_masks) for scene, said in found])
-
-
-def run_estimator(
-    estimator: Estimator, samples: Iterable[Sample], *, landmarks: LandmarkFinder | None = None
-) -> Iterator[tuple[list[Sample], Predictions]]:
-    """What an estimator that is told each hand's side and box says, as after a perfect detector; scene by scene.
+) -> tuple[SampleScores, FloatArray]:
+    """Scores an estimator that is told each hand's side and box, as a perfect detector would; and the joints (N, 21, 3)
+    that it found, metres, camera frame, NaN where it found none.
 
     Hands of one scene are given together, in one picture (`frame_from_scene`). landmarks: given to the estimator with
     the boxes; the landmark fit needs them. Their time does not count: a detector has them anyway.
-    Latency is the wall time of `Estimator.estimate` over the number of hands.
+    Latency is the wall time of `Estimator.estimate` over the number of hands. Raises ValueError without samples.
     """
     faces = {side: estimator.hand_model.layer(side).faces for side in Side}
+    parts, joints = [], []
     for number, scene in enumerate(scenes(samples)):
         frame = frame_from_scene(scene)
         boxes = [
@@ -144,7 +138,10 @@ def run_estimator(
         estimates = estimator.estimate(frame, boxes)
         seconds = time.perf_counter() - start
         hands = [_hand_of(box, estimates.hands) for box in boxes]
-        yield scene, _predictions(hands, faces, seconds / len(scene))
+        predictions = _predictions(hands, faces, seconds / len(scene))
+        parts.append(score_samples(predictions, scene, with_masks=with_masks))
+        joints.append(predictions.joints)
+    return SampleScores.joined(parts), np.concatenate(joints)
 
 
 def _hand_of(box: HandBox, hands: Sequence[Hand]) -> Hand | None:

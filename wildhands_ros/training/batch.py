@@ -17,7 +17,6 @@ from wildhands_ros.estimation.wildhands.places import square_frame
 from wildhands_ros.estimation.wildhands.upright import (
     MIDDLE_KNUCKLE,
     WRIST,
-    WristAtRest,
     roll_boxes,
     roll_crops,
     roll_of,
@@ -25,6 +24,7 @@ from wildhands_ros.estimation.wildhands.upright import (
     rotations,
 )
 from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
+from wildhands_ros.hand_model import HandLayer
 from wildhands_ros.hands import Side
 from wildhands_ros.samples import HIDDEN, Sample
 
@@ -145,13 +145,14 @@ def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = T
     )
 
 
-def rolled(batch: Batch, rolls: Tensor, wrist: WristAtRest) -> Batch:
+def rolled(batch: Batch, rolls: Tensor, right: HandLayer) -> Batch:
     """The samples as the camera would see them when rolled by `rolls` (N,), see `estimation.wildhands.upright`.
 
-    wrist: of the right hand.
+    right: the hand model's, which turns about its wrist.
     """
     turns = rotations(rolls)
-    at_rest = torch.from_numpy(wrist(batch.betas.double().numpy())).to(batch.translation)
+    wrists = [right.rest_joints(betas)[WRIST] for betas in batch.betas.double().numpy()]
+    at_rest = torch.from_numpy(np.stack(wrists)).to(batch.translation)
     crops = batch.crops
     if crops.ndim == 4:
         crops = roll_crops(crops.float(), batch.matrix, rolls).round().to(torch.uint8)

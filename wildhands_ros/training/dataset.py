@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,15 +29,15 @@ from wildhands_ros.estimation.wildhands.kpe import perspective_crop
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.estimation.wildhands.runtime import Backend
 from wildhands_ros.estimation.wildhands.trunks import picture_mean_std
-from wildhands_ros.estimation.wildhands.upright import WristAtRest
 from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
-from wildhands_ros.hand_model import HandModel
+from wildhands_ros.hand_model import HandLayer, HandModel
 from wildhands_ros.samples import CROP_SIZE, Sample, SampleSource, ShardReader
 from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate, rolled, rolls_of
 from wildhands_ros.training.config import SourceConfig
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 
 _CHUNK = 64
+_PARTS = 8
 _PERIOD = 1000
 
 
@@ -57,16 +58,18 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Manner:
-    """How a network wants its samples. upright: rolled until the hand points up, about this wrist at rest; None as they
-    are. turned: the crops are what cameras turned to them would see (perspective crop layers)."""
+    """How a network wants its samples.
 
-    upright: WristAtRest | None = None
+    upright: rolled until the hand points up, which turns like this (right) hand; None: as they are.
+    turned: the crops are what cameras turned to them would see (perspective crop layers).
+    """
+
+    upright: HandLayer | None = None
     turned: bool = False
 
     @classmethod
     def of(cls, variant: Variant, hand_model: HandModel) -> Manner:
-        wrist = WristAtRest.of(hand_model.right) if variant.upright else None
-        return cls(wrist, variant.perspective is Perspective.CROP)
+        return cls(hand_model.right if variant.upright else None, variant.perspective is Perspective.CROP)
 
     @property
     def name(self) -> str:
@@ -364,4 +367,4 @@ def _processes(count: int) -> Iterator[Callable[[_Filler, Iterable[int]], Iterat
         return
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, spawned, torch.set_num_threads, (1,)) as pool:
-        yield pool.map
+        yield partial(pool.map, chunksize=_PARTS)  # with each chunk the filler is sent, and makes its early part anew

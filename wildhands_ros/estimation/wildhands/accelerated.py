@@ -57,8 +57,8 @@ class ExportedRuntime:
     """A network exported by `export.export_parts`, run on the CPU; holds no torch weights.
 
     calibration: needed where precision is int8, from `calibrate`. at_once: how many hands go through together; more go
-    through one after the other, which takes no longer on a CPU, and a backend keeps tens of megabytes for each number
-    of hands that it has seen. 0: all, for networks that see the frame too. Raises ConfigError for what the backend
+    through one after the other, which takes no longer on a CPU, and a backend keeps some 25 MB for each number of hands
+    that it has seen. 0: all, for networks that see the frame too. Raises ConfigError for what the backend
     cannot do or is not installed, ModelFileError for files that are not such a network.
     """
 
@@ -90,7 +90,8 @@ class ExportedRuntime:
     def __call__(self, inputs: NetworkInputs) -> NetworkOutput:
         given = as_arrays(inputs)
         count = len(given[CROPS])
-        parts = [self._some(given, first, self._at_once or count) for first in range(0, count, self._at_once or count)]
+        step = self._at_once or count
+        parts = [self._some(given, first, step) for first in range(0, count, step)]
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return NetworkOutput(*(torch.from_numpy(found[name]) for name in OUTPUTS if name in found))
 

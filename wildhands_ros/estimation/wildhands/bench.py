@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
@@ -103,11 +104,11 @@ def bench_wildhands(
         )
         ways[name] = lambda e=estimator: e.estimate(frame, boxes)  # type: ignore[misc]
         ways.update({f"{name}: {stage}": run for stage, run in _stages(estimator, frame, boxes).items()})
-    times = _interleaved(ways, rounds)
+    times = {name: seconds[:, 0] for name, seconds in _interleaved(ways, rounds).items()}
     reference = float(np.median(times["reference way"]))
     rows = []
     for what, seconds in times.items():
-        ms = 1e3 * np.array(seconds)
+        ms = 1e3 * seconds
         row = BenchRow(what, float(np.median(ms)), float(np.percentile(ms, 95)), len(ms))
         if what in distances:
             row = replace(row, ratio=reference / float(np.median(seconds)), distance_mm=distances[what])
@@ -185,22 +186,14 @@ def bench_open(estimator: OpenHands, *, rounds: int = 30) -> list[StageTiming]:
     timings = []
     for count in range(1, len(boxes) + 1):
         ways = _open_stages(estimator, frame, boxes[:count])
-        walls: dict[str, list[float]] = {name: [] for name in ways}
-        processors: dict[str, list[float]] = {name: [] for name in ways}
-        for index in range(rounds + 1):
-            for name, run in ways.items():
-                start, used = time.perf_counter(), time.process_time()
-                run()
-                if index > 0:  # the first round wakes everything up
-                    walls[name].append(1e3 * (time.perf_counter() - start))
-                    processors[name].append(1e3 * (time.process_time() - used))
-        timings += [
-            StageTiming(
-                name, count, float(np.median(wall)), float(np.percentile(wall, 95)), float(np.median(processors[name])),
-                len(wall),
-            )
-            for name, wall in walls.items()
-        ]  # fmt: skip
+        for name, seconds in _interleaved(ways, rounds).items():
+            wall, processors = 1e3 * seconds.T
+            timings.append(
+                StageTiming(
+                    name, count, float(np.median(wall)), float(np.percentile(wall, 95)), float(np.median(processors)),
+                    len(wall),
+                )
+            )  # fmt: skip
     return timings
 
 
@@ -244,13 +237,14 @@ def _stages(estimator: WildHands, frame: Frame, boxes: Sequence[HandBox]) -> dic
     }
 
 
-def _interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def _interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, NDArray[np.float64]]:
+    """Seconds (rounds, 2) that each way took, on the clock and of all processors, after a round that wakes them up."""
     for run in ways.values():
         run()
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, run in ways.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             run()
-            times[name].append(time.perf_counter() - start)
-    return times
+            times[name].append((time.perf_counter() - start, time.process_time() - used))
+    return {name: np.array(taken) for name, taken in times.items()}

@@ -23,7 +23,6 @@ from wildhands_ros.estimation.wildhands.places import (
 )
 from wildhands_ros.estimation.wildhands.trunks import picture_mean_std
 from wildhands_ros.estimation.wildhands.upright import (
-    as_rolls,
     roll_boxes,
     roll_crops,
     roll_picture,
@@ -95,7 +94,7 @@ class CropMaker:
         boxes = torch.tensor([place.box for place in places], dtype=torch.float32, device=self.device)
         centers = torch.tensor([place.center for place in places], dtype=torch.float32, device=self.device)
         variant = self.variant
-        turned = as_rolls(rolls or [0.0] * len(places), self.device) if variant.upright else None
+        turned = torch.tensor(rolls or [0.0] * len(places), device=self.device) if variant.upright else None
         left = [variant.mirror and not is_right for is_right in right]
         whole, crops = self._pictures(image, frame, places, boxes, matrix, turned, left)
         rays = (centers - matrix[:2, 2]) / torch.stack([matrix[0, 0], matrix[1, 1]])

@@ -20,7 +20,13 @@ from wildhands_ros.estimation.wildhands.decode import Decoded, decode
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
 from wildhands_ros.estimation.wildhands.runtime import RuntimeConfig
-from wildhands_ros.estimation.wildhands.upright import MIDDLE_KNUCKLE, WRIST, WristAtRest, roll_of, rolled_back
+from wildhands_ros.estimation.wildhands.upright import (
+    MIDDLE_KNUCKLE,
+    WRIST,
+    roll_of,
+    roll_of_direction,
+    rolled_back,
+)
 from wildhands_ros.estimation.wildhands.variant import Crops
 from wildhands_ros.estimation.wildhands.views import RectifiedView
 from wildhands_ros.frames import Frame
@@ -95,7 +101,6 @@ class WildHands:
         variant = network.info.variant
         self._crops = CropMaker(variant, config.box_factor or variant.box_factor, network.runtime.device)
         self._layers = {side: self.bare_layer(hand_model.layer(side)) for side in Side}
-        self._wrists = {side: WristAtRest.of(hand_model.layer(side)) for side in Side}
         self._view: RectifiedView | None = None
 
     @classmethod
@@ -210,7 +215,10 @@ class WildHands:
         if not variant.upright:
             return decoded
         hands = zip(decoded.pose, decoded.translation, decoded.betas, boxes, rolls, strict=True)
-        back = [rolled_back(p, t, self._wrists[box.side](betas), roll) for p, t, betas, box, roll in hands]
+        back = [
+            rolled_back(p, t, self.hand_model.layer(box.side).rest_joints(betas)[WRIST], roll)
+            for p, t, betas, box, roll in hands
+        ]
         return replace(decoded, pose=np.stack([p for p, _ in back]), translation=np.stack([t for _, t in back]))
 
     def _look_again(
@@ -238,11 +246,11 @@ class WildHands:
         ends = np.stack([wrist, wrist + decoded.pose[index][0] @ (rest[1] - rest[0])])
         if not np.isfinite(ends).all() or ends[:, 2].min() < _NEAREST:
             return None
-        keypoints = np.zeros((21, 2))
-        keypoints[[WRIST, MIDDLE_KNUCKLE]] = camera.project(ends)
-        length = float(np.linalg.norm(keypoints[MIDDLE_KNUCKLE] - keypoints[WRIST]))
+        seen = camera.project(ends)
+        direction = seen[1] - seen[0]
+        length = float(np.linalg.norm(direction))
         x0, y0, x1, y1 = box.xyxy
-        return roll_of(keypoints) if length > _LONG_ENOUGH * max(x1 - x0, y1 - y0) else None
+        return roll_of_direction(direction) if length > _LONG_ENOUGH * max(x1 - x0, y1 - y0) else None
 
     def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:
         found = Found(decoded.pose[index], decoded.betas[index], decoded.translation[index])

@@ -11,16 +11,12 @@ picture turned by the roll, and a rolled direction is `rotations(rolls) @ direct
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from wildhands_ros.hand_model import HandLayer
 
 FloatArray = NDArray[np.float64]
 
@@ -30,25 +26,14 @@ WRIST, MIDDLE_KNUCKLE = 0, 9
 def roll_of(keypoints: NDArray[np.floating]) -> float:
     """The roll that makes the hand with these keypoints (21, 2), pixels, point up: from the wrist to the knuckle of the
     middle finger. 0 where both are the same place or unknown."""
-    x, y = (keypoints[MIDDLE_KNUCKLE, :2] - keypoints[WRIST, :2]).tolist()
+    return roll_of_direction(keypoints[MIDDLE_KNUCKLE, :2] - keypoints[WRIST, :2])
+
+
+def roll_of_direction(direction: NDArray[np.floating]) -> float:
+    """The roll that makes a direction (2,) in the picture point up; 0 for one without length or unknown."""
+    x, y = direction.tolist()
     roll = -math.atan2(x, -y)
     return roll if math.isfinite(roll) and (x or y) else 0.0
-
-
-@dataclass(frozen=True)
-class WristAtRest:
-    """Where a hand model has its wrist, about which it turns: template (3,) metres, shape (3, 10) metres per beta."""
-
-    template: FloatArray
-    shape: FloatArray
-
-    @classmethod
-    def of(cls, layer: HandLayer) -> WristAtRest:
-        return cls(layer.joint_template[WRIST], layer.joint_shapedirs[WRIST])
-
-    def __call__(self, betas: FloatArray) -> FloatArray:
-        """betas (..., 10) → (..., 3) metres."""
-        return self.template + betas @ self.shape.T
 
 
 def rolled_back(
@@ -118,8 +103,3 @@ def roll_picture(crop: NDArray[np.float32], turn: FloatArray) -> NDArray[np.floa
     affine = np.hstack([turn, (middle - turn @ np.full(2, middle))[:, None]])
     turned = cv2.warpAffine(crop, affine, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     return np.asarray(turned, np.float32)
-
-
-def as_rolls(values: Sequence[float], device: torch.device) -> Tensor:
-    """(N,) angles as a tensor."""
-    return torch.tensor(list(values), dtype=torch.float32, device=device)
