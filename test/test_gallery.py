@@ -395,7 +395,8 @@ def test_sheets_show_what_the_module_estimates(samples: Source) -> None:
 @pytest.mark.parametrize("upright", [False, True], ids=["as it is", "upright"])
 def test_a_perfect_module_covers_the_truth(upright: bool, samples: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the labels for an estimate, both skeletons lie on each other, also for mirrored and turned hands."""
-    module = made_module(upright=upright)
+    upright_too = {"upright": True, "trunk": "landmarks-fine"} if upright else {}
+    module = made_module(**upright_too)
     data = SampleDataset(samples, Manner.of(module.network.variant, MODEL))
     estimate = module.estimate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,7 @@ from wildhands_ros.estimation.wildhands.network import (
 )
 from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Backend, RuntimeConfig
-from wildhands_ros.estimation.wildhands.upright import roll_of, rolled_back
+from wildhands_ros.estimation.wildhands.upright import roll_of, roll_of_direction, rolled_back
 from wildhands_ros.evaluation.running import frame_from_scene
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
@@ -75,6 +76,7 @@ from wildhands_ros.training.run import train
 
 MODEL = load_hand_model()
 SMALL = NetworkConfig(fusion=(32, 32, 32), features=64, hidden=64, trained_from=12)
+UPRIGHT = replace(SMALL, trunk="landmarks-fine", trained_from=11, upright=True)
 
 
 def drawn_hand(rng: np.random.Generator, key: str) -> Sample:
@@ -157,7 +159,7 @@ def test_labels_of_left_hands_are_mirrored_into_right_ones() -> None:
 
 def test_a_rolled_camera_sees_the_same_hands_upright() -> None:
     rng = np.random.default_rng(15)
-    variant = variant_of(replace(SMALL, upright=True), MODEL)
+    variant = variant_of(UPRIGHT, MODEL)
     samples = [drawn_hand(rng, str(i)) for i in range(12)]
     plain = collate([batch_of(s) for s in samples])
     exact = torch.tensor([roll_of(k) for k in plain.keypoints.numpy()])
@@ -193,7 +195,7 @@ def test_rolls_are_about_right_and_their_samples_own() -> None:
 
 @pytest.mark.parametrize("perspective", ["none", "correction", "crop"])
 def test_rolled_inputs_are_those_of_the_estimator(perspective: str) -> None:
-    variant = variant_of(replace(SMALL, perspective=perspective, upright=True), MODEL)
+    variant = variant_of(replace(UPRIGHT, perspective=perspective), MODEL)
     rng = np.random.default_rng(17)
     for index in range(6):
         sample = drawn_hand(rng, str(index))
@@ -441,6 +443,44 @@ def test_a_folder_belongs_to_one_configuration(config: TrainingConfig, landmark_
     assert (tmp_path / "run" / "network.safetensors").stat().st_size < 8e6
     with pytest.raises(ConfigError, match="other settings \\(seed\\)"):
         train(replace(short, seed=9), tmp_path / "run", MODEL, landmark_weights, progress=False)
+
+
+def test_a_network_of_upright_hands_learns_which_way_they_point(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    upright = replace(config, steps=2, validate_every=2, network=replace(UPRIGHT, trained_from=10), direction_steps=40)
+    untrained = replace(upright, direction_steps=1)
+    start = train(untrained, tmp_path / "start", MODEL, landmark_weights, progress=False)
+    result = train(upright, tmp_path / "run", MODEL, landmark_weights, progress=False)
+    assert result.errors["direction_median_deg"] < 0.5 * start.errors["direction_median_deg"]
+
+    runtime = RuntimeConfig(backend=Backend.TORCH)
+    estimator = WildHands.load(WildHandsConfig(result.network, runtime=runtime), MODEL)
+    off = []
+    for number in range(12):
+        sample = drawn_hand(np.random.default_rng(100 + number), str(number))
+        assert sample.keypoints is not None
+        prepared = estimator.prepare(frame_from_scene([sample]), [HandBox(sample.side, sample.box, 1.0)])
+        decoded = decode(estimator.network.info.variant, prepared, estimator.network.runtime(prepared.inputs))
+        assert decoded.directions is not None
+        off.append(abs(math.remainder(roll_of_direction(decoded.directions[0]) - roll_of(sample.keypoints), math.tau)))
+    assert np.rad2deg(np.median(off)) < 35  # through the estimator: sides, signs and crops are those of training
+
+    with pytest.raises(ConfigError, match="trained_from can be 11 at most, not 12"):
+        replace(UPRIGHT, trained_from=12)
+
+
+def test_a_run_goes_on_from_a_checkpoint_of_the_same_network(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    short = replace(config, steps=2, validate_every=2)
+    before = train(short, tmp_path / "before", MODEL, landmark_weights, progress=False)
+    still = replace(short, start=before.network, optimiser=OptimiserConfig(learning_rate=1e-12, ema=0.5))
+    after = train(still, tmp_path / "after", MODEL, landmark_weights, progress=False)
+    assert after.errors == pytest.approx(before.errors, rel=1e-4)
+    with pytest.raises(ConfigError, match="another network.*hidden 64 instead of 32"):
+        other = replace(still, network=replace(SMALL, hidden=32))
+        train(other, tmp_path / "other", MODEL, landmark_weights, progress=False)
 
 
 def test_configuration_from_yaml(tmp_path: Path) -> None:

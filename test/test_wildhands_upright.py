@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands import (
+    Backend,
     CheckpointInfo,
     Crops,
     Perspective,
+    RuntimeConfig,
     Translation,
     Trunk,
     Variant,
@@ -25,7 +28,7 @@ from wildhands_ros.estimation.wildhands import (
     WildHandsConfig,
     save_checkpoint,
 )
-from wildhands_ros.estimation.wildhands.decode import Decoded
+from wildhands_ros.estimation.wildhands.decode import decode
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.upright import (
     grid_rolled,
@@ -46,7 +49,7 @@ ROOT = tuple(float(v) for v in MODEL.right.joint_template[0])
 
 def _variant(**changes: object) -> Variant:
     settings: dict[str, object] = {
-        "trunk": Trunk.LANDMARKS, "frame_trunk": False, "crops": Crops.SHARP, "translation": Translation.CROP,
+        "trunk": Trunk.LANDMARKS_FINE, "frame_trunk": False, "crops": Crops.SHARP, "translation": Translation.CROP,
         "perspective": Perspective.CORRECTION, "fusion": (64, 32, 16), "features": 64, "hidden": 64, "mirror": True,
         "root": ROOT, "upright": True, **changes,
     }  # fmt: skip
@@ -114,10 +117,11 @@ def test_host_and_device_roll_pictures_alike() -> None:
 # --- the estimator ----------------------------------------------------------------------------------------------------
 
 
-def _estimator(tmp_path: Path, **changes: object) -> WildHands:
+def _estimator(tmp_path: Path, runtime: RuntimeConfig | None = None, **changes: object) -> WildHands:
     path = tmp_path / "network.safetensors"
     save_checkpoint(path, made_up_network(_variant(**changes), 5), CheckpointInfo())
-    return WildHands.load(WildHandsConfig(path), MODEL)
+    config = WildHandsConfig(path, all_hands=True, runtime=runtime or RuntimeConfig(backend=Backend.TORCH))
+    return WildHands.load(config, MODEL)
 
 
 def _picture(width: int, height: int, seed: int = 2) -> np.ndarray:
@@ -148,8 +152,8 @@ def test_a_quarter_turn_of_the_camera_turns_the_hand(
     turned = np.ascontiguousarray(np.rot90(picture, -1))  # clockwise: (x, y) → (319 − y, x)
     turned_camera = Camera(320, 320, 260, 260, 319 - 171.0, 150.0)
     x0, y0, x1, y1 = 90.0, 60.0, 190.0, 180.0
-    (hand,) = estimator.estimate(Frame(picture, camera), [_box(side, (x0, y0, x1, y1), 0.4)]).hands
-    box = _box(side, (319 - y1, x0, 319 - y0, x1), 0.4 + math.pi / 2)
+    (hand,) = estimator.estimate(Frame(picture, camera), [_box(side, (x0, y0, x1, y1), -0.8)]).hands
+    box = _box(side, (319 - y1, x0, 319 - y0, x1), -0.8 + math.pi / 2)
     (other,) = estimator.estimate(Frame(turned, turned_camera), [box]).hands
     quarter = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     np.testing.assert_allclose(other.joints, hand.joints @ quarter.T, atol=2e-3)
@@ -161,37 +165,75 @@ def test_hands_that_are_not_upright_are_looked_at_again(tmp_path: Path, monkeypa
     estimator = _estimator(tmp_path)
     looks: list[list[float]] = []
     look = estimator._look
+    directions = [_pointing(0.2), _pointing(-1.2)]
 
     def spy(*arguments: object) -> object:
         looks.append([round(float(roll), 3) for roll in arguments[-1]])  # type: ignore[attr-defined]
-        return look(*arguments)  # type: ignore[arg-type]
+        seen = look(*arguments)  # type: ignore[arg-type]
+        return replace(seen, directions=np.array(directions[: len(seen.pose)]))
 
     monkeypatch.setattr(estimator, "_look", spy)
     frame = Frame(_picture(320, 240), Camera(320, 240, 260, 260, 150.0, 118.0))
     boxes = [_box(Side.RIGHT, (60.0, 60.0, 160.0, 160.0), 0.3), _box(Side.LEFT, (160.0, 60.0, 260.0, 160.0), 0.3)]
-
-    monkeypatch.setattr(estimator, "_roll_seen", lambda decoded, i, box, camera: (-0.35, 1.2)[i])
     hands = estimator.estimate(frame, boxes).hands
-    assert looks == [[-0.3, -0.3], [1.2]]  # the first stands as it is
-    alone = estimator._look(frame.image, frame.camera, [estimator._crops.place(frame.camera, boxes[0].xyxy)],
-                            boxes[:1], [-0.3])  # fmt: skip
-    np.testing.assert_allclose(hands[0].pose, alone.pose[0], atol=1e-5)
-    monkeypatch.setattr(estimator, "_roll_seen", lambda decoded, i, box, camera: None)
-    looks.clear()
-    estimator.estimate(frame, boxes)
-    assert looks == [[-0.3, -0.3]]
+    assert looks == [[-0.3, -0.3], [0.9]]  # the first stands as it is, the second pointed 1.2 to the left
+    for hand, box, roll in zip(hands, boxes, (-0.3, 0.9), strict=True):
+        place = estimator._crops.place(frame.camera, box.xyxy)
+        alone = look(frame.image, frame.camera, [place], [box], [roll])  # type: ignore[list-item]
+        np.testing.assert_allclose(hand.pose, alone.pose[0], atol=1e-5)
+        np.testing.assert_allclose(hand.translation, alone.translation[0], atol=1e-5)
 
 
-def test_the_direction_that_is_seen_is_the_estimated_hands(tmp_path: Path) -> None:
+def test_landmarks_that_point_down_are_not_believed_at_once(tmp_path: Path) -> None:
     estimator = _estimator(tmp_path)
-    camera = Camera(320, 240, 260, 255, 150.0, 118.0)
-    boxes = [HandBox(side, (60.0, 60.0, 160.0, 160.0), 1.0) for side in Side]
-    for hand, box in zip(estimator.estimate(Frame(_picture(320, 240), camera), boxes).hands, boxes, strict=True):
-        decoded = Decoded(hand.pose[None], hand.betas[None], hand.translation[None], None)
-        seen = estimator._roll_seen(decoded, 0, box, camera)
-        assert seen is not None and seen == pytest.approx(roll_of(camera.project(hand.joints)), abs=1e-6)
-        behind = Decoded(hand.pose[None], hand.betas[None], hand.translation[None] - (0, 0, 2.0), None)
-        assert estimator._roll_seen(behind, 0, box, camera) is None
+    for up, believed in ((0.9, True), (-0.9, True), (1.3, False), (-3.0, False)):
+        box = _box(Side.RIGHT, (60.0, 60.0, 160.0, 160.0), up)
+        assert estimator._roll(box, CAMERA, None) == pytest.approx(-up if believed else 0.0)
+
+
+def _pointing(up: float) -> tuple[float, float]:
+    """A direction `up` radians clockwise from the picture's top."""
+    return math.sin(up), -math.cos(up)
+
+
+BOXES = [
+    HandBox(Side.RIGHT, (60.0, 60.0, 160.0, 160.0), 1.0), HandBox(Side.LEFT, (160.0, 60.0, 260.0, 160.0), 1.0),
+    HandBox(Side.LEFT, (20.0, 90.0, 140.0, 200.0), 0.9),
+]  # fmt: skip
+CAMERA = Camera(320, 240, 260, 255, 150.0, 118.0)
+
+
+def test_directions_are_those_in_the_picture(tmp_path: Path) -> None:
+    estimator = _estimator(tmp_path)
+    prepared = estimator.prepare(Frame(_picture(320, 240), CAMERA), BOXES)
+    output = made_up_network(estimator.network.info.variant, 5)(prepared.inputs)
+    assert output.direction is not None
+    decoded = decode(estimator.network.info.variant, prepared, output)
+    flips = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]])  # left hands are shown in the mirror
+    np.testing.assert_allclose(decoded.directions, output.direction.numpy() * flips, atol=1e-6)
+
+
+def test_the_mirror_image_gives_the_mirrored_hand(tmp_path: Path) -> None:
+    estimator = _estimator(tmp_path)
+    found = estimator.estimate(Frame(_picture(320, 240), CAMERA), BOXES).hands
+    mirrored = [HandBox(b.side.other, (319 - b.xyxy[2], b.xyxy[1], 319 - b.xyxy[0], b.xyxy[3]), b.score) for b in BOXES]
+    picture = np.ascontiguousarray(_picture(320, 240)[:, ::-1])
+    camera = Camera(320, 240, 260, 255, 319 - 150.0, 118.0)
+    for hand, other in zip(found, estimator.estimate(Frame(picture, camera), mirrored).hands, strict=True):
+        np.testing.assert_allclose(other.joints * (-1, 1, 1), hand.joints, atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME, Backend.OPENVINO])
+def test_exported_networks_see_the_same_directions(backend: Backend, tmp_path: Path) -> None:
+    frame = Frame(_picture(320, 240), CAMERA)
+    reference = _estimator(tmp_path)
+    exported = _estimator(tmp_path, RuntimeConfig(backend=backend, cache_dir=tmp_path / "cache"))
+    inputs = reference.prepare(frame, BOXES).inputs
+    directions = [e.network.runtime(inputs).direction for e in (reference, exported)]
+    assert directions[0] is not None and directions[1] is not None
+    torch.testing.assert_close(directions[1], directions[0], atol=1e-4, rtol=1e-4)
+    for a, b in zip(reference.estimate(frame, BOXES).hands, exported.estimate(frame, BOXES).hands, strict=True):
+        np.testing.assert_allclose(a.joints, b.joints, atol=1e-4)
 
 
 def test_landmarks_of_a_distorted_picture_are_rectified_first(tmp_path: Path) -> None:
@@ -207,8 +249,15 @@ def test_landmarks_of_a_distorted_picture_are_rectified_first(tmp_path: Path) ->
     assert np.isfinite(hand.joints).all()
 
 
-def test_whole_frames_cannot_be_upright() -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frame_trunk": True, "mirror": False, "root": (0.0, 0.0, 0.0)},
+        {"crops": Crops.PUBLISHED, "mirror": False, "root": (0.0, 0.0, 0.0), "perspective": Perspective.NONE},
+        {"trunk": Trunk.RESNET18},
+    ],
+    ids=["whole frames", "published crops", "another trunk"],
+)
+def test_networks_that_cannot_be_upright(change: dict[str, object]) -> None:
     with pytest.raises(ModelFileError, match="upright"):
-        _variant(frame_trunk=True, mirror=False, root=(0.0, 0.0, 0.0))
-    with pytest.raises(ModelFileError, match="upright"):
-        _variant(crops=Crops.PUBLISHED, mirror=False, root=(0.0, 0.0, 0.0), perspective=Perspective.NONE)
+        _variant(**change)

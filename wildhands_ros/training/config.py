@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_AFTER
 from wildhands_ros.pipeline import config_from_dict
 
 
@@ -71,7 +72,7 @@ class NetworkConfig:
 
     trained_from: first block of the trunk that is trained; earlier ones keep their open weights. depthwise: also train
     the spatial filters of the trained blocks. dropout: in the heads (the published code has 0.5). upright: crops
-    are turned until the hand points up.
+    are turned until the hand points up, which the network learns to see beforehand.
     """
 
     trunk: str = "landmarks"
@@ -87,6 +88,13 @@ class NetworkConfig:
     depthwise: bool = False
     dropout: float = 0.1
     upright: bool = False
+
+    def __post_init__(self) -> None:
+        if self.upright and self.trained_from > FINE_AFTER:
+            raise ConfigError(
+                f"which way hands point is seen after {FINE_AFTER} blocks of the trunk: with upright, trained_from can "
+                f"be {FINE_AFTER} at most, not {self.trained_from}"
+            )
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,10 @@ class TrainingConfig:
     """A whole run.
 
     sources: what is learned from. validation: shards that are never learned from; their MPJPE decides which weights
-    are best. steps, batch: how long. validate_every: steps. cache: folder for what the untrained part of the network
+    are best. start: a checkpoint of the same network in this package's format, to go on from with other samples or
+    settings; None starts from the open trunk. steps, batch: how long. direction_steps: in which a network of upright
+    hands then learns which way hands point, with twice the batch.
+    validate_every: steps. cache: folder for what the untrained part of the network
     makes of the samples (computed once; no colour augmentation then); None computes it every time.
     precision: of Lightning ('32-true', 'bf16-mixed', '16-mixed'). accelerator, devices: of Lightning.
     stop_minutes: ends the run after so long, with whatever it has; 0 for no limit.
@@ -114,7 +125,9 @@ class TrainingConfig:
 
     sources: tuple[SourceConfig, ...] = ()
     validation: Path = Path()
+    start: Path | None = None
     steps: int = 10000
+    direction_steps: int = 3000
     batch: int = 64
     seed: int = 1
     validate_every: int = 1000
@@ -132,7 +145,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ConfigError("nothing to learn from: name at least one source under 'sources'")
-        for name in ("steps", "batch", "validate_every", "validation_samples", "devices"):
+        for name in ("steps", "direction_steps", "batch", "validate_every", "validation_samples", "devices"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
 

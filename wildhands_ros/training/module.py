@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wildhands_ros.estimation.wildhands.decode import crop_view, in_camera
 from wildhands_ros.estimation.wildhands.kpe import Encoding
-from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk, load_landmark_weights
+from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_AFTER, LandmarkTrunk, load_landmark_weights
 from wildhands_ros.estimation.wildhands.network import NetworkOutput, WildHandsNetwork, camera_of_translation
 from wildhands_ros.estimation.wildhands.trunks import Trunk
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Translation, Variant
@@ -20,7 +20,7 @@ from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hand_model.torch_hand import TorchHand
 from wildhands_ros.training.batch import MASK_SIZE, Batch, Geometry, encoding, geometry, project_to_crop
 from wildhands_ros.training.config import NetworkConfig, TrainingConfig
-from wildhands_ros.training.dataset import Drawn, normalised, turned_crops
+from wildhands_ros.training.dataset import Drawn, Manner, normalised, turned_crops
 from wildhands_ros.training.losses import hand_losses, mask_loss
 from wildhands_ros.training.silhouette import SilhouetteRasteriser
 
@@ -72,6 +72,7 @@ class TrainingModule(pl.LightningModule):
         super().__init__()
         self.network = network
         self.config = config
+        self.manner = Manner.of(network.variant, hand_model)
         self.hand = TorchHand(hand_model.right)  # left hands are mirrored into right ones
         self.silhouettes = SilhouetteRasteriser(hand_model.right.faces, MASK_SIZE)
         self._freeze()
@@ -91,6 +92,8 @@ class TrainingModule(pl.LightningModule):
             for module in trunk.modules():
                 if isinstance(module, torch.nn.Conv2d) and module.groups > 1:
                     module.weight.requires_grad_(False)
+        if self.network.variant.upright:
+            self.network.direction_head.requires_grad_(False)  # learns afterwards, from hands as they are
 
     @property
     def trunk(self) -> LandmarkTrunk:
@@ -103,17 +106,24 @@ class TrainingModule(pl.LightningModule):
     def forward(self, drawn: Drawn) -> NetworkOutput:
         """The network's output for a batch."""
         encoded = encoding(drawn.batch, self.network.variant)
-        blocks = self.config.network.trained_from
-        if drawn.maps is None:
-            turned = self.network.variant.perspective is Perspective.CROP
-            crops = normalised(turned_crops(drawn.batch) if turned else drawn.batch.crops)
-            crops = crops.to(memory_format=torch.channels_last)
-            early = self.trunk.early(self.network.trunk_input(crops, encoded), blocks)
-        else:
-            early = drawn.maps.float().to(memory_format=torch.channels_last)
-        maps = self.trunk.late(early, blocks)
+        maps = self.trunk.late(self._early(drawn, encoded), self.config.network.trained_from)
         right = torch.ones(len(drawn.batch), dtype=torch.bool, device=maps.device)
         return self.network.hands(maps, maps.new_zeros(1, 0, *maps.shape[2:]), encoded, right)
+
+    def fine_map(self, drawn: Drawn) -> Tensor:
+        """The trunk's 14 × 14 map (N, 112, 14, 14) of a batch's crops."""
+        blocks = self.config.network.trained_from
+        return self.trunk.blocks[blocks:FINE_AFTER](self._early(drawn, None))
+
+    def _early(self, drawn: Drawn, encoded: Tensor | None) -> Tensor:
+        """What comes out of the trunk's fixed blocks. encoded: for networks that see it at the input."""
+        if drawn.maps is not None:
+            return drawn.maps.float().to(memory_format=torch.channels_last)
+        turned = self.network.variant.perspective is Perspective.CROP
+        crops = normalised(turned_crops(drawn.batch) if turned else drawn.batch.crops)
+        crops = crops.to(memory_format=torch.channels_last)
+        given = crops if encoded is None else self.network.trunk_input(crops, encoded)
+        return self.trunk.early(given, self.config.network.trained_from)
 
     def estimate(self, drawn: Drawn) -> tuple[NetworkOutput, Geometry, Tensor, Tensor, Tensor]:
         """Output, geometry, pose and translation in the camera frame, and joints (N, 21, 3)."""

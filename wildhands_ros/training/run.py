@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -17,21 +16,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation.wildhands import CheckpointInfo, Encoding, save_checkpoint
+from wildhands_ros.estimation.wildhands import CheckpointInfo, load_checkpoint, save_checkpoint
+from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.pipeline import config_to_dict
-from wildhands_ros.samples import SampleSource, ShardReader
-from wildhands_ros.training.batch import LABELS
+from wildhands_ros.samples import ShardReader
 from wildhands_ros.training.config import TrainingConfig
-from wildhands_ros.training.dataset import (
-    CachedDataset,
-    Drawn,
-    Manner,
-    MixedDataset,
-    MixingSampler,
-    SampleDataset,
-    open_source,
-)
+from wildhands_ros.training.data import TrainingData
+from wildhands_ros.training.dataset import Drawn, SampleDataset
+from wildhands_ros.training.directions import learn_directions
 from wildhands_ros.training.module import ERRORS, TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.pictures import PictureLog
 
@@ -66,8 +59,11 @@ def train(
     torch.set_flush_denormal(True)  # tails of heat maps fall below 1e-38, with which CPUs are many times slower
     pl.seed_everything(config.seed, workers=True, verbose=False)
     variant = variant_of(config.network, hand_model)
-    module = TrainingModule(fresh_network(variant, landmark_weights), config, hand_model)
-    data = HandData(config, module, hand_model, models_dir)
+    network = fresh_network(variant, landmark_weights)
+    if config.start is not None:
+        _start_from(config.start, network)
+    module = TrainingModule(network, config, hand_model)
+    data = TrainingData(config, module, module.manner, models_dir)
 
     best = ModelCheckpoint(
         out, "best", monitor="val/mpjpe_mm", mode="min", save_top_k=1, enable_version_counter=False,
@@ -79,7 +75,7 @@ def train(
     callbacks: list[Callback] = [
         EMAWeightAveraging(decay=config.optimiser.ema, update_every_n_steps=1), best, regularly,
         LearningRateMonitor("step"),
-        PictureLog(SampleDataset(ShardReader(config.validation), Manner.of(variant, hand_model))), *extra,
+        PictureLog(SampleDataset(ShardReader(config.validation), module.manner)), *extra,
     ]  # fmt: skip
     if config.stop_minutes > 0:
         callbacks.append(Timer(timedelta(minutes=config.stop_minutes)))
@@ -97,58 +93,27 @@ def train(
         training_data=training_data or ", ".join(f"{s.kind}: {s.path.name}" for s in config.sources),
         hand_model=hand_model.name, licence=licence,
     )  # fmt: skip
-    return _finish(module, trainer, data, Path(best.best_model_path or resume), out, info, half)
+    steps = trainer.global_step
+    _put_best(module, Path(best.best_model_path or resume))
+    directions = {}
+    if variant.upright:
+        directions = learn_directions(module, config, out, models_dir=models_dir, progress=progress)
+    errors = evaluate(module, data.val_dataloader())
+    torch.save(errors, out / SAMPLE_ERRORS)
+    found = {name: float(value.mean()) for name, value in errors.items() if name != "angle"} | directions
+    save_checkpoint(out / NETWORK, module.network, info, half=half)
+    (out / "errors.json").write_text(json.dumps({"steps": steps, **found}, indent=1))
+    return TrainingResult(out / NETWORK, found, steps)
 
 
-class HandData(pl.LightningDataModule):
-    """The samples of a run, cached where the configuration names a folder for that."""
-
-    def __init__(
-        self, config: TrainingConfig, module: TrainingModule, hand_model: HandModel, models_dir: Path | None = None
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self._manner = Manner.of(module.network.variant, hand_model)
-        self._models_dir = models_dir
-        self._module = module
-        self._parts: list[SampleDataset | CachedDataset] = []
-        self._validation: SampleDataset | CachedDataset | None = None
-
-    def setup(self, stage: str = "fit") -> None:
-        if self._parts:
-            return
-        self._parts = [
-            self._dataset(open_source(s, self.config.cache, self._models_dir), frozenset(s.only))
-            for s in self.config.sources
-        ]
-        self._validation = self._dataset(ShardReader(self.config.validation), frozenset())
-
-    def _dataset(self, source: SampleSource, only: frozenset[str]) -> SampleDataset | CachedDataset:
-        variant, only = self._module.network.variant, only or LABELS
-        if self.config.cache is None or variant.encoding is Encoding.INPUT:  # nothing is fixed behind a changed input
-            return SampleDataset(source, self._manner, only)
-        return CachedDataset(
-            source, self._manner, self._module.trunk, self.config.network.trained_from, self.config.cache, only
-        )
-
-    def train_dataloader(self) -> DataLoader[Drawn]:
-        trainer = self.trainer
-        assert trainer is not None
-        sampler = MixingSampler(
-            [len(part) for part in self._parts], [s.weight for s in self.config.sources], self.config.batch,
-            self.config.steps, self.config.seed, trainer.global_step, (trainer.global_rank, trainer.world_size),
-        )  # fmt: skip
-        return DataLoader(
-            MixedDataset(self._parts), sampler=sampler, batch_size=None, num_workers=self.config.workers,
-            persistent_workers=self.config.workers > 0, pin_memory=torch.cuda.is_available(),
-        )  # fmt: skip
-
-    def val_dataloader(self) -> DataLoader[Drawn]:
-        assert self._validation is not None
-        count = min(len(self._validation), self.config.validation_samples)
-        chosen = np.linspace(0, len(self._validation) - 1, count).astype(int).tolist()
-        batches = [chosen[i : i + self.config.batch] for i in range(0, count, self.config.batch)]
-        return DataLoader(MixedDataset([self._validation]), sampler=batches, batch_size=None)  # type: ignore[arg-type]
+def _start_from(path: Path, network: WildHandsNetwork) -> None:
+    """Puts a checkpoint's weights in. Raises ModelFileError for a damaged one, ConfigError for another network's."""
+    found, info = load_checkpoint(path)
+    if info.variant != network.variant:
+        ours, theirs = network.variant.to_dict(), info.variant.to_dict()
+        changed = ", ".join(f"{k} {theirs[k]!r} instead of {ours[k]!r}" for k in ours if ours[k] != theirs[k])
+        raise ConfigError(f"{path} holds another network than the configuration describes: {changed}")
+    network.load_state_dict(found.state_dict())
 
 
 def _same_settings(path: Path, config: TrainingConfig) -> None:
@@ -169,19 +134,9 @@ def _plain(value: Any) -> Any:
     return config_to_dict(value) if hasattr(value, "__dataclass_fields__") else str(value)
 
 
-def _finish(
-    module: TrainingModule, trainer: pl.Trainer, data: HandData, best: Path, out: Path, info: CheckpointInfo, half: bool
-) -> TrainingResult:  # fmt: skip
-    steps = trainer.global_step
+def _put_best(module: TrainingModule, best: Path) -> None:
     if best.is_file():
-        state = torch.load(best, weights_only=True, map_location="cpu")["state_dict"]
-        module.load_state_dict(state)
-    errors = evaluate(module, data.val_dataloader())
-    torch.save(errors, out / SAMPLE_ERRORS)
-    found = {name: float(value.mean()) for name, value in errors.items() if name != "angle"}
-    save_checkpoint(out / NETWORK, module.network, info, half=half)
-    (out / "errors.json").write_text(json.dumps({"steps": steps, **found}, indent=1))
-    return TrainingResult(out / NETWORK, found, steps)
+        module.load_state_dict(torch.load(best, weights_only=True, map_location="cpu")["state_dict"])
 
 
 @torch.inference_mode()

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from wildhands_ros.errors import ConfigError, ModelFileError
-from wildhands_ros.estimation.wildhands.export import CROPS, ENCODING, FRAME, MAPS, OUTPUTS, PICTURE, RIGHT
-from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput
+from wildhands_ros.estimation.wildhands.export import CROPS, ENCODING, FRAME, MAPS, PICTURE, RIGHT
+from wildhands_ros.estimation.wildhands.network import OUTPUTS, NetworkInputs, NetworkOutput
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ExportedRuntime:
         step = self._at_once or count
         parts = [self._some(given, first, step) for first in range(0, count, step)]
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return NetworkOutput(*(torch.from_numpy(found[name]) for name in OUTPUTS if name in found))
+        return NetworkOutput(**{name: torch.from_numpy(array) for name, array in found.items()})
 
     def _some(self, given: Mapping[str, AnyArray], first: int, count: int) -> dict[str, AnyArray]:
         """The outputs for some of the hands."""

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.estimation.wildhands.crops import CropMaker, Prepared
@@ -77,14 +76,7 @@ def joint_distance(variant: Variant, samples: Sequence[Prepared], a: Runtime, b:
 
 def to_cpu(output: NetworkOutput) -> NetworkOutput:
     """A copy on the CPU."""
-
-    def copied(tensor: Tensor) -> Tensor:
-        return tensor.detach().cpu().clone()
-
-    grasp = None if output.grasp is None else copied(output.grasp)
-    return NetworkOutput(
-        copied(output.pose), copied(output.betas), copied(output.camera), copied(output.camera_start), grasp
-    )
+    return NetworkOutput(**{name: value.detach().cpu().clone() for name, value in output.tensors().items()})
 
 
 def to_device(prepared: Prepared, device: torch.device) -> Prepared:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -19,27 +19,25 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Decoded:
-    """N hands: pose (N, 16, 3, 3), betas (N, 10), translation (N, 3) metres, grasp probabilities (N, 9) or None."""
+    """N hands: pose (N, 16, 3, 3), betas (N, 10), translation (N, 3) metres, grasp probabilities (N, 9) or None, and
+    (N, 2) which way they point in the picture that was shown, x to the right, y down, or None."""
 
     pose: FloatArray
     betas: FloatArray
     translation: FloatArray
     grasp: FloatArray | None
+    directions: FloatArray | None = None
 
     def with_rows(self, rows: Sequence[int], other: Decoded) -> Decoded:
         """The same with these hands taken from another look at them."""
 
-        def taken(mine: FloatArray, theirs: FloatArray) -> FloatArray:
-            together = mine.copy()
-            together[list(rows)] = theirs
-            return together
-
-        return Decoded(
-            taken(self.pose, other.pose),
-            taken(self.betas, other.betas),
-            taken(self.translation, other.translation),
-            None if self.grasp is None or other.grasp is None else taken(self.grasp, other.grasp),
-        )
+        together = {}
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if mine is not None:
+                together[field.name] = mine.copy()
+                together[field.name][list(rows)] = theirs
+        return replace(self, **together)
 
 
 def decode(variant: Variant, prepared: Prepared, output: NetworkOutput) -> Decoded:
@@ -53,11 +51,21 @@ def decode(variant: Variant, prepared: Prepared, output: NetworkOutput) -> Decod
         )
         if prepared.mirrored is not None:
             pose, translation = mirror_back(pose, translation, prepared.mirrored)
-        grasp = [] if output.grasp is None else [output.grasp]
-        parts = [pose.flatten(1), output.betas, translation, *grasp]
-        together = torch.cat(parts, dim=1).cpu().numpy().astype(np.float64)  # one transfer
-    found = np.split(together, np.cumsum([part.shape[1] for part in parts])[:-1], axis=1)
-    return Decoded(found[0].reshape(-1, 16, 3, 3), found[1], found[2], _softmax(found[3]) if grasp else None)
+        direction = output.direction
+        if direction is not None and prepared.mirrored is not None:
+            back = direction * direction.new_tensor([-1.0, 1.0])
+            direction = torch.where(prepared.mirrored[:, None], back, direction)
+        given = {
+            "pose": pose.flatten(1), "betas": output.betas, "translation": translation, "grasp": output.grasp,
+            "directions": direction,
+        }  # fmt: skip
+        parts = {name: part for name, part in given.items() if part is not None}
+        together = torch.cat(list(parts.values()), dim=1).cpu().numpy().astype(np.float64)  # one transfer
+    ends = np.cumsum([part.shape[1] for part in parts.values()])
+    found = dict(zip(parts, np.split(together, ends[:-1], axis=1), strict=True))
+    grasp = _softmax(found["grasp"]) if "grasp" in found else None
+    pose_found = found["pose"].reshape(-1, 16, 3, 3)
+    return Decoded(pose_found, found["betas"], found["translation"], grasp, found.get("directions"))
 
 
 def _softmax(logits: FloatArray) -> FloatArray:

@@ -21,7 +21,6 @@ from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_netwo
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
 from wildhands_ros.estimation.wildhands.runtime import RuntimeConfig
 from wildhands_ros.estimation.wildhands.upright import (
-    MIDDLE_KNUCKLE,
     WRIST,
     roll_of,
     roll_of_direction,
@@ -35,9 +34,8 @@ from wildhands_ros.hands import Hand, HandBox, Side
 
 FloatArray = NDArray[np.float64]
 
-_UPRIGHT_ENOUGH = math.radians(30)
-_LONG_ENOUGH = 0.15  # from wrist to knuckle, of the box's longer edge: shorter hands point at the camera or away
-_NEAREST = 0.01  # metres
+_UPRIGHT_ENOUGH = math.radians(20)
+_BELIEVED = math.radians(60)  # landmarks that point further from up are wrong too often to begin with them
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,7 @@ class WildHands:
             return Estimates((), tuple(skipped))
         rolls = [self._roll(box, camera, view) for box in kept]
         decoded = self._look(image, camera, places, kept, rolls)
-        if self.network.info.variant.upright:
-            decoded = self._look_again(image, camera, places, kept, rolls, decoded)
+        decoded = self._look_again(image, camera, places, kept, rolls, decoded)
         hands = []
         for index, box in enumerate(kept):
             hand = self._hand(frame, box, decoded, index)
@@ -198,11 +195,13 @@ class WildHands:
         return self._crops.place(camera, box)
 
     def _roll(self, box: HandBox, camera: Camera, view: RectifiedView | None) -> float:
-        """The roll that makes the hand point up (`upright.roll_of`), as far as its landmarks tell."""
+        """The roll for the first look: the one that makes the landmarks point up (`upright.roll_of`), where they are
+        likely to be right."""
         if box.landmarks is None or not self.network.info.variant.upright:
             return 0.0
         seen = box.landmarks.image
-        return roll_of(seen if view is None else camera.project(view.source.unproject(seen)))
+        roll = roll_of(seen if view is None else camera.project(view.source.unproject(seen)))
+        return roll if abs(roll) <= _BELIEVED else 0.0
 
     def _look(
         self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
@@ -226,31 +225,17 @@ class WildHands:
         rolls: Sequence[float], decoded: Decoded,
     ) -> Decoded:  # fmt: skip
         """The same after a second look at the hands that do not point up in their crops: without landmarks, or with
-        wrong ones, the first look tells where up is."""
-        seen = [self._roll_seen(decoded, i, box, camera) for i, box in enumerate(boxes)]
-        again = [
-            i for i, roll in enumerate(seen)
-            if roll is not None and abs(math.remainder(roll - rolls[i], math.tau)) > _UPRIGHT_ENOUGH
-        ]  # fmt: skip
+        wrong ones, the first look tells where up is. Hands whose networks see them as they are stay."""
+        if decoded.directions is None:
+            return decoded
+        off = [roll_of_direction(direction) for direction in decoded.directions]
+        again = [i for i, roll in enumerate(off) if abs(roll) > _UPRIGHT_ENOUGH]
         if not again:
             return decoded
         second = self._look(
-            image, camera, [places[i] for i in again], [boxes[i] for i in again], [seen[i] or 0.0 for i in again]
-        )  # fmt: skip
+            image, camera, [places[i] for i in again], [boxes[i] for i in again], [rolls[i] + off[i] for i in again]
+        )
         return decoded.with_rows(again, second)
-
-    def _roll_seen(self, decoded: Decoded, index: int, box: HandBox, camera: Camera) -> float | None:
-        """The roll that would make an estimated hand point up; None for hands that point along the view."""
-        rest = self.hand_model.layer(box.side).rest_joints(decoded.betas[index])[[WRIST, MIDDLE_KNUCKLE]]
-        wrist = rest[0] + decoded.translation[index]
-        ends = np.stack([wrist, wrist + decoded.pose[index][0] @ (rest[1] - rest[0])])
-        if not np.isfinite(ends).all() or ends[:, 2].min() < _NEAREST:
-            return None
-        seen = camera.project(ends)
-        direction = seen[1] - seen[0]
-        length = float(np.linalg.norm(direction))
-        x0, y0, x1, y1 = box.xyxy
-        return roll_of_direction(direction) if length > _LONG_ENOUGH * max(x1 - x0, y1 - y0) else None
 
     def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:
         found = Found(decoded.pose[index], decoded.betas[index], decoded.translation[index])

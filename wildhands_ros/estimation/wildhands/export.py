@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.kpe import Encoding, encoding_size
-from wildhands_ros.estimation.wildhands.network import CELLS, INPUT_SIZE, NetworkInputs, NetworkOutput, WildHandsNetwork
+from wildhands_ros.estimation.wildhands.network import CELLS, INPUT_SIZE, OUTPUTS, NetworkInputs, WildHandsNetwork
 
 FRAME, CROPS, ENCODING, RIGHT = "frame", "crops", "encoding", "right"
 MAPS, PICTURE = "maps", "picture"
-OUTPUTS = ("pose", "betas", "camera", "camera_start", "grasp")
 _OPSET = 17
 
 
@@ -23,12 +22,12 @@ def export_onnx(network: WildHandsNetwork, path: str | Path) -> None:
 
     Inputs: frame (1, 3, 224, 224) and crops (N, 3, 224, 224), normalised; encoding (N, C) or (N, C, H, W); right (N,)
     bool; those that the variant does not use are left out. Outputs: pose (N, 16, 3, 3), betas (N, 10), camera and
-    camera_start (N, 3), and grasp (N, 9) where the network has it.
+    camera_start (N, 3), and, where the network has them, grasp (N, 9) and direction (N, 2).
 
     Raises ModelFileError where torch cannot export or the file cannot be written.
     """
     inputs = example_inputs(network, 2)
-    names = list(OUTPUTS[: 5 if network.variant.grasp else 4])
+    names = _outputs(network)
     _export(
         _Whole(network), path,
         {FRAME: inputs.frame, CROPS: inputs.crops, ENCODING: inputs.encoding, RIGHT: inputs.right}, names,
@@ -44,7 +43,7 @@ def export_parts(network: WildHandsNetwork, trunks: Path, hands: Path) -> None:
         _Trunks(network), trunks, {FRAME: inputs.frame, CROPS: inputs.crops, ENCODING: inputs.encoding},
         [MAPS, PICTURE], batched=[CROPS, ENCODING, MAPS],
     )  # fmt: skip
-    names = list(OUTPUTS[: 5 if network.variant.grasp else 4])
+    names = _outputs(network)
     _export(
         _Hands(network), hands, {MAPS: maps, PICTURE: picture, ENCODING: inputs.encoding, RIGHT: inputs.right}, names,
         batched=[MAPS, ENCODING, RIGHT, *names],
@@ -64,6 +63,11 @@ def example_inputs(network: WildHandsNetwork, count: int) -> NetworkInputs:
         torch.randn(shape, generator=generator),
         torch.arange(count) % 2 == 0,
     )
+
+
+def _outputs(network: WildHandsNetwork) -> list[str]:
+    there = {"grasp": network.variant.grasp, "direction": network.variant.upright}
+    return [name for name in OUTPUTS if there.get(name, True)]
 
 
 def _export(
@@ -94,7 +98,7 @@ class _Whole(nn.Module):
         self.network = network
 
     def forward(self, frame: Tensor, crops: Tensor, encoding: Tensor, right: Tensor) -> tuple[Tensor, ...]:
-        return _as_tuple(self.network(NetworkInputs(frame, crops, encoding, right)))
+        return tuple(self.network(NetworkInputs(frame, crops, encoding, right)).tensors().values())
 
 
 class _Trunks(nn.Module):
@@ -112,9 +116,4 @@ class _Hands(nn.Module):
         self.network = network
 
     def forward(self, maps: Tensor, picture: Tensor, encoding: Tensor, right: Tensor) -> tuple[Tensor, ...]:
-        return _as_tuple(self.network.hands(maps, picture, encoding, right))
-
-
-def _as_tuple(out: NetworkOutput) -> tuple[Tensor, ...]:
-    found = (out.pose, out.betas, out.camera, out.camera_start)
-    return found if out.grasp is None else (*found, out.grasp)
+        return tuple(self.network.hands(maps, picture, encoding, right).tensors().values())

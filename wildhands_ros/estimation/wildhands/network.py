@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, linear, normalize, pixel_shuffle, relu
+from torch.nn.functional import dropout, interpolate, linear, normalize, pixel_shuffle, relu
 
 from wildhands_ros.estimation.wildhands.kpe import Encoding, encoding_size
 from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_CHANNELS, LandmarkTrunk
@@ -22,6 +22,9 @@ INPUT_SIZE = 224
 
 CELLS = 7
 """Edge of the feature map."""
+
+OUTPUTS = ("pose", "betas", "camera", "camera_start", "grasp", "direction")
+"""What a network says when it is used; the last two only where it has the heads."""
 
 POSE_SIZE, SHAPE_SIZE, CAMERA_SIZE = 16 * 6, 10, 3
 _REFINEMENTS = 3
@@ -47,6 +50,7 @@ class NetworkOutput:
 
     pose: (N, 16, 3, 3) rotation matrices in MANO's order, global orientation first. betas: (N, 10). camera: (N, 3),
     see `hand_translation`. camera_start: (N, 3), the camera before the refinements. grasp: (N, 9) logits or None.
+    direction: (N, 2) which way the hand points in the crop, see `DirectionHead`, or None.
     keypoints: (N, 21, 2) in the crop, −1 to 1 from edge to edge, as read off the heat maps, or None; for training.
     """
 
@@ -55,7 +59,12 @@ class NetworkOutput:
     camera: Tensor
     camera_start: Tensor
     grasp: Tensor | None = None
+    direction: Tensor | None = None
     keypoints: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What there is by name, without the keypoints."""
+        return {name: value for name in OUTPUTS if (value := getattr(self, name)) is not None}
 
 
 class WildHandsNetwork(nn.Module):
@@ -87,6 +96,8 @@ class WildHandsNetwork(nn.Module):
             self.head_l = HandHead(seen, variant.hidden)
         if variant.grasp:
             self.grasp_classifier = GraspHead(channels if variant.frame_trunk else variant.features)
+        if variant.upright:
+            self.direction_head = DirectionHead()
 
     def forward(self, inputs: NetworkInputs) -> NetworkOutput:
         """Every hand through the trunk at once, then through its own side's head."""
@@ -122,6 +133,9 @@ class WildHandsNetwork(nn.Module):
         if not self.variant.mirror:
             output = _choose(right, output, self.head_l(seen))
         output = replace(output, keypoints=keypoints)
+        if self.variant.upright and not self.training:  # it is trained by itself
+            fine = maps[:, LandmarkTrunk.channels :]
+            output = replace(output, direction=self.direction_head(pixel_shuffle(fine, 2)))
         if not self.variant.grasp:
             return output
         context = features
@@ -166,6 +180,28 @@ class KeypointHead(nn.Module):
         keypoints = heat @ places
         spread = (heat @ places.square() - keypoints.square()).sum(dim=2).clamp(min=1e-6).sqrt()
         return keypoints, torch.cat([keypoints.flatten(1), spread], dim=1)
+
+
+class DirectionHead(nn.Module):
+    """Which way a hand points, from the 14 × 14 map (N, 112, 14, 14) that the trunk makes on its way.
+
+    (N, 2): from the wrist to the knuckle of the middle finger, x to the right, y down, in half crops.
+    """
+
+    _WIDTH, _NARROW, _HIDDEN, _DROPOUT = 128, 48, 128, 0.2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shrink = nn.Conv2d(FINE_CHANNELS, self._WIDTH, 3, 2, 1)
+        self.mix = nn.Conv2d(self._WIDTH, self._WIDTH, 3, padding=1)
+        self.narrow = nn.Conv2d(self._WIDTH, self._NARROW, 1)
+        self.hidden = nn.Linear(self._NARROW * CELLS**2, self._HIDDEN)
+        self.direction = nn.Linear(self._HIDDEN, 2)
+
+    def forward(self, fine: Tensor) -> Tensor:
+        x = relu(self.shrink(fine))
+        x = relu(self.narrow(x + relu(self.mix(x)))).flatten(1)
+        return self.direction(relu(self.hidden(dropout(x, self._DROPOUT, self.training))))
 
 
 class HandHead(nn.Module):

@@ -175,9 +175,8 @@ class _CapturedStep:
         for target, source in zip(_tensors(self._inputs), _tensors(inputs), strict=True):
             target.copy_(source, non_blocking=True)
         self._graph.replay()
-        out = self._output  # the recording writes it again next time
-        grasp = None if out.grasp is None else out.grasp.clone()
-        return NetworkOutput(out.pose.clone(), out.betas.clone(), out.camera.clone(), out.camera_start.clone(), grasp)
+        # copies: the recording writes its output again next time
+        return NetworkOutput(**{name: value.clone() for name, value in self._output.tensors().items()})
 
 
 def _tensors(inputs: NetworkInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:

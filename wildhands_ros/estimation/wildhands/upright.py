@@ -31,9 +31,13 @@ def roll_of(keypoints: NDArray[np.floating]) -> float:
 
 def roll_of_direction(direction: NDArray[np.floating]) -> float:
     """The roll that makes a direction (2,) in the picture point up; 0 for one without length or unknown."""
-    x, y = direction.tolist()
-    roll = -math.atan2(x, -y)
-    return roll if math.isfinite(roll) and (x or y) else 0.0
+    return float(rolls_of_directions(torch.from_numpy(direction[None]))[0])
+
+
+def rolls_of_directions(directions: Tensor) -> Tensor:
+    """The rolls (N,) that make directions (N, 2) in the picture point up; 0 for those without length or unknown."""
+    known = directions.isfinite().all(dim=1) & directions.any(dim=1)
+    return torch.where(known, -torch.atan2(directions[:, 0], -directions[:, 1]), 0.0)
 
 
 def rolled_back(

@@ -53,7 +53,8 @@ class Variant:
         the model's origin, which may lie far from the hand. The published network places the origin.
     keypoints: 2D keypoints are read off heat maps first, and the heads see them, and the encoding, beside the features.
     upright: the picture is turned about its principal point until the hand points up, which is the same as rolling the
-        camera; answers are rolled back, see `upright`.
+        camera; answers are rolled back, see `upright`. The network says which way the hand points in what it is shown,
+        so that it can be shown again where that is not up.
     """
 
     encoding: Encoding = Encoding.SPARSE
@@ -90,6 +91,8 @@ class Variant:
             raise ModelFileError("with keypoints the encoding must be one vector, not 'dense', 'input' or 'camconv'")
         if self.upright and (self.frame_trunk or self.crops is Crops.PUBLISHED):
             raise ModelFileError("a network of upright hands sees crops only: no frame_trunk, crops 'sharp'")
+        if self.upright and self.trunk is not Trunk.LANDMARKS_FINE:
+            raise ModelFileError("upright hands need the trunk 'landmarks-fine', off which it is read where up is")
         if self.mirror and (self.frame_trunk or self.crops is Crops.PUBLISHED):
             raise ModelFileError("a network that mirrors left hands sees crops only: no frame_trunk, crops 'sharp'")
 

@@ -1,0 +1,77 @@
+"""The samples of a training run, as its trainer asks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from wildhands_ros.estimation.wildhands import Encoding
+from wildhands_ros.samples import SampleSource, ShardReader
+from wildhands_ros.training.batch import LABELS
+from wildhands_ros.training.config import TrainingConfig
+from wildhands_ros.training.dataset import (
+    CachedDataset,
+    Drawn,
+    Manner,
+    MixedDataset,
+    MixingSampler,
+    SampleDataset,
+    open_source,
+)
+from wildhands_ros.training.module import TrainingModule
+
+
+class TrainingData(pl.LightningDataModule):
+    """The samples of a run, cached where the configuration names a folder for that."""
+
+    def __init__(
+        self, config: TrainingConfig, module: TrainingModule, manner: Manner, models_dir: Path | None = None
+    ) -> None:
+        """manner: how the samples are shown. models_dir: of the detector that labels video."""
+        super().__init__()
+        self.config = config
+        self._manner = manner
+        self._models_dir = models_dir
+        self._module = module
+        self._parts: list[SampleDataset | CachedDataset] = []
+        self._validation: SampleDataset | CachedDataset | None = None
+
+    def setup(self, stage: str = "fit") -> None:
+        if self._parts:
+            return
+        self._parts = [
+            self._dataset(open_source(s, self.config.cache, self._models_dir), frozenset(s.only))
+            for s in self.config.sources
+        ]
+        self._validation = self._dataset(ShardReader(self.config.validation), frozenset())
+
+    def _dataset(self, source: SampleSource, only: frozenset[str]) -> SampleDataset | CachedDataset:
+        variant, only = self._module.network.variant, only or LABELS
+        if self.config.cache is None or variant.encoding is Encoding.INPUT:  # nothing is fixed behind a changed input
+            return SampleDataset(source, self._manner, only)
+        return CachedDataset(
+            source, self._manner, self._module.trunk, self.config.network.trained_from, self.config.cache, only
+        )
+
+    def train_dataloader(self) -> DataLoader[Drawn]:
+        trainer = self.trainer
+        assert trainer is not None
+        sampler = MixingSampler(
+            [len(part) for part in self._parts], [s.weight for s in self.config.sources], self.config.batch,
+            self.config.steps, self.config.seed, trainer.global_step, (trainer.global_rank, trainer.world_size),
+        )  # fmt: skip
+        return DataLoader(
+            MixedDataset(self._parts), sampler=sampler, batch_size=None, num_workers=self.config.workers,
+            persistent_workers=self.config.workers > 0, pin_memory=torch.cuda.is_available(),
+        )  # fmt: skip
+
+    def val_dataloader(self) -> DataLoader[Drawn]:
+        assert self._validation is not None
+        count = min(len(self._validation), self.config.validation_samples)
+        chosen = np.linspace(0, len(self._validation) - 1, count).astype(int).tolist()
+        batches = [chosen[i : i + self.config.batch] for i in range(0, count, self.config.batch)]
+        return DataLoader(MixedDataset([self._validation]), sampler=batches, batch_size=None)  # type: ignore[arg-type]

@@ -1,0 +1,97 @@
+"""Learning which way hands point, so that a network of upright hands knows how to turn its crops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.nn.functional import normalize, smooth_l1_loss
+
+from wildhands_ros.estimation.wildhands.upright import MIDDLE_KNUCKLE, WRIST, rolls_of_directions
+from wildhands_ros.training.batch import Batch
+from wildhands_ros.training.config import TrainingConfig
+from wildhands_ros.training.data import TrainingData
+from wildhands_ros.training.dataset import Drawn, Manner
+from wildhands_ros.training.module import TrainingModule
+
+DIRECTION_ERRORS = ("direction_median_deg", "direction_over_30_percent")
+_LONG = 0.5  # half crops: longer directions count no more than this
+_PLACE, _ANGLE, _SCALE = 3.0, 2.0, 0.1  # weights of the two losses; where the first becomes linear, in half crops
+
+
+def learn_directions(
+    trained: TrainingModule, config: TrainingConfig, out: Path, *, models_dir: Path | None = None, progress: bool = True
+) -> dict[str, float]:
+    """Trains the direction head of a network whose trunk is trained, on the same samples as the camera saw them.
+
+    Returns the errors on the validation samples by name (`DIRECTION_ERRORS`).
+
+    """
+    module = DirectionModule(trained, config)
+    settings = replace(config, steps=config.direction_steps, batch=2 * config.batch)
+    data = TrainingData(settings, trained, Manner(None, trained.manner.turned), models_dir)
+    trainer = pl.Trainer(
+        accelerator=config.accelerator, devices=config.devices, max_steps=settings.steps, max_epochs=-1,
+        logger=TensorBoardLogger(str(out), name="", version="directions"), default_root_dir=str(out),
+        val_check_interval=max(settings.steps // 4, 1), check_val_every_n_epoch=None, num_sanity_val_steps=0,
+        enable_checkpointing=False, enable_progress_bar=progress, enable_model_summary=False,
+        use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    trainer.validate(module, datamodule=data, verbose=False)
+    return {name: float(trainer.callback_metrics[f"val/{name}"]) for name in DIRECTION_ERRORS}
+
+
+class DirectionModule(pl.LightningModule):
+    """The direction head in training; the trunk before it stays as it is."""
+
+    def __init__(self, trained: TrainingModule, config: TrainingConfig) -> None:
+        super().__init__()
+        self.trained = trained.requires_grad_(False)
+        self.head = trained.network.direction_head.requires_grad_(True)
+        self._config = config
+        self._errors: list[Tensor] = []
+
+    def forward(self, drawn: Drawn) -> Tensor:
+        """Directions (N, 2) in half crops."""
+        with torch.no_grad():
+            fine = self.trained.fine_map(drawn)
+        return self.head(fine)
+
+    def training_step(self, drawn: Drawn, index: int) -> Tensor:
+        found, (wanted, known) = self(drawn), true_directions(drawn.batch)
+        length = wanted.norm(dim=1)
+        cosine = (normalize(found, dim=1) * wanted).sum(dim=1) / length.clamp(min=1e-3)
+        place = smooth_l1_loss(found, wanted, beta=_SCALE, reduction="none").mean(dim=1)
+        loss = (known * (_PLACE * place + _ANGLE * (1 - cosine) * length.clamp(max=_LONG))).sum() / known.sum().clamp(1)
+        self.log("train/direction", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, drawn: Drawn, index: int) -> None:
+        wanted, known = true_directions(drawn.batch)
+        off = rolls_of_directions(self(drawn)) - rolls_of_directions(wanted)
+        self._errors.append(torch.rad2deg(torch.atan2(off.sin(), off.cos()).abs())[known > 0])
+
+    def on_validation_epoch_end(self) -> None:
+        off = torch.cat(self._errors)
+        self._errors.clear()
+        for name, value in zip(DIRECTION_ERRORS, (off.median(), 100 * (off > 30).float().mean()), strict=True):
+            self.log(f"val/{name}", value, prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        rate, steps = 2 * self._config.optimiser.learning_rate, self._config.direction_steps
+        optimiser = torch.optim.AdamW(self.head.parameters(), rate, weight_decay=0.02)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def true_directions(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Directions (N, 2) in half crops, from the wrist to the knuckle of the middle finger, and (N,) 1 where they are
+    known."""
+    known = batch.keypoint_weights[:, [WRIST, MIDDLE_KNUCKLE]].amin(dim=1) > 0
+    return batch.keypoints[:, MIDDLE_KNUCKLE] - batch.keypoints[:, WRIST], known.float()
