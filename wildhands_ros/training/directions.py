@@ -30,7 +30,6 @@ def learn_directions(
     """Trains the direction head of a network whose trunk is trained, on the same samples as the camera saw them.
 
     Returns the errors on the validation samples by name (`DIRECTION_ERRORS`).
-
     """
     module = DirectionModule(trained, config)
     settings = replace(config, steps=config.direction_steps, batch=2 * config.batch)
