@@ -72,7 +72,7 @@ class NetworkConfig:
 
     trained_from: first block of the trunk that is trained; earlier ones keep their open weights. depthwise: also train
     the spatial filters of the trained blocks. dropout: in the heads (the published code has 0.5). upright: crops
-    are turned until the hand points up, which the network learns to see beforehand.
+    are turned until the hand points up; the network learns afterwards to see which way that is.
     """
 
     trunk: str = "landmarks"

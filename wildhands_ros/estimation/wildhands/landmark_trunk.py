@@ -85,6 +85,12 @@ class FineLandmarkTrunk(LandmarkTrunk):
     def forward(self, x: Tensor) -> Tensor:
         return self.late(self.early(x, FINE_AFTER), FINE_AFTER)
 
+    @staticmethod
+    def split(maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The two that it gives together: features (N, 1152, 7, 7) and the finer map (N, 112, 14, 14)."""
+        deep, fine = maps.split([LandmarkTrunk.channels, 4 * FINE_CHANNELS], dim=1)
+        return deep, nn.functional.pixel_shuffle(fine, 2)
+
 
 class _Block(nn.Module):
     def __init__(self, inputs: int, width: int, kernel: int, stride: int, outputs: int) -> None:

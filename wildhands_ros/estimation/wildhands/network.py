@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, interpolate, linear, normalize, pixel_shuffle, relu
+from torch.nn.functional import dropout, interpolate, linear, normalize, relu
 
 from wildhands_ros.estimation.wildhands.kpe import Encoding, encoding_size
-from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_CHANNELS, LandmarkTrunk
+from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_CHANNELS, FineLandmarkTrunk, LandmarkTrunk
 from wildhands_ros.estimation.wildhands.trunks import initialise, make_trunk
 from wildhands_ros.estimation.wildhands.variant import GRASPS, Translation, Variant
 
@@ -134,8 +134,7 @@ class WildHandsNetwork(nn.Module):
             output = _choose(right, output, self.head_l(seen))
         output = replace(output, keypoints=keypoints)
         if self.variant.upright and not self.training:  # it is trained by itself
-            fine = maps[:, LandmarkTrunk.channels :]
-            output = replace(output, direction=self.direction_head(pixel_shuffle(fine, 2)))
+            output = replace(output, direction=self.direction_head(FineLandmarkTrunk.split(maps)[1]))
         if not self.variant.grasp:
             return output
         context = features
@@ -171,8 +170,8 @@ class KeypointHead(nn.Module):
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints (N, 21, 2), −1 to 1 over the crop, and (N, 63): they and how far each heat map spreads."""
-        deep, fine = maps.split([LandmarkTrunk.channels, 4 * FINE_CHANNELS], dim=1)
-        x = interpolate(self.deep(deep), scale_factor=2.0) + self.fine(pixel_shuffle(fine, 2))
+        deep, fine = FineLandmarkTrunk.split(maps)
+        x = interpolate(self.deep(deep), scale_factor=2.0) + self.fine(fine)
         heat = self.heat(relu(self.mix(relu(x)))).flatten(2).softmax(dim=2)
         size = 2 * CELLS
         steps = (torch.arange(size, device=maps.device, dtype=maps.dtype) * 2 + 1) / size - 1
