@@ -1,6 +1,7 @@
 """The estimator from pictures to hands, and the ways of running its network."""
 
 import gc
+import os
 import weakref
 from dataclasses import replace
 
@@ -373,6 +374,21 @@ def test_an_unwritable_cache_is_an_error_with_a_name(checkpoint, tmp_path):
     blocked.write_text("")
     with pytest.raises(ModelFileError, match="cache_dir"):
         exported_network(checkpoint, blocked)
+
+
+def test_the_cache_forgets_what_was_used_longest_ago(checkpoint, tmp_path):
+    kept = loading_module._KEPT
+    others = [tmp_path / f"{index:024x}-6" for index in range(kept + 2)]
+    for age, folder in enumerate(others):
+        folder.mkdir()
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    mine = tmp_path / "my notes"
+    mine.mkdir()
+    used = others[-1]
+    with pytest.raises(FileNotFoundError):
+        loading_module._read_exported(used)  # the oldest, but just used
+    made = exported_network(checkpoint, tmp_path).folder
+    assert set(tmp_path.iterdir()) == {made, mine, used, *others[: kept - 2]}
 
 
 def test_onnxruntime_reads_the_whole_exported_network(network, tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
@@ -46,6 +48,8 @@ _TIMED_RUNS = 7
 _CLEARLY = 0.9  # of two that are as good as equally fast, the first is taken: timings are noisy
 _AT_ONCE = 2  # hands, where no trunk sees the frame
 _LAYOUT = "7"  # of the cache; a change makes old entries unused
+_KEPT = 8  # entries of the cache, a hundred megabytes each and more: the least recently used go when one is added
+_ENTRY = re.compile(r"[0-9a-f]{24}-\d+")
 _TRUNKS, _HANDS, _INFO, _EXPECTED = "trunks.onnx", "hands.onnx", "info.json", "expected.npz"
 
 
@@ -142,7 +146,16 @@ def exported_network(checkpoint: Path, cache_dir: Path | None = None) -> Exporte
     except (OSError, ValueError, KeyError, ModelFileError):
         pass  # not there, or not whole: made anew
     _write_exported(checkpoint, folder)
+    _forget_oldest(folder.parent)
     return _read_exported(folder)
+
+
+def _forget_oldest(cache: Path) -> None:
+    """Deletes what was used longest ago, so that every checkpoint ever tried does not stay on the disk."""
+    with contextlib.suppress(OSError):  # a cache that cannot be tidied still serves
+        entries = [path for path in cache.iterdir() if _ENTRY.fullmatch(path.name)]  # whatever else lies there stays
+        for entry in sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _write_exported(checkpoint: Path, folder: Path) -> None:
@@ -173,6 +186,8 @@ def _write_exported(checkpoint: Path, folder: Path) -> None:
 
 
 def _read_exported(folder: Path) -> ExportedNetwork:
+    with contextlib.suppress(OSError):  # of a cache that may only be read
+        os.utime(folder)  # when it was last used
     values = json.loads((folder / _INFO).read_text())
     info = CheckpointInfo(Variant.from_dict(values.pop("variant")), **values)
     with np.load(folder / _EXPECTED, allow_pickle=False) as arrays:
