@@ -15,6 +15,7 @@ from wildhands_ros.evaluation import (
     mrrpe,
     pa_mpjpe,
     score_sequence,
+    score_sequences,
     similarity_align,
     wrist_error,
 )
@@ -92,6 +93,14 @@ def test_misses_wrong_sides_swaps_and_inventions_are_counted() -> None:
     assert score.recall_left == pytest.approx(4 / 6) and score.recall_right == 1
     assert score.false == 1 and score.id_changes == 1
     assert score.side_accuracy == pytest.approx(2 / 4)  # sides count from the fourth sighting on: 1 left, 3 right
+
+
+def test_ids_that_start_anew_with_the_next_sequence_are_no_changes() -> None:
+    first, second = [hand(Side.RIGHT, 0.2, 0)], [hand(Side.RIGHT, 0.2, 1)]
+    truth = [FrameTruth(first, [True])] * 3
+    assert score_sequences([([first] * 3, truth), ([second] * 3, truth)]).id_changes == 0
+    both = score_sequences([([first, second, second], truth), ([second] * 3, truth)])
+    assert (both.id_changes, both.frames, both.hands, both.recall) == (1, 6, 6, 1)
 
 
 def test_hidden_hands_are_not_expected() -> None:

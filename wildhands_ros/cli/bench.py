@@ -20,7 +20,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.cli.common import add_pipeline, read_pipeline
 from wildhands_ros.drawing import draw_hands
 from wildhands_ros.errors import WildHandsError
-from wildhands_ros.evaluation import SequenceScore, score_sequence
+from wildhands_ros.evaluation import FrameTruth, SequenceScore, score_sequences
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand
@@ -249,10 +249,11 @@ def _accuracy(
 ) -> tuple[SequenceScore, list[dict[str, float]]]:
     """Score over `seeds` sequences, and the timings of every frame in which both hands were found."""
     pipeline = Pipeline.from_config(config)
-    results: list[Sequence[Hand]] = []
-    truths = []
+    parts: list[tuple[list[Sequence[Hand]], list[FrameTruth]]] = []
     timings = []
     for seed in range(seeds):
+        results: list[Sequence[Hand]] = []
+        truths = []
         sequence = SyntheticSequence(SequenceConfig(seed=seed, seconds=seconds, lens=lens))
         pipeline.reset()
         for frame, truth in tqdm(sequence, desc=f"{name}, sequence {seed}", unit=" frames", disable=None):
@@ -263,7 +264,8 @@ def _accuracy(
                 start = time.perf_counter()
                 draw_hands(frame.image, result.hands, frame.camera, pipeline.faces)
                 timings.append({**result.timings, "draw": time.perf_counter() - start})
-    return score_sequence(results, truths), timings
+        parts.append((results, truths))
+    return score_sequences(parts), timings
 
 
 def _stage_timings(prefix: str, frames: Sequence[dict[str, float]]) -> list[Timing]:

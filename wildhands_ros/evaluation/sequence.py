@@ -82,9 +82,38 @@ def score_sequence(results: Sequence[Sequence[Hand]], truths: Sequence[FrameTrut
     A found hand belongs to the true hand whose keypoints are nearest, if within half of that hand's box; the side
     does not decide, so that wrong sides are counted as such and not as missing.
     """
+    return score_sequences([(results, truths)])
+
+
+def score_sequences(parts: Sequence[tuple[Sequence[Sequence[Hand]], Sequence[FrameTruth]]]) -> SequenceScore:
+    """One score over several sequences (`score_sequence`). Track ids may start anew with each of them."""
+    tally = _Tally()
+    for results, truths in parts:
+        _count(tally, results, truths)
+    total, total_found = sum(tally.visible.values()), sum(tally.found.values())
+    return SequenceScore(
+        frames=sum(len(truths) for _, truths in parts),
+        hands=total,
+        found=total_found,
+        false=tally.false,
+        recall=_ratio(total_found, total),
+        recall_left=_ratio(tally.found[Side.LEFT], tally.visible[Side.LEFT]),
+        recall_right=_ratio(tally.found[Side.RIGHT], tally.visible[Side.RIGHT]),
+        side_accuracy=_ratio(sum(tally.sides), len(tally.sides)),
+        id_changes=tally.id_changes,
+        mpjpe_mm=1e3 * tally.mean("mpjpe"),
+        pa_mpjpe_mm=1e3 * tally.mean("pa_mpjpe"),
+        absolute_mm=1e3 * tally.mean("absolute"),
+        wrist_mm=1e3 * tally.mean("wrist"),
+        wrist_percent=100 * tally.mean("wrist_fraction"),
+        mrrpe_mm=1e3 * tally.mean("mrrpe"),
+        keypoint_percent=100 * tally.mean("keypoints"),
+    )
+
+
+def _count(tally: _Tally, results: Sequence[Sequence[Hand]], truths: Sequence[FrameTruth]) -> None:
     if len(results) != len(truths):
         raise ValueError(f"{len(results)} results for {len(truths)} frames of truth")
-    tally = _Tally()
     last_ids: dict[int, int] = {}
     seen: dict[int, int] = {}
     for hands, truth in zip(results, truths, strict=True):
@@ -107,25 +136,6 @@ def score_sequence(results: Sequence[Sequence[Hand]], truths: Sequence[FrameTrut
             last_ids[i] = hand.track_id
             _add_errors(tally, hand, true_hand)
         _add_pair_error(tally, matches, truth.hands)
-    total, total_found = sum(tally.visible.values()), sum(tally.found.values())
-    return SequenceScore(
-        frames=len(truths),
-        hands=total,
-        found=total_found,
-        false=tally.false,
-        recall=_ratio(total_found, total),
-        recall_left=_ratio(tally.found[Side.LEFT], tally.visible[Side.LEFT]),
-        recall_right=_ratio(tally.found[Side.RIGHT], tally.visible[Side.RIGHT]),
-        side_accuracy=_ratio(sum(tally.sides), len(tally.sides)),
-        id_changes=tally.id_changes,
-        mpjpe_mm=1e3 * tally.mean("mpjpe"),
-        pa_mpjpe_mm=1e3 * tally.mean("pa_mpjpe"),
-        absolute_mm=1e3 * tally.mean("absolute"),
-        wrist_mm=1e3 * tally.mean("wrist"),
-        wrist_percent=100 * tally.mean("wrist_fraction"),
-        mrrpe_mm=1e3 * tally.mean("mrrpe"),
-        keypoint_percent=100 * tally.mean("keypoints"),
-    )
 
 
 def _match(hands: Sequence[Hand], truths: Sequence[Hand]) -> dict[int, Hand]:
