@@ -502,6 +502,14 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
             read_training_config(path)
 
 
+@pytest.mark.parametrize("name", ["ablation", "auxiliary", "open_hand", "open_hand_on"])
+def test_shipped_configurations_describe_networks(name: str) -> None:
+    config = read_training_config(Path(__file__).parents[1] / "config" / "training" / f"{name}.yaml")
+    variant = variant_of(config.network, MODEL)
+    assert Variant.from_dict(variant.to_dict()) == variant
+    assert len(config.sources) == 2 and config.losses.mask > 0 if name == "auxiliary" else config.losses.mask == 0
+
+
 def test_perspective_crops_place_the_hand_before_the_turned_camera() -> None:
     """A hand straight ahead of a turned camera lies on the crop's ray."""
     variant = Variant(
