@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 import rclpy
@@ -16,7 +18,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from node_bench import Bench, Process, plain, raw_image
 from node_fakes import fake_pipeline
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
+from std_msgs.msg import Empty
 from std_srvs.srv import SetBool
 from tf2_msgs.msg import TFMessage
 
@@ -237,6 +241,46 @@ def test_a_bond_is_asked_for_only_where_there_is_bondpy(node: WildhandsNode) -> 
     assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
     assert "no_bond" in node.statistics.summary().problems
     assert "bondpy is not installed" in node.statistics.summary().last_problem
+
+
+class FakeBond:
+    """bondpy's Bond as ROS 2 has it: its arguments, and what it makes of the node."""
+
+    made: ClassVar[list[FakeBond]] = []
+
+    def __init__(self, node: Node, topic: str, bond_id: str) -> None:
+        self.node, self.topic, self.id = node, topic, bond_id
+        self.pub = node.create_publisher(Empty, topic, 1)
+        self.alive = False
+        FakeBond.made.append(self)
+
+    def start(self) -> None:
+        self.sub = self.node.create_subscription(Empty, self.topic, lambda _message: None, 1)
+        self.alive = True
+
+    def shutdown(self) -> None:
+        self.sub.destroy()
+        self.pub.destroy()
+        self.alive = False
+
+
+def test_a_bond_is_nav2s_and_leaves_nothing_behind(node: WildhandsNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("bondpy.bondpy")
+    module.Bond = FakeBond  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bondpy", ModuleType("bondpy"))
+    monkeypatch.setitem(sys.modules, "bondpy.bondpy", module)
+    monkeypatch.setattr(FakeBond, "made", [])
+    assert node.set_parameters([Parameter("bond_heartbeat_period", value=0.1)])[0].successful
+    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    for cycle in range(2):
+        before = len(list(node.publishers)), len(list(node.subscriptions))
+        assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+        bond = FakeBond.made[cycle]
+        assert (bond.topic, bond.id) == ("bond", node.get_name())  # relative: the manager's namespace is the node's
+        assert bond.alive and bond.heartbeat_period == 0.1 and bond.heartbeat_timeout == 4.0
+        assert node.trigger_deactivate() is TransitionCallbackReturn.SUCCESS
+        assert not bond.alive
+        assert (len(list(node.publishers)), len(list(node.subscriptions))) == before
 
 
 def test_qos_parameters_outlast_configurations(node: WildhandsNode) -> None:

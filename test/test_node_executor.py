@@ -91,18 +91,47 @@ def test_what_a_callback_raises_comes_out(node: Node, executor: NodeExecutor, gr
 
 
 def test_spinning_goes_on_after_something_was_destroyed_under_it(
-    node: Node, executor: NodeExecutor, monkeypatch: pytest.MonkeyPatch
+    executor: NodeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds = []
 
-    def spin(_self: SingleThreadedExecutor) -> None:
+    def spin_once(_self: NodeExecutor) -> None:
         rounds.append(1)
-        if len(rounds) < 3:
-            raise InvalidHandle("cannot use Destroyable because destruction was requested")
+        if len(rounds) == 3:
+            executor.shutdown()
+        raise InvalidHandle("cannot use Destroyable because destruction was requested")
 
-    monkeypatch.setattr(SingleThreadedExecutor, "spin", spin)
+    monkeypatch.setattr(NodeExecutor, "spin_once", spin_once)
     executor.spin()
     assert len(rounds) == 3
+
+
+def test_spinning_does_not_depend_on_how_rclpy_spins(
+    node: Node, executor: NodeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rclpy's loop calls `spin_once` in some releases and `_spin_once_impl` in others."""
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("rclpy's own way")
+
+    monkeypatch.setattr(SingleThreadedExecutor, "spin", refuse)
+    monkeypatch.setattr(SingleThreadedExecutor, "_spin_once_impl", refuse)
+    begun, enough, ticks = threading.Event(), threading.Event(), []
+
+    def slow() -> None:
+        begun.set()
+        assert enough.wait(30)
+
+    def tick() -> None:
+        ticks.append(begun.is_set())
+        if ticks.count(True) == 20:
+            enough.set()
+            executor.shutdown(0.0)
+
+    node.create_timer(0.0, slow, callback_group=SlowCallbackGroup())
+    node.create_timer(0.001, tick)
+    executor.spin()
+    assert ticks.count(True) >= 20
 
 
 def test_what_a_request_makes_raise_is_reported_and_the_next_one_is_answered(node: Node) -> None:

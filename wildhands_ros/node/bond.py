@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any
 
 from rclpy.node import Node
 
-_TOPIC = "/bond"
+_TOPIC = "bond"  # relative, as Nav2's: a manager and its nodes share a namespace
 _HEARTBEAT_TIMEOUT_S = 4.0  # Nav2's
 
 
-class Bond(Protocol):
-    """The part of bondpy's Bond that is used here."""
+class Bond:
+    """A bond that was begun. Its other side, which has the same name on the same topic, is told when this one ends."""
+
+    def __init__(self, node: Node, ros_bond: Any) -> None:
+        """ros_bond: a started `bondpy.bondpy.Bond` of the node."""
+        self._node = node
+        self._bond = ros_bond
 
     def shutdown(self) -> None:
-        """Breaks the bond and stops."""
-        ...
+        """Breaks the bond and withdraws its publisher and subscription."""
+        self._bond.shutdown()
+        # bondpy destroys both without telling the node, which would keep them in its lists
+        self._node.destroy_publisher(self._bond.pub)
+        self._node.destroy_subscription(self._bond.sub)
 
 
 def open_bond(node: Node, period_s: float, on_missing: Callable[[str], None]) -> Bond | None:
-    """A bond as Nav2's lifecycle manager expects it: on /bond, under the node's name.
+    """A bond as Nav2's lifecycle manager expects it: on the topic `bond`, under the node's name.
 
     None where no bond is wanted (period 0), or bondpy is not installed, which `on_missing` is told.
     """
@@ -34,8 +42,8 @@ def open_bond(node: Node, period_s: float, on_missing: Callable[[str], None]) ->
             "ros-$ROS_DISTRO-bondpy), or set the period to 0 and the lifecycle manager's bond_timeout too"
         )
         return None
-    bond = RosBond(_TOPIC, node.get_name(), node)
+    bond = RosBond(node, _TOPIC, node.get_name())
     bond.heartbeat_period = period_s
     bond.heartbeat_timeout = _HEARTBEAT_TIMEOUT_S
     bond.start()
-    return bond
+    return Bond(node, bond)

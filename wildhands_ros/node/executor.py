@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -38,17 +39,16 @@ class NodeExecutor(SingleThreadedExecutor):
         self._on_failure = on_failure
         self._pool = ThreadPoolExecutor(_SLOW_AT_ONCE, thread_name_prefix="wildhands-slow")
         self._slow: dict[Task[None], tuple[object, Future[None]]] = {}
+        self._ended = False
 
     def spin(self) -> None:
-        """Until the context is shut down, also where a transition destroys what is just about to be waited for.
+        """Until the context or this is shut down, also where a transition destroys what is just about to be waited for.
 
         Raises what a callback raises.
         """
-        while True:
-            try:
-                return super().spin()
-            except InvalidHandle:
-                continue
+        while self._context.ok() and not self._ended:  # not rclpy's loop, which since 2026 goes past `spin_once`
+            with contextlib.suppress(InvalidHandle):
+                self.spin_once()
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Waits for one callback, and runs it or has it run. Raises what one raises."""
@@ -67,6 +67,7 @@ class NodeExecutor(SingleThreadedExecutor):
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
         """Waits for running callbacks."""
+        self._ended = True
         finished = bool(super().shutdown(timeout_sec))
         self._pool.shutdown()
         return finished
