@@ -26,7 +26,7 @@ from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.launch_description_entity import LaunchDescriptionEntity
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.launch_description_sources import PythonLaunchDescriptionSource, load_python_launch_file_as_module
 from launch.substitutions import LaunchConfiguration
 from launch_ros.event_handlers import OnStateTransition
 
@@ -85,17 +85,28 @@ def prepare(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     types = topic_types(bag)
     own = f"/{'/'.join(filter(None, [*given.get('namespace', '').split('/'), given.get('name', 'wildhands')]))}/"
     entities: list[LaunchDescriptionEntity] = []
-    if not given["image"]:
+    image = given["image"]
+    if image:
+        compressed = image not in types and f"{image}/compressed" in types
+        transport = "compressed" if compressed else ""
+    else:
         image, transport = only_image({name: kind for name, kind in types.items() if not name.startswith(own)})
-        entities.append(SetLaunchConfiguration("image", image))
-        if not given.get("image_transport"):
-            entities.append(SetLaunchConfiguration("image_transport", transport))
+    entities.append(SetLaunchConfiguration("image", image))
+    if transport and not given.get("image_transport"):
+        entities.append(SetLaunchConfiguration("image_transport", transport))
     topics = given["topics"].split()
     left_out = sorted(name for name in types if name.startswith(own) or name == "/clock")
     if left_out and not topics:
         topics = [name for name in types if name not in left_out]
         entities.append(LogInfo(msg=f"not played, as they are published anew: {' '.join(left_out)}"))
-    player = ExecuteProcess(cmd=play_command(bag, given, topics), name="bag", output="screen")
+    # who plays writes the images into the shared memory, so it is its profile that has to make room for them
+    profile = load_python_launch_file_as_module(str(HERE / "wildhands.launch.py")).fastdds_environment
+    player = ExecuteProcess(
+        cmd=play_command(bag, given, topics),
+        name="bag",
+        additional_env=profile(given.get("fastdds_profile", "auto")),
+        output="screen",
+    )
     # any lifecycle node: there is one. Once: who deactivates and activates it goes on with the same playing
     ready = OnStateTransition(goal_state="active", entities=[player], handle_once=True)
     entities.append(RegisterEventHandler(ready))

@@ -176,14 +176,15 @@ def ros_arguments(given: dict[str, str]) -> list[str]:
 
 
 def fastdds_environment(choice: str) -> dict[str, str]:
-    """Names the profile to Fast DDS, whose major version 2, in Humble to Jazzy, had another name for the variable."""
-    new, old = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
-    if choice == "none" or (choice == "auto" and (os.environ.get(new) or os.environ.get(old))):
+    """Names the profile to Fast DDS, whose major version 2, in Humble to Jazzy, reads another variable than 3 does."""
+    old = os.environ.get("ROS_DISTRO") in FAST_DDS_2
+    variable = "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
+    if choice == "none" or (choice == "auto" and os.environ.get(variable)):
         return {}
     profile = CONFIG / "fastdds.xml" if choice == "auto" else Path(choice).expanduser().absolute()
     if not profile.is_file():
         raise RuntimeError(f"fastdds_profile:={choice}: there is no such file; use a file, auto or none")
-    return {old if os.environ.get("ROS_DISTRO") in FAST_DDS_2 else new: str(profile)}
+    return {variable: str(profile)}
 
 
 def enclave_environment(enclave: str) -> dict[str, str]:

@@ -46,7 +46,7 @@ LAUNCH_NAMES = {
     "launch.event_handlers": {"OnProcessExit", "OnProcessStart"},
     "launch.events": {"Shutdown", "matches_action"},
     "launch.launch_description_entity": {"LaunchDescriptionEntity"},
-    "launch.launch_description_sources": {"PythonLaunchDescriptionSource"},
+    "launch.launch_description_sources": {"PythonLaunchDescriptionSource", "load_python_launch_file_as_module"},
     "launch.substitutions": {"LaunchConfiguration"},
     "launch_ros.actions": {"LifecycleNode", "Node"},
     "launch_ros.event_handlers": {"OnStateTransition"},
@@ -223,8 +223,9 @@ def test_fastdds_profile_is_the_environments_or_ours(built: None, monkeypatch: p
     with pytest.raises(RuntimeError, match="no/such"):
         file.fastdds_environment("no/such")
     monkeypatch.setenv("ROS_DISTRO", "jazzy")
-    assert list(file.fastdds_environment("auto")) == [old]
-    monkeypatch.setenv(new, "mine.xml")
+    monkeypatch.setenv(new, "mine.xml")  # which Jazzy's Fast DDS does not read
+    assert list(file.fastdds_environment("auto")) == [old] == [qos.profile_variable()]
+    monkeypatch.setenv(old, "mine.xml")
     assert file.fastdds_environment("auto") == {}
 
 
@@ -286,6 +287,11 @@ def test_replay_takes_the_bags_only_images(built: None, tmp_path: Path) -> None:
         entity.visit(context)
     assert context.launch_configurations["image"] == "/head/image_raw"
     assert context.launch_configurations["image_transport"] == "compressed"
+    named = given("replay.launch.py", bag=str(tmp_path / "bag"), image="/head/image_raw")
+    entities = file.prepare(named)
+    for entity in entities[:2]:
+        entity.visit(named)
+    assert named.launch_configurations["image_transport"] == "compressed"  # the bag has no other one of that name
     two = {"/a": "sensor_msgs/msg/Image", "/b": "sensor_msgs/msg/Image"}
     with pytest.raises(RuntimeError, match="image:=/topic; it has /a, /b"):
         file.prepare(given("replay.launch.py", bag=str(write_bag(tmp_path / "two", two))))

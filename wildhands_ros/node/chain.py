@@ -25,7 +25,7 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.messages import stamp_ns
 from wildhands_ros.node.player import Player, PlayerOptions
-from wildhands_ros.node.qos import PROFILE_VARIABLES, profile_environment
+from wildhands_ros.node.qos import profile_environment, profile_variable
 from wildhands_ros.recordings import FrameSource
 
 IMAGE, HANDS = "/camera/image_raw", "/wildhands/hands"
@@ -70,13 +70,13 @@ class LiveChain:
         self.environment = dict(os.environ)
         self.environment.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
         self.environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        if not any(variable in self.environment for variable in PROFILE_VARIABLES):
+        if profile_variable() not in self.environment:
             self.environment |= profile_environment()
         self.domain = self.environment["ROS_DOMAIN_ID"]
 
     def __enter__(self) -> LiveChain:
         # Fast DDS and rcl read these when the first participant is made
-        for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", *PROFILE_VARIABLES):
+        for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", profile_variable()):
             if name in self.environment:
                 os.environ[name] = self.environment[name]
         rclpy.init()

@@ -12,10 +12,9 @@ from sensor_msgs.msg import CameraInfo
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.node.diagnostics import Surroundings
-from wildhands_ros.node.qos import PROFILE_VARIABLES, fastdds_profile
+from wildhands_ros.node.qos import fastdds_profile, profile_variable
 
 _IMAGE_TYPES = {False: "sensor_msgs/msg/Image", True: "sensor_msgs/msg/CompressedImage"}
-_TRANSPORT_VARIABLES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
 
 _Fields: TypeAlias = "tuple[object, ...]"
 
@@ -72,7 +71,7 @@ class CameraCache:
 
 def survey(node: Node, topics: InputTopics) -> Surroundings:
     """What can be seen of the inputs from outside, for `InputWatch`."""
-    profiled = any(variable in os.environ for variable in _TRANSPORT_VARIABLES)
+    profiled = any(variable in os.environ for variable in (profile_variable(), "FASTDDS_BUILTIN_TRANSPORTS"))
     unprofiled = "fastrtps" in get_rmw_implementation_identifier() and not profiled
     own = node.get_fully_qualified_name()
     others = [

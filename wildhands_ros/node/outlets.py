@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +73,10 @@ class Outlets:
         self._last_tf_stamp: int | None = None
 
     def publish(self, outcome: Outcome, sight: Sight, settings: NodeParameters) -> float:
-        """Sends one image's results, hands first. Returns the seconds from the image's stamp to their publication."""
+        """Sends one image's results, hands first. Returns the seconds from the image's stamp to their publication.
+
+        NaN, and nothing on `~/latency`, where the stamp is ahead of the clock, which then knows no latency.
+        """
         latency_ns = self._publish_hands(self._hands, outcome.hands, outcome, settings)
         if self._raw_hands.get_subscription_count():
             self._publish_hands(self._raw_hands, outcome.raw, outcome, settings)
@@ -84,6 +88,8 @@ class Outlets:
             self.hide()
         if settings.publish_points and self._points.get_subscription_count():
             self._points.publish(hand_cloud(outcome.hands, outcome.header))
+        if latency_ns < 0:
+            return math.nan
         if self._latency.get_subscription_count():
             self._latency.publish(Float64(data=latency_ns * 1e-6))
         return latency_ns * 1e-9

@@ -40,9 +40,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_THRESHOLD = 32 << 20  # glibc accepts no more
 
 
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Where Fast DDS looks for a profile's name: version 3 (Kilted and later), version 2 (Humble, Jazzy)."""
-
+# where Fast DDS looks for a profile's name: version 3 (Kilted and later), version 2 (Humble, Jazzy)
+_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _WITH_VERSION_2 = frozenset({"humble", "iron", "jazzy"})
 
 
@@ -51,9 +50,14 @@ def overridable(profile: QoSProfile) -> tuple[QoSProfile, QoSOverridingOptions]:
     return copy.copy(profile), QoSOverridingOptions(OVERRIDABLE)
 
 
+def profile_variable() -> str:
+    """The one that this distribution's Fast DDS reads: version 2 knows the old one only, version 3 warns of it."""
+    return _PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") in _WITH_VERSION_2]
+
+
 def profile_environment() -> dict[str, str]:
-    """What names the profile to Fast DDS: version 2 knows the old variable only, version 3 warns of it."""
-    return {PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") in _WITH_VERSION_2]: str(fastdds_profile())}
+    """What names the profile to Fast DDS."""
+    return {profile_variable(): str(fastdds_profile())}
 
 
 def fastdds_profile() -> Path:

@@ -310,11 +310,12 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             transforms.clear()
         if worker is not None:
             worker.reset()
-            back = jump.delta.nanoseconds * -1e-9
+            moved = jump.delta.nanoseconds * 1e-9
+            way = f"went back by {-moved:.3f} s" if moved < 0 else f"is another one, {moved:.3f} s ahead"
             self._report(
                 "time_went_backwards",
-                f"the node's clock went back by {back:.3f} s (a bag that loops, a simulation that was reset, or "
-                "use_sim_time was set): hands are followed anew",
+                f"the node's clock {way} (a bag that loops, a simulation that was reset, or use_sim_time was set): "
+                "hands are followed anew",
             )
 
     # --- services ---------------------------------------------------------------------------------------------------

@@ -212,8 +212,9 @@ class Worker:
                 f"image stamps went back by {(last - stamp) * 1e-9:.3f} s (a bag that loops, a clock that was set, or "
                 f"two publishers on {self._topics.image}): hands are followed anew",
             )
-        ahead = stamp - self._clock.now().nanoseconds
-        if ahead > _A_SECOND_NS:
+        now = self._clock.now().nanoseconds
+        ahead = stamp - now
+        if now > 0 and ahead > _A_SECOND_NS:  # 0: use_sim_time, and nobody has told the time yet
             self._report(
                 "clocks_differ",
                 f"image stamps are {ahead * 1e-9:.1f} s ahead of this node's clock, so latencies mean nothing: "
