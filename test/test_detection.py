@@ -1,6 +1,7 @@
 """Hands in real photographs (of deodr, BSD), in stills and in streams made of them."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -177,6 +178,21 @@ def two_hands(frame, left=True, right=True):
     if right:
         image = paste(image, mirrored(hand), 850 - step[0], 250 + step[1], scale)
     return image
+
+
+def test_thresholds_change_while_hands_are_followed(models_dir):
+    detector = HandDetector.from_directory(models_dir)
+    usual = detector.config
+    strict = replace(usual, score_threshold=0.9999999, keep_threshold=0.9999998)
+    assert all(detector.configure(config) and detector.config == config for config in (strict, usual))
+    followed = [detector.follow(two_hands(frame), frame * PERIOD_NS) for frame in range(10)][-1]
+    assert len(followed) == 2
+    assert detector.configure(replace(usual, keep_threshold=0.2))
+    kept = detector.follow(two_hands(10), 10 * PERIOD_NS)
+    assert [box.follow_id for box in kept] == [box.follow_id for box in followed]
+    assert detector.configure(strict)
+    assert detector.follow(two_hands(11), 11 * PERIOD_NS) == []
+    assert not detector.configure(replace(strict, threads=usual.threads + 1)) and detector.config == strict
 
 
 def by_place(boxes):

@@ -19,6 +19,7 @@ from node_bench import COLOUR, HEIGHT, WIDTH, Bench, Process, camera_info, jpeg_
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float64
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
@@ -284,6 +285,18 @@ def test_nobody_publishing_is_said_and_camera_info_is_the_images_neighbour(unfor
 def test_simulated_time_without_a_clock_is_said(unfortunate: dict[str, Process]) -> None:
     assert "--clock" in unfortunate["no clock"].said("nothing comes on /clock")
     assert unfortunate["no clock"].stop() == 0
+
+
+def test_before_the_first_clock_no_latency_is_made_up(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake", "--ros-args", "-p", "use_sim_time:=true")
+    latencies = bench.listen(Float64, "/wildhands/latency")
+    bench.connect()
+    latency = bench.send(raw_image(plain(), "rgb8", bench.stamp())).latency
+    assert (latency.sec, latency.nanosec) == (0, 0)
+    bench.wait(lambda: int(bench.diagnosed("images processed")) > 0, "the image is not counted")
+    assert latencies == []
+    assert not [v.key for v in bench.status().values if "clocks_differ" in v.key]
+    assert bench.stop() == 0
 
 
 def test_large_images_that_fast_dds_loses_are_said_with_the_remedy(unfortunate: dict[str, Process]) -> None:

@@ -160,7 +160,9 @@ def test_an_image_waits_for_the_first_camera_info():
     worker = threading.Thread(target=lambda: taken.append(inbox.take()))
     worker.start()
     inbox.put_image("image", 10)
+    assert not inbox.has_info
     inbox.put_info("info", 20)
+    assert inbox.has_info
     worker.join(5)
     assert (taken[0].image, taken[0].info) == ("image", "info")
 
@@ -467,7 +469,7 @@ def test_statistics_count_and_measure():
     statistics.problem("bad_image", "it is bad")
     summary = statistics.summary()
     assert (summary.received, summary.processed, summary.failed, summary.failed_lately) == (50, 25, 1, 1)
-    assert summary.dropped == {Drop.NEWER: 25, Drop.DISABLED: 0, Drop.NO_TRANSFORM: 0}
+    assert summary.dropped == {Drop.NEWER: 25, Drop.NO_CAMERA_INFO: 0, Drop.DISABLED: 0, Drop.NO_TRANSFORM: 0}
     assert summary.input_hz == pytest.approx(50 / 4.9) and summary.output_hz == pytest.approx(25 / 4.9)
     assert summary.latency_ms == pytest.approx((32, 43, 44))
     assert summary.capture_ms == pytest.approx((50, 50, 50))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from wildhands_ros.camera import Camera
+from wildhands_ros.detection import DetectorConfig
 from wildhands_ros.estimation import LandmarkFit
 from wildhands_ros.evaluation import score_sequence
 from wildhands_ros.frames import Frame
@@ -43,6 +44,10 @@ class ScriptedDetector:
     def follow(self, image: np.ndarray, stamp_ns: int) -> list[HandBox]:
         self.calls.append("follow")
         return self.boxes
+
+    def configure(self, config: DetectorConfig) -> bool:
+        self.calls.append(f"score_threshold {config.score_threshold}")
+        return config.threads == DetectorConfig().threads
 
     def reset(self) -> None:
         self.calls.append("reset")
@@ -100,6 +105,9 @@ def test_settings_that_need_no_models_change_in_place() -> None:
     assert pipeline.process(frame(1)).hands[0].track_id == track_id
     assert pipeline.configure(replace(pipeline.config, min_score=0.7))
     assert pipeline.process(frame(2)).hands == ()
+    assert pipeline.configure(replace(pipeline.config, detection=DetectorConfig(score_threshold=0.8)))
+    assert detector.calls[-1] == "score_threshold 0.8" and pipeline.config.detection.score_threshold == 0.8
+    assert not pipeline.configure(replace(pipeline.config, detection=DetectorConfig(threads=1)))
     elsewhere = replace(pipeline.config, models_dir=pipeline.config.models_dir / "other")
     assert not pipeline.configure(elsewhere) and pipeline.config != elsewhere
 

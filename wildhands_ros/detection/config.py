@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 
 from wildhands_ros.errors import ConfigError
 
+THRESHOLDS = ("palm_threshold", "score_threshold", "keep_threshold")
+
 
 @dataclass(frozen=True)
 class DetectorConfig:
@@ -47,7 +49,7 @@ class DetectorConfig:
         for name in ("threads", "max_hands", "wanted_hands", "candidates", "search_views", "patrol_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"detector.{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("palm_threshold", "score_threshold", "keep_threshold"):
+        for name in THRESHOLDS:
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"detector.{name} is a probability between 0 and 1, not {getattr(self, name)}")
         if self.keep_threshold > self.score_threshold:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from wildhands_ros.detection.boxes import make_box
-from wildhands_ros.detection.config import DetectorConfig
+from wildhands_ros.detection.config import THRESHOLDS, DetectorConfig
 from wildhands_ros.detection.follower import HandFollower
 from wildhands_ros.detection.landmarks import LandmarkNetwork
 from wildhands_ros.detection.models import LANDMARK_MODEL, PALM_MODEL, load_model
@@ -55,6 +56,16 @@ class HandDetector:
         last one starts a new stream. Raises ImageError where the image is anything else, or empty.
         """
         return self._follower.step(Pyramid(image), stamp_ns)
+
+    def configure(self, config: DetectorConfig) -> bool:
+        """Takes other thresholds from the next picture on; hands go on being followed.
+
+        False, and nothing is changed, where more differs: make a new detector.
+        """
+        if replace(config, **{name: getattr(self.config, name) for name in THRESHOLDS}) != self.config:
+            return False
+        self.config = self._search.config = config
+        return True
 
     def reset(self) -> None:
         """Forgets the stream: the next picture given to `follow` is the first of a new one."""

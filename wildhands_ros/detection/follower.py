@@ -131,7 +131,6 @@ class HandFollower:
 
     def __init__(self, search: HandSearch) -> None:
         self._search = search
-        self._config = search.config
         self.reset()
 
     def reset(self) -> None:
@@ -201,7 +200,7 @@ class HandFollower:
         if not 0.4 < growth < 2.5:
             return False
         presence = 0.5 * (follow.presence + log_odds(seen.presence))
-        return hand_score(follow.palm, presence) >= self._config.keep_threshold
+        return hand_score(follow.palm, presence) >= self._search.config.keep_threshold
 
     def _advance(self, follow: _Follow, seen: LandmarkResult, stamp_ns: int, gap: float) -> None:
         elapsed = (stamp_ns - follow.seen_ns) * 1e-9
@@ -230,7 +229,7 @@ class HandFollower:
     # --- searching ------------------------------------------------------------------------------------------------
 
     def _look_for_more(self, picture: Pyramid, stamp_ns: int) -> None:
-        config, followed = self._config, sum(follow.reported for follow in self._seen())
+        config, followed = self._search.config, sum(follow.reported for follow in self._seen())
         if followed == 0:
             coasting = sum(f.lost and stamp_ns - f.seen_ns <= _COAST_NS for f in self._follows)
             count = max(1, config.search_views - coasting)  # each of these has cost a look already
@@ -268,7 +267,7 @@ class HandFollower:
         near = [_Glance(view, True) for view in views.near]
         far = [_Glance(view, False) for view in views.far]
         watch = [_Glance(_around(follow, picture), True, follow) for follow in self._seen()]
-        if len(watch) < self._config.wanted_hands:
+        if len(watch) < self._search.config.wanted_hands:
             turns = itertools.chain.from_iterable(itertools.zip_longest(near, far))
             order = [glance for glance in turns if glance is not None] + watch
         else:
@@ -293,7 +292,7 @@ class HandFollower:
         if first is None or first.presence < _FIRST_PRESENCE or self._is_followed(first.landmarks.image):
             return False
         sighting = settle(network, picture, first.landmarks.image, _evidence(palm, near))
-        if sighting is None or sighting.score < self._config.keep_threshold:
+        if sighting is None or sighting.score < self._search.config.keep_threshold:
             return False
         if self._is_followed(sighting.landmarks.image, sighting.doubt):
             return False
@@ -359,7 +358,7 @@ class HandFollower:
         self._follows = [follow for follow in self._follows if kept(follow)]
 
     def _report(self, picture: Pyramid, gap: float) -> list[HandBox]:
-        config = self._config
+        config = self._search.config
         for follow in self._seen():
             if not follow.reported:
                 known = sum(other.reported for other in self._seen())
@@ -380,7 +379,7 @@ class HandFollower:
 
     def _believe(self, follows: Sequence[_Follow], cues: Sequence[SideCue], gap: float) -> None:
         """Gathers the evidence of this frame about the sides."""
-        evidence = right_log_odds(cues, self._config.wearer_prior)
+        evidence = right_log_odds(cues, self._search.config.wearer_prior)
         weight = min(1.0, gap / _SIDE_CORRELATION_S)
         for follow, right in zip(follows, evidence, strict=True):
             belief = right if follow.belief is None else follow.belief + weight * right

@@ -50,6 +50,7 @@ class Drop(str, Enum):
     """Why an image was left out although nothing was wrong with it."""
 
     NEWER = "a newer one came"
+    NO_CAMERA_INFO = "no camera_info"
     DISABLED = "disabled"
     NO_TRANSFORM = "no transform"
 

@@ -47,6 +47,12 @@ class Inbox(Generic[ImageT, InfoT]):
         self._paired = False
         self._closed = False
 
+    @property
+    def has_info(self) -> bool:
+        """Whether any camera info has come yet, without which no image is taken."""
+        with self._changed:
+            return self._latest is not None
+
     def put_image(self, image: ImageT, stamp_ns: int) -> bool:
         """Leaves an image for the worker. True if one that it had not taken yet was dropped for it."""
         with self._changed:

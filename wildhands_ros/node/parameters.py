@@ -17,6 +17,7 @@ from typing import TypeAlias
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
+from wildhands_ros.detection.config import THRESHOLDS
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.images import JPEG_QUALITY
 from wildhands_ros.pipeline import ESTIMATORS, PipelineConfig, config_from_dict
@@ -136,7 +137,7 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
 )  # fmt: skip
 """What concerns the topics; what concerns the hands themselves follows from `PipelineConfig`."""
 
-_LIVE = ("min_score", "tracking.")
+_LIVE = ("min_score", "tracking.", *(f"detection.{name}" for name in THRESHOLDS))
 _CHOICES: Mapping[str, tuple[str, ...]] = {"estimation.estimator": ESTIMATORS}
 _RANGES: Mapping[str, tuple[float, float]] = {
     "min_score": (0, 1),

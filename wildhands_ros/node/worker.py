@@ -124,7 +124,7 @@ class Worker:
         if not self._enabled:
             self._statistics.image_dropped(Drop.DISABLED)
         elif self._inbox.put_image(message, stamp_ns(message.header.stamp)):
-            self._statistics.image_dropped(Drop.NEWER)
+            self._statistics.image_dropped(Drop.NEWER if self._inbox.has_info else Drop.NO_CAMERA_INFO)
 
     def put_info(self, message: CameraInfo) -> None:
         """Leaves camera info for this and later images."""

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wildhands_ros.detection import HandDetector
+from wildhands_ros.detection import DetectorConfig, HandDetector
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation import Estimator, LandmarkFit
 from wildhands_ros.frames import Frame
@@ -47,6 +47,10 @@ class Detector(Protocol):
 
     def follow(self, image: NDArray[np.uint8], stamp_ns: int) -> list[HandBox]:
         """Hands of the next picture of a stream."""
+        ...
+
+    def configure(self, config: DetectorConfig) -> bool:
+        """Takes other thresholds; False where more differs."""
         ...
 
     def reset(self) -> None:
@@ -144,11 +148,14 @@ class Pipeline:
         self._stamp_ns = None
 
     def configure(self, config: PipelineConfig) -> bool:
-        """Takes another configuration where that needs no models: another `min_score` or `tracking`.
+        """Takes another configuration where that needs no models: `min_score`, `tracking` or the detector's thresholds.
 
         Hands keep their track ids. False, and nothing is changed, where more differs: make a new pipeline.
         """
-        if replace(config, min_score=self.config.min_score, tracking=self.config.tracking) != self.config:
+        same = replace(self.config, min_score=config.min_score, tracking=config.tracking, detection=config.detection)
+        if same != config:
+            return False
+        if config.detection != self.config.detection and not self._require_detector().configure(config.detection):
             return False
         self.config = config
         self._tracker.configure(config.tracking)
