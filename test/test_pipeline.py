@@ -97,6 +97,16 @@ def test_raw_results_stay_available_when_smoothing() -> None:
     assert result.hands[0].smoothed and not result.raw[0].smoothed
 
 
+def test_warming_up_leaves_no_trace() -> None:
+    pipelines = [make_pipeline(ScriptedDetector([seen_hand(Side.LEFT, -0.1)])) for _ in range(2)]
+    pipelines[0].warm_up()
+    warm, cold = (pipeline.process(frame()).hands[0] for pipeline in pipelines)
+    assert warm.track_id == cold.track_id
+    np.testing.assert_array_equal(warm.joints, cold.joints)
+    without = Pipeline(PipelineConfig(), None, LandmarkFit(load_hand_model()), load_hand_model())
+    without.warm_up()  # boxes are always given
+
+
 def test_settings_that_need_no_models_change_in_place() -> None:
     detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1, score=0.6)])
     pipeline = make_pipeline(detector)

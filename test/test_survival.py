@@ -19,7 +19,7 @@ from wildhands_ros.errors import CameraError
 
 
 def test_a_minute_of_hands_at_30_hz_leaves_nothing_behind(tmp_path: Path, models_dir: Path) -> None:
-    report = soak(40.0, tmp_path, warm_up=300, estimator="landmarks")
+    report = soak(60.0, tmp_path, warm_up=300, estimator="landmarks")
     assert report.hands.get("0", 0) > 20 and sum(report.hands.values()) > report.hands["0"] + 100  # they come and go
     assert report.memory_growth < MEMORY_GROWTH, report
     assert report.end.threads <= report.start.threads and report.end.files <= report.start.files, report

@@ -45,6 +45,13 @@ from wildhands_ros.pipeline import Pipeline, PipelineConfig
 PipelineFactory: TypeAlias = Callable[[PipelineConfig], HandPipeline]
 
 
+def ready_pipeline(config: PipelineConfig) -> Pipeline:
+    """The pipeline with its models loaded and warm. Raises what `Pipeline.from_config` raises."""
+    pipeline = Pipeline.from_config(config)
+    pipeline.warm_up()
+    return pipeline
+
+
 class WildhandsNode(LifecycleNodeMixin, Node):
     """Finds hands in a camera's images and publishes them in metres; topics, services, parameters: docs/node.md.
 
@@ -58,7 +65,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
 
     def __init__(
         self,
-        pipeline_factory: PipelineFactory = Pipeline.from_config,
+        pipeline_factory: PipelineFactory = ready_pipeline,
         *,
         overrides: Iterable[RosParameter] = (),
         cli_args: Sequence[str] | None = None,
@@ -442,7 +449,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         }
 
 
-def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = Pipeline.from_config) -> int:
+def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = ready_pipeline) -> int:
     """Runs the node until it is told to stop. Exit codes: 0 stopped, 1 could not start."""
     qos.keep_image_buffers()
     rclpy.init(args=None if args is None else list(args))

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wildhands_ros.camera import Camera
 from wildhands_ros.detection import DetectorConfig, HandDetector
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation import Estimator, LandmarkFit
@@ -138,6 +139,15 @@ class Pipeline:
     def faces(self) -> dict[Side, NDArray[np.int32]]:
         """Triangles (F, 3) of each side's mesh."""
         return {side: self.hand_model.layer(side).faces for side in Side}
+
+    def warm_up(self) -> None:
+        """Sends an empty picture with two made-up hands through, and forgets it: the first use of a network is slow."""
+        frame = Frame(np.full((720, 1280, 3), 128, np.uint8), Camera.guess(1280, 720))
+        if self._detector is not None:
+            self._detector.detect(frame.image)
+        places = {Side.LEFT: (300.0, 250.0, 500.0, 450.0), Side.RIGHT: (800.0, 250.0, 1000.0, 450.0)}
+        self.estimator.estimate(frame, [HandBox(side, place, 1.0) for side, place in places.items()])
+        self.reset()
 
     def reset(self) -> None:
         """Forgets everything that was seen: a new stream begins."""
