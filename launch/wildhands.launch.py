@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 
     argument: str
     parameter: str
-    kind: type[bool] | type[str]
+    kind: type[bool] | type[str] | type[int] | type[float]
     description: str
     choices: tuple[str, ...] = ()
 
@@ -69,6 +69,8 @@ SETTINGS = (
         "The network's arithmetic; auto: the fastest within estimation.tolerance_mm.",
         ("float32", "bfloat16", "float16", "int8", "auto"),
     ),
+    Setting("min_score", "min_score", float, "Hands less probable than this are left out, 0 to 1."),
+    Setting("max_hands", "detection.max_hands", int, "The most hands that are reported in one image."),
     Setting("smooth", "tracking.smooth", bool, "Filter the hands over time; ~/hands_raw stays as it is."),
     Setting(
         "target_frame", "target_frame", str,
@@ -82,6 +84,7 @@ SETTINGS = (
     Setting("publish_annotated", "publish_annotated", bool, "Pictures with the hands drawn in on ~/image_annotated."),
     Setting("publish_points", "publish_points", bool, "The vertices of the meshes as a point cloud on ~/points."),
     Setting("publish_vertices", "publish_vertices", bool, "Messages on ~/hands carry the vertices of the mesh."),
+    Setting("capture_dir", "capture_dir", str, "Folder for what ~/capture keeps, absolute or ~/..."),
 )  # fmt: skip
 
 
@@ -154,14 +157,27 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return [*autostart(node, given["name"]), node]
 
 
-def overrides(given: dict[str, str]) -> dict[str, bool | ParameterValue]:
+def overrides(given: dict[str, str]) -> dict[str, bool | int | float | ParameterValue]:
     """Parameters that the arguments set; text is marked as such, or YAML would make a number of `cuda:=0`."""
-    values: dict[str, bool | ParameterValue] = {"use_sim_time": BOOLEANS[given["use_sim_time"]]}
+    values: dict[str, bool | int | float | ParameterValue] = {"use_sim_time": BOOLEANS[given["use_sim_time"]]}
     for setting in SETTINGS:
         text = given[setting.argument]
         if text:
-            values[setting.parameter] = BOOLEANS[text] if setting.kind is bool else ParameterValue(text, value_type=str)
+            values[setting.parameter] = _value(setting, text)
     return values
+
+
+def _value(setting: Setting, text: str) -> bool | int | float | ParameterValue:
+    if setting.kind is bool:
+        return BOOLEANS[text]
+    if setting.kind is str:
+        return ParameterValue(text, value_type=str)
+    number = _number(setting.argument, text)
+    if setting.kind is float:
+        return number
+    if not number.is_integer():
+        raise RuntimeError(f"{setting.argument}:={text} is not a whole number")
+    return int(number)
 
 
 def remappings(given: dict[str, str]) -> list[tuple[str, str]]:

@@ -90,7 +90,7 @@ def test_every_type_in_the_messages_is_of_a_declared_package(share: Path) -> Non
 
 def test_package_xml_declares_what_the_launch_files_use() -> None:
     declared = {element.text for element in package_xml() if element.tag in ("depend", "exec_depend")}
-    used = {"ros2launch", "ros2bag"}  # `ros2 launch` itself, and `ros2 bag play` in replay.launch.py
+    used = {"ros2launch", "rosbag2"}  # `ros2 launch` itself, and `ros2 bag play` in replay.launch.py
     for path in (ROOT / "launch").glob("*.py"):
         used |= {PACKAGES.get(name, name) for name in imported(path)}
     assert used - sys.stdlib_module_names <= declared

@@ -198,9 +198,11 @@ def test_arguments_left_empty_change_no_parameter(built: None) -> None:
 
 def test_arguments_become_parameters_of_their_type(built: None) -> None:
     chosen = {"marker_mesh": "false", "device": "0", "estimator": "wildhands", "use_sim_time": "true"}
+    chosen |= {"min_score": "1", "max_hands": "2"}
     values = load("wildhands.launch.py").overrides(given("wildhands.launch.py", **chosen).launch_configurations)
     assert values["marker_mesh"] is False and values["use_sim_time"] is True
     assert values["estimation.device"].value_type is str
+    assert (values.pop("min_score"), values.pop("detection.max_hands")) == (pytest.approx(1.0), 2)
     assert set(values) == {"use_sim_time", "marker_mesh", "estimation.device", "estimation.estimator"}
 
 
@@ -235,6 +237,8 @@ def test_fastdds_profile_is_the_environments_or_ours(built: None, monkeypatch: p
         ({"params_file": "/no/such"}, "params_file:=/no/such"),
         ({"fastdds_profile": "/no/such"}, "fastdds_profile:=/no/such"),
         ({"respawn_delay": "soon"}, "respawn_delay:=soon"),
+        ({"min_score": "high"}, "min_score:=high"),
+        ({"max_hands": "1.5"}, "max_hands:=1.5 is not a whole number"),
     ],
 )
 def test_wrong_arguments_are_refused_by_name(built: None, chosen: dict[str, str], said: str) -> None:
