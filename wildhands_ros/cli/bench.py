@@ -199,12 +199,17 @@ def _over_topics(config: PipelineConfig, seconds: float) -> dict[str, str]:
         parameters = {"models_dir": config.models_dir, "estimation.estimator": config.estimation.estimator}
         report = chain.measure(scene.open(), parameters)
     latency_ms = 1e3 * np.array(report.latencies_s or [np.nan])
+    processing_ms = 1e3 * np.array(report.processing_s or [np.nan])
     return {
         "pictures published": str(report.published),
         "results": str(len(report.latencies_s)),
         "results a second": f"{len(report.latencies_s) / report.seconds:.1f}",
         "latency, median (ms)": f"{np.median(latency_ms):.1f}",
         "latency, p95 (ms)": f"{np.percentile(latency_ms, 95):.1f}",
+        "processing, median (ms)": f"{np.median(processing_ms):.1f}",
+        "processing, p95 (ms)": f"{np.percentile(processing_ms, 95):.1f}",
+        "latency beyond processing, median (ms)": f"{np.median(latency_ms - processing_ms):.1f}",
+        "latency beyond processing, p95 (ms)": f"{np.percentile(latency_ms - processing_ms, 95):.1f}",
     }
 
 

@@ -24,7 +24,7 @@ from wildhands_ros.errors import RecordingError, WildHandsError
 from wildhands_ros.frames import Frame
 from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.messages import stamp_ns
-from wildhands_ros.node.player import Player, PlayerOptions
+from wildhands_ros.node.player import Player, PlayerOptions, PlayReport
 from wildhands_ros.node.qos import profile_environment, profile_variable
 from wildhands_ros.recordings import FrameSource
 
@@ -52,11 +52,13 @@ class ChainReport:
 
 @dataclass(frozen=True)
 class LiveReport:
-    """What came at the speed of a camera. published: pictures. latencies_s: of each result, stamp to publication."""
+    """What came at the speed of a camera. published: pictures. latencies_s: of each result, stamp to publication.
+    processing_s: of each, what the node spent on the picture."""
 
     published: int
     seconds: float
     latencies_s: tuple[float, ...]
+    processing_s: tuple[float, ...]
 
 
 class LiveChain:
@@ -131,7 +133,7 @@ class LiveChain:
                 player.publish(black, player.node.get_clock().now().nanoseconds)
             results.start_counting()
             report = player.run()
-            return LiveReport(report.frames, report.seconds, results.latencies())
+            return results.report(report)
 
     def _node_command(self, parameters: Mapping[str, object]) -> list[str]:
         command = [sys.executable, "-m", "wildhands_ros.node", "--ros-args", "--log-level", "warn"]
@@ -168,7 +170,7 @@ class _Results:
     def __init__(self, player: Player) -> None:
         self._come = threading.Event()
         self._since_ns = 0
-        self._seen: list[tuple[int, float]] = []
+        self._seen: list[tuple[int, float, float]] = []
         self._clock = player.node.get_clock()
         self._node = Node("wildhands_demo_listener")
         self._node.create_subscription(HandPoseArray, HANDS, self._take, 10)
@@ -183,8 +185,10 @@ class _Results:
     def start_counting(self) -> None:
         self._since_ns = self._clock.now().nanoseconds
 
-    def latencies(self) -> tuple[float, ...]:
-        return tuple(latency for stamp, latency in self._seen if stamp >= self._since_ns)
+    def report(self, played: PlayReport) -> LiveReport:
+        counted = [(latency, processing) for stamp, latency, processing in self._seen if stamp >= self._since_ns]
+        latencies, processing = zip(*counted, strict=True) if counted else ((), ())
+        return LiveReport(played.frames, played.seconds, latencies, processing)
 
     def __enter__(self) -> _Results:
         return self
@@ -195,7 +199,8 @@ class _Results:
         self._node.destroy_node()
 
     def _take(self, message: HandPoseArray) -> None:
-        self._seen.append((stamp_ns(message.header.stamp), message.latency.sec + message.latency.nanosec * 1e-9))
+        latency, processing = (t.sec + t.nanosec * 1e-9 for t in (message.latency, message.processing_time))
+        self._seen.append((stamp_ns(message.header.stamp), latency, processing))
         self._come.set()
 
 
