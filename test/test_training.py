@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,8 @@ from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import SKELETON, HandBox, Side
 from wildhands_ros.rotations import exp_so3
 from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, ShardWriter
+from wildhands_ros.training import ablation as ablation_module
+from wildhands_ros.training.ablation import AblationResult, ablation_table, run_ablation, run_auxiliary
 from wildhands_ros.training.batch import (
     Batch,
     Geometry,
@@ -508,6 +511,46 @@ def test_shipped_configurations_describe_networks(name: str) -> None:
     variant = variant_of(config.network, MODEL)
     assert Variant.from_dict(variant.to_dict()) == variant
     assert len(config.sources) == 2 and config.losses.mask > 0 if name == "auxiliary" else config.losses.mask == 0
+
+
+def test_comparisons_train_every_way_once_and_go_on(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(config, steps=2, validate_every=2)
+    found = list(run_ablation(short, tmp_path / "kpe", MODEL, landmark_weights, ["none", "sparse"], [1]))
+    assert [(r.variant, r.seed) for r in found] == [("none", 1), ("sparse", 1)]
+    assert found[0].means["mpjpe_mm"] != found[1].means["mpjpe_mm"]
+    assert sum(b["count"] for r in found for b in r.by_angle) == 2 * config.validation_samples
+    with pytest.raises(ConfigError, match="unknown variants nothing"):
+        list(run_ablation(short, tmp_path, MODEL, landmark_weights, ["nothing"], [1]))
+
+    source = short.sources[0]
+    two = replace(short, sources=(source, replace(source, weight=2 * source.weight)), losses=LossConfig(mask=1.0))
+    learned = list(run_auxiliary(two, tmp_path / "aux", MODEL, landmark_weights, [1]))
+    assert [r.variant for r in learned] == ["3D part alone", "+ grasps", "+ masks", "+ masks and grasps", "all labels"]
+    settings = json.loads((tmp_path / "aux" / "with_masks-1" / "settings.json").read_text())
+    assert settings["batch"] == 3 * short.batch and settings["sources"][1]["only"] == ["mask"]
+    for wrong, said in ((short, "two sources"), (replace(two, losses=LossConfig()), "losses.mask")):
+        with pytest.raises(ConfigError, match=said):
+            list(run_auxiliary(wrong, tmp_path, MODEL, landmark_weights, [1]))
+
+    monkeypatch.setattr(ablation_module, "train", None)  # what is there is only read
+    assert list(run_ablation(short, tmp_path / "kpe", MODEL, landmark_weights, ["none", "sparse"], [1])) == found
+    assert list(run_auxiliary(two, tmp_path / "aux", MODEL, landmark_weights, [1])) == learned
+
+
+def test_the_ablations_table_has_means_over_seeds_and_weighs_the_ranges_by_their_hands() -> None:
+    def result(variant: str, seed: int, off: float) -> AblationResult:
+        means = {n: off for n in ("mpjpe_mm", "pa_mpjpe_mm", "wrist_percent", "keypoint_percent")}
+        angles = [{"count": c, "mpjpe_mm": off + k, "wrist_percent": k} for k, c in enumerate((9.0, 9.0, 3.0, 1.0))]
+        return AblationResult(variant, seed, means, angles)
+
+    lines = ablation_table([result("none", 1, 50.0), result("none", 2, 52.0), result("center", 1, 40.0)]).split("\n")
+    assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
+    assert "| 51.0 ± 1.4 | 53.2 ± 1.4 |" in lines[2]  # beyond 30 degrees: (3 × 2 + 1 × 3) / 4 more
+    assert lines[2].endswith("| 2.2 ± 0.0 | 51.0 ± 1.4 | 38.06 / 109.88 / 89.72 / 31.62 |")
+    assert lines[3].startswith("| centre only | 40.0 |") and lines[3].endswith("|  |")
+    assert "paper" not in ablation_table([result("+ masks", 1, 40.0)])
 
 
 def test_perspective_crops_place_the_hand_before_the_turned_camera() -> None:
