@@ -33,6 +33,9 @@ TF_OUTPUT = QoSProfile(
 )
 """The same as tf2_ros's DynamicBroadcasterQoS."""
 
+DIAGNOSTICS_OUTPUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+"""As diagnostic_updater's."""
+
 OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY, QoSPolicyKind.DEPTH)
 """What the parameters `qos_overrides.<topic>.<subscription or publisher>.*` can change."""
 

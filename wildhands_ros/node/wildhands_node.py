@@ -101,7 +101,10 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._topics: InputTopics = input_topics(self, self._settings.image_transport)
         self._serve()
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        profile, overriding = qos.overridable(qos.DIAGNOSTICS_OUTPUT)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", profile, qos_overriding_options=overriding
+        )
         # on the steady clock: also a simulation that stands still must hear what is wrong
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         watching = MutuallyExclusiveCallbackGroup()
