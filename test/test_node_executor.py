@@ -106,6 +106,21 @@ def test_spinning_goes_on_after_something_was_destroyed_under_it(
     assert len(rounds) == 3
 
 
+def test_a_context_that_ends_just_before_waiting_ends_spinning(
+    node: Node, executor: NodeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = executor.wait_for_ready_callbacks
+
+    def wait(**arguments: object) -> object:
+        assert node.context.ok()
+        rclpy.shutdown(context=node.context)  # as a signal may, after the loop has looked
+        return waiting(**arguments)
+
+    monkeypatch.setattr(executor, "wait_for_ready_callbacks", wait)
+    executor.spin()
+    assert not node.context.ok()
+
+
 def test_spinning_does_not_depend_on_how_rclpy_spins(
     node: Node, executor: NodeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

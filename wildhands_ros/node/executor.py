@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -10,6 +9,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor, TimeoutException
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.service import Service
 from rclpy.subscription import Subscription
 from rclpy.task import Task
@@ -47,8 +47,13 @@ class NodeExecutor(SingleThreadedExecutor):
         Raises what a callback raises.
         """
         while self._context.ok() and not self._ended:  # not rclpy's loop, which since 2026 goes past `spin_once`
-            with contextlib.suppress(InvalidHandle):
+            try:
                 self.spin_once()
+            except InvalidHandle:
+                continue
+            except _rclpy.RCLError:
+                if self._context.ok():  # else a signal has shut it down just now, and nothing can be waited for
+                    raise
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Waits for one callback, and runs it or has it run. Raises what one raises."""
