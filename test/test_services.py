@@ -156,6 +156,8 @@ def test_a_capture_without_images_or_room_fails_with_the_reason_and_the_node_liv
 ) -> None:
     bench.send(raw_image(plain(), "rgb8", bench.stamp()))  # once this one is out, no earlier image is under way
     answer = _capture(bench)
+    if answer.success:  # this one's hands were out, but it was still being drawn and is the image that was captured
+        answer = _capture(bench)
     assert not answer.success and "no image was processed within 1 s" in answer.message
     occupied = tmp_path / "a_file"
     occupied.write_text("not a folder")
