@@ -105,6 +105,7 @@ def test_warming_up_leaves_no_trace() -> None:
     np.testing.assert_array_equal(warm.joints, cold.joints)
     without = Pipeline(PipelineConfig(), None, LandmarkFit(load_hand_model()), load_hand_model())
     without.warm_up()  # boxes are always given
+    assert not without.configure(replace(without.config, detection=DetectorConfig(score_threshold=0.8)))
 
 
 def test_settings_that_need_no_models_change_in_place() -> None:

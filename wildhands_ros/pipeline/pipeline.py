@@ -165,7 +165,8 @@ class Pipeline:
         same = replace(self.config, min_score=config.min_score, tracking=config.tracking, detection=config.detection)
         if same != config:
             return False
-        if config.detection != self.config.detection and not self._require_detector().configure(config.detection):
+        detector = self._detector
+        if config.detection != self.config.detection and not (detector and detector.configure(config.detection)):
             return False
         self.config = config
         self._tracker.configure(config.tracking)
