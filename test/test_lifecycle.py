@@ -289,6 +289,6 @@ def test_qos_parameters_outlast_configurations(node: WildhandsNode) -> None:
         assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
         assert node.trigger_deactivate() is TransitionCallbackReturn.SUCCESS
         assert node.trigger_cleanup() is TransitionCallbackReturn.SUCCESS
-    outputs = ("/wildhands/hands.publisher.reliability", "/diagnostics.publisher.durability")
+    outputs = ("/wildhands/hands.publisher.reliability", "/tf.publisher.depth", "/diagnostics.publisher.durability")
     for name in ("/image.subscription.depth", *outputs):
         assert node.has_parameter(f"qos_overrides.{name}")

@@ -2,25 +2,28 @@
 
 import math
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, PointStamped
 from node_fakes import FACES, make_hand, make_joints
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
 from transforms3d.quaternions import mat2quat
 from visualization_msgs.msg import Marker, MarkerArray
 
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, SKELETON, Side
 from wildhands_ros.msg import HandPose, HandPoseArray
-from wildhands_ros.node import clouds, markers, transforms
+from wildhands_ros.node import clouds, markers, stencil, transforms
 from wildhands_ros.node.clouds import hand_cloud
 from wildhands_ros.node.markers import hand_markers, serialized_hand_markers
-from wildhands_ros.node.messages import duration, hand_pose, hand_pose_array, stamp_ns
-from wildhands_ros.node.transforms import hand_transforms, joint_rotations, quaternions
+from wildhands_ros.node.messages import duration, hand_pose, hand_pose_array, points, stamp_ns
+from wildhands_ros.node.transforms import SerializedTransforms, hand_transforms, joint_rotations, quaternions
 from wildhands_ros.rotations import exp_so3, matrix_from_quaternion
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="camera")
@@ -130,19 +133,6 @@ def test_quaternions_equal_those_of_transforms3d():
         assert q[3] >= 0
 
 
-def test_tf_transformations_is_used_where_it_is_installed(monkeypatch):
-    def like_tf_transformations(matrix):
-        assert matrix.shape == (4, 4)
-        w, x, y, z = mat2quat(matrix[:3, :3])
-        return np.array([x, y, z, w])
-
-    matrices = exp_so3(np.random.default_rng(0).normal(size=(20, 3)))
-    own = quaternions(matrices)
-    monkeypatch.setattr(transforms, "_tf_quaternion", like_tf_transformations)
-    np.testing.assert_allclose(quaternions(matrices), own, atol=1e-12)
-    assert quaternions(np.zeros((0, 3, 3))).shape == (0, 4)
-
-
 def test_frames_are_named_and_placed():
     hand = make_hand(Side.LEFT)
     frames = {t.child_frame_id: t for t in hand_transforms([hand], HEADER, prefix="robot/")}
@@ -165,6 +155,51 @@ def test_the_best_hand_of_a_side_has_the_plain_name():
 def test_hands_that_are_not_valid_have_no_frames():
     nan = make_hand(joints=np.full((21, 3), np.nan))
     assert hand_transforms([make_hand(valid=False), nan], HEADER) == []
+
+
+@pytest.mark.parametrize("joints", [True, False])
+def test_serialised_frames_are_the_same_message(joints):
+    serialized = SerializedTransforms()
+    hands = [make_hand(Side.LEFT), make_hand(Side.RIGHT, joints=make_joints(Side.RIGHT) * 1.7)]
+    # frames of every length, since what follows a text is aligned; and each layout with other numbers and stamps
+    for frame, prefix in zip(("a", "ab", "abc", "camera_optical_frame"), ("", "r/", "robot/", "☃"), strict=True):
+        for count in (1, 2, 1, 2):
+            hands = [replace(hand, joints=hand.joints + 0.01 * count) for hand in hands]
+            header = Header(stamp=Time(sec=-count, nanosec=999_999_999 - count), frame_id=frame)
+            options = {"prefix": prefix, "joints": joints}
+            data = serialized(hands[:count], header, **options)
+            expected = TFMessage(transforms=hand_transforms(hands[:count], header, **options))
+            assert len(expected.transforms) == count * (21 if joints else 1)
+            assert deserialize_message(data, TFMessage) == expected and len(data) == len(serialize_message(expected))
+    assert serialized([make_hand(valid=False)], HEADER) == b""
+
+
+def test_frames_that_are_serialised_in_another_way_are_still_right(monkeypatch):
+    def otherwise(message):  # everything four bytes later
+        data = serialize_message(message)
+        return data[:4] + b"----" + data[4:]
+
+    monkeypatch.setattr(stencil, "serialize_message", otherwise)
+    data = SerializedTransforms()([make_hand()], HEADER)
+    expected = TFMessage(transforms=hand_transforms([make_hand()], HEADER))
+    assert deserialize_message(data[:4] + data[8:], TFMessage) == expected
+
+
+def test_layouts_are_forgotten_when_there_are_too_many():
+    built = []
+
+    def build(layout, numbers, stamp):
+        built.append(layout)
+        return PointStamped(header=Header(stamp=stamp, frame_id=layout), point=points(numbers[None])[0])
+
+    serializer = stencil.Serializer(build)
+    for layout in (*(str(i) for i in range(40)), "39", "0"):
+        expected = PointStamped(
+            header=Header(stamp=HEADER.stamp, frame_id=layout), point=Point(x=1.0, y=math.inf, z=-0.0)
+        )
+        data = serializer(layout, np.array([1, math.inf, -0.0]), HEADER.stamp)
+        assert deserialize_message(data, PointStamped) == expected
+    assert built == [*(str(i) for i in range(40)), "0"]
 
 
 def _curled(side, angle=1.2):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from node_bench import COLOUR, HEIGHT, WIDTH, Bench, Process, camera_info, jpeg_image, plain, raw_image
+from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -271,6 +272,10 @@ def test_qos_that_does_not_fit_is_said_with_both_sides(start: Callable[..., Any]
     bench.node.create_subscription(HandPoseArray, "/wildhands/hands", lambda _message: None, latched)
     text = bench.said("does not fit in durability")
     assert "this node offers reliable, volatile" in text and "asks for reliable, transient local" in text
+    hasty = QoSProfile(depth=1, deadline=Duration(seconds=0.1))
+    bench.node.create_subscription(TFMessage, "/tf", lambda _message: None, hasty)
+    text = bench.said("does not fit in deadline")
+    assert "volatile, no deadline" in text and "deadline 0.1 s" in text
     assert bench.stop() == 0
 
 

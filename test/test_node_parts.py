@@ -12,7 +12,8 @@ import yaml
 from builtin_interfaces.msg import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -497,6 +498,20 @@ def test_mismatches_name_both_sides_and_the_remedy():
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     text = output_mismatch("/hands", QoSPolicyKind.DURABILITY, RESULT_OUTPUT, [_Endpoint(latched)])
     for part in ("durability", "offers reliable, volatile", "/camera/driver asks for reliable, transient local"):
+        assert part in text
+    picky = QoSProfile(
+        depth=1, deadline=Duration(seconds=0.1), liveliness=LivelinessPolicy.MANUAL_BY_TOPIC,
+        liveliness_lease_duration=Duration(seconds=2),
+    )  # fmt: skip
+    text = output_mismatch("/hands", QoSPolicyKind.DEADLINE, RESULT_OUTPUT, [_Endpoint(picky)])
+    for part in (
+        "this node offers reliable, volatile, no deadline;",
+        "volatile, deadline 0.1 s.",
+        "ask for no deadline",
+    ):
+        assert part in text
+    text = output_mismatch("/hands", QoSPolicyKind.LIVELINESS, RESULT_OUTPUT, [_Endpoint(picky)])
+    for part in ("liveliness automatic, no lease;", "liveliness manual by topic, lease 2 s.", "ask for no liveliness"):
         assert part in text
 
 

@@ -15,16 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_bench import Bench, plain, raw_image
 from node_fakes import make_hand
+from numpy.typing import NDArray
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
 from tf2_msgs.msg import TFMessage
+from transforms3d.quaternions import quat2mat
 from visualization_msgs.msg import MarkerArray
 
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Side
+from wildhands_ros.node import transform_buffer
 from wildhands_ros.node.rigid import RigidTransform
 from wildhands_ros.node.transform_buffer import TransformBuffer, TransformError, TransformLookup
 from wildhands_ros.node.transforms import moved_hand
@@ -213,6 +216,18 @@ def test_whatever_tf2_raises_becomes_one_error() -> None:
 
     with pytest.raises(TransformError, match="does not exist"):
         TransformLookup(Theirs(), _NoListener())("map", "camera", SECOND, 0.0)
+
+
+def test_tf_transformations_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def like_tf_transformations(quaternion: list[float]) -> NDArray[np.float64]:
+        homogeneous = np.eye(4)
+        x, y, z, w = quaternion
+        homogeneous[:3, :3] = quat2mat([w, x, y, z])
+        return homogeneous
+
+    own = found(_robot(), "map", "camera", 5 * SECOND)
+    monkeypatch.setattr(transform_buffer, "quaternion_matrix", like_tf_transformations)
+    same(found(_robot(), "map", "camera", 5 * SECOND), own)
 
 
 # --- hands in another frame -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +157,7 @@ class Hand:
         _require_shape("betas", self.betas, (10,))
         _require_shape("translation", self.translation, (3,))
 
-    @property
+    @cached_property
     def wrist(self) -> tuple[FloatArray, FloatArray]:
         """Position (3,) in metres and orientation (3, 3) of the anatomical wrist frame in the camera frame."""
         return self.joints[0], wrist_rotation(self.joints, self.side)

@@ -17,10 +17,14 @@ def exp_so3(vectors: ArrayLike) -> FloatArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         a = np.where(small, 1 - angle2 / 6, np.sin(angle) / angle)
         b = np.where(small, 0.5 - angle2 / 24, (1 - np.cos(angle)) / angle2)
-    k = np.zeros((*v.shape[:-1], 3, 3))
-    k[..., 0, 1], k[..., 0, 2], k[..., 1, 2] = -v[..., 2], v[..., 1], -v[..., 0]
-    k[..., 1, 0], k[..., 2, 0], k[..., 2, 1] = v[..., 2], -v[..., 1], v[..., 0]
+    k = _cross_matrices(v)
     return np.eye(3) + a * k + b * (k @ k)
+
+
+def rotation_about(axes: FloatArray, sines: FloatArray, cosines: FloatArray) -> FloatArray:
+    """Unit axes (..., 3) and an angle's sine and cosine (..., 1) → matrices (..., 3, 3), by Rodrigues' formula."""
+    k = _cross_matrices(axes)
+    return np.eye(3) + sines[..., None] * k + (1 - cosines[..., None]) * (k @ k)
 
 
 def log_so3(matrices: ArrayLike) -> FloatArray:
@@ -75,3 +79,12 @@ def angle_between(a: ArrayLike, b: ArrayLike) -> FloatArray:
     """Angle in radians of the rotation that leads from matrices a to b, (..., 3, 3) → (...)."""
     relative = np.swapaxes(np.asarray(a, dtype=np.float64), -1, -2) @ np.asarray(b, dtype=np.float64)
     return np.linalg.norm(log_so3(relative), axis=-1)
+
+
+def _cross_matrices(vectors: FloatArray) -> FloatArray:
+    """a (..., 3) → (..., 3, 3), whose product with b is a × b."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    k = np.zeros((*vectors.shape[:-1], 3, 3))
+    k[..., 0, 1], k[..., 0, 2], k[..., 1, 2] = -z, y, -x
+    k[..., 1, 0], k[..., 2, 0], k[..., 2, 1] = z, -y, x
+    return k

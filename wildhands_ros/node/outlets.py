@@ -13,6 +13,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Float64, Header
+from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from wildhands_ros.drawing import draw_hands
@@ -24,8 +25,15 @@ from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.node.markers import Key, serialized_hand_markers
 from wildhands_ros.node.messages import hand_pose_array, stamp_ns
 from wildhands_ros.node.parameters import NodeParameters
-from wildhands_ros.node.qos import IMAGE_OUTPUT, RESULT_OUTPUT, output_mismatch, overridable, subscribers_of
-from wildhands_ros.node.transforms import hand_transforms, make_broadcaster
+from wildhands_ros.node.qos import (
+    IMAGE_OUTPUT,
+    RESULT_OUTPUT,
+    TF_OUTPUT,
+    output_mismatch,
+    overridable,
+    subscribers_of,
+)
+from wildhands_ros.node.transforms import SerializedTransforms
 
 Report = Callable[[str, str], None]
 """Takes the kind and the text of a problem."""
@@ -67,7 +75,9 @@ class Outlets:
         self._latency = self._publisher(Float64, "~/latency", RESULT_OUTPUT)
         self._annotated = self._publisher(Image, "~/image_annotated", IMAGE_OUTPUT)
         self._annotated_jpeg = self._publisher(CompressedImage, "~/image_annotated/compressed", IMAGE_OUTPUT)
-        self._broadcaster = make_broadcaster(node)
+        # not tf2_ros's broadcaster: it takes transforms one by one as objects, and has no QoS parameters in Python
+        self._tf = self._publisher(TFMessage, "/tf", TF_OUTPUT)
+        self._serialized_transforms = SerializedTransforms()
         self._shown: frozenset[Key] = frozenset()
         self._shown_in = Header()
         self._last_tf_stamp: int | None = None
@@ -117,7 +127,6 @@ class Outlets:
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers = []
-        self._broadcaster.close()
 
     def _publish_hands(
         self, publisher: LifecyclePublisher, hands: tuple[Hand, ...], outcome: Outcome, settings: NodeParameters
@@ -142,11 +151,11 @@ class Outlets:
                 "the images' header.frame_id is empty, so TF has no parent for the hands: set frame_id in the driver",
             )
         elif stamp != self._last_tf_stamp:  # tf2 refuses a second transform of the same stamp, loudly
-            transforms = hand_transforms(
+            message = self._serialized_transforms(
                 outcome.hands, outcome.header, prefix=settings.tf_prefix, joints=settings.tf_joints
             )
-            if transforms:
-                self._broadcaster.sendTransform(transforms)
+            if message:
+                self._tf.publish(message)
                 self._last_tf_stamp = stamp
 
     def _publish_markers(self, outcome: Outcome, sight: Sight, settings: NodeParameters) -> None:

@@ -50,8 +50,8 @@ Values that make no sense are refused with the reason. ROS parameters know no nu
 _MARKDOWN_TAIL = """
 ## Quality of service
 
-Of every input and output but `/tf` and `/diagnostics`, by ROS 2's own parameters, which exist once the topic
-does (the inputs' when the node is first activated, the outputs' when it is first configured) and are read-only:
+Of every input and output, by ROS 2's own parameters, which exist once the topic does (the inputs' when the node is
+first activated, the outputs' when it is first configured, those of `/diagnostics` from the start) and are read-only:
 
 | parameter | values |
 |---|---|

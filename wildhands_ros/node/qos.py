@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
@@ -38,6 +39,8 @@ DIAGNOSTICS_OUTPUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE
 
 OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY, QoSPolicyKind.DEPTH)
 """What the parameters `qos_overrides.<topic>.<subscription or publisher>.*` can change."""
+
+_A_CENTURY_S = 100 * 365 * 86400.0
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_THRESHOLD = 32 << 20  # glibc accepts no more
@@ -94,18 +97,24 @@ def keep_image_buffers() -> bool:
     return all(accepted)
 
 
-def describe(profile: QoSProfile) -> str:
-    """Reliability and durability in words, such as 'best effort, volatile'."""
-    return f"{_words(profile.reliability)}, {_words(profile.durability)}"
+def describe(profile: QoSProfile, policy: QoSPolicyKind = QoSPolicyKind.INVALID) -> str:
+    """Reliability and durability in words, such as 'best effort, volatile'; deadline or liveliness where asked."""
+    words = f"{_words(profile.reliability)}, {_words(profile.durability)}"
+    if policy is QoSPolicyKind.DEADLINE:
+        return f"{words}, {_period('deadline', profile.deadline)}"
+    if policy is QoSPolicyKind.LIVELINESS:
+        kind = _words(profile.liveliness) if profile.liveliness else "automatic"
+        return f"{words}, liveliness {kind}, {_period('lease', profile.liveliness_lease_duration)}"
+    return words
 
 
 def input_mismatch(topic: str, policy: QoSPolicyKind, ours: QoSProfile, publishers: Iterable[TopicEndpointInfo]) -> str:
     """Why nothing arrives on `topic`: both sides' policies and the remedy."""
-    offers = "; ".join(f"{_full_name(p)} offers {describe(p.qos_profile)}" for p in publishers) or "it is gone by now"
+    offers = "; ".join(f"{_full_name(p)} offers {describe(p.qos_profile, policy)}" for p in publishers)
     return (
-        f"a publisher of {topic} does not fit in {_words(policy)}: this node asks for {describe(ours)}; {offers}. "
-        f"Set the parameter qos_overrides.{topic}.subscription.reliability (or .durability) of this node to what is "
-        "offered, or change the publisher"
+        f"a publisher of {topic} does not fit in {_words(policy)}: this node asks for {describe(ours, policy)}; "
+        f"{offers or 'it is gone by now'}. Set the parameter qos_overrides.{topic}.subscription.reliability (or "
+        ".durability) of this node to what is offered, or change the publisher"
     )
 
 
@@ -113,11 +122,17 @@ def output_mismatch(
     topic: str, policy: QoSPolicyKind, ours: QoSProfile, subscribers: Iterable[TopicEndpointInfo]
 ) -> str:
     """Why a subscriber gets nothing from `topic`: both sides' policies and the remedy."""
-    asks = "; ".join(f"{_full_name(s)} asks for {describe(s.qos_profile)}" for s in subscribers) or "it is gone by now"
+    asks = "; ".join(f"{_full_name(s)} asks for {describe(s.qos_profile, policy)}" for s in subscribers)
+    if policy in (QoSPolicyKind.DEADLINE, QoSPolicyKind.LIVELINESS):
+        remedy = f"ask for no {_words(policy)}: results come as images do, and diagnostics tell when none come"
+    else:
+        remedy = (
+            "ask for what is offered, or set the parameter "
+            f"qos_overrides.{topic}.publisher.durability (or .reliability) of this node"
+        )
     return (
-        f"a subscriber of {topic} does not fit in {_words(policy)}: this node offers {describe(ours)}; {asks}. Let the "
-        "subscriber ask for what is offered (and no deadline or liveliness), or set the parameter "
-        f"qos_overrides.{topic}.publisher.durability (or .reliability) of this node"
+        f"a subscriber of {topic} does not fit in {_words(policy)}: this node offers {describe(ours, policy)}; "
+        f"{asks or 'it is gone by now'}. Let the subscriber {remedy}"
     )
 
 
@@ -129,8 +144,14 @@ def subscribers_of(node: Node, topic: str) -> list[TopicEndpointInfo]:
     return list(node.get_subscriptions_info_by_topic(topic))
 
 
-def _words(value: ReliabilityPolicy | DurabilityPolicy | QoSPolicyKind) -> str:
+def _words(value: ReliabilityPolicy | DurabilityPolicy | LivelinessPolicy | QoSPolicyKind) -> str:
     return value.name.lower().replace("_", " ")
+
+
+def _period(name: str, duration: Duration) -> str:
+    """0 and everything from a century on mean that there is none."""
+    seconds = duration.nanoseconds * 1e-9
+    return f"{name} {seconds:g} s" if 0 < seconds < _A_CENTURY_S else f"no {name}"
 
 
 def _full_name(endpoint: TopicEndpointInfo) -> str:

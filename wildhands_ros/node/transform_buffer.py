@@ -1,7 +1,8 @@
 """Where frames are at an instant, from /tf and /tf_static.
 
-tf2_ros's buffer and listener are used where a ROS distribution provides them; the stand-ins do the same for the one
-question that the node asks: `lookup_transform` at a time that is known, interpolated, never extrapolated.
+tf2_ros's buffer and listener, and tf_transformations, are used where a ROS distribution provides them; the stand-ins do
+the same for the one question that the node asks: `lookup_transform` at a time that is known, interpolated, never
+extrapolated.
 """
 
 from __future__ import annotations
@@ -24,8 +25,13 @@ from tf2_msgs.msg import TFMessage
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.node.messages import stamp_ns
 from wildhands_ros.node.qos import TF_OUTPUT
-from wildhands_ros.node.rigid import RigidTransform
+from wildhands_ros.node.rigid import FloatArray, RigidTransform
 from wildhands_ros.rotations import matrix_from_quaternion, quaternion_from_matrix
+
+try:
+    from tf_transformations import quaternion_matrix
+except ImportError:
+    quaternion_matrix = None
 
 CACHE_S = 10.0
 """How long transforms are remembered; tf2's default."""
@@ -239,9 +245,8 @@ class TransformLookup:
         except Exception as error:  # tf2_ros's come from a C extension; whatever it is, there is no transform
             raise TransformError(str(error)) from error
         place, turn = found.translation, found.rotation
-        return RigidTransform(
-            matrix_from_quaternion([turn.x, turn.y, turn.z, turn.w]), np.array([place.x, place.y, place.z])
-        )
+        rotation = _rotation([turn.x, turn.y, turn.z, turn.w])
+        return RigidTransform(rotation, np.array([place.x, place.y, place.z]))
 
     def clear(self) -> None:
         """Forgets what was heard: time has jumped."""
@@ -250,6 +255,13 @@ class TransformLookup:
     def close(self) -> None:
         """Stops listening."""
         self._listener.unregister()
+
+
+def _rotation(quaternion: list[float]) -> FloatArray:
+    """x, y, z, w → (3, 3)."""
+    if quaternion_matrix is None:
+        return matrix_from_quaternion(quaternion)
+    return np.asarray(quaternion_matrix(quaternion), dtype=np.float64)[:3, :3]
 
 
 @dataclass(frozen=True)
