@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from wildhands_ros.estimation.wildhands import (
 )
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.decode import crop_view, decode
+from wildhands_ros.estimation.wildhands.kpe import crop_ray_rotation
 from wildhands_ros.estimation.wildhands.landmark_trunk import (
     FINE_CHANNELS,
     FineLandmarkTrunk,
@@ -61,6 +63,7 @@ from wildhands_ros.training.batch import (
     encoding,
     geometry,
     project_to_crop,
+    relative_depths,
     rolled,
     rolls_of,
 )
@@ -476,13 +479,19 @@ def test_a_network_of_upright_hands_learns_which_way_they_point(
 def test_a_run_goes_on_from_a_checkpoint_of_the_same_network(
     config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
 ) -> None:
-    short = replace(config, steps=2, validate_every=2)
+    network = replace(SMALL, trunk="landmarks-fine", keypoints=True, trained_from=11)
+    short = replace(config, steps=2, validate_every=2, network=network)
     before = train(short, tmp_path / "before", MODEL, landmark_weights, progress=False)
     still = replace(short, start=before.network, optimiser=OptimiserConfig(learning_rate=1e-12, ema=0.5))
     after = train(still, tmp_path / "after", MODEL, landmark_weights, progress=False)
     assert after.errors == pytest.approx(before.errors, rel=1e-4)
+    deep = train(
+        replace(still, network=replace(network, depths=True)), tmp_path / "deep", MODEL, landmark_weights,
+        progress=False,
+    )  # fmt: skip
+    assert deep.errors == pytest.approx(before.errors, rel=1e-4)  # nobody listens to the new head yet
     with pytest.raises(ConfigError, match="another network.*hidden 64 instead of 32"):
-        other = replace(still, network=replace(SMALL, hidden=32))
+        other = replace(still, network=replace(network, hidden=32))
         train(other, tmp_path / "other", MODEL, landmark_weights, progress=False)
 
 
@@ -560,7 +569,6 @@ def test_perspective_crops_place_the_hand_before_the_turned_camera() -> None:
         perspective=Perspective.CROP, mirror=True,
     )  # fmt: skip
     from wildhands_ros.estimation.wildhands.decode import in_camera
-    from wildhands_ros.estimation.wildhands.kpe import crop_ray_rotation
     from wildhands_ros.estimation.wildhands.network import NetworkOutput
 
     rays, extents, focal = torch.tensor([[0.5, -0.3]]), torch.tensor([60.0]), torch.tensor([150.0])
@@ -596,10 +604,58 @@ def test_heat_maps_point_to_where_they_are_hot() -> None:
     row, column = 3, 9
     fine[0, 0, row, column] = 1
     maps = torch.cat([torch.zeros(1, 1152, 7, 7), torch.nn.functional.pixel_unshuffle(fine, 2)], dim=1)
-    keypoints, seen = head(maps)
+    keypoints, depths, seen = head(maps)
+    assert depths is None
     expected = torch.tensor([(2 * column + 1) / 14 - 1, (2 * row + 1) / 14 - 1])
     torch.testing.assert_close(keypoints, expected.expand(1, 21, 2), atol=1e-4, rtol=0)
     assert seen.shape == (1, 63) and float(seen[:, 42:].max()) < 0.01
+
+
+def test_depths_are_those_at_the_heat() -> None:
+    head = KeypointHead(depths=True)
+    assert head.depth is not None
+    with torch.no_grad():
+        for part in (head.deep, head.fine, head.mix, head.heat, head.depth):
+            part.weight.zero_()
+            torch.nn.init.zeros_(part.bias)
+        # the first channel is heat, the second depth
+        for channel in (0, 1):
+            head.fine.weight[channel, channel] = 1
+            head.mix.weight[channel, channel, 1, 1] = 1
+        head.heat.weight[:, 0], head.depth.weight[:, 1] = 50, 1
+    fine = torch.zeros(1, FINE_CHANNELS, 14, 14)
+    fine[0, 0, 3, 9] = 1
+    fine[0, 1] = torch.arange(14.0)[:, None] / 10
+    maps = torch.cat([torch.zeros(1, 1152, 7, 7), torch.nn.functional.pixel_unshuffle(fine, 2)], dim=1)
+    _, depths, seen = head(maps)
+    torch.testing.assert_close(depths, torch.full((1, 21), 0.3), atol=1e-4, rtol=0)
+    assert seen.shape == (1, head.outputs) == (1, 84)
+    torch.testing.assert_close(seen[:, 63:], depths)
+
+
+def test_depths_are_learned_from_joints_alone_and_along_the_crops_ray() -> None:
+    rng = np.random.default_rng(11)
+    batch = collate([batch_of(drawn_hand(rng, str(i))) for i in range(4)])
+    where = geometry(batch, variant_of(SMALL, MODEL))
+    truth = relative_depths(batch.joints, where)
+    np.testing.assert_allclose(truth[:, 0], 0)
+    # a hand as the camera that looks at the crop's middle would see it has the same depths straight ahead
+    straight = batch.joints @ crop_ray_rotation(where.rays.atan())
+    ahead = replace(where, rays=torch.zeros_like(where.rays))
+    scale = batch.joints[:, :1, 2] / straight[:, :1, 2]
+    torch.testing.assert_close(relative_depths(straight, ahead) / scale, truth, atol=1e-4, rtol=1e-3)
+
+    def loss(depths: torch.Tensor, among: Batch) -> dict[str, torch.Tensor]:
+        zero = torch.zeros(len(among), 3)
+        return hand_losses(
+            among, where, LossConfig(), pose=among.pose, betas=among.betas, camera=zero, camera_start=zero,
+            camera_target=zero, joints=among.joints, grasp=None, depths=depths,
+        )  # fmt: skip
+
+    assert float(loss(truth, batch)["depth"]) == pytest.approx(0, abs=1e-6)
+    assert float(loss(-truth, batch)["depth"]) > 0.1
+    unlabelled = replace(batch, has_joints=torch.zeros(len(batch)))
+    assert float(loss(-truth, unlabelled)["depth"]) == 0
 
 
 def test_the_fine_trunk_holds_both_maps(landmark_weights: bytes) -> None:
@@ -619,7 +675,9 @@ def test_the_fine_trunk_holds_both_maps(landmark_weights: bytes) -> None:
 
 @pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME, Backend.OPENVINO])
 def test_a_network_with_keypoints_runs_exported(backend: Backend, tmp_path: Path) -> None:
-    config = NetworkConfig(trunk="landmarks-fine", keypoints=True, fusion=(32, 32, 32), features=64, hidden=64)
+    config = NetworkConfig(
+        trunk="landmarks-fine", keypoints=True, depths=True, fusion=(32, 32, 32), features=64, hidden=64
+    )
     path = tmp_path / "network.safetensors"
     save_checkpoint(path, made_up_network(variant_of(config, MODEL), 3), CheckpointInfo(), half=True)
     picture = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
@@ -636,8 +694,11 @@ def test_a_network_with_keypoints_runs_exported(backend: Backend, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "change", [{"trunk": "landmarks"}, {"encoding": "dense"}, {"encoding": "input"}], ids=["trunk", "dense", "input"]
+    "change",
+    [{"trunk": "landmarks"}, {"encoding": "dense"}, {"encoding": "input"}, {"keypoints": False}],
+    ids=["trunk", "dense", "input", "depths"],
 )
-def test_keypoints_need_the_fine_trunk_and_one_vector(change: dict[str, str]) -> None:
+def test_keypoints_need_the_fine_trunk_and_one_vector_and_depths_keypoints(change: dict[str, Any]) -> None:
+    whole = {"trunk": "landmarks-fine", "keypoints": True, "depths": True}
     with pytest.raises(ModelFileError):
-        variant_of(replace(SMALL, **{"trunk": "landmarks-fine", "keypoints": True, **change}), MODEL)
+        variant_of(replace(SMALL, **{**whole, **change}), MODEL)

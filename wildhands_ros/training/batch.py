@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from wildhands_ros.estimation.wildhands.crops import encode_boxes, mirror_boxes
 from wildhands_ros.estimation.wildhands.kpe import crop_ray_rotation
@@ -206,6 +207,17 @@ def project_to_crop(points: Tensor, where: Geometry) -> Tensor:
     """Points (N, K, 3) metres, camera frame → (N, K, 2) in the crop, −1 to 1 from edge to edge."""
     tangents = points[..., :2] / points[..., 2:].clamp(min=0.02)
     return (tangents - where.rays[:, None]) * where.focals[:, None] * (2 / where.extents)[:, None, None]
+
+
+def relative_depths(joints: Tensor, where: Geometry) -> Tensor:
+    """Joints (N, 21, 3) metres, camera frame → (N, 21): how much farther along the crop's ray than the wrist they lie.
+
+    In half crops at the wrist's depth, the unit of `project_to_crop`; within ±3.
+    """
+    ray = normalize(torch.cat([where.rays, torch.ones_like(where.rays[:, :1])], dim=1), dim=1)
+    farther = ((joints - joints[:, :1]) @ ray[..., None])[..., 0]
+    half_crop = joints[:, :1, 2].clamp(min=0.05) * (where.extents / (2 * where.focal))[:, None]
+    return (farther / half_crop).clamp(-3, 3)
 
 
 def _small_mask(mask: np.ndarray, mirrored: bool) -> np.ndarray:

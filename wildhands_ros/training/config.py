@@ -48,15 +48,15 @@ class LossConfig:
     """Weights of the losses; those of the paper (Prakash et al., ECCV 2024) are in `PUBLISHED`.
 
     camera: of the head's camera, and of what it starts from. keypoints: 2D, in half crops. heat: the same of keypoints
-    that are read off heat maps. joints: root-relative 3D, in
-    decimetres. pose: rotation matrices. betas. translation: absolute, as a fraction of the distance. mask: soft
-    silhouette. grasp: cross entropy. robust: scale below which 2D and 3D errors count squared, above which linearly
-    (0: squared everywhere).
+    that are read off heat maps. depth: of theirs, in half crops. joints: root-relative 3D, in decimetres. pose:
+    rotation matrices. betas. translation: absolute, as a fraction of the distance. mask: soft silhouette. grasp: cross
+    entropy. robust: scale below which 2D and 3D errors count squared, above which linearly (0: squared everywhere).
     """
 
     camera: float = 1.0
     keypoints: float = 5.0
     heat: float = 10.0
+    depth: float = 5.0
     joints: float = 5.0
     pose: float = 1.0
     betas: float = 0.02
@@ -77,6 +77,7 @@ class NetworkConfig:
 
     trunk: str = "landmarks"
     keypoints: bool = False
+    depths: bool = False
     encoding: str = "sparse"
     perspective: str = "correction"
     translation: str = "crop"

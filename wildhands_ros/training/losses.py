@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from wildhands_ros.training.batch import NO_GRASP, Batch, Geometry, project_to_crop
+from wildhands_ros.training.batch import NO_GRASP, Batch, Geometry, project_to_crop, relative_depths
 from wildhands_ros.training.config import LossConfig
 
 
@@ -26,14 +26,14 @@ def robust(errors: Tensor, scale: float) -> Tensor:
 def hand_losses(
     batch: Batch, where: Geometry, weights: LossConfig, *, pose: Tensor, betas: Tensor, camera: Tensor,
     camera_start: Tensor, camera_target: Tensor, joints: Tensor, grasp: Tensor | None,
-    keypoints: Tensor | None = None,
+    keypoints: Tensor | None = None, depths: Tensor | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Weighted losses by name.
 
     pose (N, 16, 3, 3) and betas (N, 10): as decoded, in the camera frame. camera, camera_start (N, 3): the heads' own
     numbers and camera_target those that would give the true translation. joints: (N, 21, 3) of the estimate, metres.
     grasp: (N, 9) logits or None.
-    keypoints: (N, 21, 2) in the crop, as read off heat maps, or None.
+    keypoints: (N, 21, 2) in the crop, as read off heat maps, or None. depths: (N, 21) as read off them, or None.
     """
     scale = weights.robust
     true_mano = batch.has_mano
@@ -55,6 +55,9 @@ def hand_losses(
     if keypoints is not None:
         off = (robust(keypoints - batch.keypoints.clamp(-1, 1), scale).mean(-1) * batch.keypoint_weights).sum(1)
         losses["heat"] = weights.heat * masked_mean(off / known.clamp(min=1e-6), (known > 0).float())
+    if depths is not None:
+        off = robust(depths - relative_depths(batch.joints, where), scale)
+        losses["depth"] = weights.depth * masked_mean(off, batch.has_joints)
     if grasp is not None and bool((batch.grasp != NO_GRASP).any()):
         losses["grasp"] = weights.grasp * cross_entropy(grasp, batch.grasp, ignore_index=NO_GRASP)
     return losses

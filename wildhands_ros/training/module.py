@@ -43,6 +43,7 @@ def variant_of(config: NetworkConfig, hand_model: HandModel) -> Variant:
         mirror=True,
         root=tuple(float(v) for v in root),  # type: ignore[arg-type]
         keypoints=config.keypoints,
+        depths=config.depths,
         upright=config.upright,
     )
 
@@ -144,7 +145,7 @@ class TrainingModule(pl.LightningModule):
         found = hand_losses(
             batch, where, weights, pose=pose, betas=output.betas, camera=output.camera,
             camera_start=output.camera_start, camera_target=target, joints=joints, grasp=output.grasp,
-            keypoints=output.keypoints,
+            keypoints=output.keypoints, depths=output.depths,
         )  # fmt: skip
         if weights.mask > 0 and bool(batch.has_mask.any()):
             found["mask"] = weights.mask * self._mask_loss(batch, where, pose, output.betas, translation)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.wildhands import CheckpointInfo, load_checkpoint, save_checkpoint
-from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
+from wildhands_ros.estimation.wildhands.network import PLANE_OUTPUTS, WildHandsNetwork
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.pipeline import config_to_dict
 from wildhands_ros.samples import ShardReader
@@ -109,11 +110,24 @@ def train(
 def _start_from(path: Path, network: WildHandsNetwork) -> None:
     """Puts a checkpoint's weights in. Raises ModelFileError for a damaged one, ConfigError for another network's."""
     found, info = load_checkpoint(path)
-    if info.variant != network.variant:
+    weights = found.state_dict()
+    if network.variant.depths and info.variant == replace(network.variant, depths=False):
+        weights = _with_depths(weights, network)
+    elif info.variant != network.variant:
         ours, theirs = network.variant.to_dict(), info.variant.to_dict()
         changed = ", ".join(f"{k} {theirs[k]!r} instead of {ours[k]!r}" for k in ours if ours[k] != theirs[k])
         raise ConfigError(f"{path} holds another network than the configuration describes: {changed}")
-    network.load_state_dict(found.state_dict())
+    network.load_state_dict(weights)
+
+
+def _with_depths(weights: Mapping[str, Tensor], network: WildHandsNetwork) -> dict[str, Tensor]:
+    """Weights of a network without depths, and those of a new head for them, to which nobody listens yet."""
+    widened = {**network.state_dict(), **weights}
+    known = network.variant.features + PLANE_OUTPUTS
+    for name in ("head_r.cam_init.0.weight", "head_r.refine.0.weight"):
+        before, after = weights[name][:, :known], weights[name][:, known:]
+        widened[name] = torch.cat([before, before.new_zeros(len(before), 21), after], dim=1)
+    return widened
 
 
 def _same_settings(path: Path, config: TrainingConfig) -> None:

@@ -27,6 +27,9 @@ OUTPUTS = ("pose", "betas", "camera", "camera_start", "grasp", "direction")
 """What a network says when it is used; the last two only where it has the heads."""
 
 POSE_SIZE, SHAPE_SIZE, CAMERA_SIZE = 16 * 6, 10, 3
+PLANE_OUTPUTS = 21 * 3
+"""What the keypoint head tells the others of the picture's plane; depths follow."""
+
 _REFINEMENTS = 3
 
 
@@ -52,6 +55,8 @@ class NetworkOutput:
     see `hand_translation`. camera_start: (N, 3), the camera before the refinements. grasp: (N, 9) logits or None.
     direction: (N, 2) which way the hand points in the crop, see `DirectionHead`, or None.
     keypoints: (N, 21, 2) in the crop, −1 to 1 from edge to edge, as read off the heat maps, or None; for training.
+    depths: (N, 21) how much farther along the crop's ray than the wrist each keypoint lies, in half crops, or None;
+    for training.
     """
 
     pose: Tensor
@@ -61,9 +66,10 @@ class NetworkOutput:
     grasp: Tensor | None = None
     direction: Tensor | None = None
     keypoints: Tensor | None = None
+    depths: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """What there is by name, without the keypoints."""
+        """What there is by name, without keypoints and depths."""
         return {name: value for name in OUTPUTS if (value := getattr(self, name)) is not None}
 
 
@@ -89,8 +95,8 @@ class WildHandsNetwork(nn.Module):
         )  # fmt: skip
         seen = variant.features
         if variant.keypoints:
-            self.keypoint_head = KeypointHead()
-            seen += KeypointHead.outputs + added.features
+            self.keypoint_head = KeypointHead(variant.depths)
+            seen += self.keypoint_head.outputs + added.features
         self.head_r = HandHead(seen, variant.hidden)
         if not variant.mirror:
             self.head_l = HandHead(seen, variant.hidden)
@@ -125,14 +131,14 @@ class WildHandsNetwork(nn.Module):
             cells = encoding if encoding.ndim == 4 else encoding[:, :, None, None].expand(-1, -1, CELLS, CELLS)
             fused = torch.cat([maps, cells], dim=1)
         features = self.feature_conv(fused)
-        seen, keypoints = features, None
+        seen, keypoints, depths = features, None, None
         if self.variant.keypoints:
-            keypoints, found = self.keypoint_head(maps)
+            keypoints, depths, found = self.keypoint_head(maps)
             seen = torch.cat([features, found, encoding], dim=1)
         output = self.head_r(seen)
         if not self.variant.mirror:
             output = _choose(right, output, self.head_l(seen))
-        output = replace(output, keypoints=keypoints)
+        output = replace(output, keypoints=keypoints, depths=depths)
         if self.variant.upright and not self.training:  # it is trained by itself
             output = replace(output, direction=self.direction_head(FineLandmarkTrunk.split(maps)[1]))
         if not self.variant.grasp:
@@ -144,41 +150,53 @@ class WildHandsNetwork(nn.Module):
         return replace(output, grasp=grasp)
 
     def initialise(self) -> None:
-        """Random weights to start training from: He for the convolutions, small decoders, a plausible distance."""
+        """Random weights to start training from: He for the convolutions, small decoders and depths."""
         initialise(self)
         for name, value in self.named_parameters():
-            if ".decoders." in name:
+            if ".decoders." in name or name.startswith("keypoint_head.depth."):
                 nn.init.zeros_(value) if name.endswith("bias") else nn.init.xavier_uniform_(value, gain=0.01)
 
 
 class KeypointHead(nn.Module):
-    """Heat maps of the 21 keypoints at 14 × 14, and where they point to.
+    """Heat maps of the 21 keypoints at 14 × 14, where they point to, and how deep that lies.
 
     The expectation of the place under each heat map (integral regression: Sun et al., ECCV 2018), from the deep
-    features and the finer map that `FineLandmarkTrunk` gives together.
+    features and the finer map that `FineLandmarkTrunk` gives together; and that of a depth map under it (2.5D heat
+    maps: Iqbal et al., ECCV 2018).
+
+    depths: whether there are depth maps. outputs: length of what the heads are given.
     """
 
-    outputs = 21 * 3
     _WIDTH = 96
 
-    def __init__(self) -> None:
+    def __init__(self, depths: bool = False) -> None:
         super().__init__()
+        self.outputs = PLANE_OUTPUTS + 21 * depths
         self.deep = nn.Conv2d(LandmarkTrunk.channels, self._WIDTH, 1)
         self.fine = nn.Conv2d(FINE_CHANNELS, self._WIDTH, 1)
         self.mix = nn.Conv2d(self._WIDTH, self._WIDTH, 3, padding=1)
         self.heat = nn.Conv2d(self._WIDTH, 21, 1)
+        self.depth = nn.Conv2d(self._WIDTH, 21, 1) if depths else None
 
-    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Keypoints (N, 21, 2), −1 to 1 over the crop, and (N, 63): they and how far each heat map spreads."""
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Keypoints (N, 21, 2), −1 to 1 over the crop; depths (N, 21); and what the heads are given.
+
+        (N, 63 or 84): the keypoints, how far each heat map spreads, and the depths.
+        """
         deep, fine = FineLandmarkTrunk.split(maps)
         x = interpolate(self.deep(deep), scale_factor=2.0) + self.fine(fine)
-        heat = self.heat(relu(self.mix(relu(x)))).flatten(2).softmax(dim=2)
+        x = relu(self.mix(relu(x)))
+        heat = self.heat(x).flatten(2).softmax(dim=2)
         size = 2 * CELLS
         steps = (torch.arange(size, device=maps.device, dtype=maps.dtype) * 2 + 1) / size - 1
         places = torch.stack([steps.repeat(size), steps.repeat_interleave(size)], dim=1)  # x changes fastest
         keypoints = heat @ places
         spread = (heat @ places.square() - keypoints.square()).sum(dim=2).clamp(min=1e-6).sqrt()
-        return keypoints, torch.cat([keypoints.flatten(1), spread], dim=1)
+        given = [keypoints.flatten(1), spread]
+        if self.depth is None:
+            return keypoints, None, torch.cat(given, dim=1)
+        depths = (heat * self.depth(x).flatten(2)).sum(dim=2)
+        return keypoints, depths, torch.cat([*given, depths], dim=1)
 
 
 class DirectionHead(nn.Module):

@@ -52,6 +52,7 @@ class Variant:
     root: metres, where the right hand's wrist lies in the hand model at rest. What the head places is this point, not
         the model's origin, which may lie far from the hand. The published network places the origin.
     keypoints: 2D keypoints are read off heat maps first, and the heads see them, and the encoding, beside the features.
+    depths: with keypoints, it is also read off there how much farther than the wrist each of them lies.
     upright: the picture is turned about its principal point until the hand points up, which is the same as rolling the
         camera; answers are rolled back, see `upright`. The network says which way the hand points in what it is shown,
         so that it can be shown again where that is not up.
@@ -71,6 +72,7 @@ class Variant:
     mirror: bool = False
     root: tuple[float, float, float] = (0.0, 0.0, 0.0)
     keypoints: bool = False
+    depths: bool = False
     upright: bool = False
 
     def __post_init__(self) -> None:
@@ -89,6 +91,8 @@ class Variant:
             raise ModelFileError("keypoints are read off the trunk 'landmarks-fine', over crops only")
         if self.keypoints and self.encoding in (Encoding.DENSE, Encoding.INPUT, Encoding.CAMCONV):
             raise ModelFileError("with keypoints the encoding must be one vector, not 'dense', 'input' or 'camconv'")
+        if self.depths and not self.keypoints:
+            raise ModelFileError("depths are those of the keypoints: they need keypoints")
         if self.upright and (self.frame_trunk or self.crops is Crops.PUBLISHED):
             raise ModelFileError("a network of upright hands sees crops only: no frame_trunk, crops 'sharp'")
         if self.upright and self.trunk is not Trunk.LANDMARKS_FINE:
