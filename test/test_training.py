@@ -26,6 +26,7 @@ from wildhands_ros.estimation.wildhands import (
     Variant,
     WildHands,
     WildHandsConfig,
+    load_checkpoint,
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.crops import CropMaker
@@ -482,6 +483,11 @@ def test_a_run_goes_on_from_a_checkpoint_of_the_same_network(
     network = replace(SMALL, trunk="landmarks-fine", keypoints=True, trained_from=11)
     short = replace(config, steps=2, validate_every=2, network=network)
     before = train(short, tmp_path / "before", MODEL, landmark_weights, progress=False)
+    weights = load_checkpoint(before.network)[0].state_dict()
+    open_trunk = LandmarkTrunk()
+    load_landmark_weights(open_trunk, landmark_weights)
+    for name, weight in open_trunk.blocks[:11].state_dict().items():
+        assert torch.equal(weights[f"hand_backbone.blocks.{name}"], weight), name  # fixed, and not rounded either
     still = replace(short, start=before.network, optimiser=OptimiserConfig(learning_rate=1e-12, ema=0.5))
     after = train(still, tmp_path / "after", MODEL, landmark_weights, progress=False)
     assert after.errors == pytest.approx(before.errors, rel=1e-4)
@@ -514,7 +520,7 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
             read_training_config(path)
 
 
-@pytest.mark.parametrize("name", ["ablation", "auxiliary", "open_hand", "open_hand_on"])
+@pytest.mark.parametrize("name", ["ablation", "auxiliary", "open_hand", "open_hand_on", "open_hand_depths"])
 def test_shipped_configurations_describe_networks(name: str) -> None:
     config = read_training_config(Path(__file__).parents[1] / "config" / "training" / f"{name}.yaml")
     variant = variant_of(config.network, MODEL)

@@ -69,6 +69,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="instead measure what the node costs beside the pipeline (receive, decode, publish, TF, markers)",
     )
+    parser.add_argument(
+        "--work", type=float, default=0.0, metavar="MS", help="with --node: how long the pipeline works on an image"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     add_pipeline(parser)
     parser.set_defaults(run=run)
@@ -77,10 +80,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     if args.seconds <= 0 or args.seeds < 1:
         raise WildHandsError("--seconds must be positive and --seeds at least 1")
+    if not 0 <= args.work <= 1000:
+        raise WildHandsError(f"--work must lie between 0 and 1000 ms, not {args.work:g}")
     machine = describe_machine()
     print(f"machine: {machine}\n")
     if args.node:
-        _bench_node(args.seconds, machine, args.json)
+        _bench_node(args.seconds, args.work, machine, args.json)
         return 0
     config = read_pipeline(args)
     stages = _stage_rows(config.estimation) if args.network else []
@@ -118,10 +123,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bench_node(seconds: float, machine: str, path: Path | None) -> None:
+def _bench_node(seconds: float, work_ms: float, machine: str, path: Path | None) -> None:
     from wildhands_ros.node.overhead import measure_overhead, overhead_table  # needs ROS
 
-    rows = measure_overhead(seconds)
+    rows = measure_overhead(seconds, work_ms=work_ms)
     print(overhead_table(rows))
     if path is not None:
         _write_json(path, {"machine": machine, "node": [asdict(row) for row in rows]})

@@ -64,6 +64,7 @@ def train(
     if config.start is not None:
         _start_from(config.start, network)
     module = TrainingModule(network, config, hand_model)
+    fixed = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}
     data = TrainingData(config, module, module.manner, models_dir)
 
     best = ModelCheckpoint(
@@ -96,6 +97,9 @@ def train(
     )  # fmt: skip
     steps = trainer.global_step
     _put_best(module, Path(best.best_model_path or resume))
+    module.load_state_dict(
+        fixed, strict=False
+    )  # averaging has rounded them, and the caches are those of the exact ones
     directions = {}
     if variant.upright:
         directions = learn_directions(module, config, out, models_dir=models_dir, progress=progress)
