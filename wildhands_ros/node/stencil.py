@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -52,24 +53,25 @@ class Serializer(Generic[Layout]):
         return stencil.filled(numbers, stamp)
 
 
+@dataclass(frozen=True)
 class _Stencil:
-    """places: where in the content each number begins, in doubles. stamps: where each stamp begins, in integers."""
+    """places: where in the content each number begins, in doubles. stamps: where each stamp begins, in integers.
 
-    def __init__(
-        self, header: bytes, content: NDArray[np.uint8], size: int, places: NDArray[np.intp], stamps: NDArray[np.intp]
-    ) -> None:
-        self._header = header
-        self._content = content
-        self._size = size
-        self._places = places
-        self._stamps = stamps
+    content: filled up to whole doubles. size: how much of it belongs to the message, in bytes.
+    """
+
+    header: bytes
+    content: NDArray[np.uint8]
+    size: int
+    places: NDArray[np.intp]
+    stamps: NDArray[np.intp]
 
     def filled(self, numbers: FloatArray, stamp: Time) -> bytes:
-        content = self._content.copy()
-        content.view(np.float64)[self._places] = numbers
+        content = self.content.copy()
+        content.view(np.float64)[self.places] = numbers
         integers = content.view(np.uint32)
-        integers[self._stamps], integers[self._stamps + 1] = stamp.sec & 0xFFFFFFFF, stamp.nanosec
-        return self._header + content[: self._size].tobytes()
+        integers[self.stamps], integers[self.stamps + 1] = stamp.sec & 0xFFFFFFFF, stamp.nanosec
+        return self.header + content[: self.size].tobytes()
 
 
 def _marks(count: int) -> FloatArray:
