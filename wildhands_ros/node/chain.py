@@ -23,7 +23,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.errors import RecordingError, WildHandsError
 from wildhands_ros.frames import Frame
 from wildhands_ros.msg import HandPoseArray
-from wildhands_ros.node.messages import stamp_ns
+from wildhands_ros.node.messages import duration_s, stamp_ns
 from wildhands_ros.node.player import Player, PlayerOptions, PlayReport
 from wildhands_ros.node.qos import profile_environment, profile_variable
 from wildhands_ros.recordings import FrameSource
@@ -199,7 +199,7 @@ class _Results:
         self._node.destroy_node()
 
     def _take(self, message: HandPoseArray) -> None:
-        latency, processing = (t.sec + t.nanosec * 1e-9 for t in (message.latency, message.processing_time))
+        latency, processing = duration_s(message.latency), duration_s(message.processing_time)
         self._seen.append((stamp_ns(message.header.stamp), latency, processing))
         self._come.set()
 

@@ -105,6 +105,11 @@ def duration(nanoseconds: int) -> Duration:
     return Duration(sec=seconds, nanosec=rest)
 
 
+def duration_s(duration: Duration) -> float:
+    """A message's Duration in seconds."""
+    return float(duration.sec + duration.nanosec * 1e-9)
+
+
 def stamp_ns(stamp: Time) -> int:
     """A message's stamp in integer nanoseconds."""
     return int(stamp.sec) * _SECOND + int(stamp.nanosec)

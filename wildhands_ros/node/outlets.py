@@ -75,7 +75,7 @@ class Outlets:
         self._latency = self._publisher(Float64, "~/latency", RESULT_OUTPUT)
         self._annotated = self._publisher(Image, "~/image_annotated", IMAGE_OUTPUT)
         self._annotated_jpeg = self._publisher(CompressedImage, "~/image_annotated/compressed", IMAGE_OUTPUT)
-        # not tf2_ros's broadcaster: it takes transforms one by one as objects, and has no QoS parameters in Python
+        # not tf2_ros's broadcaster: it takes transforms as objects, and has no QoS parameters in Python
         self._tf = self._publisher(TFMessage, "/tf", TF_OUTPUT)
         self._serialized_transforms = SerializedTransforms()
         self._shown: frozenset[Key] = frozenset()

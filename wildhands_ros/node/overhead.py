@@ -37,6 +37,7 @@ from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.chain import ChildProcess, LiveChain
 from wildhands_ros.node.images import compressed_message, image_message
+from wildhands_ros.node.messages import duration_s
 from wildhands_ros.node.parameters import TRANSPORTS
 from wildhands_ros.node.qos import RESULT_OUTPUT, TF_OUTPUT, keep_image_buffers
 from wildhands_ros.node.wildhands_node import main as run_node
@@ -229,7 +230,7 @@ class _Listener:
 
     def _take(self, message: HandPoseArray) -> None:
         with self._more:
-            self._latencies.append(message.latency.sec + message.latency.nanosec * 1e-9)
+            self._latencies.append(duration_s(message.latency))
             self._more.notify_all()
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:

@@ -7,9 +7,9 @@ eight bytes aligned to eight from the start of the content, which four bytes of 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -38,19 +38,16 @@ class Serializer(Generic[Layout]):
 
     def __init__(self, build: Callable[[Layout, FloatArray, Time], object]) -> None:
         self._build = build
-        self._stencils: OrderedDict[Layout, _Stencil | None] = OrderedDict()
+        self._stencil_of = lru_cache(_KEPT)(self._make_stencil)
 
     def __call__(self, layout: Layout, numbers: FloatArray, stamp: Time) -> bytes:
-        if layout not in self._stencils:
-            marked = serialize_message(self._build(layout, _marks(len(numbers)), _STAMP))
-            self._stencils[layout] = _stencil(marked, len(numbers))
-            if len(self._stencils) > _KEPT:
-                self._stencils.popitem(last=False)
-        self._stencils.move_to_end(layout)
-        stencil = self._stencils[layout]
+        stencil = self._stencil_of(layout, len(numbers))
         if stencil is None:
             return bytes(serialize_message(self._build(layout, numbers, stamp)))
         return stencil.filled(numbers, stamp)
+
+    def _make_stencil(self, layout: Layout, count: int) -> _Stencil | None:
+        return _stencil(serialize_message(self._build(layout, _marks(count), _STAMP)), count)
 
 
 @dataclass(frozen=True)

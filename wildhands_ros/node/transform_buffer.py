@@ -257,13 +257,6 @@ class TransformLookup:
         self._listener.unregister()
 
 
-def _rotation(quaternion: list[float]) -> FloatArray:
-    """x, y, z, w → (3, 3)."""
-    if quaternion_matrix is None:
-        return matrix_from_quaternion(quaternion)
-    return np.asarray(quaternion_matrix(quaternion), dtype=np.float64)[:3, :3]
-
-
 @dataclass(frozen=True)
 class _Sample:
     parent: str
@@ -330,3 +323,10 @@ def _message(found: RigidTransform, target: str, source: str, at_ns: int) -> Tra
     place.x, place.y, place.z = found.translation.tolist()
     turn.x, turn.y, turn.z, turn.w = quaternion_from_matrix(found.rotation).tolist()
     return message
+
+
+def _rotation(quaternion: list[float]) -> FloatArray:
+    """x, y, z, w → (3, 3)."""
+    if quaternion_matrix is None:
+        return matrix_from_quaternion(quaternion)
+    return np.asarray(quaternion_matrix(quaternion), dtype=np.float64)[:3, :3]

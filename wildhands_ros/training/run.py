@@ -97,9 +97,8 @@ def train(
     )  # fmt: skip
     steps = trainer.global_step
     _put_best(module, Path(best.best_model_path or resume))
-    module.load_state_dict(
-        fixed, strict=False
-    )  # averaging has rounded them, and the caches are those of the exact ones
+    # averaging has rounded them, and the caches are those of the exact ones
+    module.load_state_dict(fixed, strict=False)
     directions = {}
     if variant.upright:
         directions = learn_directions(module, config, out, models_dir=models_dir, progress=progress)
