@@ -520,7 +520,10 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
             read_training_config(path)
 
 
-@pytest.mark.parametrize("name", ["ablation", "auxiliary", "open_hand", "open_hand_on", "open_hand_depths"])
+@pytest.mark.parametrize(
+    "name",
+    ["ablation", "ablation_long", "ablation_metric", "auxiliary", "open_hand", "open_hand_on", "open_hand_depths"],
+)
 def test_shipped_configurations_describe_networks(name: str) -> None:
     config = read_training_config(Path(__file__).parents[1] / "config" / "training" / f"{name}.yaml")
     variant = variant_of(config.network, MODEL)
