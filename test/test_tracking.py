@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from wildhands_ros.errors import ConfigError
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.rotations import angle_between, exp_so3
-from wildhands_ros.tracking import HandTracker, OneEuro, OneEuroConfig, RotationOneEuro, TrackingConfig
+from wildhands_ros.tracking import HandTracker, OneEuro, OneEuroConfig, PlaceOneEuro, RotationOneEuro, TrackingConfig
 
 CAMERA = Camera.pinhole(1280, 720, 640)
 FRAME_NS = 33_333_333
@@ -142,6 +143,29 @@ def test_one_euro_keeps_a_constant_and_follows_a_ramp_with_a_bounded_lag() -> No
         ramp = np.array([i / 30, 0.0, 0.0])  # 1 m/s
         lag = float(np.linalg.norm(ramp - moving(ramp, i * FRAME_NS)))
     assert lag < 0.03
+
+
+def test_places_are_steadier_in_depth_than_across_the_view_and_lag_little() -> None:
+    rng = np.random.default_rng(2)
+    filtered, plain, axis = PlaceOneEuro(OneEuroConfig()), OneEuro(OneEuroConfig()), np.array([0.36, 0.48, 0.8])
+    across = np.array([0.8, -0.6, 0.0])
+    offs, plain_offs = [], []
+    for i in range(300):
+        place = 0.5 * axis + 0.3 * math.sin(i / 20) * across
+        noisy = place * (1 + 0.03 * rng.normal()) + 0.001 * rng.normal(size=3)
+        ray = place / np.linalg.norm(place)
+        for one, collected in ((filtered, offs), (plain, plain_offs)):
+            off = one(noisy, i * FRAME_NS) - place
+            collected.append((off @ ray, np.linalg.norm(off - (off @ ray) * ray)))
+    new, old = np.array(offs), np.array(plain_offs)
+    jitter, old_jitter = (np.abs(np.diff(o[:, 0], 2)).mean() for o in (new, old))
+    assert jitter < 0.75 * old_jitter < 0.75 * 0.03 * 0.5
+    assert np.square(new).mean(axis=0)[0] < np.square(old).mean(axis=0)[0]
+    assert new[:, 1].mean() < 0.8 * old[:, 1].mean()
+
+    start = filtered(np.array([0.0, 0.1, 0.5]), 0)  # time that does not go on starts anew
+    assert np.allclose(start, [0.0, 0.1, 0.5])
+    assert np.isfinite(PlaceOneEuro(OneEuroConfig())(np.zeros(3), 0)).all()
 
 
 def test_rotations_are_filtered_along_the_shortest_way() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,28 @@ class OneEuro:
         self._value = self._value + smoothing_factor(cutoff, dt) * (value - self._value)
         self._stamp_ns = stamp_ns
         return self._value.copy()
+
+
+class PlaceOneEuro:
+    """Filters a place seen from the origin: the direction in which it lies and, steadier, how far away it is.
+
+    One camera knows the direction many times better than the distance, whose noise would otherwise count as speed and
+    open the filter for both. Speeds are radians per second, and shares of the distance per second.
+    """
+
+    _CALMER = 3.0
+    """How much less the distance's filter opens with speed."""
+
+    def __init__(self, config: OneEuroConfig) -> None:
+        self._direction = OneEuro(config)
+        self._distance = OneEuro(replace(config, beta=config.beta / self._CALMER))
+
+    def __call__(self, place: FloatArray, stamp_ns: int) -> FloatArray:
+        """The filtered place (3,) at this time; the first passes unchanged, and so does one that is not later."""
+        distance = max(float(np.linalg.norm(place)), 1e-6)
+        direction = self._direction(place / distance, stamp_ns)
+        direction /= max(float(np.linalg.norm(direction)), 1e-6)
+        return direction * math.exp(self._distance(np.array([math.log(distance)]), stamp_ns)[0])
 
 
 class RotationOneEuro:

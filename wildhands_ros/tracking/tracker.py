@@ -14,7 +14,7 @@ from wildhands_ros.errors import ConfigError
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.rotations import angle_between
-from wildhands_ros.tracking.one_euro import OneEuro, OneEuroConfig, RotationOneEuro
+from wildhands_ros.tracking.one_euro import OneEuro, OneEuroConfig, PlaceOneEuro, RotationOneEuro
 
 FloatArray = NDArray[np.float64]
 PoseHand: TypeAlias = Callable[[Side, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
@@ -27,7 +27,8 @@ class TrackingConfig:
     """How hands are kept apart over time.
 
     smooth: filter place, turn and pose with a One-Euro filter (adds lag; results are marked `smoothed`).
-    min_cutoff, beta: the filter, see `OneEuroConfig`; beta for positions is per m/s, for rotations per rad/s ÷ 10.
+    min_cutoff, beta: the filter, see `OneEuroConfig`; beta is per rad/s of the direction in which the wrist is seen, a
+        third of it for its distance, a tenth for rotations.
     max_gap_s: a hand unseen for longer gets a new id when it comes back.
     reach_m: a hand that was lost is taken for the same if it reappears within this distance, plus what
         `max_speed_m_s` allows for half the gap.
@@ -64,9 +65,8 @@ class _Track:
 
     def start_filters(self, config: TrackingConfig) -> None:
         """New filters, which know nothing of the past."""
-        position = OneEuroConfig(config.min_cutoff, config.beta)
         rotation = OneEuroConfig(config.min_cutoff, config.beta / 10)
-        self.wrist_filter = OneEuro(position)
+        self.wrist_filter = PlaceOneEuro(OneEuroConfig(config.min_cutoff, config.beta))
         self.pose_filter = RotationOneEuro(rotation)
         self.shape_filter = OneEuro(_SHAPE_FILTER)
 

@@ -27,15 +27,15 @@ class RefinementConfig:
     """
 
     pixels: float = 0.03
-    outlier: float = 3.0
-    turn: float = 10.0
+    outlier: float = 2.0
+    turn: float = 5.0
     bend: float = 12.0
     size: float = 0.3
     depth: float = 0.03
     place: float = 0.08
     least_presence: float = 0.5
-    largest_error: float = 0.08
-    largest_strain: float = 5.0
+    largest_error: float = 0.12
+    largest_strain: float = 4.5
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
