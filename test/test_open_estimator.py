@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,9 @@ from wildhands_ros.estimation.wildhands import (
 )
 from wildhands_ros.estimation.wildhands.bench import WHOLE_ESTIMATE, bench_open
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
+from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Backend
+from wildhands_ros.estimation.wildhands.steady import SteadyCrops
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Landmarks, Side
@@ -44,6 +47,7 @@ from wildhands_ros.pipeline.pipeline import make_estimator
 
 CAMERA = Camera.pinhole(640, 480, 400)
 BARREL = Camera(640, 480, 400, 400, 320, 240, Distortion.PLUMB_BOB, (-0.1, 0.02, 0.0, 0.0))
+FRAME_NS = 33_333_333
 BOX = HandBox(Side.RIGHT, (240.0, 160.0, 400.0, 320.0), 0.9)
 
 
@@ -185,6 +189,61 @@ def test_boxes_over_the_edge_mean_what_the_picture_shows(estimator: OpenHands, f
     cut, over = replace(BOX, xyxy=(-0.5, 200.0, 120.0, 330.0)), replace(BOX, xyxy=(-90.0, 200.0, 120.0, 330.0))
     assert np.array_equal(alone(estimator, frame, over).joints, alone(estimator, frame, cut).joints)
     assert alone(estimator, frame, over).box == over.xyxy
+
+
+def test_followed_hands_keep_the_size_of_their_crops(estimator: OpenHands, frame: Frame) -> None:
+    """The flicker of a box does not reach the depth; its place, and what is reported of it, do."""
+    x0, y0, x1, y1 = BOX.xyxy
+    wider = (x0 - 10, y0 - 10, x1 + 10, y1 + 10)
+
+    def depths(follow_id: int) -> list[float]:
+        estimator.reset()
+        found = []
+        for i in range(8):
+            box = replace(BOX, xyxy=(BOX.xyxy, wider)[i % 2], follow_id=follow_id)
+            hand = alone(estimator, replace(frame, stamp_ns=i * FRAME_NS), box)
+            assert hand.box == box.xyxy
+            found.append(float(hand.joints[0, 2]))
+        return found
+
+    jumping, steady = depths(-1), depths(3)
+    assert steady[0] == jumping[0]
+    assert np.abs(np.diff(steady)).mean() < 0.5 * np.abs(np.diff(jumping)).mean()
+    # a new stream, a hand that was away for long, another hand: the crop of the box
+    estimator.estimate(replace(frame, stamp_ns=0), [replace(BOX, follow_id=3)])
+    fresh = replace(BOX, xyxy=wider, follow_id=4)
+    assert alone(estimator, replace(frame, stamp_ns=FRAME_NS), fresh).joints[0, 2] == jumping[1]
+    late = replace(frame, stamp_ns=10**9)
+    assert alone(estimator, late, replace(fresh, follow_id=3)).joints[0, 2] == jumping[1]
+    estimator.reset()
+    assert alone(estimator, replace(frame, stamp_ns=FRAME_NS), replace(fresh, follow_id=3)).joints[0, 2] == jumping[1]
+
+
+def test_crops_follow_their_boxes_but_for_a_bounded_lag() -> None:
+    steady, box = SteadyCrops(), replace(BOX, follow_id=0)
+
+    def square(extent: float) -> CropPlace:
+        half = extent / 2
+        return CropPlace((100.0, 80.0), extent, (100 - half, 80 - half, 100 + half, 80 + half))
+
+    def extent(wanted: float, i: int) -> float:
+        (crop,) = steady([square(wanted)], [box], i * FRAME_NS)
+        assert crop.center == (100, 80)
+        assert crop.box == pytest.approx(square(crop.extent).box)
+        return crop.extent
+
+    assert extent(50, 0) == 50
+    assert 50 < extent(51, 1) < 50.5
+    assert extent(100, 2) == pytest.approx(100 / 1.15)  # the hand came near at once: never cut off
+    assert [extent(100, i) for i in range(3, 33)][-1] == pytest.approx(100, rel=1e-3)
+    assert extent(20, 33) == pytest.approx(20 * 1.15)
+    # the same from pictures half as often
+    slow, fast = SteadyCrops(), SteadyCrops()
+    for one, step in ((slow, 2), (fast, 1)):
+        one([square(100)], [box], 0)
+        for i in range(step, 5, step):
+            (last,) = one([square(105)], [box], i * FRAME_NS)
+        assert last.extent == pytest.approx(105 * math.exp(math.log(100 / 105) * math.exp(-4 * FRAME_NS * 1e-9 / 0.09)))
 
 
 def test_useless_landmarks_are_passed_over(estimator: OpenHands, frame: Frame) -> None:

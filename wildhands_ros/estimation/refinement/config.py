@@ -29,8 +29,8 @@ class RefinementConfig:
     pixels: float = 0.03
     outlier: float = 2.0
     turn: float = 5.0
-    bend: float = 12.0
-    size: float = 0.3
+    bend: float = 9.0
+    size: float = 0.1
     depth: float = 0.03
     place: float = 0.08
     least_presence: float = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from wildhands_ros.estimation.refinement import Parameters, RefinementConfig, Re
 from wildhands_ros.estimation.wildhands.estimator import Found, WildHands, WildHandsConfig
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
+from wildhands_ros.estimation.wildhands.steady import SteadyCrops
 from wildhands_ros.estimation.wildhands.views import RectifiedView
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel
@@ -25,6 +27,8 @@ OPEN_HAND = "open"
 
 class OpenHands(WildHands):
     """A network that was trained on the open hand, as an `Estimator`; every box is estimated.
+
+    Of earlier pictures it only remembers how large the crops of followed hands were.
 
         estimator = OpenHands.load(WildHandsConfig(), load_hand_model())
 
@@ -58,6 +62,7 @@ class OpenHands(WildHands):
         super().__init__(network, hand_model, replace(config, all_hands=True), with_mesh=with_mesh)
         self.refine = refine
         self.refiner = Refiner(hand_model, refinement)
+        self._steady = SteadyCrops()
 
     @classmethod
     def load(
@@ -80,6 +85,10 @@ class OpenHands(WildHands):
         network = load_network(checkpoint, config.runtime)
         return cls(network, hand_model, config, with_mesh=with_mesh, refine=refine, refinement=refinement)
 
+    def reset(self) -> None:
+        """Forgets how large the crops of the hands were: a new stream begins."""
+        self._steady.reset()
+
     def _place(self, box: Box, camera: Camera, view: RectifiedView | None) -> CropPlace | str:
         """The network learned from boxes around what the picture shows; a detector's may reach over its edge."""
         if view is None and unusable(box, camera.width, camera.height) is None:
@@ -88,6 +97,9 @@ class OpenHands(WildHands):
                 max(x0, -0.5), max(y0, -0.5), min(x1, camera.width - 0.5), min(y1, camera.height - 0.5)
             )  # fmt: skip
         return super()._place(box, camera, view)
+
+    def _placed(self, places: list[CropPlace], boxes: Sequence[HandBox], stamp_ns: int) -> list[CropPlace]:
+        return self._steady(places, boxes, stamp_ns)
 
     def _settled(self, frame: Frame, box: HandBox, found: Found) -> Found:
         if box.landmarks is None:

@@ -1,0 +1,57 @@
+"""Crops of followed hands whose size does not flicker."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from wildhands_ros.estimation.wildhands.places import CropPlace
+from wildhands_ros.hands import HandBox
+
+_SECONDS = 0.09
+"""Time constant with which a crop's size follows its box."""
+
+_FARTHEST = 1.15
+"""The most that it lags behind: by this factor the training's boxes are off as well."""
+
+_FORGOTTEN_S = 0.5
+
+
+class SteadyCrops:
+    """Low-pass for the size of the crops of each followed hand; one for each stream.
+
+    Boxes are drawn around landmarks and change their size a little from picture to picture, and the network's depth
+    with them. A hand that is not followed, or was not seen for a while, gets the crop of its box.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[int, float]] = {}
+
+    def reset(self) -> None:
+        """A new stream begins."""
+        self._last = {}
+
+    def __call__(self, places: Sequence[CropPlace], boxes: Sequence[HandBox], stamp_ns: int) -> list[CropPlace]:
+        """The crops about the same centres, for boxes of a picture taken at `stamp_ns`."""
+        steady = []
+        for place, box in zip(places, boxes, strict=True):
+            if box.follow_id >= 0:
+                place = self._resized(place, box.follow_id, stamp_ns)
+                self._last[box.follow_id] = stamp_ns, place.extent
+            steady.append(place)
+        self._last = {k: (t, extent) for k, (t, extent) in self._last.items() if stamp_ns - t < _FORGOTTEN_S * 1e9}
+        return steady
+
+    def _resized(self, place: CropPlace, follow_id: int, stamp_ns: int) -> CropPlace:
+        if follow_id not in self._last:
+            return place
+        before_ns, before = self._last[follow_id]
+        seconds = (stamp_ns - before_ns) * 1e-9
+        if not 0 < seconds < _FORGOTTEN_S:
+            return place
+        lag = math.log(before / place.extent) * math.exp(-seconds / _SECONDS)
+        most = math.log(_FARTHEST)
+        extent = place.extent * math.exp(min(max(lag, -most), most))
+        (x, y), half = place.center, extent / 2
+        return replace(place, extent=extent, box=(x - half, y - half, x + half, y + half))
