@@ -137,7 +137,7 @@ class WildHands:
                 skipped.append(_skip(index, box, place))
         if not kept:
             return Estimates((), tuple(skipped))
-        places = self._placed(places, kept, frame.stamp_ns)
+        places = self._steadied(places, kept, frame.stamp_ns)
         rolls = [self._roll(box, camera, view) for box in kept]
         decoded = self._look(image, camera, places, kept, rolls)
         decoded = self._look_again(image, camera, places, kept, rolls, decoded)
@@ -195,8 +195,8 @@ class WildHands:
             box = seen
         return self._crops.place(camera, box)
 
-    def _placed(self, places: list[CropPlace], boxes: Sequence[HandBox], stamp_ns: int) -> list[CropPlace]:
-        """The crops to look at, from those of the boxes."""
+    def _steadied(self, places: list[CropPlace], boxes: Sequence[HandBox], stamp_ns: int) -> list[CropPlace]:
+        """The crops to look at, from those of the boxes; here the same."""
         return places
 
     def _roll(self, box: HandBox, camera: Camera, view: RectifiedView | None) -> float:

@@ -98,7 +98,7 @@ class OpenHands(WildHands):
             )  # fmt: skip
         return super()._place(box, camera, view)
 
-    def _placed(self, places: list[CropPlace], boxes: Sequence[HandBox], stamp_ns: int) -> list[CropPlace]:
+    def _steadied(self, places: list[CropPlace], boxes: Sequence[HandBox], stamp_ns: int) -> list[CropPlace]:
         return self._steady(places, boxes, stamp_ns)
 
     def _settled(self, frame: Frame, box: HandBox, found: Found) -> Found:
