@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -42,6 +44,18 @@ class TrainingResult:
     steps: int
 
 
+@contextmanager
+def _tiny_numbers_are_zero() -> Iterator[None]:
+    """Tails of heat maps fall below 1e-38, with which CPUs are many times slower; then the thread is as it was."""
+    before = sys.float_info.min / 2 == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+@_tiny_numbers_are_zero()
 def train(
     config: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes, *,
     models_dir: Path | None = None, licence: str = "Apache-2.0", training_data: str = "", progress: bool = True,
@@ -57,7 +71,6 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     _same_settings(out / SETTINGS, config)
-    torch.set_flush_denormal(True)  # tails of heat maps fall below 1e-38, with which CPUs are many times slower
     pl.seed_everything(config.seed, workers=True, verbose=False)
     variant = variant_of(config.network, hand_model)
     network = fresh_network(variant, landmark_weights)
