@@ -19,7 +19,7 @@ import numpy as np
 from node_bench import Bench, camera_info, plain, raw_image
 
 from wildhands_ros.msg import HandPoseArray
-from wildhands_ros.node.messages import stamp_ns
+from wildhands_ros.node.messages import duration_s, stamp_ns
 
 PROCESSING_S = 0.2
 SLACK_S = 0.05
@@ -73,7 +73,7 @@ def overload(bench: Bench, seconds: float, factor: float = 4.0, calm: int = 6) -
             ages |= {stamp: (now - stamp) * 1e-9 for stamp in _stamps(hands) if stamp not in ages}
     during = [ages[stamp] for stamp in stamps[:-calm] if stamp in ages]
     last_calm = [ages.get(stamp) for stamp in stamps[-calm:]]
-    processing = [h.processing_time.sec + h.processing_time.nanosec * 1e-9 for h in hands]
+    processing = [duration_s(h.processing_time) for h in hands]
     name = "images dropped (a newer one came)"
     bench.wait(lambda: int(bench.diagnosed(name)) >= dropped + len(stamps) / 2, "drops are not counted")
     return OverloadReport(

@@ -32,6 +32,7 @@ from visualization_msgs.msg import MarkerArray
 from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.images import image_message
+from wildhands_ros.node.messages import duration_s
 from wildhands_ros.node.qos import RESULT_OUTPUT, TF_OUTPUT, keep_image_buffers
 from wildhands_ros.pipeline import ESTIMATORS, EstimationConfig
 from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence
@@ -176,7 +177,7 @@ class _Watcher:
         self.samples.append((time.monotonic(), *values))
 
     def _take(self, message: HandPoseArray) -> None:
-        self.latencies.append((time.monotonic(), message.latency.sec + message.latency.nanosec * 1e-9))
+        self.latencies.append((time.monotonic(), duration_s(message.latency)))
         self._hands[len(message.hands)] = self._hands.get(len(message.hands), 0) + 1
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:

@@ -26,7 +26,7 @@ from visualization_msgs.msg import MarkerArray
 
 from wildhands_ros.images import encode_jpeg
 from wildhands_ros.msg import HandPose, HandPoseArray
-from wildhands_ros.node.messages import stamp_ns
+from wildhands_ros.node.messages import duration_s, stamp_ns
 from wildhands_ros.node.qos import fastdds_profile
 
 
@@ -368,7 +368,7 @@ def test_under_overload_results_are_never_older_than_two_processing_times(start:
     assert len(ages) >= 15  # of 20 that fit
     assert max(ages) < 2 * 0.2 + 0.05
     assert statistics.median(ages) < 0.2 + 0.05  # in truth, one processing time and a bit
-    latencies = [h.latency.sec + h.latency.nanosec * 1e-9 for h in hands]
+    latencies = [duration_s(h.latency) for h in hands]
     assert all(0 < latency <= age for latency, age in zip(latencies, ages, strict=True))
     stamps = [stamp_ns(h.header.stamp) for h in hands]
     assert stamps == sorted(stamps)

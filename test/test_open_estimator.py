@@ -223,13 +223,13 @@ def test_crops_follow_their_boxes_but_for_a_bounded_lag() -> None:
     steady, box = SteadyCrops(), replace(BOX, follow_id=0)
 
     def square(extent: float) -> CropPlace:
-        half = extent / 2
-        return CropPlace((100.0, 80.0), extent, (100 - half, 80 - half, 100 + half, 80 + half))
+        return CropPlace.square((100.0, 80.0), extent)
 
     def extent(wanted: float, i: int) -> float:
         (crop,) = steady([square(wanted)], [box], i * FRAME_NS)
+        half = crop.extent / 2
         assert crop.center == (100, 80)
-        assert crop.box == pytest.approx(square(crop.extent).box)
+        assert crop.box == pytest.approx((100 - half, 80 - half, 100 + half, 80 + half))
         return crop.extent
 
     assert extent(50, 0) == 50

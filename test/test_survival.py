@@ -12,17 +12,17 @@ from node_bench import Bench
 from survival_faults import Chaos, fault_arguments
 from survival_fuzz import EXPECTED, Fuzzer, FuzzReport, fuzz, fuzz_pipeline
 from survival_overload import overload
-from survival_soak import soak
+from survival_soak import MEMORY_GROWTH, soak
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import CameraError
 
 
 def test_a_minute_of_hands_at_30_hz_leaves_nothing_behind(tmp_path: Path, models_dir: Path) -> None:
-    report = soak(60.0, tmp_path, warm_up=300, estimator="landmarks")
+    # for a minute and a quarter the allocator still settles, by 1 to 3 %; then memory is level
+    report = soak(60.0, tmp_path, warm_up=2400, estimator="landmarks")
     assert report.hands.get("0", 0) > 20 and sum(report.hands.values()) > report.hands["0"] + 100  # they come and go
-    # the allocator still settles in the first minute: 1 to 2.4 % seen, 0.05 % in half an hour
-    assert report.memory_growth < 0.05, report
+    assert report.memory_growth < MEMORY_GROWTH, report
     assert report.end.threads <= report.start.threads and report.end.files <= report.start.files, report
     assert "problem: pipeline_failed" not in report.diagnostics
 

@@ -134,7 +134,7 @@ def test_inputs_are_those_of_the_estimator(perspective: str, kind: str) -> None:
         frame = maker.frame(sample.camera)
         x, y = ((c - h) * frame.scale + frame.middle for c, h in zip(sample.center, frame.half, strict=True))
         extent = sample.extent * frame.scale
-        place = CropPlace((x, y), extent, (x - extent / 2, y - extent / 2, x + extent / 2, y + extent / 2))
+        place = CropPlace.square((x, y), extent)
         picture = np.zeros((sample.camera.height, sample.camera.width, 3), np.uint8)
         prepared = maker.prepare(picture, sample.camera, [place], [sample.side is Side.RIGHT])
         batch = batch_of(sample)
@@ -212,7 +212,7 @@ def test_rolled_inputs_are_those_of_the_estimator(perspective: str) -> None:
         frame = maker.frame(sample.camera)
         x, y = ((c - h) * frame.scale + frame.middle for c, h in zip(sample.center, frame.half, strict=True))
         extent = sample.extent * frame.scale
-        place = CropPlace((x, y), extent, (x - extent / 2, y - extent / 2, x + extent / 2, y + extent / 2))
+        place = CropPlace.square((x, y), extent)
         assert sample.keypoints is not None
         roll = roll_of(sample.keypoints)
         picture = frame_from_scene([sample]).image

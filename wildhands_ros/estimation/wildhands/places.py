@@ -27,6 +27,12 @@ class CropPlace:
     extent: float
     box: Box
 
+    @classmethod
+    def square(cls, center: tuple[float, float], extent: float) -> CropPlace:
+        """The crop whose box is its own square."""
+        (x, y), half = center, extent / 2
+        return cls(center, extent, (x - half, y - half, x + half, y + half))
+
 
 @dataclass(frozen=True)
 class SquareFrame:
@@ -77,7 +83,7 @@ def place_crop(frame: SquareFrame, box: Box, factor: float) -> CropPlace:
     x = ((x0 + x1) / 2 - frame.half[0]) * frame.scale + frame.middle
     y = ((y0 + y1) / 2 - frame.half[1]) * frame.scale + frame.middle
     extent = max(x1 - x0, y1 - y0) * factor * frame.scale
-    return CropPlace((x, y), extent, (x - extent / 2, y - extent / 2, x + extent / 2, y + extent / 2))
+    return CropPlace.square((x, y), extent)
 
 
 def intrinsics(camera: Camera, scale: float, center: tuple[float, float]) -> NDArray[np.float32]:

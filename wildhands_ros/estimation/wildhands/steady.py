@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.hands import HandBox
@@ -52,6 +51,4 @@ class SteadyCrops:
             return place
         lag = math.log(before / place.extent) * math.exp(-seconds / _SECONDS)
         most = math.log(_FARTHEST)
-        extent = place.extent * math.exp(min(max(lag, -most), most))
-        (x, y), half = place.center, extent / 2
-        return replace(place, extent=extent, box=(x - half, y - half, x + half, y + half))
+        return CropPlace.square(place.center, place.extent * math.exp(min(max(lag, -most), most)))
