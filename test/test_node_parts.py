@@ -17,6 +17,7 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSPolicyKind, QoSProf
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from wildhands_ros.camera import is_rectified_topic
 from wildhands_ros.errors import ConfigError, ImageError
 from wildhands_ros.node import parameters
 from wildhands_ros.node.diagnostics import (
@@ -29,7 +30,7 @@ from wildhands_ros.node.diagnostics import (
 )
 from wildhands_ros.node.images import compressed_message, decode, image_message
 from wildhands_ros.node.inbox import Inbox
-from wildhands_ros.node.inputs import CameraCache, InputTopics
+from wildhands_ros.node.inputs import CameraCache
 from wildhands_ros.node.parameter_file import parameter_file, parameter_table_in_markdown
 from wildhands_ros.node.qos import (
     IMAGE_INPUT,
@@ -355,9 +356,11 @@ def test_a_bad_camera_info_does_not_stick():
 
 
 def test_rectified_topics_are_known_by_their_name():
-    assert InputTopics("/rect/image_rect/compressed", "", True).names_rectified_images
-    assert InputTopics("/camera/image_rect_color", "", False).names_rectified_images
-    assert not InputTopics("/rect/image_raw", "", False).names_rectified_images
+    assert is_rectified_topic("/rect/image_rect/compressed")
+    assert is_rectified_topic("/camera/image_rect_color")
+    assert is_rectified_topic("rectified")
+    for name in ("/rect/image_raw", "/camera/image_unrect", "/camera/direct", "/director/image_raw/compressed"):
+        assert not is_rectified_topic(name)
 
 
 # --- watching -------------------------------------------------------------------------------------------------------

@@ -71,13 +71,15 @@ def camera_info(stamp_ns: int, focal: float = 70.0, width: int = 80, height: int
 
 def write_bag(
     path: Path, messages: list[tuple[str, str, int, object]], storage: StoragePlugin = MCAP,
-    compression: CompressionMode = CompressionMode.NONE,
+    compression: CompressionMode = CompressionMode.NONE, silent: dict[str, str] | None = None,
 ) -> Path:  # fmt: skip
-    """A bag by rosbags' own writer. messages: topic, type, time of recording, message."""
+    """A bag by rosbags' own writer. messages: topic, type, time of recording, message. silent: topics without any."""
     writer = Writer(path, version=9, storage_plugin=storage)
     writer.set_compression(compression, CompressionFormat.ZSTD)
     connections = {}
     with writer:
+        for topic, msgtype in (silent or {}).items():
+            writer.add_connection(topic, msgtype, typestore=STORE)
         for topic, msgtype, time_ns, message in messages:
             if topic not in connections:
                 connections[topic] = writer.add_connection(topic, msgtype, typestore=STORE)
@@ -216,8 +218,23 @@ def test_matching_rule(stamps: list[int], wanted: int) -> None:
         matcher.add(stamp, stamp)
     before = [s for s in stamps if s <= wanted]
     assert matcher.match(wanted) == (max(before) if before else min(stamps))
-    assert matcher.is_settled(wanted) == (stamps[-1] >= wanted or max(stamps) >= wanted)
+    assert matcher.is_settled(wanted) == (stamps[-1] >= wanted or wanted in stamps)
+    assert matcher.is_settled(wanted, seen=len(stamps)) == (wanted in stamps)
     assert InfoMatcher[int]().match(3) is None
+
+
+def test_a_clock_that_is_set_back_does_not_bring_back_old_cameras(tmp_path: Path) -> None:
+    """As many camera_infos before the jump as are remembered, and one picture before each of them."""
+    messages, count = [], 300
+    for i in range(2 * count):
+        back, focal = (500, 99.0) if i >= count else (0, 50.0)
+        stamp_ns, time_ns = START + i * PERIOD - back * 10**9, START + i * PERIOD
+        small = T["sensor_msgs/msg/Image"](header(stamp_ns), 1, 1, "mono8", 0, 1, np.zeros(1, np.uint8))
+        messages.append(("/cam/image_raw", "sensor_msgs/msg/Image", time_ns, small))
+        info = camera_info(stamp_ns, focal, 1, 1)
+        messages.append(("/cam/camera_info", "sensor_msgs/msg/CameraInfo", time_ns + 1, info))
+    found = [frame.camera.fx for frame in open_source(write_bag(tmp_path / "bag", messages))]
+    assert found == [50.0] * count + [99.0] * count
 
 
 def focal_by_frame(tmp_path: Path, infos: list[tuple[int, int, float]], frames: int = 30) -> list[float]:
@@ -285,6 +302,30 @@ def test_topics_are_chosen_or_listed(tmp_path: Path) -> None:
         open_source(path)
 
 
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+def test_a_raw_topic_without_messages_gives_way_to_its_compressed_twin(tmp_path: Path, storage: StoragePlugin) -> None:
+    """`ros2 bag record -a` lists both; large raw images are easily lost on the way."""
+    messages = [m for m in camera_messages(2) if m[1] == "sensor_msgs/msg/CameraInfo"]
+    messages.append(("/cam/image_raw/compressed", "sensor_msgs/msg/CompressedImage", START, compressed(0)))
+    silent = {"/cam/image_raw": "sensor_msgs/msg/Image"}
+    path = write_bag(tmp_path / "bag", messages, storage, silent=silent)
+    for topic in (None, "/cam/image_raw"):
+        with open_source(path, topic=topic) as source:
+            assert [frame.camera.fx for frame in source] == [70]
+
+
+def test_only_a_topic_that_is_called_rectified_is(tmp_path: Path) -> None:
+    messages = [(m[0].replace("/cam/", "/director/"), *m[1:]) for m in camera_messages(1)]
+    assert next(iter(open_source(write_bag(tmp_path / "bag", messages)))).camera.fx == 70
+
+
+def test_a_camera_that_warms_up_does_not_cost_the_recording(tmp_path: Path) -> None:
+    messages = camera_messages(45)
+    for message in messages[: 2 * 40 : 2]:
+        message[3].height = 0
+    assert read_all(open_source(write_bag(tmp_path / "bag", messages))) == [40, 41, 42, 43, 44]
+
+
 def test_bad_frames_are_left_out_and_named(tmp_path: Path) -> None:
     messages = camera_messages(6)
     messages[2][3].step = 10  # frame 1
@@ -299,14 +340,16 @@ def test_bad_frames_are_left_out_and_named(tmp_path: Path) -> None:
         assert "/cam/image_raw #" in problem and says in problem
 
 
-def test_a_bag_of_nothing_but_bad_frames_is_given_up_early(tmp_path: Path) -> None:
-    messages = camera_messages(60)
-    for message in messages[::2]:
-        message[3].encoding = "magic"
+@pytest.mark.parametrize(
+    ("count", "says", "problems"), [(60, "no frame could be", 6), (1200, "none of the first 1000 frames could be", 5)]
+)
+def test_a_bag_of_nothing_but_bad_frames_is_given_up(tmp_path: Path, count: int, says: str, problems: int) -> None:
+    bad = T["sensor_msgs/msg/Image"](header(START), 1, 1, "magic", 0, 1, np.zeros(1, np.uint8))
+    messages = [("/cam/image_raw", "sensor_msgs/msg/Image", START + i, bad) for i in range(count)]
     source = open_source(write_bag(tmp_path / "bag", messages))
-    with pytest.raises(RecordingError, match=r"no frame could be read.*'magic'"):
+    with pytest.raises(RecordingError, match=rf"{says} read from.*'magic'"):
         list(source)
-    assert len(source.problems) == 5
+    assert len(source.problems) == problems
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------

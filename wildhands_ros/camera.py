@@ -11,6 +11,7 @@ module (Kannala and Brandt 2006). `CameraInfo` semantics follow sensor_msgs/Came
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -29,6 +30,15 @@ _NEWTON_STEPS = 30
 _LARGEST = 1e9  # of intrinsics and coefficients: what is larger overflows in the polynomials
 _SHORTEST = 1e-3  # pixels of focal length
 _CONVERGED = 1e-12  # normalised units: 1e-9 px at a focal length of 1000 px
+_RECTIFIED = re.compile(r"(?<![a-z])rect")
+
+
+def is_rectified_topic(image: str) -> bool:
+    """Whether an image topic is called image_rect or the like, as image_proc does.
+
+    Only its last name counts ("/camera/image_rect_color/compressed": yes; "/direct_camera/image_raw": no).
+    """
+    return _RECTIFIED.search(image.removesuffix("/compressed").rpartition("/")[2]) is not None
 
 
 class Distortion(str, Enum):

@@ -39,6 +39,15 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_rectified(parser: argparse.ArgumentParser) -> None:
+    """`--rectified`, for bags."""
+    parser.add_argument(
+        "--rectified", action=argparse.BooleanOptionalAction, default=None,
+        help="the pictures of the bag are rectified, so that P of camera_info holds, or are not (default: they are if "
+        "their topic is called image_rect or the like, or camera_info says so)",
+    )  # fmt: skip
+
+
 def read_camera(args: argparse.Namespace) -> Camera | None:
     """The calibration that the user named, if any."""
     return None if args.camera is None else Camera.from_yaml(args.camera)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wildhands_ros.cli.common import add_camera, add_pipeline, has_ros, read_camera, read_pipeline
+from wildhands_ros.cli.common import add_camera, add_pipeline, add_rectified, has_ros, read_camera, read_pipeline
 from wildhands_ros.drawing import draw_hands
 from wildhands_ros.errors import RecordingError
 from wildhands_ros.frames import Frame
@@ -55,6 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--boxes", type=Path, metavar="FILE", help="hand boxes from a JSON file instead of the detector's"
     )
+    add_rectified(parser)
     add_camera(parser)
     add_pipeline(parser)
     parser.set_defaults(run=run)
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         focal=args.focal,
         topic=args.topic,
         camera_info_topic=args.camera_info_topic,
+        rectified=args.rectified,
         fps=args.fps,
     ) as source:
         still = source.kind is SourceKind.PICTURE or (source.kind is SourceKind.FOLDER and not args.stream)

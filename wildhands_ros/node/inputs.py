@@ -27,11 +27,6 @@ class InputTopics:
     info: str
     compressed: bool
 
-    @property
-    def names_rectified_images(self) -> bool:
-        """Whether the topic is called image_rect or the like, as image_proc does."""
-        return "rect" in self.image.removesuffix("/compressed").rpartition("/")[2]
-
 
 def input_topics(node: Node, transport: str) -> InputTopics:
     """Where to listen, as image_transport does it.

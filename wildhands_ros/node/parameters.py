@@ -105,7 +105,7 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "rectified", "auto",
         "Whether images are rectified (use P of camera_info, no distortion) or not (K and D). auto: yes if the image "
-        "topic's name contains 'rect' or camera_info's roi.do_rectify is set.",
+        "topic is called image_rect or the like, or if camera_info's roi.do_rectify is set.",
         choices=tuple(RECTIFIED), when=When.CONFIGURE,
     ),
     Parameter(

@@ -28,6 +28,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
+from wildhands_ros.camera import is_rectified_topic
 from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.node import diagnostics, parameters, qos
 from wildhands_ros.node.bond import Bond, open_bond
@@ -310,7 +311,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         )
 
     def _is_rectified(self) -> bool | None:
-        if self._settings.rectified is None and self._topics.names_rectified_images:
+        if self._settings.rectified is None and is_rectified_topic(self._topics.image):
             return True
         return self._settings.rectified
 

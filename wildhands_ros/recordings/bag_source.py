@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Generic, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from wildhands_ros.camera import Camera, CameraInfoLike
+from wildhands_ros.camera import Camera, CameraInfoLike, is_rectified_topic
 from wildhands_ros.errors import CameraError, RecordingError, WildHandsError
 from wildhands_ros.frames import Frame
 from wildhands_ros.images import RgbImage, decode_compressed, decode_raw
@@ -56,28 +55,40 @@ class _CameraInfoMessage(CameraInfoLike, Protocol):
 
 
 class InfoMatcher(Generic[Info]):
-    """Which camera_info belongs to a picture: the one with its stamp, else the latest before it, else the first."""
+    """Which camera_info belongs to a picture: the one with its stamp, else the latest before it, else the first.
+
+    Clocks may be set back in a recording, so it is by their arrival that camera_infos are forgotten.
+    """
 
     def __init__(self) -> None:
-        self._stamps: list[int] = []
-        self._infos: list[Info] = []
+        self._known: deque[tuple[int, Info]] = deque(maxlen=_REMEMBERED)
+        self._added = 0
+
+    @property
+    def added(self) -> int:
+        """How many have arrived so far."""
+        return self._added
 
     def add(self, stamp_ns: int, info: Info) -> None:
-        place = bisect.bisect_right(self._stamps, stamp_ns)
-        self._stamps.insert(place, stamp_ns)
-        self._infos.insert(place, info)
-        if len(self._stamps) > _REMEMBERED:
-            del self._stamps[0], self._infos[0]
+        self._known.append((stamp_ns, info))
+        self._added += 1
 
-    def is_settled(self, stamp_ns: int) -> bool:
-        """Whether no later camera_info could match better (they arrive roughly in order)."""
-        return bool(self._stamps) and self._stamps[-1] >= stamp_ns
+    def is_settled(self, stamp_ns: int, seen: int = 0) -> bool:
+        """Whether no later camera_info could match better (they arrive roughly in order).
+
+        seen: how many had arrived before the picture; those say nothing about what is still to come.
+        """
+        if any(stamp == stamp_ns for stamp, _ in self._known):
+            return True
+        return self._added > seen and self._known[-1][0] >= stamp_ns
 
     def match(self, stamp_ns: int) -> Info | None:
-        """None only where there is none at all."""
-        if not self._stamps:
+        """None only where there is none at all. Of several with one stamp it is the last to arrive."""
+        if not self._known:
             return None
-        return self._infos[max(bisect.bisect_right(self._stamps, stamp_ns) - 1, 0)]
+        before = [known for known in self._known if known[0] <= stamp_ns]
+        _, info = max(reversed(before), key=_stamp_of) if before else min(reversed(self._known), key=_stamp_of)
+        return info
 
 
 class BagSource(FrameSource):
@@ -92,7 +103,7 @@ class BagSource(FrameSource):
             self._choice, self._frame_id = choice, frame_id
             topics = self._bag.topics
             self._topic = choose_image_topic(topics, topic, str(path))
-            self._rectified = True if rectified is None and "rect" in _camera_topic(self._topic.name) else rectified
+            self._rectified = True if rectified is None and is_rectified_topic(self._topic.name) else rectified
             self._info_topic = None if choice.is_given else choose_info_topic(topics, self._topic, camera_info_topic)
             self._first_camera = self._look_at_first_info()
         except BaseException:
@@ -162,7 +173,7 @@ class BagSource(FrameSource):
         matcher: InfoMatcher[Camera] = InfoMatcher()
         if self._first_camera is not None:
             matcher.add(*self._first_camera)
-        waiting: deque[tuple[int, RawMessage]] = deque()
+        waiting: deque[tuple[int, int, RawMessage]] = deque()
         for message in self._bag.messages([self._topic.name, self._info_topic]):
             if message.topic == self._info_topic:
                 try:
@@ -170,11 +181,11 @@ class BagSource(FrameSource):
                 except WildHandsError as error:
                     self._report(f"a camera_info was left out: {error}")
             else:
-                waiting.append((_peek_stamp_ns(message), message))
-            while waiting and (matcher.is_settled(waiting[0][0]) or len(waiting) > _LOOK_AHEAD):
-                stamp_ns, image = waiting.popleft()
+                waiting.append((_peek_stamp_ns(message), matcher.added, message))
+            while waiting and (matcher.is_settled(*waiting[0][:2]) or len(waiting) > _LOOK_AHEAD):
+                stamp_ns, _, image = waiting.popleft()
                 yield image, matcher.match(stamp_ns)
-        for stamp_ns, image in waiting:
+        for stamp_ns, _, image in waiting:
             yield image, matcher.match(stamp_ns)
 
     def _frame(self, message: RawMessage, camera: Camera | None, index: int) -> Frame:
@@ -192,17 +203,18 @@ def choose_image_topic(topics: Mapping[str, BagTopic], wanted: str | None, where
     """The wanted image topic (or its compressed form), or the only one. Raises RecordingError listing what there is."""
     images = {n: t for n, t in topics.items() if t.msgtype in (IMAGE, COMPRESSED_IMAGE) and not _is_depth(n)}
     if wanted is not None:
-        for name in (wanted, f"{wanted}/compressed"):
-            if name in images:
-                return images[name]
+        found = [images[name] for name in (wanted, f"{wanted}/compressed") if name in images]
+        if found:
+            return next((topic for topic in found if topic.count), found[0])  # large raw images may all have been lost
         if wanted in topics:
             raise RecordingError(
                 f"{wanted} of {where} is of type {topics[wanted].msgtype}, not an image; {_list_images(images)}"
             )
         raise RecordingError(f"{where} has no topic {wanted}; {_list_images(images)}{_list_others(topics)}")
+    images_in = {n for n, t in images.items() if t.count}
     # the compressed twin of a raw topic shows the same pictures, only worse
-    twins = {n for n in images if _camera_topic(n) != n and _camera_topic(n) in images}
-    candidates = [t for n, t in images.items() if t.count and n not in twins]
+    twins = {n for n in images_in if _camera_topic(n) != n and _camera_topic(n) in images_in}
+    candidates = [images[n] for n in sorted(images_in - twins)]
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
@@ -223,6 +235,10 @@ def choose_info_topic(topics: Mapping[str, BagTopic], image: BagTopic, wanted: s
     if beside in infos:
         return beside
     return infos[0] if len(infos) == 1 else None
+
+
+def _stamp_of(known: tuple[int, object]) -> int:
+    return known[0]
 
 
 def _camera_topic(name: str) -> str:

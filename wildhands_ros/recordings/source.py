@@ -21,7 +21,7 @@ Self = TypeVar("Self", bound="FrameSource")
 
 _ASPECT_TOLERANCE = 0.01
 _REPORTED_SKIPS = 5
-_GIVE_UP_AFTER = 30
+_GIVE_UP_AFTER = 1000
 
 
 class SourceKind(str, Enum):
@@ -112,7 +112,7 @@ class FrameSource(ABC):
         if self._skipped > _REPORTED_SKIPS:
             self._report(f"{self.description}: {self._skipped} frames could not be read in all")
         if not delivered:
-            raise RecordingError(self._nothing())
+            raise RecordingError(f"no frame could be read {self._because()}")
 
     def __enter__(self: Self) -> Self:
         return self
@@ -140,8 +140,8 @@ class FrameSource(ABC):
         if self._skipped <= _REPORTED_SKIPS:
             self._report(f"{what} was left out: {error}")
         if not delivered and self._skipped >= _GIVE_UP_AFTER:
-            raise RecordingError(self._nothing())
+            raise RecordingError(f"none of the first {self._skipped} frames could be read {self._because()}")
 
-    def _nothing(self) -> str:
+    def _because(self) -> str:
         reason = self._problems[0] if self._problems else "it holds none"
-        return f"no frame could be read from {self.description}: {reason}"
+        return f"from {self.description}: {reason}"
