@@ -281,7 +281,10 @@ def test_compressed_messages_round_trip():
 
 
 class CvBridge:
-    """Converts as cv_bridge does, for what cv_bridge knows, and remembers what it was asked for."""
+    """Converts as cv_bridge does, for what cv_bridge knows, and remembers what it was asked for.
+
+    Rows as cv_bridge's Python part sees them: of `step` bytes rounded down to whole pixels.
+    """
 
     CODES = {"bgr8": cv2.COLOR_BGR2RGB, "bayer_rggb8": cv2.COLOR_BayerBG2RGB, "yuv422": cv2.COLOR_YUV2RGB_UYVY}
 
@@ -292,8 +295,9 @@ class CvBridge:
         assert desired_encoding == "rgb8"
         self.asked.append(img_msg.encoding)
         channels = {"bgr8": 3, "yuv422": 2}.get(img_msg.encoding, 1)
-        rows = np.frombuffer(img_msg.data, np.uint8).reshape(img_msg.height, img_msg.step)
-        pixels = rows[:, : img_msg.width * channels].reshape(img_msg.height, img_msg.width, channels)
+        assert not img_msg.is_bigendian, "newbyteorder() is gone from numpy 2"
+        shape = (img_msg.height, img_msg.step // channels, channels)
+        pixels = np.ndarray(shape, np.uint8, bytes(img_msg.data))[:, : img_msg.width]
         return cv2.cvtColor(np.ascontiguousarray(pixels), self.CODES[img_msg.encoding])
 
 
@@ -306,9 +310,18 @@ def _raw(encoding, channels, height=8, width=10, padding=0, seed=0):
 
 @pytest.mark.parametrize(("encoding", "channels"), [("bgr8", 3), ("bayer_rggb8", 1), ("yuv422", 2)])
 def test_with_and_without_cv_bridge_pictures_are_equal(encoding, channels):
-    message, bridge = _raw(encoding, channels, padding=6), CvBridge()
+    message, bridge = _raw(encoding, channels), CvBridge()
     np.testing.assert_array_equal(decode(message, bridge), decode(message))
     assert bridge.asked == [encoding]
+
+
+@pytest.mark.parametrize(("padding", "is_bigendian"), [(2, 0), (6, 0), (0, 1)])
+def test_what_cv_bridge_would_get_wrong_never_reaches_it(padding, is_bigendian):
+    message, bridge = _raw("bgr8", 3, padding=padding), CvBridge()
+    message.is_bigendian = is_bigendian
+    rows = np.frombuffer(message.data, np.uint8).reshape(8, -1)[:, :30].reshape(8, 10, 3)
+    np.testing.assert_array_equal(decode(message, bridge), rows[..., ::-1])
+    assert bridge.asked == []
 
 
 def test_what_cv_bridge_does_not_know_or_would_crash_on_never_reaches_it():

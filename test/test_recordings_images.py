@@ -143,6 +143,20 @@ def test_contradictions_are_named(height: int, width: int, step: int, size: int,
         decode_raw(bytes(size), height, width, step, encoding)
 
 
+@pytest.mark.parametrize("encoding", [name for name in RAW_ENCODINGS if name.startswith("bayer_")])
+def test_a_compressed_mosaic_becomes_a_colour_picture(encoding: str) -> None:
+    image = quadrants()
+    bits = int(encoding[10:])
+    mosaic = pack(image, encoding).view(np.uint16 if bits == 16 else np.uint8)
+    decoded = decode_compressed(cv2.imencode(".png", mosaic)[1].tobytes(), f"{encoding}; png compressed ")
+    np.testing.assert_array_equal(decoded, decode_raw(pack(image, encoding), 16, 24, 3 * bits, encoding))
+
+
+def test_a_mosaic_that_was_made_a_picture_before_it_was_compressed_is_one() -> None:
+    data, name = picture_file(".png"), "bayer_rggb8; png compressed bgr8"
+    np.testing.assert_array_equal(decode_compressed(data, name), decode_compressed(data))
+
+
 def picture_file(suffix: str, image: np.ndarray | None = None) -> bytes:
     image = quadrants(64, 96) if image is None else image
     return cv2.imencode(suffix, image[..., ::-1])[1].tobytes()

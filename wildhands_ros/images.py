@@ -127,7 +127,8 @@ def decode_compressed(data: Buffer, format: str = "") -> RgbImage:
     """A JPEG, PNG or other picture file in memory → (H, W, 3) uint8 RGB; EXIF orientation is honoured.
 
     format: CompressedImage's field ("jpeg", "rgb8; jpeg compressed bgr8", ...). The bytes say themselves what they
-        are; the field only tells apart what is no picture at all. As in cv_bridge, colours are those of the file.
+        are; the field only tells apart what is no picture at all, and what is still a camera's mosaic ("bayer_rggb8;
+        png compressed "). As in cv_bridge, colours are those of the file.
 
     Raises ImageError for depth images, bytes that are no picture, pictures that end early, and such of more than
     `MOST_PIXELS`.
@@ -146,7 +147,13 @@ def decode_compressed(data: Buffer, format: str = "") -> RgbImage:
             f"the compressed picture claims {size[0]}x{size[1]} pixels, more than the {MOST_PIXELS} that are decoded: "
             "it is damaged, or has to be made smaller"
         )
+    mosaic = format.partition(";")[0].strip().lower()
     try:
+        if mosaic.startswith("bayer_") and mosaic in _RAW:
+            found = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+            if found is not None and found.ndim == 2 and found.itemsize * 8 == _RAW[mosaic].bits:
+                big = sys.byteorder == "big"
+                return decode_raw(found.tobytes(), *found.shape, found.strides[0], mosaic, is_bigendian=big)
         bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ImageError(f"the picture cannot be decoded ({error.err}): it is damaged") from error

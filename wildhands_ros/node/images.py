@@ -72,13 +72,17 @@ def compressed_message(rgb: RgbImage, header: Header, quality: int = JPEG_QUALIT
 
 
 def _is_whole(message: Image) -> bool:
-    """Whether the sizes agree, so that cv_bridge, which checks little, can be let at it."""
+    """Whether cv_bridge, which checks little, can be let at it: the sizes agree and no row is padded.
+
+    Its Python part forgets about padding that is no multiple of a pixel, and newer ones fail on is_bigendian.
+    """
     values = 2 if message.encoding.startswith("yuv422") or message.encoding == "mono16" else 1
     values = {"bgr8": 3, "rgba8": 4, "bgra8": 4}.get(message.encoding, values)
     return bool(
         message.height > 0
         and message.width > 0
-        and message.step >= message.width * values
+        and message.step == message.width * values
+        and not message.is_bigendian
         and len(message.data) == message.step * message.height
         and not (message.encoding.startswith("yuv422") and message.width % 2)
     )
