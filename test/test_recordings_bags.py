@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
@@ -33,6 +35,7 @@ from wildhands_ros.recordings.salvage import salvage
 
 STORE = make_typestore()
 T = STORE.types
+IMAGE = "sensor_msgs/msg/Image"
 START = 1_700_000_000_000_000_000
 PERIOD = 33_000_000
 MCAP, SQLITE = StoragePlugin.MCAP, StoragePlugin.SQLITE3
@@ -431,6 +434,79 @@ def test_damage_in_the_middle_of_an_sqlite_bag_gives_what_is_before(tmp_path: Pa
     assert source.problems
 
 
+@pytest.mark.parametrize("order", [[1, 2, 5, 3, 4, 6], [3, 1, 2, 4], [5, 6, 7, 7, 1, 2, 2]])
+def test_an_mcap_without_index_and_not_in_order_loses_nothing(tmp_path: Path, order: list[int]) -> None:
+    """Clocks are set back, and messages of one time are several."""
+
+    def record(code: int, body: bytes) -> bytes:
+        return struct.pack("<BQ", code, len(body)) + body
+
+    def text(value: str) -> bytes:
+        return struct.pack("<I", len(value)) + value.encode()
+
+    parts = [record(1, text("ros2") + text("")), record(3, b"\1\0" + text(IMAGE) + text("ros2msg") + text(""))]
+    parts.append(record(4, b"\1\0\1\0" + text("/i") + text("cdr") + bytes(4)))
+    for index, time_ns in enumerate(order):
+        data = bytes(STORE.serialize_cdr(image(index), IMAGE))
+        parts.append(record(5, struct.pack("<HIQQ", 1, 0, time_ns, time_ns) + data))
+    parts += [record(0x0F, bytes(4)), record(2, bytes(20))]
+    magic = b"\x89MCAP0\r\n"
+    path = tmp_path / "bag.mcap"
+    path.write_bytes(magic + b"".join(parts) + magic)
+    assert sorted(read_all(open_source(path, focal=50))) == list(range(len(order)))
+
+
+def test_messages_that_the_metadata_hides_are_found(tmp_path: Path) -> None:
+    """rosbags takes a topic whose QoS is told differently by metadata.yaml and by the file for two topics."""
+    path = write_bag(tmp_path / "bag", camera_messages(3))
+    metadata = path / "metadata.yaml"
+    told = yaml.safe_load(metadata.read_text())
+    span = {"sec": 0, "nsec": 0}
+    profile = {
+        "history": "keep_last", "depth": 5, "reliability": "best_effort", "durability": "volatile", "deadline": span,
+        "lifespan": span, "liveliness": "automatic", "liveliness_lease_duration": span,
+        "avoid_ros_namespace_conventions": False,
+    }  # fmt: skip
+    for topic in told["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        topic["topic_metadata"]["offered_qos_profiles"] = [profile]
+    metadata.write_text(yaml.safe_dump(told))
+    source = open_source(path)
+    assert read_all(source) == [0, 1, 2]
+    assert any("index does not lead to" in p for p in source.problems)
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+@pytest.mark.parametrize("compression", [CompressionMode.FILE, CompressionMode.MESSAGE])
+def test_a_compressed_bag_without_metadata_is_read_whole(
+    tmp_path: Path, storage: StoragePlugin, compression: CompressionMode
+) -> None:
+    """As a recorder that was killed leaves it: with a last file that it had no time to compress."""
+    path = write_bag(tmp_path / "bag", camera_messages(5), storage, compression)
+    (path / "metadata.yaml").unlink()
+    later = write_bag(tmp_path / "later", [m for m in camera_messages(8)[10:]], storage)
+    (only,) = [p for p in path.iterdir() if p.is_file()]
+    bag_file(later).rename(path / only.name.replace("bag", "bag_1").removesuffix(".zstd"))
+    assert read_all(open_source(path)) == list(range(8))
+    assert read_all(open_source(only)) == list(range(5))
+
+
+def test_of_a_file_that_is_there_twice_the_one_that_is_not_compressed_is_read(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(3))
+    (path / f"{bag_file(path).name}.zstd").write_bytes(b"cut off")
+    (path / "metadata.yaml").unlink()
+    assert read_all(open_source(path)) == [0, 1, 2]
+
+
+def test_a_compressed_file_that_is_cut_off_gives_what_is_there(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(60), compression=CompressionMode.FILE)
+    (file,) = path.glob("*.zstd")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    source = open_source(file)
+    found = read_all(source)
+    assert found == list(range(len(found))) and 30 < len(found) < 60
+    assert any("zstd is cut off" in p for p in source.problems)
+
+
 @pytest.mark.parametrize("name", ["x.mcap", "x.db3"])
 @pytest.mark.parametrize(
     ("content", "says"),
@@ -453,7 +529,7 @@ def test_folders_that_are_no_bags(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="holds no bag files"):
         open_source(tmp_path)
     (tmp_path / "bag_0.mcap.zstd").write_bytes(b"x")
-    with pytest.raises(RecordingError, match=r"unpack bag_0\.mcap\.zstd"):
+    with pytest.raises(RecordingError, match=r"bag_0\.mcap\.zstd is damaged.*no bag: it is empty"):
         open_source(tmp_path)
 
 

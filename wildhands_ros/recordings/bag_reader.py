@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 
 from rosbags.interfaces import MessageDefinitionFormat
@@ -17,10 +19,12 @@ from wildhands_ros.errors import RecordingError
 from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
 from wildhands_ros.recordings.pictures import natural_key
 from wildhands_ros.recordings.salvage import Definition, RawMessage, Salvage, salvage, write_ahead_log
+from wildhands_ros.recordings.zstandard import unpack_file, unpacked
 
 logger = logging.getLogger(__name__)
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3"})
+_PACKED_SUFFIX = ".zstd"
 
 Report = Callable[[str], None]
 
@@ -35,25 +39,32 @@ class BagTopic:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether this is a bag file, or a folder with metadata.yaml or bag files in it."""
+    """Whether this is a bag file, compressed or not, or a folder with metadata.yaml or bag files in it."""
     if path.is_dir():
         return (path / "metadata.yaml").is_file() or bool(_bag_files(path))
-    return path.suffix.lower() in BAG_SUFFIXES
+    return _is_bag_file(path)
 
 
 class BagReader:
     """A rosbag2 folder, or a single .mcap or .db3 file with or without its metadata.yaml; a context manager.
 
-    Where the index or the metadata is missing or damaged, the files are read from the front as far as they make
-    sense, and `problems` says so. Raises RecordingError where nothing can be read.
+    Both of rosbag2's ways of compressing are understood, whole files (.mcap.zstd) and single messages. Where the index
+    or the metadata is missing or damaged, the files are read from the front as far as they make sense, and `problems`
+    says so. Raises RecordingError where nothing can be read.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._problems: list[str] = []
         self._store = make_typestore()
-        self._parts = self._open(self.path)
+        self._unpacked: list[TemporaryDirectory[str]] = []
+        try:
+            self._parts = self._open(self.path)
+        except BaseException:
+            self._forget_unpacked()
+            raise
         if not self._parts:
+            self._forget_unpacked()
             raise RecordingError(f"{self.path} cannot be read as a bag: {'; '.join(self._problems)}")
 
     @property
@@ -75,7 +86,8 @@ class BagReader:
         """The messages of these topics (None: all) by the time they were recorded."""
         wanted = self.topics.keys() if topics is None else topics
         for part in self._parts:
-            yield from part.messages(wanted)
+            for message in part.messages(wanted):
+                yield replace(message, data=unpacked(message.data))
 
     def deserialize(self, message: RawMessage) -> object:
         """The message as an object with the fields of its definition. Raises RecordingError."""
@@ -93,6 +105,7 @@ class BagReader:
         """Closes the files."""
         for part in self._parts:
             part.close()
+        self._forget_unpacked()
 
     def __enter__(self) -> BagReader:
         return self
@@ -123,12 +136,17 @@ class BagReader:
             except RecordingError as error:
                 self._report(str(error))
         if not _bag_files(path):
-            packed = [p.name for p in path.iterdir() if p.name.endswith((".mcap.zstd", ".db3.zstd"))]
-            hint = f"unpack {', '.join(packed)} with zstd -d" if packed else "its .mcap or .db3 files are missing"
-            self._report(f"{path} holds no bag files: {hint}")
+            self._report(f"{path} holds no bag files: its .mcap or .db3 files are missing")
         return parts
 
     def _open_file(self, file: Path) -> _Part:
+        if file.suffix.lower() == _PACKED_SUFFIX:
+            folder = TemporaryDirectory(prefix="wildhands-bag-")
+            self._unpacked.append(folder)
+            packed, file = file, Path(folder.name) / file.stem
+            damage = unpack_file(packed, file)
+            if damage:
+                self._report(f"{packed} {damage}")
         if file.suffix.lower() == ".bag":
             raise RecordingError(f"{file} is a ROS 1 bag: convert it with rosbags-convert --src {file}")
         if write_ahead_log(file) is None:
@@ -137,6 +155,11 @@ class BagReader:
         part = _Part(file, [file], self._report, None)
         part.look_over()
         return part
+
+    def _forget_unpacked(self) -> None:
+        for folder in self._unpacked:
+            folder.cleanup()
+        self._unpacked.clear()
 
     def _learn(self, message: RawMessage) -> bool:
         definition = next((d for p in self._parts for d in p.definitions() if d.msgtype == message.msgtype), None)
@@ -195,29 +218,35 @@ class _Part:
             yield Definition(c.msgtype, kind, c.msgdef.data)
 
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
-        last_ns = -1
+        given: Counter[tuple[str, int]] = Counter()  # by topic and time: files need not be in the order of time
         if self._reader is not None:
             connections = [c for c in self._reader.connections if c.topic in topics]
             if not connections:  # to rosbags no connections mean all of them
                 return
             try:
                 for connection, time_ns, data in self._reader.messages(connections):
-                    last_ns = time_ns
+                    given[connection.topic, time_ns] += 1
                     yield RawMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
-                return
+                if given or not any(c.msgcount for c in connections):
+                    return
+                self._report(f"{self._path} announces messages that its index does not lead to: reading it without")
             except Exception as error:  # damaged bytes surface as anything
-                self._report(f"{self._path} is damaged ({error}): reading on without its index")
+                self._report(f"{self._path} is damaged or out of order ({error}): reading on without its index")
         for file in self._files:
-            yield from self._from_the_front(file, topics, last_ns)
+            for message in self._from_the_front(file, topics):
+                if given[message.topic, message.log_time_ns] > 0:
+                    given[message.topic, message.log_time_ns] -= 1
+                else:
+                    yield message
 
-    def _from_the_front(self, file: Path, topics: Collection[str], after_ns: int) -> Iterator[RawMessage]:
+    def _from_the_front(self, file: Path, topics: Collection[str]) -> Iterator[RawMessage]:
         try:
             saved = self._salvaged[file] if file in self._salvaged else salvage(file)
         except RecordingError as error:
             self._report(str(error))
             return
         self._salvaged[file] = saved
-        yield from saved.messages(topics, after_ns)
+        yield from saved.messages(topics)
         for damage in saved.damage:
             self._report(f"{file} {damage}")
 
@@ -228,5 +257,12 @@ class _Part:
 
 
 def _bag_files(folder: Path) -> list[Path]:
-    files = (p for p in folder.iterdir() if p.suffix.lower() in BAG_SUFFIXES and p.is_file())
-    return sorted(files, key=lambda p: natural_key(p.name))
+    """Its bag files in their order; of a file that is there twice, compressed and not, the one that is not."""
+    files = [p for p in folder.iterdir() if _is_bag_file(p) and p.is_file()]
+    plain = {p for p in files if p.suffix.lower() != _PACKED_SUFFIX}
+    return sorted((p for p in files if p in plain or p.with_suffix("") not in plain), key=lambda p: natural_key(p.name))
+
+
+def _is_bag_file(path: Path) -> bool:
+    name = path.name.lower().removesuffix(_PACKED_SUFFIX)
+    return name.endswith(tuple(BAG_SUFFIXES))

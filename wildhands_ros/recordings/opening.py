@@ -26,7 +26,7 @@ def open_source(
     fps: float = 30.0,
     frame_id: str = "camera_optical_frame",
 ) -> FrameSource:
-    """Opens a picture, a folder of pictures, a video file, "webcam:0", or a rosbag2 (folder, .mcap or .db3).
+    """Opens a picture, a folder of pictures, a video file, "webcam:0", or a rosbag2 (folder, .mcap, .db3, .zstd).
 
     camera: used instead of what was recorded; resized to pictures of the same shape.
     focal: in pixels; used instead of what was recorded, with the principal point in the middle and no distortion.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import struct
-import sys
 from binascii import crc32
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -20,11 +19,7 @@ from typing import Protocol
 from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped]
 
 from wildhands_ros.errors import RecordingError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from wildhands_ros.recordings.zstandard import zstd
 
 _MAGIC = b"\x89MCAP0\r\n"
 _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = range(1, 7)
@@ -61,7 +56,7 @@ class Salvage(Protocol):
     @property
     def counts(self) -> Counter[str]: ...
 
-    def messages(self, topics: Collection[str], after_ns: int = -1) -> Iterator[RawMessage]: ...
+    def messages(self, topics: Collection[str]) -> Iterator[RawMessage]: ...
 
 
 def salvage(path: Path) -> Salvage:
@@ -98,9 +93,9 @@ class McapSalvage:
         for message in self._scan():
             self.counts[message.topic] += 1
 
-    def messages(self, topics: Collection[str], after_ns: int = -1) -> Iterator[RawMessage]:
-        """The messages of these topics that were recorded later than `after_ns`."""
-        return (m for m in self._scan() if m.topic in topics and m.log_time_ns > after_ns)
+    def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
+        """The messages of these topics."""
+        return (m for m in self._scan() if m.topic in topics)
 
     def _scan(self) -> Iterator[RawMessage]:
         self.damage = []
@@ -200,8 +195,8 @@ class SqliteSalvage:
         for message in self.messages(self.topics):
             self.counts[message.topic] += 1
 
-    def messages(self, topics: Collection[str], after_ns: int = -1) -> Iterator[RawMessage]:
-        """The messages of these topics that were recorded later than `after_ns`."""
+    def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
+        """The messages of these topics."""
         self.damage = []
         count = 0
         with _opened(self._path) as database:
@@ -210,7 +205,7 @@ class SqliteSalvage:
                 for topic, time_ns, data in rows:
                     count += 1
                     name = self._ids.get(topic)
-                    if name in topics and name is not None and time_ns > after_ns:
+                    if name in topics and name is not None:
                         yield RawMessage(name, self.topics[name].msgtype, time_ns, data)
             except sqlite3.Error as error:
                 self.damage.append(f"is damaged or cut off after {count} messages ({error})")

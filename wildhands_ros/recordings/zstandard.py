@@ -1,0 +1,50 @@
+"""Zstandard, with which rosbag2 compresses whole files or single messages."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from wildhands_ros.errors import RecordingError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["unpack_file", "unpacked", "zstd"]
+
+_PIECE = 1 << 20
+_MAGIC = b"\x28\xb5\x2f\xfd"  # RFC 8878; CDR begins with a zero
+
+
+def unpacked(message: bytes) -> bytes:
+    """A recorded message, which may be compressed, as CDR. What cannot be unpacked stays as it is."""
+    if not message.startswith(_MAGIC):
+        return message
+    try:
+        return bytes(zstd.decompress(message))
+    except zstd.ZstdError:
+        return message
+
+
+def unpack_file(packed: Path, to: Path) -> str:
+    """Unpacks a file as far as it goes. Returns what was wrong with it, "" for nothing.
+
+    Raises RecordingError where it cannot be read at all, or the unpacked file not be written.
+    """
+    try:
+        # piece by piece: zstd.open gives nothing of the last read before a cut
+        with packed.open("rb") as source, to.open("wb") as target:
+            frame = zstd.ZstdDecompressor()
+            while piece := source.read(_PIECE):
+                while piece:
+                    if frame.eof:
+                        frame = zstd.ZstdDecompressor()
+                    target.write(frame.decompress(piece))
+                    piece = frame.unused_data
+            return "" if frame.eof else "is cut off"
+    except zstd.ZstdError as error:
+        return f"is damaged ({error})"
+    except OSError as error:
+        raise RecordingError(f"cannot unpack {packed} into {to.parent}: {error.strerror}") from error
