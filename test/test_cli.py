@@ -12,7 +12,7 @@ import pytest
 
 from wildhands_ros.cli import main
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR
-from wildhands_ros.recordings import BagReader, VideoWriter, open_source
+from wildhands_ros.recordings import BagReader, BagWriter, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import demo_photos
 from wildhands_ros.synthetic.demo_scenes import Held, Slideshow
@@ -143,6 +143,48 @@ def test_a_bag_can_be_run_again(video: Path, tmp_path: Path) -> None:
     assert run("run", bag, "--out", tmp_path / "again", "--json", lines, "--no-video", "--no-bag") == 0
     records = read_lines(lines)
     assert len(records) == 4 and records[0]["camera"]["K"][0] == 700
+
+
+@pytest.fixture(scope="module")
+def odd_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording whose stamps begin before 0, and whose pictures become larger in the middle."""
+    path = tmp_path_factory.mktemp("bags") / "odd.mcap"
+    with BagWriter(path) as bag:
+        types = bag.types
+        bag.add_topic("/i", "sensor_msgs/msg/Image")
+        for index, side in enumerate([48, 48, 96, 96]):
+            stamp = types["builtin_interfaces/msg/Time"](index - 2, 500_000_000)
+            header = types["std_msgs/msg/Header"](stamp, "camera")
+            data = np.zeros(2 * side * side, np.uint8)
+            image = types["sensor_msgs/msg/Image"](header, side, 2 * side, "mono8", 0, 2 * side, data)
+            bag.write("/i", image, index)
+    return path
+
+
+def test_stamps_before_zero_and_pictures_that_change_their_size_cost_nothing(odd_bag: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "hands.jsonl"
+    assert run("run", odd_bag, "--focal", 60, "--out", tmp_path, "--json", lines, *LANDMARKS) == 0
+    assert len(read_lines(lines)) == 4
+    with open_source(tmp_path / "odd_hands.mcap") as again:
+        assert [(f.stamp_ns, f.image.shape) for f in again] == [
+            (-1_500_000_000, (48, 96, 3)), (-500_000_000, (48, 96, 3)), (500_000_000, (96, 192, 3)),
+            (1_500_000_000, (96, 192, 3)),
+        ]  # fmt: skip
+    with open_source(tmp_path / "odd_hands.mp4", focal=60) as video:
+        assert [f.image.shape for f in video] == [(48, 96, 3)] * 4
+
+
+def test_a_full_disk_is_named(odd_bag: Path, tmp_path: Path, capsys) -> None:
+    options = ("--focal", 60, "--out", tmp_path, "--no-video", "--no-bag", *LANDMARKS)
+    assert run("run", odd_bag, "--json", "/dev/full", *options) == 1
+    assert "cannot write /dev/full: No space left on device" in capsys.readouterr().err
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    for name in ("1.jpg", "1.png", "2.png"):
+        assert cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), np.uint8))
+    assert run("run", tmp_path, "--focal", 60, "--out", tmp_path / "out", *LANDMARKS) == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"1_hands.jpg", "1.png_hands.jpg", "2_hands.jpg"}
 
 
 def test_boxes_from_a_file_replace_the_detector(picture: Path, tmp_path: Path, capsys) -> None:

@@ -18,6 +18,7 @@ from wildhands_ros.drawing import (
     draw_hands,
     draw_skeleton,
     draw_status,
+    fitted,
     side_by_side,
 )  # fmt: skip
 from wildhands_ros.drawing.hands import label_text
@@ -289,3 +290,12 @@ def test_side_by_side_keeps_pictures_and_scales_to_the_first():
         side_by_side([])
     with pytest.raises(ValueError, match="1 titles for 2"):
         side_by_side([a, b], ["one"])
+
+
+@pytest.mark.parametrize("size", [(120, 80), (20, 30), (31, 200)])
+def test_a_fitted_picture_keeps_its_shape_in_the_middle_of_black(size):
+    found = fitted(np.full((40, 60, 3), 200, np.uint8), *size)
+    assert found.shape == (size[1], size[0], 3) and set(np.unique(found)) <= {0, 200}
+    rows, columns = np.flatnonzero(found.any(axis=(1, 2))), np.flatnonzero(found.any(axis=(0, 2)))
+    assert abs(len(columns) / len(rows) - 1.5) < 0.1 and (len(rows) == size[1] or len(columns) == size[0])
+    assert abs(rows[0] + rows[-1] + 1 - size[1]) <= 1 and abs(columns[0] + columns[-1] + 1 - size[0]) <= 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from wildhands_ros.cli.common import add_camera, add_pipeline, add_rectified, has_ros, read_camera, read_pipeline
-from wildhands_ros.drawing import draw_hands
+from wildhands_ros.drawing import draw_hands, fitted
 from wildhands_ros.errors import RecordingError
 from wildhands_ros.frames import Frame
 from wildhands_ros.json_lines import BoxFile, frame_to_json
@@ -132,9 +132,13 @@ class _Pictures(_Outlet):
         self.path = folder
         self._pipeline = pipeline
         self._single = source.kind is SourceKind.PICTURE
+        self._stems: set[str] = set()
 
     def write(self, frame: Frame, result: PipelineResult) -> None:
-        path = _named(self.path, Path(frame.name).stem, ".jpg")
+        name = Path(frame.name)
+        stem = name.name if name.stem in self._stems else name.stem  # 1.jpg and 1.png may lie side by side
+        self._stems.add(stem)
+        path = _named(self.path, stem, ".jpg")
         image = cv2.cvtColor(_annotated(frame, result, self._pipeline), cv2.COLOR_RGB2BGR)
         if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 92]):
             raise RecordingError(f"cannot write {path}: is the folder writable and the disk not full?")
@@ -143,16 +147,27 @@ class _Pictures(_Outlet):
 
 
 class _Video(_Outlet):
-    """An annotated video."""
+    """An annotated video. It keeps the size of its first picture; others are fitted into that."""
 
     def __init__(self, path: Path, fps: float, pipeline: Pipeline, stack: contextlib.ExitStack) -> None:
         self.path = path
         self._pipeline = pipeline
         self._writer = VideoWriter(path, fps)
+        self._size: tuple[int, int] | None = None
+        self._fits = False
         stack.push(self._close)
 
     def write(self, frame: Frame, result: PipelineResult) -> None:
-        self._writer.write(_annotated(frame, result, self._pipeline))
+        image = _annotated(frame, result, self._pipeline)
+        size = (image.shape[1], image.shape[0])
+        if self._size is None:
+            self._size = size
+        elif size != self._size:
+            if not self._fits:
+                logger.warning("the pictures change their size; the video stays at %dx%d", *self._size)
+            self._fits = True
+            image = fitted(image, *self._size)
+        self._writer.write(image)
 
     def _close(self, *exception: object) -> None:
         """Finishes the video also when the source broke off: the frames before that are good."""
@@ -171,14 +186,22 @@ class _Json(_Outlet):
         if str(path) != "-":
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = stack.enter_context(path.open("w", encoding="utf-8"))
+                self._file = path.open("w", encoding="utf-8")
             except OSError as error:
                 raise RecordingError(f"cannot write {path}: {error.strerror}") from error
+            stack.callback(self._close)
 
     def write(self, frame: Frame, result: PipelineResult) -> None:
         estimator, model = self._pipeline.estimator.name, self._pipeline.hand_model.name
         line = frame_to_json(frame, result, estimator=estimator, hand_model=model, vertices=self._vertices)
-        print(line, file=self._file)
+        try:
+            print(line, file=self._file, flush=True)  # a full disk shows here, and who follows the file sees each frame
+        except OSError as error:
+            raise RecordingError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # of a line that could not be written, which was said
+            self._file.close()
 
 
 class _Bag(_Outlet):

@@ -80,6 +80,16 @@ def side_by_side(pictures: Sequence[Image], titles: Sequence[str] = (), *, gap: 
     return np.concatenate(columns[:-1], axis=1)
 
 
+def fitted(image: Image, width: int, height: int) -> Image:
+    """The whole picture as large as it fits into this size, in the middle of black."""
+    factor = min(width / image.shape[1], height / image.shape[0])
+    w, h = max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1)
+    x, y = (width - w) // 2, (height - h) // 2
+    result = np.zeros((height, width, 3), np.uint8)
+    result[y : y + h, x : x + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+    return result
+
+
 def _shade(image: Image, x0: int, y0: int, x1: int, y1: int) -> None:
     x0, y0 = max(x0, 0), max(y0, 0)
     part = image[y0 : max(y1, 0), x0 : max(x1, 0)]

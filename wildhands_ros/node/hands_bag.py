@@ -50,7 +50,7 @@ class HandsBag:
         self._shown: frozenset[tuple[str, int]] = frozenset()
 
     def write(self, frame: Frame, result: PipelineResult) -> None:
-        """Appends one frame; every message has the frame's stamp."""
+        """Appends one frame; every message has the frame's stamp, and is recorded then (at 0 for one before)."""
         stamp = Time(sec=frame.stamp_ns // _SECOND, nanosec=frame.stamp_ns % _SECOND)
         header = Header(stamp=stamp, frame_id=frame.frame_id)
         size = (frame.camera.width, frame.camera.height)
@@ -64,7 +64,7 @@ class HandsBag:
             TF: TFMessage(transforms=hand_transforms(result.hands, header)),
         }
         for topic, message in messages.items():
-            self._writer.write_serialized(topic, serialize_message(message), frame.stamp_ns)
+            self._writer.write_serialized(topic, serialize_message(message), max(frame.stamp_ns, 0))
 
     def __enter__(self) -> HandsBag:
         return self

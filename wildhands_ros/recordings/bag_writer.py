@@ -111,6 +111,8 @@ class BagWriter:
         connection = self._connection(topic)
         if not self._open:
             raise RecordingError(f"the bag {self.path} is closed")
+        if not 0 <= time_ns < 1 << 63:
+            raise RecordingError(f"a message of {topic} cannot be recorded at {time_ns} ns: bags count from 0 on")
         try:
             self._writer.write(connection, time_ns, data)
             self.counts[topic] += 1
