@@ -57,7 +57,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "image",
                 default_value="",
-                description="Topic of the images. Empty: the bag's only one, if it has a metadata.yaml and just one.",
+                description="Topic of the images. Empty: the bag's only one, if it has just one.",
             ),
             DeclareLaunchArgument(
                 "at_end",
@@ -130,22 +130,39 @@ def checked_bag(text: str) -> Path:
 
 
 def topic_types(bag: Path) -> dict[str, str]:
-    """Topic → type of the messages, as metadata.yaml says; empty for a single file, which has none."""
+    """Topic → type of the messages, where there are any: as metadata.yaml says, or the file itself that has none."""
     if bag.is_file():
-        return {}
+        return topics_of_file(bag)
     try:
         information = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
-        topics = [entry["topic_metadata"] for entry in information["topics_with_message_count"]]
-        return {topic["name"]: topic["type"] for topic in topics}
+        entries = [entry for entry in information["topics_with_message_count"] if entry["message_count"]]
+        return {entry["topic_metadata"]["name"]: entry["topic_metadata"]["type"] for entry in entries}
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise RuntimeError(
             f"{bag}/metadata.yaml cannot be understood ({error}): run `ros2 bag reindex {bag}`"
         ) from error
 
 
+def topics_of_file(bag: Path) -> dict[str, str]:
+    """The same of a .mcap or .db3 file; empty where what reads it is not installed, which playing does not need."""
+    try:
+        from wildhands_ros.errors import RecordingError
+        from wildhands_ros.recordings import BagReader
+    except ImportError:
+        return {}
+    try:
+        with BagReader(bag) as reader:
+            return {topic.name: topic.msgtype for topic in reader.topics.values() if topic.count}
+    except RecordingError as error:
+        raise RuntimeError(str(error)) from error
+
+
 def only_image(types: dict[str, str]) -> tuple[str, str]:
     """The one topic with images, as the argument `image` wants it, and its transport."""
     images = {name: IMAGE_TYPES[kind] for name, kind in types.items() if kind in IMAGE_TYPES}
+    for name in list(images):
+        if name.endswith("/compressed") and name.removesuffix("/compressed") in images:
+            del images[name]  # the same pictures, only worse
     if len(images) != 1:
         choice = f"it has {', '.join(sorted(images))}" if images else "none can be seen from outside"
         raise RuntimeError(f"say which images of the bag to use, with image:=/topic; {choice}")

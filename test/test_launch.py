@@ -28,6 +28,7 @@ from wildhands_ros.msg import HandPose, HandPoseArray
 from wildhands_ros.node import qos
 from wildhands_ros.node.markers import hand_markers
 from wildhands_ros.node.parameters import parameter_table
+from wildhands_ros.recordings import BagWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
@@ -120,7 +121,7 @@ def test_launch_files_use_only_names_that_every_distribution_has(name: str) -> N
         if isinstance(node, ast.ImportFrom) and node.module in LAUNCH_NAMES:
             assert {alias.name for alias in node.names} <= LAUNCH_NAMES[node.module]
         elif isinstance(node, ast.ImportFrom):
-            assert str(node.module).partition(".")[0] in sys.stdlib_module_names
+            assert str(node.module).partition(".")[0] in {*sys.stdlib_module_names, "wildhands_ros"}
         elif isinstance(node, ast.Import):
             assert {alias.name for alias in node.names} <= {"os", "yaml"}
 
@@ -299,6 +300,37 @@ def test_replay_takes_the_bags_only_images(built: None, tmp_path: Path) -> None:
     two = {"/a": "sensor_msgs/msg/Image", "/b": "sensor_msgs/msg/Image"}
     with pytest.raises(RuntimeError, match="image:=/topic; it has /a, /b"):
         file.prepare(given("replay.launch.py", bag=str(write_bag(tmp_path / "two", two))))
+
+
+def test_replay_takes_what_has_messages(built: None, tmp_path: Path) -> None:
+    """Large raw images may all have been lost on the way to the recorder; where they were not, they are better."""
+    file = load("replay.launch.py")
+    pair = {"/c/image": "sensor_msgs/msg/Image", "/c/image/compressed": "sensor_msgs/msg/CompressedImage"}
+    bag = write_bag(tmp_path / "bag", pair)
+    assert file.only_image(file.topic_types(bag)) == ("/c/image", "raw")
+    metadata = bag / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("message_count: 1", "message_count: 0", 1))
+    assert file.only_image(file.topic_types(bag)) == ("/c/image", "compressed")
+
+
+def test_replay_looks_into_a_single_file(built: None, tmp_path: Path) -> None:
+    path = tmp_path / "clip_hands.mcap"
+    kinds = {
+        "/camera/image_raw/compressed": "sensor_msgs/msg/CompressedImage",
+        "/wildhands/hands": "wildhands_ros/msg/HandPoseArray",
+    }
+    with BagWriter(path) as bag:
+        for topic, kind in kinds.items():
+            bag.add_topic(topic, kind)
+            bag.write_serialized(topic, bytes(12), 1)
+    context = given("replay.launch.py", bag=str(path))
+    for entity in load("replay.launch.py").prepare(context)[:2]:
+        entity.visit(context)
+    assert context.launch_configurations["image"] == "/camera/image_raw"
+    assert context.launch_configurations["image_transport"] == "compressed"
+    path.write_bytes(b"nothing")
+    with pytest.raises(RuntimeError, match="is no bag"):
+        load("replay.launch.py").topic_types(path)
 
 
 def test_replay_plays_with_the_bags_clock(built: None, tmp_path: Path) -> None:
