@@ -29,7 +29,7 @@ from wildhands_ros.images import decode_compressed, decode_raw
 from wildhands_ros.msg import HandPose, HandPoseArray
 from wildhands_ros.node import player as player_module
 from wildhands_ros.node.camera_info import camera_to_camera_info
-from wildhands_ros.node.images import image_message
+from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.node.player import Player, PlayerOptions, Stamps, _Pacer
 from wildhands_ros.node.recorder import Recorder
 from wildhands_ros.recordings import BagReader, BagWriter, FrameSource, open_source
@@ -322,6 +322,24 @@ def test_everything_with_images_as_jpeg(context: Context, tmp_path: Path) -> Non
     frames = list(source)
     assert len(frames) == 4 and not source.camera_is_guess and frames[0].camera.fx == 50
     assert np.abs(frames[2].image[0, 0].astype(int) - (200, 100, 2)).max() <= 3
+
+
+def test_pictures_that_are_published_compressed_too_are_kept_once(context: Context, tmp_path: Path) -> None:
+    sender = Node("sender", context=context)
+    raw = sender.create_publisher(Image, "/image_raw", 10)
+    small = sender.create_publisher(CompressedImage, "/image_raw/compressed", 10)
+    with Recorder(tmp_path / "all.mcap", jpeg=True, context=context) as recorder:
+        assert recorder.wait_until_connected(["/image_raw", "/image_raw/compressed"], DEADLINE_S)
+        _wait_until_matched(raw)
+        _wait_until_matched(small)
+        for index in range(3):
+            header, picture = Header(frame_id=str(index)), np.full((48, 64, 3), 7, np.uint8)
+            small.publish(compressed_message(picture, header))
+            assert recorder.wait_for("/image_raw/compressed", index + 1, DEADLINE_S)
+            raw.publish(image_message(picture, header))
+            assert recorder.wait_for("/image_raw", index + 1, DEADLINE_S)
+    sender.destroy_node()
+    assert [frame.frame_id for frame in open_source(tmp_path / "all.mcap", focal=50)] == ["0", "1", "2"]
 
 
 def test_what_cannot_be_recorded_is_named(context: Context, tmp_path: Path) -> None:

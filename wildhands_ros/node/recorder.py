@@ -73,7 +73,8 @@ class Recorder:
     path: a bag folder, or a file ending in .mcap (see BagWriter). topics: names, as keys of their message types
         ("sensor_msgs/msg/Image"), or None where the type is to be learnt from the publishers; no topics at all means
         every one there is, also later. Topics of known type are subscribed at once, before anybody publishes.
-    jpeg: keep raw images as JPEG of `quality`, as CompressedImage on `<topic>/compressed`.
+    jpeg: keep raw images as JPEG of `quality`, as CompressedImage on `<topic>/compressed`, but where that is recorded
+        as well, from a camera that publishes both.
 
     Subscriptions follow the QoS of the publishers (reliable if all are, transient local if all are), and what they
     offer is noted in the bag. Messages carry the time of receipt by the node's clock. Everything received is in the
@@ -237,7 +238,8 @@ class Recorder:
             return
         time_ns = self.node.get_clock().now().nanoseconds
         try:
-            self._write(name, channel, serialized, time_ns)
+            if not self._is_there_compressed(channel):
+                self._write(name, channel, serialized, time_ns)
         except RecordingError as error:
             self._fail(error)
         except WildHandsError as error:
@@ -245,6 +247,11 @@ class Recorder:
         with self._changed:
             channel.received += 1
             self._changed.notify_all()
+
+    def _is_there_compressed(self, channel: _Channel) -> bool:
+        """Whether this picture, which would be made a JPEG, comes as one too: each would be in the bag twice."""
+        twin = self._channels.get(channel.recorded_as)
+        return channel.jpeg and twin is not None and twin.received > 0
 
     def _flush(self) -> None:
         try:
