@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -251,6 +252,15 @@ def test_models_are_fetched_from_a_local_folder_and_wrong_ones_refused(tmp_path:
     first.write_bytes(first.read_bytes()[:-1])
     assert run("doctor", "--models-dir", target, "--no-topics") == 1
     assert first.name in capsys.readouterr().out
+
+
+def test_doctor_has_a_verdict_where_the_middleware_hangs(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def hang(command: list[str], **options: object) -> None:
+        raise subprocess.TimeoutExpired(command, 60)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert run("doctor") == 1
+    assert "did not end within 60 s" in capsys.readouterr().out
 
 
 def test_doctor_reports_as_json(capsys) -> None:

@@ -257,6 +257,20 @@ def test_a_repeated_stamp_and_a_change_of_size_are_survived(stream):
     stream.follow(np.zeros((2, 2, 3), np.uint8), 13 * PERIOD_NS)
 
 
+@pytest.mark.parametrize("later_ns", [1, 50_000])
+def test_pictures_that_come_twice_do_not_shake_the_hands_off(stream, later_ns):
+    """By the noise of the landmarks over so little time, a hand would move at any speed."""
+    rng = np.random.default_rng(4)
+    for frame in range(8):
+        for again in range(2):
+            noise = rng.normal(0, 3, (720, 1280, 3))
+            image = np.clip(two_hands(frame) + noise, 0, 255).astype(np.uint8)
+            boxes = stream.follow(image, frame * PERIOD_NS + again * later_ns)
+            assert [box.follow_id for box in boxes] == [0, 1]
+    for follow in stream._follower._follows:
+        assert np.hypot(*follow.velocity) < 2 * follow.size  # a second
+
+
 def test_what_a_frame_costs_is_bounded(models_dir, monkeypatch):
     """Counted in runs of the networks, which are nearly all of the time."""
     config = DetectorConfig(search_views=3)

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, MANO_TO_KEYPOINTS, SKELETON, Hand, Side, wrist_rotation
+from wildhands_ros.hands import (
+    FINGERS,
+    KEYPOINT_NAMES,
+    MANO_TO_KEYPOINTS,
+    SKELETON,
+    Hand,
+    Landmarks,
+    Side,
+    wrist_rotation,
+)
 from wildhands_ros.rotations import exp_so3
 
 
@@ -53,6 +62,22 @@ def test_names_skeleton_and_mano_order_belong_together() -> None:
         assert all(KEYPOINT_NAMES[i].startswith(finger) for i in indices)
     mano_tips = [MANO_TO_KEYPOINTS[indices[-1]] for indices in FINGERS.values()]
     assert mano_tips == [16, 17, 18, 19, 20]
+
+
+def test_what_is_given_out_cannot_be_changed() -> None:
+    """Trackers and followers keep the hands that they give out; whoever makes one keeps their own arrays."""
+    joints = flat_right_hand()
+    hand = Hand(
+        Side.RIGHT, 1.0, (0, 0, 1, 1), joints, np.zeros((21, 2)), np.tile(np.eye(3), (16, 1, 1)), np.zeros(10),
+        np.zeros(3), "test", "open", vertices=np.zeros((778, 3)),
+    )  # fmt: skip
+    landmarks = Landmarks(np.zeros((21, 2)), np.zeros((21, 3)), 1.0)
+    arrays = (hand.joints, hand.keypoints, hand.pose, hand.betas, hand.translation, hand.vertices, *hand.wrist)
+    for array in (*arrays, landmarks.image, landmarks.world):
+        assert array is not None
+        with pytest.raises(ValueError, match="read-only"):
+            array *= 1000
+    joints += 1
 
 
 def test_a_hand_of_the_wrong_shape_is_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import DetectorConfig
+from wildhands_ros.errors import ImageError
 from wildhands_ros.estimation import LandmarkFit
 from wildhands_ros.evaluation import score_sequence
 from wildhands_ros.frames import Frame
@@ -68,6 +69,32 @@ def test_a_stream_has_tracks_and_a_still_has_none() -> None:
     assert [h.track_id for h in pipeline.process(frame()).hands] == [0, 1]
     assert [h.track_id for h in pipeline.process_still(frame()).hands] == [-1, -1]
     assert detector.calls == ["follow", "detect"]
+
+
+def test_stills_and_the_stream_leave_each_other_alone() -> None:
+    rng = np.random.default_rng(5)
+
+    def noisy() -> HandBox:
+        box = seen_hand(Side.LEFT, -0.1, follow_id=4)
+        assert box.landmarks is not None
+        return replace(box, landmarks=replace(box.landmarks, image=box.landmarks.image + rng.normal(0, 4, (21, 2))))
+
+    alone, disturbed = make_pipeline(ScriptedDetector([])), make_pipeline(ScriptedDetector([]))
+    for i in range(6):
+        box, other = noisy(), noisy()
+        expected = alone.process(frame(i * 10**8), [box])
+        found = disturbed.process(frame(i * 10**8), [box])
+        assert np.array_equal(found.hands[0].joints, expected.hands[0].joints)
+        still = disturbed.process_still(frame(i * 10**8), [other])
+        fresh = make_pipeline(ScriptedDetector([])).process_still(frame(), [other])
+        assert np.array_equal(still.hands[0].joints, fresh.hands[0].joints)
+        assert disturbed.process_still(frame(), []).hands == ()
+
+
+def test_a_frame_needs_an_image() -> None:
+    for nothing in (None, [[[0, 0, 0]]]):
+        with pytest.raises(ImageError, match="needs an image as an array"):
+            Frame(nothing, CAMERA)  # type: ignore[arg-type]
 
 
 def test_improbable_hands_are_left_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from dataclasses import replace
 from itertools import islice
 
@@ -298,7 +299,8 @@ def test_nearer_meshes_hide_farther_ones():
 @pytest.mark.parametrize(
     ("values", "message"),
     [({"seconds": 0}, "must be positive"), ({"rate": -1}, "must be positive"), ({"width": 3}, "at least 16x16"),
-     ({"noise": -1}, "must not be negative")],
+     ({"noise": -1}, "must not be negative"), ({"seed": -1}, "seed must not be negative"),
+     ({"seconds": math.inf}, "must be positive")],
 )  # fmt: skip
 def test_nonsense_is_refused(values, message):
     with pytest.raises(ConfigError, match=message):

@@ -114,6 +114,37 @@ def test_smoothing_steadies_marks_and_stays_true_to_the_model(model: HandModel) 
     assert np.allclose(CAMERA.project(smooth.joints), smooth.keypoints, atol=1e-3)
 
 
+@pytest.mark.parametrize("later_ns", [1, 50_000, 1_000_000])
+def test_pictures_that_come_twice_are_no_jumps(model: HandModel, later_ns: int) -> None:
+    rng, tracker = np.random.default_rng(1), HandTracker(TrackingConfig(), model)
+    for i in range(10):
+        for again in range(2):
+            noisy = make_hand(model, Side.LEFT, (0.0, 0, 0.4) + 0.005 * rng.normal(size=3), follow_id=1)
+            ((hand,), _) = tracker.update([noisy], i * FRAME_NS + again * later_ns, CAMERA)
+            assert not hand.jump
+
+
+def test_pictures_of_one_time_have_one_smoothed_hand(model: HandModel, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(2)
+    twice, once = (HandTracker(TrackingConfig(smooth=True), model) for _ in range(2))
+    for i in range(10):
+        a, b = (make_hand(model, Side.LEFT, (0.0, 0, 0.4) + 0.005 * rng.normal(size=3), follow_id=1) for _ in range(2))
+        (expected,) = once.update([a], i * FRAME_NS, CAMERA)[1]
+        for hand in (a, b) if i else (a,):  # before the second time nobody knows that there will be one
+            (found,) = twice.update([hand], i * FRAME_NS, CAMERA)[1]
+            assert np.allclose(found.joints, expected.joints, atol=1e-9)
+    assert caplog.text.count("smoothing needs the time") == 1
+
+
+def test_without_times_hands_are_not_frozen(model: HandModel, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    for x in (0.0, 0.05, 0.1):
+        hand = make_hand(model, Side.LEFT, (x, 0, 0.4), follow_id=1)
+        (smooth,) = tracker.update([hand], 0, CAMERA)[1]
+        assert np.allclose(smooth.joints, hand.joints, atol=1e-6)
+    assert "smoothing needs the time" in caplog.text
+
+
 def test_smoothing_does_not_glide_through_a_jump(model: HandModel) -> None:
     tracker = HandTracker(TrackingConfig(smooth=True), model)
     here = make_hand(model, Side.RIGHT, (0.0, 0, 0.4), follow_id=1)
@@ -182,3 +213,17 @@ def test_impossible_settings_are_refused() -> None:
         TrackingConfig(max_gap_s=0)
     with pytest.raises(ConfigError, match="min_cutoff"):
         replace(TrackingConfig(), min_cutoff=-1)
+    for name in ("min_cutoff", "beta"):
+        with pytest.raises(ConfigError, match="none infinite"):
+            replace(TrackingConfig(), **{name: math.inf})
+
+
+def test_a_setting_that_the_filters_do_not_have_leaves_them_alone(model: HandModel) -> None:
+    rng = np.random.default_rng(3)
+    changed, other = (HandTracker(TrackingConfig(smooth=True), model) for _ in range(2))
+    for i in range(10):
+        hand = make_hand(model, Side.LEFT, (0.0, 0, 0.4) + 0.005 * rng.normal(size=3), follow_id=1)
+        if i == 5:
+            changed.configure(TrackingConfig(smooth=True, max_gap_s=0.5))
+        (a,), (b,) = (tracker.update([hand], i * FRAME_NS, CAMERA)[1] for tracker in (changed, other))
+        assert np.array_equal(a.joints, b.joints)

@@ -31,6 +31,11 @@ class Frame:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.image, np.ndarray):
+            raise ImageError(
+                f"a frame needs an image as an array, not {type(self.image).__name__}"
+                + (": the file could not be read (cv2.imread gives None then)" if self.image is None else "")
+            )
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
             raise ImageError(
                 "a frame needs an RGB image of shape (H, W, 3) and type uint8, "

@@ -71,6 +71,7 @@ class Landmarks:
     def __post_init__(self) -> None:
         _require_shape("landmarks.image", self.image, (21, 2))
         _require_shape("landmarks.world", self.world, (21, 3))
+        _seal(self, "image", "world")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class HandBox:
 @dataclass(frozen=True)
 class Hand:
     """One hand in metric 3D, in the camera's optical frame (x right, y down, z forward; REP-103).
+
+    Its arrays are read-only (trackers keep the hands that they give out): copy what you want to change.
 
     side: which of the person's hands.
     score: probability that this is a hand, 0 to 1.
@@ -156,11 +159,14 @@ class Hand:
         _require_shape("pose", self.pose, (16, 3, 3))
         _require_shape("betas", self.betas, (10,))
         _require_shape("translation", self.translation, (3,))
+        _seal(self, "joints", "keypoints", "pose", "betas", "translation", "vertices")
 
     @cached_property
     def wrist(self) -> tuple[FloatArray, FloatArray]:
         """Position (3,) in metres and orientation (3, 3) of the anatomical wrist frame in the camera frame."""
-        return self.joints[0], wrist_rotation(self.joints, self.side)
+        rotation = wrist_rotation(self.joints, self.side)
+        rotation.flags.writeable = False
+        return self.joints[0], rotation
 
 
 def wrist_rotation(joints: FloatArray, side: Side) -> FloatArray:
@@ -179,6 +185,16 @@ def wrist_rotation(joints: FloatArray, side: Side) -> FloatArray:
         return np.eye(3)
     x, z = x / x_length, z / z_length
     return np.stack([x, np.cross(z, x), z], axis=1)
+
+
+def _seal(record: object, *names: str) -> None:
+    """Puts read-only views in place of arrays; whoever made them may still write into their own."""
+    for name in names:
+        array = getattr(record, name)
+        if array is not None:
+            view = array.view()
+            view.flags.writeable = False
+            object.__setattr__(record, name, view)
 
 
 def _require_shape(name: str, array: FloatArray, shape: tuple[int, ...]) -> None:

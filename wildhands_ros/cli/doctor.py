@@ -23,6 +23,7 @@ from wildhands_ros.errors import WildHandsError
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR
 
 _MARKS = {"ok": "✓", "note": "·", "warn": "!", "fail": "✗"}
+_PATIENCE_S = 60
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,15 @@ def _topics() -> Iterator[Finding]:
     command = [sys.executable, "-m", "wildhands_ros.node.transport_check"]
     for profile, label in ((False, "as this shell is set up"), (True, "with this package's Fast DDS profile")):
         arguments = command + (["--profile"] if profile else [])
-        result = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+        try:
+            result = subprocess.run(arguments, capture_output=True, text=True, timeout=_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            yield Finding(
+                "Images over topics", "fail", f"{label}: the test did not end within {_PATIENCE_S} s",
+                "the middleware hangs: look for leftovers in /dev/shm (fastrtps_*), a firewall, or another "
+                "RMW_IMPLEMENTATION",
+            )  # fmt: skip
+            continue
         if result.returncode != 0:
             lines = result.stderr.strip().splitlines() or ["no message"]
             yield Finding("Images over topics", "fail", f"{label}: the test failed: {lines[-1]}")

@@ -35,6 +35,7 @@ from wildhands_ros.detection.sides import SideCue, right_log_odds, side_cue, wei
 from wildhands_ros.detection.views import views_of
 from wildhands_ros.hands import FloatArray, HandBox, Landmarks
 
+_LEAST_NS = 10_000_000  # over less, what landmarks flicker counts for more than how a hand moves
 _LONGEST_GAP_S = 1.0  # after a longer pause nothing is where it was
 _MEMORY_NS = 1_500_000_000  # for so long, a hand that was lost may come back as the same one
 _SUSPICION_NS = 400_000_000  # for so long, a place may be followed that is not probable enough to be reported
@@ -72,7 +73,8 @@ class _Mean:
 class _Follow:
     """One hand on its way through the stream.
 
-    landmarks: the last ones seen. velocity: (2,) pixels per second. seen_ns: when. palm: what the palm detector adds
+    landmarks: the last ones seen. seen_ns: when. velocity: (2,) pixels per second, measured until `measured_ns`, since
+    when the hand has moved by `moved`. palm: what the palm detector adds
     to the log-odds of a hand. presence: running log-odds from the landmark network. belief: log-odds of "right",
     gathered over the frames.
     """
@@ -83,6 +85,8 @@ class _Follow:
     palm: float
     presence: float
     velocity: FloatArray = field(default_factory=lambda: np.zeros(2))
+    moved: FloatArray = field(default_factory=lambda: np.zeros(2))
+    measured_ns: int = 0
     upright: _Mean = field(default_factory=_Mean)
     mirrored: _Mean = field(default_factory=_Mean)
     belief: float | None = None
@@ -203,10 +207,11 @@ class HandFollower:
         return hand_score(follow.palm, presence) >= self._search.config.keep_threshold
 
     def _advance(self, follow: _Follow, seen: LandmarkResult, stamp_ns: int, gap: float) -> None:
-        elapsed = (stamp_ns - follow.seen_ns) * 1e-9
-        if elapsed > 0:
-            moved = (seen.landmarks.image - follow.places).mean(axis=0) / elapsed
-            follow.velocity = 0.5 * (follow.velocity + moved)
+        follow.moved = follow.moved + (seen.landmarks.image - follow.places).mean(axis=0)
+        elapsed = stamp_ns - follow.measured_ns
+        if elapsed >= _LEAST_NS:
+            follow.velocity = 0.5 * (follow.velocity + follow.moved / (elapsed * 1e-9))
+            follow.moved, follow.measured_ns = np.zeros(2), stamp_ns
         follow.landmarks, follow.lost = seen.landmarks, False
         follow.seen_ns = stamp_ns
         follow.presence = 0.5 * (follow.presence + log_odds(seen.presence))
@@ -323,7 +328,7 @@ class HandFollower:
             follow.belief *= 0.5  # it may be another hand after all
         follow.landmarks, follow.seen_ns, follow.lost = sighting.landmarks, stamp_ns, False
         follow.palm, follow.presence = sighting.palm, sighting.presence
-        follow.velocity = np.zeros(2)
+        follow.velocity, follow.moved, follow.measured_ns = np.zeros(2), np.zeros(2), stamp_ns
         follow.upright.add(sighting.right, 0.1)
 
     def _lost_match(self, sighting: Sighting, stamp_ns: int) -> _Follow | None:

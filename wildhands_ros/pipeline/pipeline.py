@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import DetectorConfig, HandDetector
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation import Estimator, LandmarkFit
+from wildhands_ros.estimation import Estimates, Estimator, LandmarkFit
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
@@ -26,7 +26,7 @@ class PipelineResult:
     """The hands of one picture.
 
     hands: what to use; smoothed where the configuration says so. raw: always as estimated, same order.
-    boxes: every hand the detector found, also those without an estimate.
+    boxes: every hand that the detector found with at least `min_score`, also those without an estimate.
     skipped: for each box without an estimate, the reason in words.
     timings: seconds spent in 'detect', 'estimate', 'track' and in 'total'.
     """
@@ -191,6 +191,8 @@ class Pipeline:
         start = time.perf_counter()
         if boxes is None:
             boxes = self._require_detector().detect(frame.image)
+        # not followed, whoever followed them: the estimator would take the picture for one of the stream
+        boxes = [replace(box, follow_id=-1) for box in boxes]
         return self._hands(frame, boxes, start, tracked=False)
 
     def _require_detector(self) -> Detector:
@@ -201,7 +203,7 @@ class Pipeline:
     def _hands(self, frame: Frame, boxes: Sequence[HandBox], start: float, *, tracked: bool) -> PipelineResult:
         boxes = [box for box in boxes if box.score >= self.config.min_score]
         detected = time.perf_counter()
-        estimates = self.estimator.estimate(frame, boxes)
+        estimates = self.estimator.estimate(frame, boxes) if boxes or tracked else Estimates((), ())
         estimated = time.perf_counter()
         raw = smooth = list(estimates.hands)
         if tracked:

@@ -6,6 +6,7 @@ demonstrations and tests: what is published can be compared with what is true.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -72,7 +73,9 @@ class SequenceConfig:
     frame_id: str = "camera_optical_frame"
 
     def __post_init__(self) -> None:
-        if not (self.seconds > 0 and self.rate > 0):
+        if self.seed < 0:
+            raise ConfigError(f"the seed must not be negative, but it is {self.seed}")
+        if not (0 < self.seconds < math.inf and 0 < self.rate < math.inf):
             raise ConfigError(f"a sequence of {self.seconds} s at {self.rate} frames/s: both must be positive")
         if self.width < 16 or self.height < 16:
             raise ConfigError(f"pictures of {self.width}x{self.height}: at least 16x16 pixels are needed")

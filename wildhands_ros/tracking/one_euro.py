@@ -26,14 +26,17 @@ class OneEuroConfig:
     derivative_cutoff: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.min_cutoff > 0 and self.beta >= 0 and self.derivative_cutoff > 0):
-            raise ConfigError("One-Euro: min_cutoff and derivative_cutoff must be positive and beta not negative")
+        if not (0 < self.min_cutoff < math.inf and 0 <= self.beta < math.inf and 0 < self.derivative_cutoff < math.inf):
+            raise ConfigError(
+                "One-Euro: min_cutoff and derivative_cutoff must be positive and beta not negative, and none infinite "
+                "(to filter nothing, leave smooth false)"
+            )
 
 
 def smoothing_factor(cutoff: float, dt: float) -> float:
     """Weight of the new sample in a first-order low-pass of `cutoff` Hz after `dt` seconds, 0 to 1."""
     r = 2 * math.pi * cutoff * dt
-    return r / (r + 1)
+    return 1 - 1 / (r + 1)
 
 
 class OneEuro:
@@ -44,12 +47,20 @@ class OneEuro:
         self._value: FloatArray | None = None
         self._velocity = np.zeros(1)
         self._stamp_ns = 0
+        self._first_ns = 0
 
     def __call__(self, value: FloatArray, stamp_ns: int) -> FloatArray:
-        """The filtered value at this time; the first value passes unchanged, and so does one that is not later."""
+        """The filtered value at this time.
+
+        The first value passes unchanged, and so does an earlier one, with which it begins anew. For the same time as
+        before there is the same value as before.
+        """
         dt = (stamp_ns - self._stamp_ns) * 1e-9
+        if self._value is not None and dt == 0 and stamp_ns > self._first_ns:
+            return self._value.copy()
         if self._value is None or dt <= 0:
-            self._value, self._velocity, self._stamp_ns = value.copy(), np.zeros_like(value), stamp_ns
+            self._value, self._velocity = value.copy(), np.zeros_like(value)
+            self._stamp_ns = self._first_ns = stamp_ns
             return value
         a = smoothing_factor(self._config.derivative_cutoff, dt)
         self._velocity = self._velocity + a * ((value - self._value) / dt - self._velocity)
@@ -74,7 +85,7 @@ class PlaceOneEuro:
         self._distance = OneEuro(replace(config, beta=config.beta / self._CALMER))
 
     def __call__(self, place: FloatArray, stamp_ns: int) -> FloatArray:
-        """The filtered place (3,) at this time; the first passes unchanged, and so does one that is not later."""
+        """The filtered place (3,) at this time; the first passes unchanged, see `OneEuro`."""
         distance = max(float(np.linalg.norm(place)), 1e-6)
         direction = self._direction(place / distance, stamp_ns)
         direction /= max(float(np.linalg.norm(direction)), 1e-6)
@@ -89,12 +100,16 @@ class RotationOneEuro:
         self._value: FloatArray | None = None
         self._velocity = np.zeros((0, 3))
         self._stamp_ns = 0
+        self._first_ns = 0
 
     def __call__(self, value: FloatArray, stamp_ns: int) -> FloatArray:
-        """The filtered rotations at this time; the first pass unchanged, and so do those that are not later."""
+        """The filtered rotations at this time; the first pass unchanged, see `OneEuro`."""
         dt = (stamp_ns - self._stamp_ns) * 1e-9
+        if self._value is not None and dt == 0 and stamp_ns > self._first_ns:
+            return self._value.copy()
         if self._value is None or dt <= 0:
-            self._value, self._velocity, self._stamp_ns = value.copy(), np.zeros(value.shape[:-1]), stamp_ns
+            self._value, self._velocity = value.copy(), np.zeros(value.shape[:-1])
+            self._stamp_ns = self._first_ns = stamp_ns
             return value
         step = log_so3(np.swapaxes(self._value, -1, -2) @ value)
         a = smoothing_factor(self._config.derivative_cutoff, dt)

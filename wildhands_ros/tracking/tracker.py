@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -16,9 +17,12 @@ from wildhands_ros.hands import Hand, Side
 from wildhands_ros.rotations import angle_between
 from wildhands_ros.tracking.one_euro import OneEuro, OneEuroConfig, PlaceOneEuro, RotationOneEuro
 
+logger = logging.getLogger(__name__)
+
 FloatArray = NDArray[np.float64]
 PoseHand: TypeAlias = Callable[[Side, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
+_LEAST_S = 0.01  # between pictures that lie closer together (some are sent twice) noise alone looks like speed
 _SHAPE_FILTER = OneEuroConfig(min_cutoff=0.1, beta=0.0)  # a person's hand does not change its shape
 
 
@@ -84,6 +88,7 @@ class HandTracker:
         self._tracks: list[_Track] = []
         self._next_id = 0
         self._stamp_ns: int | None = None
+        self._warned = False
 
     def reset(self) -> None:
         """Forgets every hand; ids go on counting, so that an old id never means a new hand."""
@@ -91,16 +96,23 @@ class HandTracker:
         self._stamp_ns = None
 
     def configure(self, config: TrackingConfig) -> None:
-        """Takes other settings from the next picture on; hands keep their ids, filters start anew."""
-        self._config = config
-        for track in self._tracks:
-            track.start_filters(config)
+        """Takes other settings from the next picture on; hands keep their ids, other filters start anew."""
+        before, self._config = self._config, config
+        if (config.smooth, config.min_cutoff, config.beta) != (before.smooth, before.min_cutoff, before.beta):
+            for track in self._tracks:
+                track.start_filters(config)
 
     def update(self, hands: Sequence[Hand], stamp_ns: int, camera: Camera) -> tuple[list[Hand], list[Hand]]:
         """The raw hands of one picture with ids and jump flags, and the same smoothed (or the same list again).
 
-        stamp_ns: when the picture was taken. Time that goes backwards resets the tracker.
+        stamp_ns: when the picture was taken. Time that goes backwards resets the tracker; pictures of one
+            time are taken for the same one sent again.
         """
+        if self._config.smooth and stamp_ns == self._stamp_ns and not self._warned:
+            self._warned = True
+            logger.warning(
+                "several pictures have the stamp %d ns: smoothing needs the time at which each was taken", stamp_ns
+            )
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             self.reset()
         self._stamp_ns = stamp_ns
@@ -165,7 +177,7 @@ class HandTracker:
     def _jumped(self, track: _Track, hand: Hand, stamp_ns: int) -> bool:
         if track.last is None or stamp_ns <= track.stamp_ns:
             return False
-        dt = (stamp_ns - track.stamp_ns) * 1e-9
+        dt = max((stamp_ns - track.stamp_ns) * 1e-9, _LEAST_S)
         (old_place, old_turn), (place, turn) = track.last.wrist, hand.wrist
         speed = float(np.linalg.norm(place - old_place)) / dt
         turn_rate = float(angle_between(old_turn, turn)) / dt

@@ -97,7 +97,8 @@ class LandmarkFit:
                     continue
                 found = "no hand in front of the camera agrees with its landmarks"
             skipped.append(f"{box.side.value} hand in box {index} cannot be fitted: {found}")
-        self._followed = followed
+        if not boxes or any(box.follow_id >= 0 for box in boxes):  # others belong to no stream
+            self._followed = followed
         return Estimates(tuple(hands), tuple(skipped))
 
     def _fit(self, box: HandBox, evidence: Evidence) -> tuple[Estimate, float]:

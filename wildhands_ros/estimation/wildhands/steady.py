@@ -39,6 +39,8 @@ class SteadyCrops:
                 place = self._resized(place, box.follow_id, stamp_ns)
                 self._last[box.follow_id] = stamp_ns, place.extent
             steady.append(place)
+        if not any(box.follow_id >= 0 for box in boxes):  # of no stream
+            return steady
         self._last = {k: (t, extent) for k, (t, extent) in self._last.items() if stamp_ns - t < _FORGOTTEN_S * 1e9}
         return steady
 
