@@ -159,6 +159,27 @@ def test_missing_estimates_and_labels_leave_gaps(model: HandModel) -> None:
     assert scores.values["keypoint_px"][1] == pytest.approx(0, abs=1e-9)
 
 
+def test_labels_that_are_not_finite_leave_gaps_of_their_own(model: HandModel) -> None:
+    full = made_sample(model, key="full")
+    joints, keypoints, weights = joints_of(full).copy(), full.keypoints, np.ones(21)
+    assert keypoints is not None
+    joints[4], weights[9] = np.nan, np.nan
+    samples = [
+        full,
+        replace(full, key="joints", joints=joints),
+        replace(full, key="keypoints", keypoints=np.where(np.arange(21)[:, None] == 4, np.nan, keypoints)),
+        replace(full, key="weights", keypoint_weights=weights),
+        replace(full, key="box", box=(5.0, 5.0, 5.0, 5.0)),
+        replace(full, key="wrist", joints=joints_of(full) - joints_of(full)[0]),
+    ]
+    scores = score_samples(Predictions(np.stack([joints_of(full)] * 6)), samples)
+    assert list(np.isnan(scores.values["pa_mpjpe_mm"])) == [False, True, False, False, False, False]
+    assert list(np.isnan(scores.values["wrist_percent"])) == [False, False, False, False, False, True]
+    assert scores.values["keypoint_px"] == pytest.approx(0, abs=1e-9)
+    assert list(np.isnan(scores.values["keypoint_percent"])) == [False, False, False, False, True, False]
+    assert scores.groups["angle off the axis"][1] == "" != scores.groups["angle off the axis"][0]
+
+
 def test_joints_behind_the_camera_are_far_off_but_not_endlessly(model: HandModel) -> None:
     sample = made_sample(model)
     behind = joints_of(sample) * [1, 1, -1]

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
-from wildhands_ros.errors import ConfigError, ModelFileError
+from wildhands_ros.errors import ConfigError, ModelFileError, WildHandsError
 from wildhands_ros.estimation.wildhands import (
     CheckpointInfo,
     Perspective,
@@ -78,7 +78,7 @@ from wildhands_ros.training.config import (
     read_training_config,
 )
 from wildhands_ros.training.dataset import Drawn, MixingSampler, normalised
-from wildhands_ros.training.losses import hand_losses
+from wildhands_ros.training.losses import hand_losses, masked_mean
 from wildhands_ros.training.module import TrainingModule, fresh_network, variant_of
 from wildhands_ros.training.run import train
 
@@ -318,6 +318,35 @@ def test_each_loss_needs_its_own_label_only(label: str) -> None:
         joints=torch.randn(4, 21, 3) * 0.1 + torch.tensor([0, 0, 1.0]), grasp=torch.zeros(4, 9),
     )  # fmt: skip
     assert {name for name, value in losses.items() if float(value) > 0} == needs[label]
+
+
+def test_labels_that_are_not_finite_count_as_missing() -> None:
+    sample = drawn_hand(np.random.default_rng(18), "0")
+    assert sample.joints is not None and sample.mano is not None and sample.keypoints is not None
+    odd = np.where(np.arange(21) == 4, np.nan, 1.0)
+    broken = replace(
+        sample, joints=sample.joints * odd[:, None], mano=replace(sample.mano, betas=np.full(10, np.inf)),
+        keypoint_weights=odd,
+    )  # fmt: skip
+    batch = batch_of(broken)
+    assert (float(batch.has_joints), float(batch.has_mano), float(batch.keypoint_weights.sum())) == (0, 0, 20)
+    for name in ("joints", "pose", "betas", "translation", "keypoints", "keypoint_weights"):
+        assert bool(torch.isfinite(getattr(batch, name)).all()), name
+
+
+def test_values_without_weight_do_not_matter() -> None:
+    values = torch.tensor([[2.0], [torch.nan]], requires_grad=True)
+    mean = masked_mean(values, torch.tensor([1.0, 0.0]))
+    mean.backward()
+    assert mean.item() == 2 and values.grad is not None and values.grad.tolist() == [[1.0], [0.0]]
+
+
+def test_training_stops_before_its_weights_are_lost(landmark_weights: bytes) -> None:
+    config = TrainingConfig(sources=(SourceConfig(),), network=SMALL)
+    module = TrainingModule(fresh_network(variant_of(SMALL, MODEL), landmark_weights), config, MODEL)
+    batch = batch_of(drawn_hand(np.random.default_rng(19), "0"))
+    with pytest.raises(WildHandsError, match="not a number at step 1 \\(.*pose.*learning_rate"):
+        module.training_step(Drawn(replace(batch, pose=batch.pose * torch.nan), None), 0)
 
 
 def test_mask_loss_pulls_the_hand_onto_its_mask(landmark_weights: bytes) -> None:

@@ -171,7 +171,8 @@ def _score_joints(
     values["absolute_mm"][chosen] = 1e3 * absolute_errors(found, truth)
     wrist = wrist_errors(found, truth)
     values["wrist_mm"][chosen] = 1e3 * wrist
-    values["wrist_percent"][chosen] = 100 * wrist / np.linalg.norm(truth[:, 0], axis=-1)
+    distance = np.linalg.norm(truth[:, 0], axis=-1)
+    values["wrist_percent"][chosen] = 100 * wrist / np.where(distance > 0, distance, np.nan)
     values["orientation_deg"][chosen] = np.degrees(orientation_errors(found, truth))
 
 
@@ -203,7 +204,7 @@ def _score_keypoints(
         found = _project(camera, joints[i], limit=float(np.hypot(camera.width, camera.height)), near=sample.keypoints)
         error = float(weighted_keypoint_errors(found, sample.keypoints, sample.keypoint_weights))
         x0, y0, x1, y1 = sample.box
-        edge = max(x1 - x0, y1 - y0)
+        edge = max(x1 - x0, y1 - y0) or np.nan
         values["keypoint_px"][i] = error * _FRAME / max(camera.width, camera.height)
         values["keypoint_percent"][i] = 100 * error / edge
         tips = sample.keypoint_weights[_TIPS]

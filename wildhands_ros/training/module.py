@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation.wildhands.decode import crop_view, in_camera
 from wildhands_ros.estimation.wildhands.kpe import Encoding
 from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_AFTER, LandmarkTrunk, load_landmark_weights
@@ -166,6 +167,12 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, drawn: Drawn, index: int) -> Tensor:
         found = self.losses(drawn)
         total = torch.stack(list(found.values())).sum()
+        if not bool(torch.isfinite(total)):  # before it reaches the weights, of which nothing would be left
+            wrong = ", ".join(name for name, value in found.items() if not bool(torch.isfinite(value)))
+            raise WildHandsError(
+                f"the loss is not a number at step {self.global_step + 1} ({wrong or 'their sum'}): lower "
+                "optimiser.learning_rate, or look for labels that are far off, and train into another folder"
+            )
         self.log_dict({f"train/{name}": value.detach() for name, value in found.items()})
         self.log("train/loss", total.detach(), prog_bar=True)
         return total
