@@ -80,7 +80,7 @@ from wildhands_ros.training.config import (
 from wildhands_ros.training.dataset import Drawn, MixingSampler, normalised
 from wildhands_ros.training.losses import hand_losses, masked_mean
 from wildhands_ros.training.module import TrainingModule, fresh_network, variant_of
-from wildhands_ros.training.run import train
+from wildhands_ros.training.run import check_settings, train
 
 MODEL = load_hand_model()
 SMALL = NetworkConfig(fusion=(32, 32, 32), features=64, hidden=64, trained_from=12)
@@ -483,6 +483,29 @@ def test_a_folder_belongs_to_one_configuration(config: TrainingConfig, landmark_
         train(replace(short, seed=9), tmp_path / "run", MODEL, landmark_weights, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"precision": "abc"}, "precision 'abc'.*bf16-mixed"),
+        ({"accelerator": "abacus"}, "accelerator 'abacus'.*cpu"),
+        ({"network": replace(SMALL, trunk="landmarks-fine")}, "can be 11 at most, not 12"),
+    ],
+    ids=["precision", "accelerator", "trained_from"],
+)
+def test_a_start_that_fails_leaves_the_folder_to_others(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    for wrong in (replace(config, **change), replace(config, **change, seed=9)):
+        with pytest.raises(ConfigError, match=said):
+            train(wrong, tmp_path, MODEL, landmark_weights, progress=False)
+
+
+def test_settings_that_are_damaged_are_named(config: TrainingConfig, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"steps"')
+    with pytest.raises(ConfigError, match="settings.json is damaged"):
+        check_settings(tmp_path, config)
+
+
 def test_a_network_of_upright_hands_learns_which_way_they_point(
     config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
 ) -> None:
@@ -544,6 +567,18 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
         ("sources: [{only: [smell]}]", "unknown labels smell"),
         ("sources: [{}]\nlosess: {}", "did you mean 'losses'"),
         ("sources: [{}]\nbatch: 0", "batch must be positive"),
+        ("sources: [{weight: .inf}]", "weight of a source must be positive"),
+        ("sources: [{}]\nnetwork: {encoding: foo}", "unknown network.encoding 'foo': known are none, sparse"),
+        ("sources: [{}]\nnetwork: {perspective: foo}", "unknown network.perspective 'foo': known are none"),
+        ("sources: [{}]\nnetwork: {translation: foo}", "unknown network.translation 'foo': known are metric, crop"),
+        ("sources: [{}]\nnetwork: {trunk: resnet50}", "known are landmarks, landmarks-fine"),
+        ("sources: [{}]\nnetwork: {trained_from: 99}", "network.trained_from must be from 0 to 15, not 99"),
+        ("sources: [{}]\nnetwork: {dropout: 1}", "network.dropout must be from 0"),
+        ("sources: [{}]\noptimiser: {ema: 2}", "optimiser.ema must be from 0 to 1, not 2"),
+        ("sources: [{}]\noptimiser: {learning_rate: .nan}", "optimiser.learning_rate must be 0 or more, not nan"),
+        ("sources: [{}]\nlosses: {pose: -1}", "losses.pose must be 0 or more"),
+        ("sources: [{}]\nseed: -1", "seed must be from 0"),
+        ("sources: [{}]\nworkers: -1", "workers must be 0 or more"),
         ("[", "cannot read"),
     ):
         path.write_text(text)

@@ -9,10 +9,15 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from wildhands_ros.errors import WildHandsError
+from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.estimation.wildhands.decode import crop_view, in_camera
 from wildhands_ros.estimation.wildhands.kpe import Encoding
-from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_AFTER, LandmarkTrunk, load_landmark_weights
+from wildhands_ros.estimation.wildhands.landmark_trunk import (
+    FINE_AFTER,
+    FineLandmarkTrunk,
+    LandmarkTrunk,
+    load_landmark_weights,
+)
 from wildhands_ros.estimation.wildhands.network import NetworkOutput, WildHandsNetwork, camera_of_translation
 from wildhands_ros.estimation.wildhands.trunks import Trunk
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Translation, Variant
@@ -86,6 +91,11 @@ class TrainingModule(pl.LightningModule):
     def _freeze(self) -> None:
         """Fixes the trunk's first blocks, and the spatial filters of the others unless they are to be trained."""
         trunk, config = self.trunk, self.config.network
+        if isinstance(trunk, FineLandmarkTrunk) and config.trained_from > FINE_AFTER:
+            raise ConfigError(
+                f"the trunk 'landmarks-fine' has its finer map after {FINE_AFTER} blocks: network.trained_from can be "
+                f"{FINE_AFTER} at most, not {config.trained_from}"
+            )
         for part in (trunk.stem, trunk.blocks[: config.trained_from]):
             part.requires_grad_(False)
         if self.network.variant.encoding is Encoding.INPUT:
