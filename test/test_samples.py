@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -71,6 +72,18 @@ def test_an_interrupted_shard_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path / "x.tar") as shard:
         shard.add(made_sample())
         raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_for_which_the_disk_is_too_small_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"), ShardWriter(tmp_path / "x.tar") as shard:
+        shard.add(made_sample())
+        monkeypatch.setattr(shard._tar, "close", full)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -47,10 +47,11 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tar.close()
-        if error is None:
-            os.replace(self._partial, self.path)
-        else:
+        try:
+            self._tar.close()
+            if error is None:
+                os.replace(self._partial, self.path)
+        finally:
             self._partial.unlink(missing_ok=True)
 
     def add(self, sample: Sample) -> None:
