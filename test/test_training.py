@@ -56,7 +56,7 @@ from wildhands_ros.hands import SKELETON, HandBox, Side
 from wildhands_ros.rotations import exp_so3
 from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, ShardWriter
 from wildhands_ros.training import ablation as ablation_module
-from wildhands_ros.training.ablation import AblationResult, ablation_table, run_ablation, run_auxiliary
+from wildhands_ros.training.ablation import AblationResult, ablation_table, read_result, run_ablation, run_auxiliary
 from wildhands_ros.training.batch import (
     Batch,
     Geometry,
@@ -80,7 +80,7 @@ from wildhands_ros.training.config import (
 from wildhands_ros.training.dataset import Drawn, MixingSampler, normalised
 from wildhands_ros.training.losses import hand_losses, masked_mean
 from wildhands_ros.training.module import TrainingModule, fresh_network, variant_of
-from wildhands_ros.training.run import check_settings, train
+from wildhands_ros.training.run import check_settings, settings_of, train
 
 MODEL = load_hand_model()
 SMALL = NetworkConfig(fusion=(32, 32, 32), features=64, hidden=64, trained_from=12)
@@ -618,6 +618,9 @@ def test_comparisons_train_every_way_once_and_go_on(
         with pytest.raises(ConfigError, match=said):
             list(run_auxiliary(wrong, tmp_path, MODEL, landmark_weights, [1]))
 
+    with pytest.raises(ConfigError, match="none-1 holds a run with other settings \\(steps\\)"):
+        list(run_ablation(replace(short, steps=3), tmp_path / "kpe", MODEL, landmark_weights, ["none"], [1]))
+
     monkeypatch.setattr(ablation_module, "train", None)  # what is there is only read
     assert list(run_ablation(short, tmp_path / "kpe", MODEL, landmark_weights, ["none", "sparse"], [1])) == found
     assert list(run_auxiliary(two, tmp_path / "aux", MODEL, landmark_weights, [1])) == learned
@@ -635,6 +638,37 @@ def test_the_ablations_table_has_means_over_seeds_and_weighs_the_ranges_by_their
     assert lines[2].endswith("| 2.2 ± 0.0 | 51.0 ± 1.4 | 38.06 / 109.88 / 89.72 / 31.62 |")
     assert lines[3].startswith("| centre only | 40.0 |") and lines[3].endswith("|  |")
     assert "paper" not in ablation_table([result("+ masks", 1, 40.0)])
+
+
+def test_ranges_of_the_angle_keep_their_places(tmp_path: Path) -> None:
+    names = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_percent", "keypoint_percent")
+    angles, errors = torch.tensor([20.0, 25, 35, 40, 50, 60]), torch.tensor([1.0, 1, 10, 10, 100, 100])
+    for count, beyond in ((6, "55.0"), (2, "–")):  # nowhere a hand in the first range
+        torch.save({**{n: errors[:count] for n in names}, "angle": angles[:count]}, tmp_path / "sample_errors.pt")
+        ablation_module._write(tmp_path, "sparse", 1)
+        result = read_result(tmp_path)
+        assert [b["count"] for b in result.by_angle] == [0, 2, min(count - 2, 2), max(count - 4, 0)]
+        assert f"| {beyond} |" in ablation_table([result]).splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"means"', "[]", '{"variant": "a", "seed": 1, "means": {}, "by_angle": [{}]}']
+)
+def test_results_that_cannot_be_read_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(WildHandsError, match="result.json.*delete it"):
+        read_result(tmp_path)
+
+
+def test_settings_that_came_later_had_their_defaults(config: TrainingConfig, tmp_path: Path) -> None:
+    stored = settings_of(config)
+    for part, name in ((stored, "direction_steps"), (stored["network"], "depths"), (stored["sources"][0], "focal")):
+        del part[name]
+    (tmp_path / "settings.json").write_text(json.dumps(stored))
+    check_settings(tmp_path, config)
+    for other in (replace(config, direction_steps=1), replace(config, network=replace(SMALL, depths=True))):
+        with pytest.raises(ConfigError, match="direction_steps|network"):
+            check_settings(tmp_path, other)
 
 
 def test_perspective_crops_place_the_hand_before_the_turned_camera() -> None:

@@ -25,7 +25,7 @@ from wildhands_ros.estimation.wildhands.network import PLANE_OUTPUTS, WildHandsN
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.pipeline import config_to_dict
 from wildhands_ros.samples import ShardReader
-from wildhands_ros.training.config import TrainingConfig
+from wildhands_ros.training.config import SourceConfig, TrainingConfig
 from wildhands_ros.training.data import TrainingData
 from wildhands_ros.training.dataset import Drawn, SampleDataset
 from wildhands_ros.training.directions import learn_directions
@@ -163,13 +163,16 @@ def settings_of(config: TrainingConfig) -> dict[str, Any]:
 
 
 def check_settings(out: Path, config: TrainingConfig) -> None:
-    """A folder belongs to one configuration: going on with another would mix two runs. Raises ConfigError there."""
+    """A folder belongs to one configuration: going on with another would mix two runs. Raises ConfigError there.
+
+    Settings that did not exist yet when the run was made had their defaults.
+    """
     path = out / SETTINGS
     if not path.is_file():
         return
     try:
-        found = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        found = _completed(json.loads(path.read_text()), settings_of(TrainingConfig(sources=(SourceConfig(),))))
+    except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged ({error}): delete it if {out} holds the run that is meant") from error
     wanted = settings_of(config)
     changed = sorted(k for k in wanted if wanted[k] != found.get(k) and k not in ("stop_minutes", "workers"))
@@ -177,6 +180,15 @@ def check_settings(out: Path, config: TrainingConfig) -> None:
         raise ConfigError(
             f"{out} holds a run with other settings ({', '.join(changed)}): choose another folder, or delete it"
         )
+
+
+def _completed(found: Any, defaults: Any) -> Any:
+    """Stored settings with defaults for those that are missing."""
+    if isinstance(defaults, dict):
+        return {**found, **{name: _completed(found.get(name, value), value) for name, value in defaults.items()}}
+    if isinstance(defaults, list) and defaults and isinstance(defaults[0], dict):  # sources
+        return [_completed(item, defaults[0]) for item in found]
+    return found
 
 
 def write_json(path: Path, content: Any) -> None:
