@@ -95,6 +95,20 @@ def test_folder_of_shards_is_one_source(tmp_path: Path) -> None:
     assert [sample.key for sample in ShardReader(tmp_path)] == ["1-0", "2-0", "2-1"]
 
 
+def test_fingerprints_are_those_of_the_content(tmp_path: Path) -> None:
+    samples = [made_sample(key) for key in "abc"]
+    joints = samples[1].joints
+    assert joints is not None
+    changed = [samples[0], replace(samples[1], joints=joints[::-1].copy()), samples[2]]  # as many digits, all in all
+    found = []
+    for name, written in (("one", samples), ("copy", samples), ("other", changed)):
+        with ShardWriter(tmp_path / f"{name}.tar") as shard:
+            for sample in written:
+                shard.add(sample)
+        found.append(ShardReader(tmp_path / f"{name}.tar").fingerprint())
+    assert found[0] == found[1] != found[2]
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="wildhands render"):
         ShardReader(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from wildhands_ros.samples import CROP_SIZE, Sample, SampleError
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 from wildhands_ros.training.sources.crops import BOX_FACTOR, cut, square_of
 from wildhands_ros.training.sources.epic_hand_kps import ASSEMBLY_TO_KEYPOINTS
+from wildhands_ros.training.sources.video import _key_of
 
 # --- plain pickles ------------------------------------------------------------------------------------------------
 
@@ -232,6 +234,13 @@ def test_recordings_are_labelled_once(tmp_path: Path, labeller: PseudoLabeller) 
     blind = PseudoLabeller(None, None, labeller.config)  # type: ignore[arg-type] # would fail if it were used
     again = VideoSource(folder, tmp_path / "cache", blind)
     assert [s.key for s in again] == [s.key for s in samples]
+
+
+def test_names_that_differ_in_odd_characters_give_different_keys() -> None:
+    names = ("видео.mp4", "кухня.mp4", "a b.mp4", "a_b.mp4", "a_b_mp4", "a-b", "\udcff.mp4")
+    keys = {_key_of(name) for name in names}
+    assert len(keys) == len(names) and {"a-b", "a_b_mp4"} < keys
+    assert all(re.fullmatch("[A-Za-z0-9_-]+", key) for key in keys)
 
 
 def sample_shift(a: Sample, b: Sample) -> float:

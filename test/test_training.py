@@ -77,9 +77,9 @@ from wildhands_ros.training.config import (
     TrainingConfig,
     read_training_config,
 )
-from wildhands_ros.training.dataset import Drawn, MixingSampler, normalised
+from wildhands_ros.training.dataset import Drawn, Manner, MixingSampler, _cache_key, normalised
 from wildhands_ros.training.losses import hand_losses, masked_mean
-from wildhands_ros.training.module import TrainingModule, fresh_network, variant_of
+from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.run import check_settings, settings_of, train
 
 MODEL = load_hand_model()
@@ -383,6 +383,32 @@ def test_an_interrupted_run_sees_the_same_batches() -> None:
     assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
 
 
+class Listed(list[Sample]):
+    """A source of a few samples, without a fingerprint."""
+
+    name = "listed"
+
+
+def test_caches_are_those_of_all_samples_and_their_labels() -> None:
+    rng = np.random.default_rng(20)
+    samples = Listed(drawn_hand(rng, str(i)) for i in range(3))
+
+    def key(source: Listed) -> str:
+        return _cache_key(source, Manner(), trunk, 1)
+
+    trunk = LandmarkTrunk()
+    assert key(samples) == key(Listed(samples))
+    for change in ({"grasp": None}, {"image": samples[0].image}, {"key": "other"}):
+        assert key(samples) != key(Listed([samples[0], replace(samples[1], **change), samples[2]]))
+
+
+def test_errors_are_those_of_samples_with_3d_labels() -> None:
+    samples = [drawn_hand(np.random.default_rng(21), "0"), drawn_hand(np.random.default_rng(22), "1")]
+    batch = collate([batch_of(samples[0]), batch_of(replace(samples[1], joints=None))])
+    errors = joint_errors(batch.joints + 0.01, batch, geometry(batch, variant_of(SMALL, MODEL)))
+    assert torch.isfinite(errors[0]).all() and torch.isnan(errors[1]).all()
+
+
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
@@ -498,6 +524,14 @@ def test_a_start_that_fails_leaves_the_folder_to_others(
     for wrong in (replace(config, **change), replace(config, **change, seed=9)):
         with pytest.raises(ConfigError, match=said):
             train(wrong, tmp_path, MODEL, landmark_weights, progress=False)
+
+
+def test_validation_needs_3d_labels(config: TrainingConfig, landmark_weights: bytes, tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "bare.tar") as shard:
+        shard.add(replace(drawn_hand(np.random.default_rng(23), "0"), joints=None))
+    bare = replace(config, validation=tmp_path / "bare.tar", cache=None)
+    with pytest.raises(ConfigError, match="bare.tar: none of the validation samples has 3D joints"):
+        train(bare, tmp_path / "run", MODEL, landmark_weights, progress=False)
 
 
 def test_settings_that_are_damaged_are_named(config: TrainingConfig, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -91,6 +92,10 @@ class ShardReader:
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
+    def fingerprint(self) -> str:
+        """Changes with any change of the shards' content, and with nothing else: a copy has the same."""
+        return "-".join(f"{_checksum(shard.path):08x}" for shard in self._shards)
+
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -148,6 +153,14 @@ class _Shard:
         with self.path.open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+
+def _checksum(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found = zlib.crc32(part, found)
+    return found
 
 
 def _only_zeros(path: Path, start: int) -> bool:

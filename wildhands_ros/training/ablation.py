@@ -164,6 +164,8 @@ def read_result(folder: Path) -> AblationResult:
 
 def _write(folder: Path, name: str, seed: int) -> None:
     errors = torch.load(folder / SAMPLE_ERRORS, weights_only=True)
+    labelled = torch.isfinite(errors["mpjpe_mm"])
+    errors = {name: values[labelled] for name, values in errors.items()}
     angle, names = errors.pop("angle").numpy(), list(errors)
     bins = np.digitize(angle, BINS[1:-1])
     by_angle = [

@@ -195,7 +195,7 @@ class TrainingModule(pl.LightningModule):
         self._errors.append(joint_errors(joints, batch, where))
 
     def on_validation_epoch_end(self) -> None:
-        errors = torch.cat(self._errors).mean(dim=0)
+        errors = torch.cat(self._errors).nanmean(dim=0)
         self._errors.clear()
         for name, value in zip(ERRORS, errors, strict=True):
             self.log(f"val/{name}", value, prog_bar=name in ("mpjpe_mm", "wrist_percent"), sync_dist=True)
@@ -226,7 +226,10 @@ ERRORS = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_mm", "wrist_percent", "keypoint_perc
 
 @torch.no_grad()
 def joint_errors(joints: Tensor, batch: Batch, where: Geometry) -> Tensor:
-    """(N, 5) errors of joints (N, 21, 3) in the order of `ERRORS`; 2D error relative to the keypoints' longer edge."""
+    """(N, 5) errors of joints (N, 21, 3) in the order of `ERRORS`; 2D error relative to the keypoints' longer edge.
+
+    NaN for samples without 3D labels.
+    """
     truth = batch.joints
     relative, true_relative = joints - joints[:, :1], truth - truth[:, :1]
     mpjpe = (relative - true_relative).norm(dim=-1).mean(dim=1)
@@ -235,7 +238,8 @@ def joint_errors(joints: Tensor, batch: Batch, where: Geometry) -> Tensor:
     size = (wanted.amax(dim=1) - wanted.amin(dim=1)).amax(dim=1)
     off = (seen - wanted).norm(dim=-1).mean(dim=1) / size
     aligned = pa_mpjpe_errors(joints.double().cpu().numpy(), truth.double().cpu().numpy())
-    return torch.stack(
+    errors = torch.stack(
         [1e3 * mpjpe, 1e3 * torch.from_numpy(aligned).to(mpjpe), 1e3 * wrist, 100 * wrist / truth[:, 0].norm(dim=-1),
          100 * off], dim=1,
     )  # fmt: skip
+    return torch.where(batch.has_joints[:, None] > 0, errors, torch.nan)

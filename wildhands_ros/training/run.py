@@ -127,7 +127,7 @@ def train(
         directions = learn_directions(module, config, out, models_dir=models_dir, progress=progress)
     errors = evaluate(module, data.val_dataloader())
     torch.save(errors, out / SAMPLE_ERRORS)
-    found = {name: float(value.mean()) for name, value in errors.items() if name != "angle"} | directions
+    found = {name: float(value.nanmean()) for name, value in errors.items() if name != "angle"} | directions
     save_checkpoint(out / NETWORK, module.network, info, half=half)
     write_json(out / "errors.json", {"steps": steps, **found})
     return TrainingResult(out / NETWORK, found, steps)

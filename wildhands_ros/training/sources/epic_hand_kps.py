@@ -16,6 +16,7 @@ The layout is taken from what the published code reads; the files themselves hav
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,14 @@ class EpicHandKps:
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+    def fingerprint(self) -> str:
+        """Changes with the labels, and with the pictures as far as their sizes tell."""
+        digest = hashlib.sha256()
+        for hand in self._hands:
+            digest.update(repr((hand.key, hand.box, hand.frame.stat().st_size)).encode())
+            digest.update(hand.keypoints.tobytes() + hand.weights.tobytes())
+        return digest.hexdigest()
 
     def __getitem__(self, index: int) -> Sample:
         hand = self._hands[index]
