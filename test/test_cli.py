@@ -61,6 +61,21 @@ def finite(value: object) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("render", "{}", "--samples", 1), ("render", "{}/sub", "--samples", 1),
+        ("ablate", "no.yaml", "out", "--table", "{}/table.md"),
+    ],
+    ids=["render", "render below", "ablate"],
+)  # fmt: skip
+def test_files_in_the_way_are_named_in_one_line(arguments: tuple[object, ...], tmp_path: Path, capsys) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert run(*(str(argument).format(file) for argument in arguments)) == 1
+    assert f"wildhands: {file}" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_picture_becomes_an_annotated_picture_and_a_json_line(picture: Path, tmp_path: Path, capsys) -> None:
     lines = tmp_path / "hands.jsonl"
     assert run("run", picture, "--focal", 700, "--out", tmp_path, "--json", lines, "--vertices") == 0

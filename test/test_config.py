@@ -29,6 +29,7 @@ def test_empty_text_stands_for_not_set() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({1: 2}, "unknown setting '1': known are"),
         ({"tracking": {"smoth": True}}, "did you mean 'tracking.smooth'"),
         ({"min_score": "high"}, "'min_score' must be a float"),
         ({"min_score": 2.0}, "between 0 and 1"),

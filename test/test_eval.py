@@ -137,6 +137,8 @@ def test_the_truth_scores_perfectly(model: HandModel) -> None:
     assert scores.mean("mask_iou_percent") == 100
     for name in ("mpjpe_mm", "pa_mpjpe_mm", "wrist_mm", "keypoint_px", "tip_percent"):
         assert scores.mean(name) == pytest.approx(0, abs=1e-4)  # arccos and square roots leave some
+    lost = Predictions(joints[None], np.full_like(vertices, np.nan)[None], faces)
+    assert np.isnan(score_samples(lost, [sample]).mean("mask_iou_percent"))
     # half of the hand unknown, and the estimate wrong there: does not matter
     assert sample.mask is not None
     cut = sample.mask.copy()
@@ -157,6 +159,27 @@ def test_missing_estimates_and_labels_leave_gaps(model: HandModel) -> None:
     assert list(scores.values["estimated_percent"]) == [0, 100]
     assert np.isnan(scores.values["mpjpe_mm"]).all() and np.isnan(scores.values["keypoint_px"][0])
     assert scores.values["keypoint_px"][1] == pytest.approx(0, abs=1e-9)
+
+
+def test_labels_that_are_not_finite_leave_gaps_of_their_own(model: HandModel) -> None:
+    full = made_sample(model, key="full")
+    joints, keypoints, weights = joints_of(full).copy(), full.keypoints, np.ones(21)
+    assert keypoints is not None
+    joints[4], weights[9] = np.nan, np.nan
+    samples = [
+        full,
+        replace(full, key="joints", joints=joints),
+        replace(full, key="keypoints", keypoints=np.where(np.arange(21)[:, None] == 4, np.nan, keypoints)),
+        replace(full, key="weights", keypoint_weights=weights),
+        replace(full, key="box", box=(5.0, 5.0, 5.0, 5.0)),
+        replace(full, key="wrist", joints=joints_of(full) - joints_of(full)[0]),
+    ]
+    scores = score_samples(Predictions(np.stack([joints_of(full)] * 6)), samples)
+    assert list(np.isnan(scores.values["pa_mpjpe_mm"])) == [False, True, False, False, False, False]
+    assert list(np.isnan(scores.values["wrist_percent"])) == [False, False, False, False, False, True]
+    assert scores.values["keypoint_px"] == pytest.approx(0, abs=1e-9)
+    assert list(np.isnan(scores.values["keypoint_percent"])) == [False, False, False, False, True, False]
+    assert scores.groups["angle off the axis"][1] == "" != scores.groups["angle off the axis"][0]
 
 
 def test_joints_behind_the_camera_are_far_off_but_not_endlessly(model: HandModel) -> None:
@@ -276,6 +299,17 @@ def test_estimators_are_run_scene_by_scene(model: HandModel) -> None:
     assert np.isfinite(scores.values["latency_ms"]).all()
 
 
+def test_pairs_are_found_wherever_their_hands_are_and_cameras_of_their_own_are_no_pairs(model: HandModel) -> None:
+    samples = sorted(some_samples(model), key=lambda sample: sample.side.value)  # as in shuffled shards
+    scores, _ = evaluate_estimator(Oracle(model, samples), samples)
+    assert scores.keys == tuple(sample.key for sample in samples)
+    assert np.isfinite(scores.values["mrrpe_mm"]).sum() == 6
+    pair = [s for s in some_samples(model) if s.scene == "s1"]
+    apart = [pair[0], replace(pair[1], camera=Camera.pinhole(640, 480, 300))]
+    scores, _ = evaluate_estimator(Oracle(model, apart), apart)
+    assert np.isfinite(scores.values["wrist_mm"]).all() and np.isnan(scores.values["mrrpe_mm"]).all()
+
+
 def test_hands_that_are_not_estimated_are_reported(model: HandModel) -> None:
     samples = some_samples(model)
     scores, _ = evaluate_estimator(Oracle(model, samples, blind=True), samples)
@@ -359,6 +393,11 @@ def scores(model: HandModel) -> SampleScores:
     return evaluate_estimator(Oracle(model, samples), tagged)[0]
 
 
+def test_reports_of_nothing_are_empty() -> None:
+    report = make_report(score_samples(Predictions(np.zeros((0, 21, 3))), []), "oracle", "made")
+    assert (report.samples, report.overall, report.breakdowns) == (0, {}, {})
+
+
 def test_report_is_read_as_it_was_written(tmp_path: Path, scores: SampleScores) -> None:
     report = make_report(scores, "oracle", "made")
     write_json([report], tmp_path / "sub" / "r.json")
@@ -401,8 +440,37 @@ def test_command_scores_the_landmark_fit(tmp_path: Path, model: HandModel, model
     assert main(["eval", str(tmp_path / "x.tar"), "--estimator", "landmarks", *beside]) == 0
     (head,) = [line for line in capsys.readouterr().out.splitlines() if "median" in line]
     assert "again" in head and "landmarks" in head
+    alone = [*options[:2], "--max", "1", "--plots", str(tmp_path / "plots")]
+    assert main(["eval", str(tmp_path / "x.tar"), "--estimator", "landmarks", *alone]) == 0
+    out = capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"curves.png"}  # of one hand: no breakdowns
+    assert "curves.png" in out and "breakdowns.png" not in out
 
 
 def test_command_names_what_is_wrong(tmp_path: Path, capsys) -> None:
     assert main(["eval", str(tmp_path)]) == 1
     assert "no shards" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--baseline", "--name", "landmarks"], "another --name"),
+        (["--ambiguity", "x.txt"], "'x.txt': its name must end in"),
+        (["--json", "."], ". is a folder"),
+        (["--json", "file/x.json"], "file"),
+        (["--plots", "file"], "file"),
+    ],
+)
+def test_command_says_before_its_work_what_cannot_be_written(
+    tmp_path: Path, model: HandModel, options: list[str], said: str, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    with ShardWriter(Path("x.tar")) as shard:
+        shard.add(made_sample(model))
+    monkeypatch.setattr("wildhands_ros.cli.evaluate._score", None)
+    monkeypatch.setattr("wildhands_ros.cli.evaluate._with_progress", None)
+    assert main(["eval", "x.tar", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line

@@ -19,6 +19,7 @@ from wildhands_ros.evaluation import (
     similarity_align,
     wrist_error,
 )
+from wildhands_ros.evaluation.metrics import pa_mpjpe_errors
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.rotations import exp_so3
 
@@ -57,6 +58,18 @@ def test_procrustes_agrees_with_scipy() -> None:
     _, _, disparity = procrustes(JOINTS, other)  # residual as a fraction of the target's spread
     spread = ((JOINTS - JOINTS.mean(0)) ** 2).sum()
     assert ((aligned - JOINTS) ** 2).sum() == pytest.approx(disparity * spread)
+
+
+def test_hands_that_are_not_finite_have_no_error_and_leave_the_others_theirs() -> None:
+    truths, estimates = np.stack([JOINTS] * 3), np.stack([JOINTS + 0.1] * 3)
+    truths[0, 4, 1], estimates[2, 0] = np.nan, np.inf
+    assert list(np.isnan(pa_mpjpe_errors(estimates, truths))) == [True, False, True]
+    assert np.isnan(pa_mpjpe(JOINTS, truths[0]))
+
+
+def test_a_wrist_in_the_camera_has_no_share_of_its_distance() -> None:
+    distance, fraction = wrist_error(JOINTS, JOINTS - JOINTS[0])
+    assert distance == pytest.approx(np.linalg.norm(JOINTS[0])) and np.isnan(fraction)
 
 
 def test_keypoints_behind_the_camera_do_not_count() -> None:

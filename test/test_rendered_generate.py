@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from wildhands_ros.cli import main
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.hand_model import load_hand_model
+from wildhands_ros.rendered import generate
 from wildhands_ros.rendered.generate import RenderConfig, Split, render_shards, rendered_samples
 from wildhands_ros.rendered.sensor import Sensor
 from wildhands_ros.samples import CROP_SIZE, HIDDEN, ShardReader
@@ -141,6 +143,22 @@ def test_same_seed_same_bytes_with_any_number_of_workers(tmp_path):
     assert list(render_shards(RenderConfig(**config), together)) == [3]  # only what was missing
     assert first.stat().st_mtime_ns == before
     assert second.read_bytes() == (alone / names[1]).read_bytes()
+
+
+def test_more_samples_complete_a_folder_and_others_are_refused(tmp_path, samples, monkeypatch):
+    def rendered(config, shard):
+        return (replace(samples[k], key=f"{shard}-{k}") for k in range(config.size(shard)))
+
+    monkeypatch.setattr(generate, "rendered_samples", rendered)
+    assert list(render_shards(RenderConfig(3, size_per_shard=2), tmp_path)) == [2, 1]
+    assert list(render_shards(RenderConfig(6, size_per_shard=2), tmp_path)) == [2, 2]  # the short one and a new one
+    assert [sample.key for sample in ShardReader(tmp_path)] == ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"]
+    assert list(render_shards(RenderConfig(6, size_per_shard=2), tmp_path)) == []
+    assert list(render_shards(RenderConfig(1, seed=1), tmp_path)) == [1]  # other seeds do not matter
+    for other, said in ((RenderConfig(4, size_per_shard=2), "00002"), (RenderConfig(5, size_per_shard=2), "00002"),
+                        (RenderConfig(6, size_per_shard=1), "00000"), (RenderConfig(6), "00001")):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"train-000-{said}.tar comes from a run of more samples"):
+            list(render_shards(other, tmp_path))
 
 
 def test_seeds_splits_and_shards_differ():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import io
+import json
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +15,10 @@ import numpy as np
 import pytest
 
 from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.estimation.wildhands.variant import GRASPS
 from wildhands_ros.hands import Side
 from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample, SampleError, ShardReader, ShardWriter
+from wildhands_ros.samples.sample import GRASP_COUNT
 
 RNG = np.random.default_rng(0)
 
@@ -69,12 +75,38 @@ def test_an_interrupted_shard_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_shard_for_which_the_disk_is_too_small_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"), ShardWriter(tmp_path / "x.tar") as shard:
+        shard.add(made_sample())
+        monkeypatch.setattr(shard._tar, "close", full)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folder_of_shards_is_one_source(tmp_path: Path) -> None:
     for number in range(3):
         with ShardWriter(tmp_path / f"{number}.tar") as shard:
             for k in range(number):
                 shard.add(made_sample(f"{number}-{k}"))
     assert [sample.key for sample in ShardReader(tmp_path)] == ["1-0", "2-0", "2-1"]
+
+
+def test_fingerprints_are_those_of_the_content(tmp_path: Path) -> None:
+    samples = [made_sample(key) for key in "abc"]
+    joints = samples[1].joints
+    assert joints is not None
+    changed = [samples[0], replace(samples[1], joints=joints[::-1].copy()), samples[2]]  # as many digits, all in all
+    found = []
+    for name, written in (("one", samples), ("copy", samples), ("other", changed)):
+        with ShardWriter(tmp_path / f"{name}.tar") as shard:
+            for sample in written:
+                shard.add(sample)
+        found.append(ShardReader(tmp_path / f"{name}.tar").fingerprint())
+    assert found[0] == found[1] != found[2]
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
@@ -92,7 +124,91 @@ def test_damage_is_named(tmp_path: Path) -> None:
         ShardReader(tmp_path / "odd.tar")[0]
 
 
+def shard_of(path: Path, **members: bytes) -> Path:
+    """A shard of one whole sample 'k', with some of its members (by their ending) replaced, or left out where empty."""
+    with ShardWriter(path) as shard:
+        shard.add(made_sample("k"))
+    with tarfile.open(path) as tar:
+        content = {info.name: tar.extractfile(info).read() for info in tar}  # type: ignore[union-attr]
+    with tarfile.open(path, "w") as tar:
+        for name, written in content.items():
+            info, new = tarfile.TarInfo(name), members.get(name[2:], written)
+            info.size = len(new)
+            tar.addfile(info, io.BytesIO(new))
+    return path
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[: at + 5] + bytes([data[at + 5] ^ 255]) + data[at + 6 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flipped,
+        lambda data, at: data[:at] + bytes(512) + data[at + 512 :],
+        lambda data, at: data[:at],
+        lambda data, at: data[: at + 200],
+        lambda data, at: data[: at + 512],
+        lambda data, at: data[: at + 600],
+    ],
+    ids=["a byte of a header", "zeros for a header", "cut", "cut in a header", "cut after one", "cut in a picture"],
+)
+def test_a_shard_whose_rest_is_lost_is_refused(tmp_path: Path, damage: Callable[[bytes, int], bytes]) -> None:
+    with ShardWriter(tmp_path / "x.tar") as shard:
+        for number in range(4):
+            shard.add(made_sample(f"k{number}"))
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        (at,) = (info.offset for info in tar if info.name == "k2.jpg")
+    (tmp_path / "x.tar").write_bytes(damage((tmp_path / "x.tar").read_bytes(), at))
+    with pytest.raises(SampleError, match=f"x.tar.*(damaged at byte {at}, after 2 samples|unexpected end).*again"):
+        ShardReader(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"camera": {"K": [700, 0]}}, {"center": [1]}, {"center": [1, float("nan")]}, {"size": [float("inf"), 3]},
+        {"box": [1, 2, 3]}, {"extent": float("inf")}, {"grasp": 99}, {"grasp": "fist"}, {"tags": None},
+        {"tags": {"light": ["a"]}}, {"scene": ["s"]}, {"side": None},
+        {"mano": {"pose": [[1]], "betas": [0] * 10, "translation": [0] * 3, "hand_model": "open"}},
+    ],
+    ids=lambda change: ", ".join(f"{k} {v}" for k, v in change.items())[:30],
+)  # fmt: skip
+def test_labels_of_wrong_kinds_are_named(tmp_path: Path, change: dict[str, object]) -> None:
+    with tarfile.open(shard_of(tmp_path / "x.tar")) as tar:
+        record = json.loads(tar.extractfile("k.json").read())  # type: ignore[union-attr]
+    path = shard_of(tmp_path / "x.tar", json=json.dumps({**record, **change}).encode())
+    with pytest.raises(SampleError, match="x.tar: sample 'k' cannot be read"):
+        ShardReader(path)[0]
+
+
+@pytest.mark.parametrize(
+    "members", [{"jpg": b""}, {"png": b""}, {"jpg": b"no"}, {"json": b"[" * 10**5}, {"json": b"[]"}, {"json": b""}]
+)
+def test_members_that_hold_nothing_are_named(tmp_path: Path, members: dict[str, bytes]) -> None:
+    with pytest.raises(SampleError, match="x.tar: sample 'k' cannot be read"):
+        ShardReader(shard_of(tmp_path / "x.tar", **members))[0]
+
+
+def test_incomplete_doubled_and_compressed_shards_are_refused(tmp_path: Path) -> None:
+    path = shard_of(tmp_path / "x.tar")
+    with tarfile.open(path) as tar, tarfile.open(tmp_path / "two.tar", "w") as two:
+        for info in [*tar, *tar]:
+            two.addfile(info, tar.extractfile(info))
+    (tmp_path / "x.tgz").write_bytes(gzip.compress(path.read_bytes()))
+    with tarfile.open(tmp_path / "bare.tar", "w") as bare:
+        bare.addfile(tarfile.TarInfo("k.jpg"))
+    for name, said in (("two.tar", "two members 'k.jpg'"), ("x.tgz", "uncompressed"), ("bare.tar", "'k.jpg'")):
+        with pytest.raises(SampleError, match=f"{name}.*{said}"):
+            ShardReader(tmp_path / name)
+    with pytest.raises(ValueError, match="'k' already"), ShardWriter(tmp_path / "y.tar") as shard:
+        shard.add(made_sample("k"))
+        shard.add(made_sample("k"))
+
+
 def test_samples_check_themselves() -> None:
+    assert len(GRASPS) == GRASP_COUNT
     sample = made_sample()
     with pytest.raises(ValueError, match="joints"):
         replace(sample, joints=np.zeros((20, 3)))

@@ -69,6 +69,20 @@ def test_hard_where_hardly_soft(layer: HandLayer) -> None:
         assert np.array_equal(found > 0.5, outline.mask(vertices, 56))
 
 
+def test_a_picture_is_part_of_a_larger_one(layer: HandLayer) -> None:
+    small, large, margin = SilhouetteRasteriser(layer.faces, 40), SilhouetteRasteriser(layer.faces, 64), 12
+    pixels = tensor(hands(layer, 6, 40) * 2 - [30, 20])  # cut off
+    cut_out = large(pixels + margin)[:, margin:-margin, margin:-margin]
+    torch.testing.assert_close(small(pixels), cut_out, atol=1e-3, rtol=0)
+    square = SilhouetteRasteriser(np.array([[0, 1, 2], [0, 2, 3]]), 8)
+    found = square(torch.tensor([[[-9.0, -9], [-0.3, -9], [-0.3, 20], [-9, 20]]]))
+    assert float(found[0, 4, 0]) == pytest.approx(1 / (1 + np.exp(0.3 / 0.7)), abs=1e-3)  # as near as any border
+
+
+def test_no_hands_have_no_silhouettes(layer: HandLayer) -> None:
+    assert SilhouetteRasteriser(layer.faces, 40)(torch.zeros(0, 778, 2)).shape == (0, 40, 40)
+
+
 def test_value_is_nearly_the_covered_area(layer: HandLayer) -> None:
     pixels, outline = hands(layer, 6, 56), Outline(layer.faces)
     soft = SilhouetteRasteriser(layer.faces, 56, sigma=0.25)(tensor(pixels)).detach().numpy()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import scipy.sparse
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import ConfigError, WildHandsError
@@ -21,6 +23,12 @@ from wildhands_ros.samples import CROP_SIZE, Sample, SampleError
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 from wildhands_ros.training.sources.crops import BOX_FACTOR, cut, square_of
 from wildhands_ros.training.sources.epic_hand_kps import ASSEMBLY_TO_KEYPOINTS
+from wildhands_ros.training.sources.video import _key_of
+
+try:
+    from numpy._core.numeric import _frombuffer
+except ModuleNotFoundError:  # NumPy 1
+    from numpy.core.numeric import _frombuffer
 
 # --- plain pickles ------------------------------------------------------------------------------------------------
 
@@ -43,6 +51,38 @@ def test_pickles_that_would_run_code_are_refused() -> None:
         read_plain_pickle(pickle.dumps({"x": Evil()}))
     with pytest.raises(RefusedPickle, match="keys"):
         read_plain_pickle(pickle.dumps({1: 2}))
+
+
+class Calls:
+    """Pickled as a call of a function with these arguments, and a state where given."""
+
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def broken_sparse() -> Any:
+    matrix = scipy.sparse.coo_matrix(np.eye(3))
+    matrix.row[0] = 50
+    return matrix
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        Calls(_frombuffer, (b"12", np.dtype("f8"))),
+        Calls(_frombuffer, (b"12", Calls(np.dtype, ("f3",)), (1,), "C")),
+        Calls(_frombuffer, (b"12", Calls(np.dtype, ("i9",)), (1,), "C")),
+        Calls(scipy.sparse.coo_matrix, (), {"shape": (2, 2)}),
+        broken_sparse(),
+    ],
+    ids=["arguments", "f3", "i9", "no data", "index"],
+)
+def test_pickles_of_damaged_arrays_are_refused(stored: object) -> None:
+    with pytest.raises(RefusedPickle):
+        read_plain_pickle(pickle.dumps({"x": stored}, protocol=5))
 
 
 def test_pickles_that_would_grow_without_end_are_refused() -> None:
@@ -136,6 +176,24 @@ def test_boxes_of_a_detector(tmp_path: Path) -> None:
     assert sample.center == (800, 450) and sample.extent == 450
 
 
+@pytest.mark.parametrize(
+    "box", [(0, 0, np.inf, 5), (0, 0, 1e300, 5), (0, 0, 1e6, 5), (5, 5, 5 + 1e-9, 6), (np.nan, 0, 10, 10)]
+)
+def test_boxes_that_no_hand_has_are_none(tmp_path: Path, box: tuple[float, ...]) -> None:
+    paths = write_epic(tmp_path, {KEY: {"right": written_hand()}})
+    boxes = tmp_path / "grasp_visor_val.pkl"
+    boxes.write_bytes(pickle.dumps({KEY: {"right_bbox": box}}))
+    assert len(EpicHandKps(*paths, boxes=boxes)) == 0
+
+
+@pytest.mark.parametrize("far", [1e5, 1e8, 1e300, np.nan])
+def test_joints_far_outside_the_picture_are_not_visible(tmp_path: Path, far: float) -> None:
+    joints = [np.array([700.0 + 10 * j, 400.0 + 5 * j]) for j in range(20)] + [np.array([far, 400.0])]
+    (sample,) = EpicHandKps(*write_epic(tmp_path, {KEY: {"right": written_hand(joints=joints)}}))
+    assert sample.visible is not None and list(np.flatnonzero(~sample.visible)) == [0]
+    assert sample.extent < 400
+
+
 def test_smaller_copies_of_the_pictures_serve(tmp_path: Path) -> None:
     (sample,) = EpicHandKps(*write_epic(tmp_path, {KEY: {"right": written_hand()}}, size=(960, 540)))
     assert sample.camera == Camera.pinhole(960, 540, 500)
@@ -150,6 +208,7 @@ def test_smaller_copies_of_the_pictures_serve(tmp_path: Path) -> None:
         ({KEY: {"right": {"joints": [1]}}}, "joints_valid"),
         ({KEY: {"right": written_hand(joints=[(1, 2)] * 20)}}, r"\(20, 2\)"),
         ({KEY: {"right": written_hand(joints="many")}}, "does not hold numbers"),
+        ({KEY: {"right": written_hand(joints=[(10**400, 1)] * 21)}}, "does not hold numbers"),
         ({"/other/frame.jpg": {"right": written_hand()}}, "holds none of the 1 pictures"),
     ],
 )
@@ -232,6 +291,13 @@ def test_recordings_are_labelled_once(tmp_path: Path, labeller: PseudoLabeller) 
     blind = PseudoLabeller(None, None, labeller.config)  # type: ignore[arg-type] # would fail if it were used
     again = VideoSource(folder, tmp_path / "cache", blind)
     assert [s.key for s in again] == [s.key for s in samples]
+
+
+def test_names_that_differ_in_odd_characters_give_different_keys() -> None:
+    names = ("видео.mp4", "кухня.mp4", "a b.mp4", "a_b.mp4", "a_b_mp4", "a-b", "\udcff.mp4")
+    keys = {_key_of(name) for name in names}
+    assert len(keys) == len(names) and {"a-b", "a_b_mp4"} < keys
+    assert all(re.fullmatch("[A-Za-z0-9_-]+", key) for key in keys)
 
 
 def sample_shift(a: Sample, b: Sample) -> float:

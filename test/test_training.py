@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
-from wildhands_ros.errors import ConfigError, ModelFileError
+from wildhands_ros.errors import ConfigError, ModelFileError, WildHandsError
 from wildhands_ros.estimation.wildhands import (
     CheckpointInfo,
     Perspective,
@@ -56,7 +56,7 @@ from wildhands_ros.hands import SKELETON, HandBox, Side
 from wildhands_ros.rotations import exp_so3
 from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, ShardWriter
 from wildhands_ros.training import ablation as ablation_module
-from wildhands_ros.training.ablation import AblationResult, ablation_table, run_ablation, run_auxiliary
+from wildhands_ros.training.ablation import AblationResult, ablation_table, read_result, run_ablation, run_auxiliary
 from wildhands_ros.training.batch import (
     Batch,
     Geometry,
@@ -77,10 +77,10 @@ from wildhands_ros.training.config import (
     TrainingConfig,
     read_training_config,
 )
-from wildhands_ros.training.dataset import Drawn, MixingSampler, normalised
-from wildhands_ros.training.losses import hand_losses
-from wildhands_ros.training.module import TrainingModule, fresh_network, variant_of
-from wildhands_ros.training.run import train
+from wildhands_ros.training.dataset import Drawn, Manner, MixingSampler, _cache_key, normalised
+from wildhands_ros.training.losses import hand_losses, masked_mean
+from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
+from wildhands_ros.training.run import check_settings, settings_of, train
 
 MODEL = load_hand_model()
 SMALL = NetworkConfig(fusion=(32, 32, 32), features=64, hidden=64, trained_from=12)
@@ -320,6 +320,35 @@ def test_each_loss_needs_its_own_label_only(label: str) -> None:
     assert {name for name, value in losses.items() if float(value) > 0} == needs[label]
 
 
+def test_labels_that_are_not_finite_count_as_missing() -> None:
+    sample = drawn_hand(np.random.default_rng(18), "0")
+    assert sample.joints is not None and sample.mano is not None and sample.keypoints is not None
+    odd = np.where(np.arange(21) == 4, np.nan, 1.0)
+    broken = replace(
+        sample, joints=sample.joints * odd[:, None], mano=replace(sample.mano, betas=np.full(10, np.inf)),
+        keypoint_weights=odd,
+    )  # fmt: skip
+    batch = batch_of(broken)
+    assert (float(batch.has_joints), float(batch.has_mano), float(batch.keypoint_weights.sum())) == (0, 0, 20)
+    for name in ("joints", "pose", "betas", "translation", "keypoints", "keypoint_weights"):
+        assert bool(torch.isfinite(getattr(batch, name)).all()), name
+
+
+def test_values_without_weight_do_not_matter() -> None:
+    values = torch.tensor([[2.0], [torch.nan]], requires_grad=True)
+    mean = masked_mean(values, torch.tensor([1.0, 0.0]))
+    mean.backward()
+    assert mean.item() == 2 and values.grad is not None and values.grad.tolist() == [[1.0], [0.0]]
+
+
+def test_training_stops_before_its_weights_are_lost(landmark_weights: bytes) -> None:
+    config = TrainingConfig(sources=(SourceConfig(),), network=SMALL)
+    module = TrainingModule(fresh_network(variant_of(SMALL, MODEL), landmark_weights), config, MODEL)
+    batch = batch_of(drawn_hand(np.random.default_rng(19), "0"))
+    with pytest.raises(WildHandsError, match="not a number at step 1 \\(.*pose.*learning_rate"):
+        module.training_step(Drawn(replace(batch, pose=batch.pose * torch.nan), None), 0)
+
+
 def test_mask_loss_pulls_the_hand_onto_its_mask(landmark_weights: bytes) -> None:
     rng = np.random.default_rng(8)
     samples = [drawn_hand(rng, str(i)) for i in range(3)]
@@ -352,6 +381,32 @@ def test_an_interrupted_run_sees_the_same_batches() -> None:
     assert list(MixingSampler([30, 7], [1, 1], batch=8, steps=20, seed=1, first=12)) == whole[12:]
     shares = [list(MixingSampler([30, 7], [1, 1], 8, 20, 1, share=(rank, 2))) for rank in range(2)]
     assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
+
+
+class Listed(list[Sample]):
+    """A source of a few samples, without a fingerprint."""
+
+    name = "listed"
+
+
+def test_caches_are_those_of_all_samples_and_their_labels() -> None:
+    rng = np.random.default_rng(20)
+    samples = Listed(drawn_hand(rng, str(i)) for i in range(3))
+
+    def key(source: Listed) -> str:
+        return _cache_key(source, Manner(), trunk, 1)
+
+    trunk = LandmarkTrunk()
+    assert key(samples) == key(Listed(samples))
+    for change in ({"grasp": None}, {"image": samples[0].image}, {"key": "other"}):
+        assert key(samples) != key(Listed([samples[0], replace(samples[1], **change), samples[2]]))
+
+
+def test_errors_are_those_of_samples_with_3d_labels() -> None:
+    samples = [drawn_hand(np.random.default_rng(21), "0"), drawn_hand(np.random.default_rng(22), "1")]
+    batch = collate([batch_of(samples[0]), batch_of(replace(samples[1], joints=None))])
+    errors = joint_errors(batch.joints + 0.01, batch, geometry(batch, variant_of(SMALL, MODEL)))
+    assert torch.isfinite(errors[0]).all() and torch.isnan(errors[1]).all()
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------
@@ -454,6 +509,37 @@ def test_a_folder_belongs_to_one_configuration(config: TrainingConfig, landmark_
         train(replace(short, seed=9), tmp_path / "run", MODEL, landmark_weights, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"precision": "abc"}, "precision 'abc'.*bf16-mixed"),
+        ({"accelerator": "abacus"}, "accelerator 'abacus'.*cpu"),
+        ({"network": replace(SMALL, trunk="landmarks-fine")}, "can be 11 at most, not 12"),
+    ],
+    ids=["precision", "accelerator", "trained_from"],
+)
+def test_a_start_that_fails_leaves_the_folder_to_others(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    for wrong in (replace(config, **change), replace(config, **change, seed=9)):
+        with pytest.raises(ConfigError, match=said):
+            train(wrong, tmp_path, MODEL, landmark_weights, progress=False)
+
+
+def test_validation_needs_3d_labels(config: TrainingConfig, landmark_weights: bytes, tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "bare.tar") as shard:
+        shard.add(replace(drawn_hand(np.random.default_rng(23), "0"), joints=None))
+    bare = replace(config, validation=tmp_path / "bare.tar", cache=None)
+    with pytest.raises(ConfigError, match="bare.tar: none of the validation samples has 3D joints"):
+        train(bare, tmp_path / "run", MODEL, landmark_weights, progress=False)
+
+
+def test_settings_that_are_damaged_are_named(config: TrainingConfig, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"steps"')
+    with pytest.raises(ConfigError, match="settings.json is damaged"):
+        check_settings(tmp_path, config)
+
+
 def test_a_network_of_upright_hands_learns_which_way_they_point(
     config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
 ) -> None:
@@ -515,6 +601,18 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
         ("sources: [{only: [smell]}]", "unknown labels smell"),
         ("sources: [{}]\nlosess: {}", "did you mean 'losses'"),
         ("sources: [{}]\nbatch: 0", "batch must be positive"),
+        ("sources: [{weight: .inf}]", "weight of a source must be positive"),
+        ("sources: [{}]\nnetwork: {encoding: foo}", "unknown network.encoding 'foo': known are none, sparse"),
+        ("sources: [{}]\nnetwork: {perspective: foo}", "unknown network.perspective 'foo': known are none"),
+        ("sources: [{}]\nnetwork: {translation: foo}", "unknown network.translation 'foo': known are metric, crop"),
+        ("sources: [{}]\nnetwork: {trunk: resnet50}", "known are landmarks, landmarks-fine"),
+        ("sources: [{}]\nnetwork: {trained_from: 99}", "network.trained_from must be from 0 to 15, not 99"),
+        ("sources: [{}]\nnetwork: {dropout: 1}", "network.dropout must be from 0"),
+        ("sources: [{}]\noptimiser: {ema: 2}", "optimiser.ema must be from 0 to 1, not 2"),
+        ("sources: [{}]\noptimiser: {learning_rate: .nan}", "optimiser.learning_rate must be 0 or more, not nan"),
+        ("sources: [{}]\nlosses: {pose: -1}", "losses.pose must be 0 or more"),
+        ("sources: [{}]\nseed: -1", "seed must be from 0"),
+        ("sources: [{}]\nworkers: -1", "workers must be 0 or more"),
         ("[", "cannot read"),
     ):
         path.write_text(text)
@@ -554,6 +652,9 @@ def test_comparisons_train_every_way_once_and_go_on(
         with pytest.raises(ConfigError, match=said):
             list(run_auxiliary(wrong, tmp_path, MODEL, landmark_weights, [1]))
 
+    with pytest.raises(ConfigError, match="none-1 holds a run with other settings \\(steps\\)"):
+        list(run_ablation(replace(short, steps=3), tmp_path / "kpe", MODEL, landmark_weights, ["none"], [1]))
+
     monkeypatch.setattr(ablation_module, "train", None)  # what is there is only read
     assert list(run_ablation(short, tmp_path / "kpe", MODEL, landmark_weights, ["none", "sparse"], [1])) == found
     assert list(run_auxiliary(two, tmp_path / "aux", MODEL, landmark_weights, [1])) == learned
@@ -571,6 +672,37 @@ def test_the_ablations_table_has_means_over_seeds_and_weighs_the_ranges_by_their
     assert lines[2].endswith("| 2.2 ± 0.0 | 51.0 ± 1.4 | 38.06 / 109.88 / 89.72 / 31.62 |")
     assert lines[3].startswith("| centre only | 40.0 |") and lines[3].endswith("|  |")
     assert "paper" not in ablation_table([result("+ masks", 1, 40.0)])
+
+
+def test_ranges_of_the_angle_keep_their_places(tmp_path: Path) -> None:
+    names = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_percent", "keypoint_percent")
+    angles, errors = torch.tensor([20.0, 25, 35, 40, 50, 60]), torch.tensor([1.0, 1, 10, 10, 100, 100])
+    for count, beyond in ((6, "55.0"), (2, "–")):  # nowhere a hand in the first range
+        torch.save({**{n: errors[:count] for n in names}, "angle": angles[:count]}, tmp_path / "sample_errors.pt")
+        ablation_module._write(tmp_path, "sparse", 1)
+        result = read_result(tmp_path)
+        assert [b["count"] for b in result.by_angle] == [0, 2, min(count - 2, 2), max(count - 4, 0)]
+        assert f"| {beyond} |" in ablation_table([result]).splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"means"', "[]", '{"variant": "a", "seed": 1, "means": {}, "by_angle": [{}]}']
+)
+def test_results_that_cannot_be_read_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(WildHandsError, match="result.json.*delete it"):
+        read_result(tmp_path)
+
+
+def test_settings_that_came_later_had_their_defaults(config: TrainingConfig, tmp_path: Path) -> None:
+    stored = settings_of(config)
+    for part, name in ((stored, "direction_steps"), (stored["network"], "depths"), (stored["sources"][0], "focal")):
+        del part[name]
+    (tmp_path / "settings.json").write_text(json.dumps(stored))
+    check_settings(tmp_path, config)
+    for other in (replace(config, direction_steps=1), replace(config, network=replace(SMALL, depths=True))):
+        with pytest.raises(ConfigError, match="direction_steps|network"):
+            check_settings(tmp_path, other)
 
 
 def test_perspective_crops_place_the_hand_before_the_turned_camera() -> None:

@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         write_json,
     )
 
+    _make_room(args.ambiguity, args.json, args.pictures, None if args.plots is None else args.plots / "curves.png")
     if args.ambiguity is not None:
         return _ambiguity(ShardReader(args.shards), args.max, args.ambiguity)
     earlier = [report for path in args.compare for report in read_json(path)]
@@ -103,9 +104,9 @@ def run(args: argparse.Namespace) -> int:
     if args.plots is not None:
         from wildhands_ros.evaluation.plots import plot_breakdowns, plot_curves
 
-        plot_breakdowns([*reports, *earlier], args.plots / "breakdowns.png")
+        drawn = plot_breakdowns([*reports, *earlier], args.plots / "breakdowns.png")
         plot_curves(scores, args.plots / "curves.png")
-        print(f"\nwrote {args.plots / 'breakdowns.png'} and {args.plots / 'curves.png'}")
+        print(f"\nwrote {args.plots / 'breakdowns.png'} and" if drawn else "\nwrote", args.plots / "curves.png")
     if args.pictures is not None:
         first = next(iter(scores))
         write_gallery(gallery_sections(source, scores[first], joints[first], first, worst=args.worst), args.pictures)
@@ -113,10 +114,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _make_room(*files: Path | None) -> None:
+    """Makes the folders of files that will be written: what cannot be is said now, rather than after the work."""
+    for path in files:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise WildHandsError(f"{path} is a folder: name a file in it")
+
+
 def _ambiguity(source: SampleSource, limit: int | None, path: Path) -> int:
     from wildhands_ros.evaluation.ambiguity import find_pairs, gather_views, telling_pairs, unexplained
     from wildhands_ros.evaluation.ambiguity_figure import draw_ambiguity
+    from wildhands_ros.evaluation.plots import check_figure_name
 
+    check_figure_name(path)
     views = gather_views(_with_progress(source, limit, source.name))
     rows = unexplained(views)
     pairs = find_pairs(views)
@@ -157,6 +169,8 @@ def _estimators(config: PipelineConfig, name: str | None, baseline: bool) -> dic
     """Name in the tables → its configuration."""
     chosen = {name or config.estimation.estimator: _every_hand(config)}
     if baseline and config.estimation.estimator != "landmarks":
+        if name == "landmarks":
+            raise WildHandsError("with --baseline, 'landmarks' is the baseline: give another --name")
         plain = EstimationConfig(estimator="landmarks", mano_dir=config.estimation.mano_dir)
         chosen["landmarks"] = replace(config, estimation=plain)
     return chosen

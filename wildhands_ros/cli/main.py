@@ -40,6 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logging.exception("%s", error)
         print(f"wildhands: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a folder that cannot be made, a full disk: seldom worth a traceback
+        if args.verbose:
+            logging.exception("%s", error)
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"wildhands: {where}{error.strerror or error} (-v tells where this happened)", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("wildhands: interrupted", file=sys.stderr)
         return 130

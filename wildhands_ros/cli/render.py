@@ -12,8 +12,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="render labelled hands for training",
         description="Renders hands as head cameras see them, with exact labels, into tar shards "
         "(docs/rendered_data.md). The same seed gives the same bytes, with any number of workers. Shards that are "
-        "there "
-        "already are kept, so that an interrupted run can be started again.",
+        "there already are kept, so that an interrupted run can be started again, and one that is done with more "
+        "samples.",
     )
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="folder for the shards")
     parser.add_argument("--samples", type=int, required=True, metavar="N", help="how many hands")

@@ -95,6 +95,8 @@ def gather_views(samples: Iterable[Sample], *, least_visible: int = 18) -> Views
     for sample in samples:
         if sample.joints is None or sample.keypoints is None:
             continue
+        if not (np.isfinite(sample.joints).all() and np.isfinite(sample.keypoints).all()):
+            continue
         if sample.visible is not None and sample.visible.sum() < least_visible:
             continue
         flip = -1.0 if sample.side is Side.LEFT else 1.0

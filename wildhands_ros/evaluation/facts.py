@@ -105,6 +105,8 @@ BREAKDOWNS: Mapping[str, Callable[[Sample], str]] = {
 
 
 def _bin(value: float, edges: Sequence[float], between: str, above: str, *, inclusive: bool = False) -> str:
+    if math.isnan(value):  # of a label that is not finite
+        return UNKNOWN
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         if value < high:
             return between.format(f"{low:g}", f"{high - 1 if inclusive else high:g}")

@@ -1,7 +1,7 @@
 """The field's error measures for 3D hands. Joints are (21, 3) in metres, results in metres unless said.
 
 Each measure comes twice: for one hand as a number, and (named `…_errors`) for many hands at once, with any leading
-dimensions.
+dimensions. Hands of which an estimate or a truth is not finite get NaN, they alone.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ def absolute_error(estimate: FloatArray, truth: FloatArray) -> float:
 
 
 def wrist_error(estimate: FloatArray, truth: FloatArray) -> tuple[float, float]:
-    """Distance of the wrists, and the same as a fraction of the true wrist's distance from the camera."""
-    error = float(wrist_errors(estimate, truth))
-    return error, error / float(np.linalg.norm(truth[0]))
+    """Distance of the wrists, and the same as a fraction of the true wrist's distance from the camera (NaN where that
+    is zero)."""
+    error, distance = float(wrist_errors(estimate, truth)), float(np.linalg.norm(truth[0]))
+    return error, error / distance if distance > 0 else float("nan")
 
 
 def mrrpe(left: FloatArray, right: FloatArray, true_left: FloatArray, true_right: FloatArray) -> float:
@@ -59,10 +60,11 @@ def mpjpe_errors(estimates: FloatArray, truths: FloatArray) -> FloatArray:
 
 
 def pa_mpjpe_errors(estimates: FloatArray, truths: FloatArray) -> FloatArray:
-    """`pa_mpjpe` of hands (…, 21, 3) → (…); NaN where an estimate is not finite."""
-    good = np.asarray(np.isfinite(estimates).all(axis=(-1, -2)))
-    aligned = similarity_align(np.where(good[..., None, None], estimates, truths), truths)
-    return np.where(good, absolute_errors(aligned, truths), np.nan)
+    """`pa_mpjpe` of hands (…, 21, 3) → (…); NaN where an estimate or a truth is not finite."""
+    good = np.asarray((np.isfinite(estimates) & np.isfinite(truths)).all(axis=(-1, -2)))
+    # one hand that is not finite would make the decomposition of all of them fail
+    found, wanted = (np.where(good[..., None, None], joints, 0.0) for joints in (estimates, truths))
+    return np.where(good, absolute_errors(similarity_align(found, wanted), wanted), np.nan)
 
 
 def absolute_errors(estimates: FloatArray, truths: FloatArray) -> FloatArray:
@@ -82,7 +84,11 @@ def orientation_errors(estimates: FloatArray, truths: FloatArray) -> FloatArray:
 
 
 def weighted_keypoint_errors(estimates: FloatArray, truths: FloatArray, weights: FloatArray) -> FloatArray:
-    """Weighted mean distance of keypoints (…, 21, 2), weights (…, 21) → (…); NaN where all weights are zero."""
+    """Weighted mean distance of keypoints (…, 21, 2), weights (…, 21) → (…); NaN where all weights are zero.
+
+    Keypoints whose truth or weight is not finite do not count.
+    """
+    weights = np.where(np.isfinite(weights) & np.isfinite(truths).all(axis=-1), weights, 0.0)
     distances = np.where(weights > 0, np.linalg.norm(estimates - truths, axis=-1), 0.0)
     total = weights.sum(axis=-1)
     return np.asarray(np.where(total > 0, (weights * distances).sum(axis=-1) / np.where(total > 0, total, 1), np.nan))

@@ -20,17 +20,23 @@ if TYPE_CHECKING:
 COLORS = ("#16a5a0", "#f5862a", "#5a6fd6", "#8c8c8c", "#c2476f", "#7aa63c")
 """Teal and orange first, as hands are drawn."""
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".eps", ".tif", ".tiff", ".webp")
+"""Of files that figures can be drawn into."""
+
 _BREAKDOWNS = ("angle off the axis", "distance", "occlusion")
 _MEASURES = ("mpjpe_mm", "wrist_percent", "keypoint_percent")
 _CURVES = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_percent", "keypoint_percent")
 _TITLES = {measure.name: measure.title for measure in MEASURES}
 
 
-def plot_breakdowns(reports: Sequence[Report], path: Path) -> None:
-    """Errors by angle, distance and occlusion, with 95 % confidence intervals, one colour an estimator."""
+def plot_breakdowns(reports: Sequence[Report], path: Path) -> bool:
+    """Errors by angle, distance and occlusion, with 95 % confidence intervals, one colour an estimator.
+
+    Returns whether there was anything to draw.
+    """
     shown = [b for b in _BREAKDOWNS if any(b in report.breakdowns for report in reports)]
     if not shown:
-        return
+        return False
     figure = new_figure(4.2 * len(shown), 2.9 * len(_MEASURES))
     axes = figure.subplots(len(_MEASURES), len(shown), squeeze=False, sharey="row")
     for row, measure in enumerate(_MEASURES):
@@ -43,6 +49,7 @@ def plot_breakdowns(reports: Sequence[Report], path: Path) -> None:
         axes[row][0].set_ylim(bottom=0)  # the whole row's; only now, since it ends the search for the top
     axes[0][0].legend(frameon=False)
     save_figure(figure, path)
+    return True
 
 
 def plot_curves(scores: Mapping[str, SampleScores], path: Path) -> None:
@@ -98,8 +105,15 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def check_figure_name(path: Path) -> None:
+    """Raises WildHandsError for a file that `save_figure` could not write."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise WildHandsError(f"cannot draw into '{path.name}': its name must end in one of {', '.join(SUFFIXES)}")
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure; its folder is made. Raises WildHandsError."""
+    check_figure_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from wildhands_ros.detection.landmarks import LandmarkNetwork, region_of_landmarks
 from wildhands_ros.detection.regions import Pyramid, Region
 from wildhands_ros.estimation import Estimator
-from wildhands_ros.evaluation.sample_scores import Predictions, SampleScores, score_samples
+from wildhands_ros.evaluation.sample_scores import Predictions, SampleScores, SceneHand, pair_errors, score_samples
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, HandBox, Landmarks, Side
 from wildhands_ros.samples import CROP_SIZE, Sample
@@ -52,8 +53,8 @@ class LandmarkFinder:
 
 
 def scenes(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    """Samples that follow each other and show the same picture, together."""
-    for (source, scene), group in groupby(samples, key=lambda sample: (sample.source, sample.scene)):
+    """Samples that follow each other and show the same picture, as the same camera has it, together."""
+    for (source, scene, _), group in groupby(samples, key=lambda sample: (sample.source, sample.scene, sample.camera)):
         if scene and source:
             yield list(group)
         else:
@@ -116,12 +117,12 @@ def evaluate_estimator(
     """Scores an estimator that is told each hand's side and box, as a perfect detector would; and the joints (N, 21, 3)
     that it found, metres, camera frame, NaN where it found none.
 
-    Hands of one scene are given together, in one picture (`frame_from_scene`). landmarks: given to the estimator with
-    the boxes; the landmark fit needs them. Their time does not count: a detector has them anyway.
+    Hands of one scene that follow each other are given together, in one picture (`frame_from_scene`). landmarks: given
+    to the estimator with the boxes; the landmark fit needs them. Their time does not count: a detector has them anyway.
     Latency is the wall time of `Estimator.estimate` over the number of hands. Raises ValueError without samples.
     """
     faces = {side: estimator.hand_model.layer(side).faces for side in Side}
-    parts, joints = [], []
+    parts, joints, hands_of_scenes = [], [], []
     for number, scene in enumerate(scenes(samples)):
         frame = frame_from_scene(scene)
         boxes = [
@@ -141,7 +142,11 @@ def evaluate_estimator(
         predictions = _predictions(hands, faces, seconds / len(scene))
         parts.append(score_samples(predictions, scene, with_masks=with_masks))
         joints.append(predictions.joints)
-    return SampleScores.joined(parts), np.concatenate(joints)
+        hands_of_scenes += [SceneHand.of(sample) for sample in scene]
+    scores, together = SampleScores.joined(parts), np.concatenate(joints)
+    # again, since in shuffled shards a scene's hands do not follow each other
+    pairs = pair_errors(together, hands_of_scenes)
+    return replace(scores, values={**scores.values, "mrrpe_mm": pairs}), together
 
 
 def _hand_of(box: HandBox, hands: Sequence[Hand]) -> Hand | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.evaluation.facts import describe
+from wildhands_ros.evaluation.facts import BREAKDOWNS, describe
 from wildhands_ros.evaluation.metrics import (
     absolute_errors,
     intersection_over_union,
@@ -142,7 +142,7 @@ def score_samples(predictions: Predictions, samples: Sequence[Sample], *, with_m
     if predictions.latencies is not None:
         values["latency_ms"] = 1e3 * predictions.latencies
     _score_joints(values, joints, samples, estimated)
-    _score_pairs(values, joints, samples, estimated)
+    values["mrrpe_mm"] = pair_errors(joints, [SceneHand.of(sample) for sample in samples])
     _score_keypoints(values, joints, samples, estimated)
     _score_grasps(values, predictions.grasps, samples)
     if with_masks and predictions.vertices is not None and predictions.faces is not None:
@@ -154,7 +154,7 @@ def score_samples(predictions: Predictions, samples: Sequence[Sample], *, with_m
         tuple(sample.key for sample in samples),
         tuple(sample.scene or f"{sample.source}/{sample.key}" for sample in samples),
         values,
-        {name: tuple(facts[name] for facts in described) for name in (described[0] if described else {})},
+        {name: tuple(facts[name] for facts in described) for name in BREAKDOWNS},
     )
 
 
@@ -171,25 +171,45 @@ def _score_joints(
     values["absolute_mm"][chosen] = 1e3 * absolute_errors(found, truth)
     wrist = wrist_errors(found, truth)
     values["wrist_mm"][chosen] = 1e3 * wrist
-    values["wrist_percent"][chosen] = 100 * wrist / np.linalg.norm(truth[:, 0], axis=-1)
+    distance = np.linalg.norm(truth[:, 0], axis=-1)
+    values["wrist_percent"][chosen] = 100 * wrist / np.where(distance > 0, distance, np.nan)
     values["orientation_deg"][chosen] = np.degrees(orientation_errors(found, truth))
 
 
-def _score_pairs(
-    values: dict[str, FloatArray], joints: FloatArray, samples: Sequence[Sample], estimated: NDArray[np.bool_]
-) -> None:
-    """MRRPE, given to both hands of a pair, so that its mean over samples is the mean over pairs."""
-    scenes: dict[tuple[str, str], dict[Side, int]] = {}
-    for i in np.flatnonzero(estimated).tolist():
-        if samples[i].scene and samples[i].joints is not None:
-            scenes.setdefault((samples[i].source, samples[i].scene), {})[samples[i].side] = i
+@dataclass(frozen=True)
+class SceneHand:
+    """What tells which hands are a pair, and its wrist (3,), metres; None where the sample has no joints."""
+
+    source: str
+    scene: str
+    side: Side
+    camera: Camera
+    wrist: FloatArray | None
+
+    @classmethod
+    def of(cls, sample: Sample) -> SceneHand:
+        wrist = None if sample.joints is None else sample.joints[0]
+        return cls(sample.source, sample.scene, sample.side, sample.camera, wrist)
+
+
+def pair_errors(joints: FloatArray, hands: Sequence[SceneHand]) -> FloatArray:
+    """MRRPE (N,) in millimetres of joints (N, 21, 3); NaN for hands that are no pair.
+
+    Given to both hands of a pair, so that its mean over samples is the mean over pairs.
+    """
+    errors = np.full(len(hands), np.nan)
+    scenes: dict[tuple[str, str, Camera], dict[Side, int]] = {}
+    for i in np.flatnonzero(np.isfinite(joints).all(axis=(1, 2))).tolist():
+        if hands[i].scene and hands[i].wrist is not None:
+            scenes.setdefault((hands[i].source, hands[i].scene, hands[i].camera), {})[hands[i].side] = i
     for pair in scenes.values():
         if len(pair) == 2:
             left, right = pair[Side.LEFT], pair[Side.RIGHT]
-            true_left, true_right = samples[left].joints, samples[right].joints
+            true_left, true_right = hands[left].wrist, hands[right].wrist
             if true_left is not None and true_right is not None:
-                offset = joints[left, 0] - joints[right, 0] - (true_left[0] - true_right[0])
-                values["mrrpe_mm"][[left, right]] = 1e3 * np.linalg.norm(offset)
+                offset = joints[left, 0] - joints[right, 0] - (true_left - true_right)
+                errors[[left, right]] = 1e3 * np.linalg.norm(offset)
+    return errors
 
 
 def _score_keypoints(
@@ -203,7 +223,7 @@ def _score_keypoints(
         found = _project(camera, joints[i], limit=float(np.hypot(camera.width, camera.height)), near=sample.keypoints)
         error = float(weighted_keypoint_errors(found, sample.keypoints, sample.keypoint_weights))
         x0, y0, x1, y1 = sample.box
-        edge = max(x1 - x0, y1 - y0)
+        edge = max(x1 - x0, y1 - y0) or np.nan
         values["keypoint_px"][i] = error * _FRAME / max(camera.width, camera.height)
         values["keypoint_percent"][i] = 100 * error / edge
         tips = sample.keypoint_weights[_TIPS]
@@ -233,7 +253,9 @@ def _mask_iou(vertices: FloatArray, outlines: Mapping[Side, Outline], sample: Sa
     """IoU over the crop's pixels that lie in the picture and of which it is known whether they show this hand."""
     if sample.mask is None or not np.any(sample.mask == 255):
         return float("nan")
-    if not vertices[:, 2].min() > _NEAREST:
+    if not np.isfinite(vertices).all():
+        return float("nan")
+    if vertices[:, 2].min() <= _NEAREST:
         return 0.0
     pixels = crop_pixels(sample, sample.camera.project(vertices))
     covered = outlines[sample.side].mask(pixels, CROP_SIZE)

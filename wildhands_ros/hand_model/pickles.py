@@ -74,7 +74,13 @@ def read_plain_pickle(content: bytes) -> Plain:
 
     Raises RefusedPickle with the reason, also for dictionaries whose keys are not texts.
     """
-    return _plain(_load(content), {}, 0)
+    stored = _load(content)
+    try:
+        return _plain(stored, {}, 0)
+    except RefusedPickle:
+        raise
+    except Exception as error:  # records may have been given anything
+        raise RefusedPickle(f"is a damaged pickle ({type(error).__name__}: {error})") from error
 
 
 def _check_opcodes(content: bytes) -> None:

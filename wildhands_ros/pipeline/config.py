@@ -97,7 +97,7 @@ def config_from_dict(kind: type[_T], values: Mapping[str, Any], prefix: str = ""
     for name, value in values.items():
         path = f"{prefix}{name}"
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, 1)
+            close = difflib.get_close_matches(str(name), fields, 1)
             hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known are {', '.join(sorted(fields))}"
             raise ConfigError(f"unknown setting '{path}': {hint}")
         arguments[name] = _convert(path, hints[name], value)

@@ -21,7 +21,7 @@ from wildhands_ros.rendered.backgrounds import TextureBank
 from wildhands_ros.rendered.labels import hand_sample
 from wildhands_ros.rendered.scenes import SceneSampler
 from wildhands_ros.rendered.sensor import Sensor
-from wildhands_ros.samples import Sample, ShardWriter
+from wildhands_ros.samples import Sample, ShardReader, ShardWriter
 
 SOURCE = "rendered"
 
@@ -96,12 +96,14 @@ def rendered_samples(config: RenderConfig, shard: int, model: HandModel | None =
 
 
 def render_shards(config: RenderConfig, folder: Path) -> Iterator[int]:
-    """Writes the shards that are not there yet; yields the size of each as it is done.
+    """Writes the shards that are not there yet, or hold fewer samples than they should; yields the size of each as it
+    is done.
 
-    What is under a shard's final name is whole, so that an interrupted run can be started again.
+    What is under a shard's final name is whole, so that an interrupted run can be started again, or go on with more
+    samples. Raises ConfigError where the folder holds more, SampleError for shards that are damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [shard for shard in range(config.shards) if not config.path(folder, shard).exists()]
+    missing = _missing_shards(config, folder)
     if config.workers == 1 or len(missing) <= 1:
         for shard in missing:
             yield _write_shard(config, folder, shard)
@@ -115,6 +117,20 @@ def render_shards(config: RenderConfig, folder: Path) -> Iterator[int]:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _missing_shards(config: RenderConfig, folder: Path) -> list[int]:
+    """The shards to be written. A shard that is too short is the beginning of what it becomes."""
+    expected = [config.path(folder, shard) for shard in range(config.shards)]
+    sizes = [len(ShardReader(path)) if path.exists() else 0 for path in expected]
+    more = sorted(set(folder.glob(f"{config.split.value}-{config.seed:03d}-*.tar")) - set(expected))
+    more += [path for shard, path in enumerate(expected) if sizes[shard] > config.size(shard)]
+    if more:
+        raise ConfigError(
+            f"{more[0]} comes from a run of more samples, or of another size per shard: give the same as then, "
+            "another folder, or delete the shards of this split and seed"
+        )
+    return [shard for shard, size in enumerate(sizes) if size < config.size(shard)]
 
 
 @contextmanager

@@ -15,9 +15,13 @@ from wildhands_ros.hands import Side
 
 FloatArray = NDArray[np.float64]
 Tag = bool | float | int | str
+_TAGS = (bool, float, int, str, np.number, np.bool_)
 
 CROP_SIZE = 224
 """Edge of a sample's picture in pixels."""
+
+GRASP_COUNT = 9
+"""How many classes of grasps there are: `wildhands_ros.estimation.wildhands.variant.GRASPS`."""
 
 HIDDEN = 127
 """Value of a mask's pixels where the hand is or may be behind something: neither hand nor not."""
@@ -48,11 +52,12 @@ class Sample:
     keypoints: (21, 2) pixels of the picture. keypoint_weights: (21,) how far each may be trusted, 0 (unknown) to 1.
     visible: (21,) bool, whether the joint is in the picture and nothing but the hand itself hides it.
     mask: (224, 224) uint8 over the crop: 255 this hand, 0 something else, `HIDDEN` unknown.
-    grasp: index into `wildhands_ros.estimation.wildhands.GRASPS`.
+    grasp: index into `wildhands_ros.estimation.wildhands.variant.GRASPS`.
     scene: samples of one picture share it; empty where there is only one.
     tags: further facts by which errors are broken down (distance, angle, what is held, …).
 
-    Raises ValueError for shapes that are not so.
+    Raises ValueError for shapes and kinds that are not so. Numbers of labels need not be finite: those that are not are
+    unknown.
     """
 
     key: str
@@ -78,18 +83,32 @@ class Sample:
             raise ValueError(f"a sample's key must be non-empty, without dots and slashes, not '{self.key}'")
         if self.camera.has_distortion:
             raise ValueError(f"sample {self.key}: its camera must be undistorted (a rectified view)")
-        if not self.extent > 0:
-            raise ValueError(f"sample {self.key}: extent must be positive, not {self.extent}")
+        if not 0 < self.extent < np.inf:
+            raise ValueError(f"sample {self.key}: extent must be positive and finite, not {self.extent}")
+        for name, length in (("center", 2), ("box", 4)):
+            value = getattr(self, name)
+            if len(value) != length or not np.isfinite(value).all():
+                raise ValueError(f"sample {self.key}: {name} must be {length} finite numbers, not {value}")
         wanted: dict[str, tuple[int, ...]] = {
             "image": (CROP_SIZE, CROP_SIZE, 3), "joints": (21, 3), "keypoints": (21, 2), "keypoint_weights": (21,),
             "visible": (21,), "mask": (CROP_SIZE, CROP_SIZE),
         }  # fmt: skip
+        values = {name: getattr(self, name) for name in wanted}
+        if self.mano is not None:
+            wanted |= {"pose": (16, 3, 3), "betas": (10,), "translation": (3,)}
+            values |= vars(self.mano)
         for name, shape in wanted.items():
-            value = getattr(self, name)
+            value = values[name]
             if value is not None and value.shape != shape:
                 raise ValueError(f"sample {self.key}: {name} has shape {value.shape}, expected {shape}")
         if (self.keypoints is None) != (self.keypoint_weights is None):
             raise ValueError(f"sample {self.key}: keypoints and keypoint_weights go together")
+        if self.grasp is not None and self.grasp not in range(GRASP_COUNT):
+            raise ValueError(f"sample {self.key}: grasp must be a class from 0 to {GRASP_COUNT - 1}, not {self.grasp}")
+        if not isinstance(self.scene, str):
+            raise ValueError(f"sample {self.key}: scene must be a name, not {self.scene!r}")
+        if not isinstance(self.tags, Mapping) or not all(isinstance(v, _TAGS) for v in self.tags.values()):
+            raise ValueError(f"sample {self.key}: tags must be names with numbers or words, not {self.tags!r}")
 
 
 class SampleSource(Protocol):

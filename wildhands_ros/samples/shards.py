@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -18,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.errors import WildHandsError
 from wildhands_ros.hands import Side
 from wildhands_ros.samples.sample import FloatArray, ManoLabels, Sample, SampleError
 
@@ -38,6 +38,7 @@ class ShardWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._keys: set[str] = set()
         self._partial = path.with_name(path.name + ".partial")
         self._tar = tarfile.open(self._partial, "w", format=tarfile.GNU_FORMAT)
 
@@ -47,13 +48,18 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tar.close()
-        if error is None:
-            os.replace(self._partial, self.path)
-        else:
+        try:
+            self._tar.close()
+            if error is None:
+                os.replace(self._partial, self.path)
+        finally:
             self._partial.unlink(missing_ok=True)
 
     def add(self, sample: Sample) -> None:
+        """Raises ValueError for a key that the shard has already."""
+        if sample.key in self._keys:
+            raise ValueError(f"{self.path}: there is a sample '{sample.key}' already: give each its own key")
+        self._keys.add(sample.key)
         self._member(f"{sample.key}.jpg", _encoded(".jpg", cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR), _JPEG))
         if sample.mask is not None:
             self._member(f"{sample.key}.png", _encoded(".png", sample.mask, _PNG))
@@ -68,7 +74,8 @@ class ShardWriter:
 class ShardReader:
     """The samples of one shard or of a folder of shards (sorted by name), as a `SampleSource` with random access.
 
-    Raises SampleError for files that are not such shards.
+    Raises SampleError for files that are not such shards, or not whole ones any more. What is wrong within a sample is
+    said when that is asked for, by a SampleError, too.
     """
 
     def __init__(self, path: Path, *, name: str = "") -> None:
@@ -85,6 +92,10 @@ class ShardReader:
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
+    def fingerprint(self) -> str:
+        """Changes with any change of the shards' content, and with nothing else: a copy has the same."""
+        return "-".join(f"{_checksum(shard.path):08x}" for shard in self._shards)
+
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -99,30 +110,65 @@ class _Shard:
         self.path = path
         self.keys: list[str] = []
         self._members: dict[str, tuple[int, int]] = {}
+        end = 0
         try:
-            with tarfile.open(path) as tar:
+            with tarfile.open(path, "r:") as tar:  # not compressed: members are read where they lie
                 for info in tar:
+                    if info.name in self._members:
+                        raise SampleError(f"{path}: there are two members '{info.name}': give each sample its own key")
                     self._members[info.name] = (info.offset_data, info.size)
+                    end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                     if info.name.endswith(".json"):
                         self.keys.append(info.name[: -len(".json")])
-        except (OSError, tarfile.TarError) as error:
-            raise SampleError(f"{path} is not a readable tar shard ({error})") from error
+            whole = _only_zeros(path, end)
+        except (OSError, tarfile.TarError, ValueError, OverflowError) as error:
+            raise SampleError(
+                f"{path} is not a readable, uncompressed tar shard ({error}): take it away, or make it again"
+            ) from error
+        if not whole:  # what tarfile takes for the archive's end as well
+            raise SampleError(
+                f"{path} is damaged at byte {end}, after {len(self.keys)} samples: take it away and make it again "
+                "('wildhands render' makes the shards that are missing)"
+            )
+        lost = [name for name in self._members if name.endswith(".jpg") and f"{name[:-4]}.json" not in self._members]
+        if lost:
+            raise SampleError(f"{path}: {len(lost)} pictures have no JSON with labels beside them, first '{lost[0]}'")
 
     def sample(self, index: int, source: str) -> Sample:
         key = self.keys[index]
         try:
+            if f"{key}.jpg" not in self._members:
+                raise ValueError("its picture is not there")
             record = json.loads(self._read(f"{key}.json"))
             picture = _decoded(self._read(f"{key}.jpg"), cv2.IMREAD_COLOR)[..., ::-1]
             mask = _decoded(self._read(f"{key}.png"), cv2.IMREAD_GRAYSCALE) if f"{key}.png" in self._members else None
             return _sample(key, source, np.ascontiguousarray(picture), mask, record)
-        except (OSError, ValueError, KeyError, TypeError, WildHandsError) as error:
-            raise SampleError(f"{self.path}: sample '{key}' cannot be read ({error})") from error
+        except Exception as error:  # a record can be wrong in any way: what matters is which one it is
+            raise SampleError(
+                f"{self.path}: sample '{key}' cannot be read ({error or type(error).__name__})"
+            ) from error
 
     def _read(self, name: str) -> bytes:
         offset, size = self._members[name]
         with self.path.open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+
+def _checksum(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found = zlib.crc32(part, found)
+    return found
+
+
+def _only_zeros(path: Path, start: int) -> bool:
+    """Whether a file goes on from `start` as archives end: with two blocks of zeros or more, and nothing else."""
+    with path.open("rb") as file:
+        file.seek(start)
+        rest = iter(lambda: file.read(1 << 20), b"")
+        return all(not part.strip(b"\0") for part in rest) and file.tell() >= start + 2 * tarfile.BLOCKSIZE
 
 
 def _encoded(kind: str, picture: cv2.typing.MatLike, options: Sequence[int]) -> bytes:
@@ -133,7 +179,7 @@ def _encoded(kind: str, picture: cv2.typing.MatLike, options: Sequence[int]) -> 
 
 
 def _decoded(content: bytes, flags: int) -> NDArray[np.uint8]:
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     if picture is None:
         raise ValueError("its picture is damaged")
     return np.asarray(picture, dtype=np.uint8)
@@ -185,8 +231,8 @@ def _layout(shape: tuple[int, ...]) -> str:
 def _sample(
     key: str, source: str, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, record: Mapping[str, Any]
 ) -> Sample:
-    def array(name: str, of: Mapping[str, Any] = record) -> FloatArray | None:
-        return None if of[name] is None else np.array(of[name], dtype=np.float64)
+    def array(name: str) -> FloatArray | None:
+        return None if record[name] is None else np.array(record[name], dtype=np.float64)
 
     mano = record["mano"]
     k = record["camera"]["K"]
@@ -203,7 +249,8 @@ def _sample(
         box=tuple(float(v) for v in record["box"]),  # type: ignore[arg-type]
         joints=array("joints"),
         mano=None if mano is None else ManoLabels(
-            np.array(mano["pose"]), np.array(mano["betas"]), np.array(mano["translation"]), mano["hand_model"]
+            np.array(mano["pose"], np.float64), np.array(mano["betas"], np.float64),
+            np.array(mano["translation"], np.float64), mano["hand_model"],
         ),
         keypoints=array("keypoints"),
         keypoint_weights=array("keypoint_weights"),

@@ -7,6 +7,7 @@ interrupted; `ablation_table` puts its results beside the paper's.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wildhands_ros.errors import ConfigError
+from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.training.config import SourceConfig, TrainingConfig
-from wildhands_ros.training.run import SAMPLE_ERRORS, train
+from wildhands_ros.training.run import SAMPLE_ERRORS, check_settings, train, write_json
 
 RESULT = "result.json"
 BINS = (0.0, 15.0, 30.0, 45.0, 90.0)
@@ -54,7 +55,8 @@ VARIANTS: Mapping[str, AblationVariant] = {
 
 @dataclass(frozen=True)
 class AblationResult:
-    """One run. means: errors by name over the validation samples. by_angle: the same in each range of `BINS`."""
+    """One run. means: errors by name over the validation samples. by_angle: the same in each range of `BINS`, with the
+    `count` of samples there (which is all that is known of a range without any)."""
 
     variant: str
     seed: int
@@ -66,7 +68,10 @@ def run_ablation(
     base: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes, variants: Sequence[str],
     seeds: Sequence[int],
 ) -> Iterator[AblationResult]:  # fmt: skip
-    """Trains every variant with every seed; what is there already is not trained again."""
+    """Trains every variant with every seed; what is there already is not trained again.
+
+    Raises ConfigError where that was trained with other settings.
+    """
     unknown = set(variants) - set(VARIANTS)
     if unknown:
         raise ConfigError(f"unknown variants {', '.join(sorted(unknown))}: known are {', '.join(VARIANTS)}")
@@ -75,11 +80,7 @@ def run_ablation(
             variant = VARIANTS[name]
             network = replace(base.network, encoding=variant.encoding, perspective=variant.perspective)
             config = replace(base, network=network, seed=seed)
-            folder = out / f"{name}-{seed}"
-            if not (folder / RESULT).is_file():
-                train(config, folder, hand_model, landmark_weights, progress=False)
-                _write(folder, name, seed)
-            yield read_result(folder)
+            yield _run(config, out / f"{name}-{seed}", hand_model, landmark_weights, name)
 
 
 def run_auxiliary(
@@ -103,14 +104,23 @@ def run_auxiliary(
     }
     for seed in seeds:
         for name, sources in ways.items():
+            # batches grow with the sources, so that the labelled part is seen equally often
+            share = sum(s.weight for s in sources) / labelled.weight
+            config = replace(base, sources=sources, seed=seed, batch=round(base.batch * share))
             folder = out / f"{name.replace(' ', '_').replace('+', 'with')}-{seed}"
-            if not (folder / RESULT).is_file():
-                # batches grow with the sources, so that the labelled part is seen equally often
-                share = sum(s.weight for s in sources) / labelled.weight
-                config = replace(base, sources=sources, seed=seed, batch=round(base.batch * share))
-                train(config, folder, hand_model, landmark_weights, progress=False)
-                _write(folder, name, seed)
-            yield read_result(folder)
+            yield _run(config, folder, hand_model, landmark_weights, name)
+
+
+def _run(
+    config: TrainingConfig, folder: Path, hand_model: HandModel, landmark_weights: bytes, name: str
+) -> AblationResult:
+    """The result that is in a folder, or that comes to be there."""
+    if (folder / RESULT).is_file():
+        check_settings(folder, config)
+    else:
+        train(config, folder, hand_model, landmark_weights, progress=False)
+        _write(folder, name, config.seed)
+    return read_result(folder)
 
 
 def ablation_table(results: Sequence[AblationResult]) -> str:
@@ -138,31 +148,44 @@ def ablation_table(results: Sequence[AblationResult]) -> str:
 
 
 def read_result(folder: Path) -> AblationResult:
-    """The result of one finished run."""
-    record = json.loads((folder / RESULT).read_text())
-    return AblationResult(record["variant"], record["seed"], record["means"], record["by_angle"])
+    """The result of one finished run. Raises WildHandsError where it cannot be read."""
+    path = folder / RESULT
+    again = "delete it, and the next run makes it again from what was trained"
+    try:
+        record = json.loads(path.read_text())
+        result = AblationResult(record["variant"], record["seed"], record["means"], record["by_angle"])
+        count = len(result.by_angle)
+    except (ValueError, KeyError, TypeError) as error:
+        raise WildHandsError(f"{path} is damaged ({error!r}): {again}") from error
+    if count != len(BINS) - 1:  # of an earlier version, which left ranges without samples out
+        raise WildHandsError(f"{path} does not tell which ranges of the angle its figures are for: {again}")
+    return result
 
 
 def _write(folder: Path, name: str, seed: int) -> None:
     errors = torch.load(folder / SAMPLE_ERRORS, weights_only=True)
+    labelled = torch.isfinite(errors["mpjpe_mm"])
+    errors = {name: values[labelled] for name, values in errors.items()}
     angle, names = errors.pop("angle").numpy(), list(errors)
     bins = np.digitize(angle, BINS[1:-1])
     by_angle = [
-        {"count": float((bins == k).sum())} | {n: float(errors[n].numpy()[bins == k].mean()) for n in names}
+        {"count": float((bins == k).sum())}
+        | {n: float(errors[n].numpy()[bins == k].mean()) for n in names if (bins == k).any()}
         for k in range(len(BINS) - 1)
-        if (bins == k).any()
     ]
     means = {n: float(errors[n].mean()) for n in names}
     record = {"variant": name, "seed": seed, "means": means, "by_angle": by_angle}
-    (folder / RESULT).write_text(json.dumps(record, indent=1))
+    write_json(folder / RESULT, record)
 
 
 def _beyond(result: AblationResult, name: str) -> float:
-    """The mean beyond 30°."""
-    bins = result.by_angle[2:]
-    return sum(b[name] * b["count"] for b in bins) / max(sum(b["count"] for b in bins), 1)
+    """The mean beyond 30°; NaN where there is no hand."""
+    bins = [b for b in result.by_angle[2:] if b["count"]]
+    return sum(b[name] * b["count"] for b in bins) / sum(b["count"] for b in bins) if bins else math.nan
 
 
 def _spread(values: Sequence[float]) -> str:
+    if not np.isfinite(values).all():
+        return "–"
     spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return f"{np.mean(values):.1f}{spread}"

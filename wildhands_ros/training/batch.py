@@ -101,7 +101,10 @@ def collate(batches: Sequence[Batch]) -> Batch:
 
 
 def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = True) -> Batch:
-    """One sample as a batch of one. only: the labels that are used. picture: whether the crop is needed."""
+    """One sample as a batch of one. only: the labels that are used. picture: whether the crop is needed.
+
+    Labels that are not finite count as missing.
+    """
     frame = square_frame(sample.camera)
     x, y = (
         (c - half) * frame.scale + frame.middle for c, half in zip(sample.center, frame.half, strict=True)
@@ -113,10 +116,14 @@ def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = T
     if mirrored:
         box, matrix = mirror_boxes(box, matrix)
 
+    joints = sample.joints if "joints" in only and _finite(sample.joints) else None
     mano = sample.mano if "mano" in only else None
+    if mano is not None and not all(_finite(part) for part in (mano.pose, mano.betas, mano.translation)):
+        mano = None
     keypoints, weights = np.zeros((21, 2)), np.zeros(21)
     if sample.keypoints is not None and sample.keypoint_weights is not None and "keypoints" in only:
-        weights = np.where(np.isfinite(sample.keypoints).all(axis=1), sample.keypoint_weights, 0)
+        known = np.isfinite(np.column_stack([sample.keypoints, sample.keypoint_weights])).all(axis=1)
+        weights = np.where(known, sample.keypoint_weights, 0)
         places = (sample.keypoints - np.array(sample.center)) * (2 / sample.extent) * flip[:2]
         keypoints = np.where(weights[:, None] > 0, places, 0)
     crop = np.zeros(0, np.uint8)
@@ -132,7 +139,7 @@ def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = T
         box=box,
         matrix=matrix,
         mirrored=torch.tensor([mirrored]),
-        joints=row(np.zeros((21, 3)) if sample.joints is None else sample.joints * flip),
+        joints=row(np.zeros((21, 3)) if joints is None else joints * flip),
         pose=row(np.tile(np.eye(3), (16, 1, 1)) if mano is None else flip[:, None] * mano.pose * flip),
         betas=row(np.zeros(10) if mano is None else mano.betas),
         translation=row(np.zeros(3) if mano is None else mano.translation * flip),
@@ -140,7 +147,7 @@ def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = T
         keypoint_weights=row(weights),
         mask=row(np.zeros((MASK_SIZE, MASK_SIZE)) if mask is None else mask),
         grasp=torch.tensor([NO_GRASP if sample.grasp is None or "grasp" not in only else sample.grasp]),
-        has_joints=row(float(sample.joints is not None and "joints" in only)),
+        has_joints=row(float(joints is not None)),
         has_mano=row(float(mano is not None)),
         has_mask=row(float(mask is not None)),
     )
@@ -218,6 +225,10 @@ def relative_depths(joints: Tensor, where: Geometry) -> Tensor:
     farther = ((joints - joints[:, :1]) @ ray[..., None])[..., 0]
     half_crop = joints[:, :1, 2].clamp(min=0.05) * (where.extents / (2 * where.focal))[:, None]
     return (farther / half_crop).clamp(-3, 3)
+
+
+def _finite(values: np.ndarray | None) -> bool:
+    return values is not None and bool(np.isfinite(values).all())
 
 
 def _small_mask(mask: np.ndarray, mirrored: bool) -> np.ndarray:

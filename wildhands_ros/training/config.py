@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 
 import yaml
 
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_AFTER
+from wildhands_ros.estimation.wildhands.kpe import Encoding
+from wildhands_ros.estimation.wildhands.landmark_trunk import BLOCK_COUNT, FINE_AFTER
+from wildhands_ros.estimation.wildhands.trunks import Trunk
+from wildhands_ros.estimation.wildhands.variant import Perspective, Translation
 from wildhands_ros.pipeline import config_from_dict
 
 
@@ -31,10 +37,10 @@ class SourceConfig:
     focal: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("rendered", "video", "epic-hand-kps"):
-            raise ConfigError(f"unknown kind of source '{self.kind}': known are rendered, video, epic-hand-kps")
-        if not self.weight > 0:
+        _require_known("kind of source", self.kind, ("rendered", "video", "epic-hand-kps"))
+        if not 0 < self.weight < math.inf:
             raise ConfigError(f"the weight of a source must be positive, not {self.weight}")
+        _require_within(self, "sources", 0, math.inf, "focal")
         unknown = set(self.only) - set(LABELS)
         if unknown:
             raise ConfigError(f"unknown labels {', '.join(sorted(unknown))}: known are {', '.join(LABELS)}")
@@ -65,6 +71,9 @@ class LossConfig:
     grasp: float = 0.05
     robust: float = 0.02
 
+    def __post_init__(self) -> None:
+        _require_within(self, "losses", 0, math.inf, *(f.name for f in fields(self)))
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -91,6 +100,11 @@ class NetworkConfig:
     upright: bool = False
 
     def __post_init__(self) -> None:
+        _require_known("network.trunk", self.trunk, (Trunk.LANDMARKS, Trunk.LANDMARKS_FINE))
+        for name, known in (("encoding", Encoding), ("perspective", Perspective), ("translation", Translation)):
+            _require_known(f"network.{name}", getattr(self, name), known)
+        _require_within(self, "network", 0, BLOCK_COUNT, "trained_from")
+        _require_within(self, "network", 0, 0.99, "dropout")
         if self.upright and self.trained_from > FINE_AFTER:
             raise ConfigError(
                 f"which way hands point is seen after {FINE_AFTER} blocks of the trunk: with upright, trained_from can "
@@ -108,6 +122,10 @@ class OptimiserConfig:
     warmup: int = 300
     clip: float = 1.0
     ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        _require_within(self, "optimiser", 0, math.inf, "learning_rate", "trunk", "weight_decay", "warmup", "clip")
+        _require_within(self, "optimiser", 0, 1, "ema")
 
 
 @dataclass(frozen=True)
@@ -149,6 +167,8 @@ class TrainingConfig:
         for name in ("steps", "direction_steps", "batch", "validate_every", "validation_samples", "devices"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+        _require_within(self, "", 0, 2**32 - 1, "seed")
+        _require_within(self, "", 0, math.inf, "workers", "stop_minutes")
 
 
 def read_training_config(path: Path, **changes: object) -> TrainingConfig:
@@ -160,3 +180,19 @@ def read_training_config(path: Path, **changes: object) -> TrainingConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings: expected names and values")
     return config_from_dict(TrainingConfig, {**values, **{k: v for k, v in changes.items() if v is not None}})
+
+
+def _require_known(name: str, value: str, known: Iterable[str]) -> None:
+    names = [str(k.value) if isinstance(k, Enum) else k for k in known]
+    if value not in names:
+        raise ConfigError(f"unknown {name} '{value}': known are {', '.join(names)}")
+
+
+def _require_within(config: object, prefix: str, low: float, high: float, *names: str) -> None:
+    """Numbers of a configuration lie in a range, which includes its ends but for infinity."""
+    for name in names:
+        value = getattr(config, name)
+        if not (low <= value <= high and math.isfinite(value)):
+            path = f"{prefix}.{name}" if prefix else name
+            wanted = f"{low} or more" if high == math.inf else f"from {low} to {high}"
+            raise ConfigError(f"{path} must be {wanted}, not {value}")

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.wildhands import Encoding
-from wildhands_ros.samples import SampleSource, ShardReader
+from wildhands_ros.samples import Sample, SampleSource, ShardReader
 from wildhands_ros.training.batch import LABELS
 from wildhands_ros.training.config import TrainingConfig
 from wildhands_ros.training.dataset import (
@@ -47,7 +48,18 @@ class TrainingData(pl.LightningDataModule):
             self._dataset(open_source(s, self.config.cache, self._models_dir), frozenset(s.only))
             for s in self.config.sources
         ]
-        self._validation = self._dataset(ShardReader(self.config.validation), frozenset())
+        validation = ShardReader(self.config.validation)
+        if not any(_has_joints(validation[index]) for index in self._validated(len(validation))):
+            raise ConfigError(
+                f"{self.config.validation}: none of the validation samples has 3D joints, whose error decides which "
+                "weights are best"
+            )
+        self._validation = self._dataset(validation, frozenset())
+
+    def _validated(self, available: int) -> list[int]:
+        """Which of the validation samples are used, evenly over all of them."""
+        count = min(available, self.config.validation_samples)
+        return [int(index) for index in np.linspace(0, available - 1, count)]
 
     def _dataset(self, source: SampleSource, only: frozenset[str]) -> SampleDataset | CachedDataset:
         variant, only = self._module.network.variant, only or LABELS
@@ -71,7 +83,10 @@ class TrainingData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Drawn]:
         assert self._validation is not None
-        count = min(len(self._validation), self.config.validation_samples)
-        chosen = np.linspace(0, len(self._validation) - 1, count).astype(int).tolist()
-        batches = [chosen[i : i + self.config.batch] for i in range(0, count, self.config.batch)]
+        chosen = self._validated(len(self._validation))
+        batches = [chosen[i : i + self.config.batch] for i in range(0, len(chosen), self.config.batch)]
         return DataLoader(MixedDataset([self._validation]), sampler=batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def _has_joints(sample: Sample) -> bool:
+    return sample.joints is not None and bool(np.isfinite(sample.joints).all())

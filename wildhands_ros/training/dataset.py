@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 import tempfile
 import warnings
@@ -105,7 +104,8 @@ class SampleDataset(Dataset[Drawn]):
 class CachedDataset(Dataset[Drawn]):
     """One source whose crops have gone through the fixed part of a trunk; labels in memory, maps on disk.
 
-    folder: made when first needed, found again by the trunk's weights and the source's contents.
+    folder: made when first needed, found again by the trunk's weights and the source's contents (its `fingerprint()`,
+    where it has one).
     """
 
     def __init__(
@@ -270,17 +270,25 @@ def turned_crops(batch: Batch) -> Tensor:
 
 
 def _cache_key(source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int) -> str:
-    first = source[0] if len(source) else None
-    last = source[len(source) - 1] if len(source) else None
-    digest = hashlib.sha256()
-    for sample in (first, last):
-        if sample is not None:
-            digest.update(json.dumps([sample.key, sample.scene, len(source)]).encode())
-            digest.update(sample.image.tobytes())
+    fingerprint = getattr(source, "fingerprint", None)
+    digest = hashlib.sha256((fingerprint() if fingerprint is not None else _content(source)).encode())
     for part in (trunk.stem, trunk.blocks[:blocks]):
         for value in part.state_dict().values():
             digest.update(value.detach().cpu().numpy().tobytes())
     return f"{source.name}-{blocks}-{digest.hexdigest()[:16]}{manner.name}"
+
+
+def _content(source: SampleSource) -> str:
+    """Changes with anything in a source that a cache keeps. Reads all of it: sources that know better have a
+    `fingerprint`."""
+    digest = hashlib.sha256()
+    for index in range(len(source)):
+        sample = source[index]
+        batch = batch_of(sample)
+        digest.update(sample.key.encode())
+        for field in fields(Batch):
+            digest.update(getattr(batch, field.name).numpy().tobytes())
+    return digest.hexdigest()
 
 
 class _Filler:

@@ -11,9 +11,12 @@ from wildhands_ros.training.config import LossConfig
 
 
 def masked_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of per-sample values (N, …) over the samples by weight (N,); zero where all weights are."""
+    """Mean of per-sample values (N, …) over the samples by weight (N,); zero where all weights are.
+
+    Values without weight do not matter, not even if they are not finite.
+    """
     per_sample = values.flatten(1).mean(dim=1) if values.ndim > 1 else values
-    return (per_sample * weights).sum() / weights.sum().clamp(min=1e-6)
+    return (torch.where(weights > 0, per_sample, 0.0) * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
 def robust(errors: Tensor, scale: float) -> Tensor:

@@ -9,9 +9,15 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.estimation.wildhands.decode import crop_view, in_camera
 from wildhands_ros.estimation.wildhands.kpe import Encoding
-from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_AFTER, LandmarkTrunk, load_landmark_weights
+from wildhands_ros.estimation.wildhands.landmark_trunk import (
+    FINE_AFTER,
+    FineLandmarkTrunk,
+    LandmarkTrunk,
+    load_landmark_weights,
+)
 from wildhands_ros.estimation.wildhands.network import NetworkOutput, WildHandsNetwork, camera_of_translation
 from wildhands_ros.estimation.wildhands.trunks import Trunk
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Translation, Variant
@@ -85,6 +91,11 @@ class TrainingModule(pl.LightningModule):
     def _freeze(self) -> None:
         """Fixes the trunk's first blocks, and the spatial filters of the others unless they are to be trained."""
         trunk, config = self.trunk, self.config.network
+        if isinstance(trunk, FineLandmarkTrunk) and config.trained_from > FINE_AFTER:
+            raise ConfigError(
+                f"the trunk 'landmarks-fine' has its finer map after {FINE_AFTER} blocks: network.trained_from can be "
+                f"{FINE_AFTER} at most, not {config.trained_from}"
+            )
         for part in (trunk.stem, trunk.blocks[: config.trained_from]):
             part.requires_grad_(False)
         if self.network.variant.encoding is Encoding.INPUT:
@@ -166,6 +177,12 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, drawn: Drawn, index: int) -> Tensor:
         found = self.losses(drawn)
         total = torch.stack(list(found.values())).sum()
+        if not bool(torch.isfinite(total)):  # before it reaches the weights, of which nothing would be left
+            wrong = ", ".join(name for name, value in found.items() if not bool(torch.isfinite(value)))
+            raise WildHandsError(
+                f"the loss is not a number at step {self.global_step + 1} ({wrong or 'their sum'}): lower "
+                "optimiser.learning_rate, or look for labels that are far off, and train into another folder"
+            )
         self.log_dict({f"train/{name}": value.detach() for name, value in found.items()})
         self.log("train/loss", total.detach(), prog_bar=True)
         return total
@@ -178,7 +195,7 @@ class TrainingModule(pl.LightningModule):
         self._errors.append(joint_errors(joints, batch, where))
 
     def on_validation_epoch_end(self) -> None:
-        errors = torch.cat(self._errors).mean(dim=0)
+        errors = torch.cat(self._errors).nanmean(dim=0)
         self._errors.clear()
         for name, value in zip(ERRORS, errors, strict=True):
             self.log(f"val/{name}", value, prog_bar=name in ("mpjpe_mm", "wrist_percent"), sync_dist=True)
@@ -209,7 +226,10 @@ ERRORS = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_mm", "wrist_percent", "keypoint_perc
 
 @torch.no_grad()
 def joint_errors(joints: Tensor, batch: Batch, where: Geometry) -> Tensor:
-    """(N, 5) errors of joints (N, 21, 3) in the order of `ERRORS`; 2D error relative to the keypoints' longer edge."""
+    """(N, 5) errors of joints (N, 21, 3) in the order of `ERRORS`; 2D error relative to the keypoints' longer edge.
+
+    NaN for samples without 3D labels.
+    """
     truth = batch.joints
     relative, true_relative = joints - joints[:, :1], truth - truth[:, :1]
     mpjpe = (relative - true_relative).norm(dim=-1).mean(dim=1)
@@ -218,7 +238,8 @@ def joint_errors(joints: Tensor, batch: Batch, where: Geometry) -> Tensor:
     size = (wanted.amax(dim=1) - wanted.amin(dim=1)).amax(dim=1)
     off = (seen - wanted).norm(dim=-1).mean(dim=1) / size
     aligned = pa_mpjpe_errors(joints.double().cpu().numpy(), truth.double().cpu().numpy())
-    return torch.stack(
+    errors = torch.stack(
         [1e3 * mpjpe, 1e3 * torch.from_numpy(aligned).to(mpjpe), 1e3 * wrist, 100 * wrist / truth[:, 0].norm(dim=-1),
          100 * off], dim=1,
     )  # fmt: skip
+    return torch.where(batch.has_joints[:, None] > 0, errors, torch.nan)

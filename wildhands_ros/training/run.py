@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -24,7 +25,7 @@ from wildhands_ros.estimation.wildhands.network import PLANE_OUTPUTS, WildHandsN
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.pipeline import config_to_dict
 from wildhands_ros.samples import ShardReader
-from wildhands_ros.training.config import TrainingConfig
+from wildhands_ros.training.config import SourceConfig, TrainingConfig
 from wildhands_ros.training.data import TrainingData
 from wildhands_ros.training.dataset import Drawn, SampleDataset
 from wildhands_ros.training.directions import learn_directions
@@ -67,10 +68,12 @@ def train(
     that labels video. half: the checkpoint's
     tensors in float16. extra: further callbacks. Writes into `out`:
     `last.ckpt` (to go on from), `best.ckpt`, TensorBoard logs, `settings.json`, and `network.safetensors`.
-    Raises ConfigError where `out` holds a run with other settings.
+    Raises ConfigError where `out` holds a run with other settings, once it got as far as something to go on from.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _same_settings(out / SETTINGS, config)
+    if (out / RESUME).is_file() or (out / NETWORK).is_file():
+        check_settings(out, config)
+    write_json(out / SETTINGS, settings_of(config))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     variant = variant_of(config.network, hand_model)
     network = fresh_network(variant, landmark_weights)
@@ -94,14 +97,21 @@ def train(
     ]  # fmt: skip
     if config.stop_minutes > 0:
         callbacks.append(Timer(timedelta(minutes=config.stop_minutes)))
-    trainer = pl.Trainer(
-        accelerator=config.accelerator, devices=config.devices, precision=config.precision,  # type: ignore[arg-type]
-        max_steps=config.steps, max_epochs=-1, callbacks=callbacks, gradient_clip_val=config.optimiser.clip,
-        logger=TensorBoardLogger(str(out), name="", version="log"), default_root_dir=str(out),
-        val_check_interval=min(config.validate_every, config.steps), check_val_every_n_epoch=None,
-        num_sanity_val_steps=0, log_every_n_steps=50, enable_progress_bar=progress, enable_model_summary=False,
-        use_distributed_sampler=False,
-    )  # fmt: skip
+    try:
+        trainer = pl.Trainer(
+            accelerator=config.accelerator, devices=config.devices,
+            precision=config.precision,  # type: ignore[arg-type]
+            max_steps=config.steps, max_epochs=-1, callbacks=callbacks, gradient_clip_val=config.optimiser.clip,
+            logger=TensorBoardLogger(str(out), name="", version="log"), default_root_dir=str(out),
+            val_check_interval=min(config.validate_every, config.steps), check_val_every_n_epoch=None,
+            num_sanity_val_steps=0, log_every_n_steps=50, enable_progress_bar=progress, enable_model_summary=False,
+            use_distributed_sampler=False,
+        )  # fmt: skip
+    except (ValueError, MisconfigurationException) as error:
+        raise ConfigError(
+            f"accelerator '{config.accelerator}', devices {config.devices} and precision '{config.precision}' cannot "
+            f"be had here ({error})"
+        ) from error
     resume = out / RESUME
     trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume.is_file() else None, weights_only=True)
     info = CheckpointInfo(
@@ -117,9 +127,9 @@ def train(
         directions = learn_directions(module, config, out, models_dir=models_dir, progress=progress)
     errors = evaluate(module, data.val_dataloader())
     torch.save(errors, out / SAMPLE_ERRORS)
-    found = {name: float(value.mean()) for name, value in errors.items() if name != "angle"} | directions
+    found = {name: float(value.nanmean()) for name, value in errors.items() if name != "angle"} | directions
     save_checkpoint(out / NETWORK, module.network, info, half=half)
-    (out / "errors.json").write_text(json.dumps({"steps": steps, **found}, indent=1))
+    write_json(out / "errors.json", {"steps": steps, **found})
     return TrainingResult(out / NETWORK, found, steps)
 
 
@@ -146,18 +156,46 @@ def _with_depths(weights: Mapping[str, Tensor], network: WildHandsNetwork) -> di
     return widened
 
 
-def _same_settings(path: Path, config: TrainingConfig) -> None:
-    """A folder belongs to one configuration: going on with another would mix two runs."""
-    wanted = json.loads(json.dumps(config_to_dict(config), default=_plain))
-    if path.is_file():
-        found = json.loads(path.read_text())
-        changed = sorted(k for k in wanted if wanted[k] != found.get(k) and k not in ("stop_minutes", "workers"))
-        if changed:
-            raise ConfigError(
-                f"{path.parent} holds a run with other settings ({', '.join(changed)}): choose another folder, or "
-                "delete it"
-            )
-    path.write_text(json.dumps(wanted, indent=1))
+def settings_of(config: TrainingConfig) -> dict[str, Any]:
+    """What `settings.json` holds of a configuration."""
+    wanted: dict[str, Any] = json.loads(json.dumps(config_to_dict(config), default=_plain))
+    return wanted
+
+
+def check_settings(out: Path, config: TrainingConfig) -> None:
+    """A folder belongs to one configuration: going on with another would mix two runs. Raises ConfigError there.
+
+    Settings that did not exist yet when the run was made had their defaults.
+    """
+    path = out / SETTINGS
+    if not path.is_file():
+        return
+    try:
+        found = _completed(json.loads(path.read_text()), settings_of(TrainingConfig(sources=(SourceConfig(),))))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}): delete it if {out} holds the run that is meant") from error
+    wanted = settings_of(config)
+    changed = sorted(k for k in wanted if wanted[k] != found.get(k) and k not in ("stop_minutes", "workers"))
+    if changed:
+        raise ConfigError(
+            f"{out} holds a run with other settings ({', '.join(changed)}): choose another folder, or delete it"
+        )
+
+
+def _completed(found: Any, defaults: Any) -> Any:
+    """Stored settings with defaults for those that are missing."""
+    if isinstance(defaults, dict):
+        return {**found, **{name: _completed(found.get(name, value), value) for name, value in defaults.items()}}
+    if isinstance(defaults, list) and defaults and isinstance(defaults[0], dict):  # sources
+        return [_completed(item, defaults[0]) for item in found]
+    return found
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file that is whole at any time."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(path)
 
 
 def _plain(value: Any) -> Any:

@@ -59,6 +59,7 @@ class SilhouetteRasteriser(nn.Module):
         outline = Outline(faces)
         self.size = size
         self.sigma = sigma
+        self._reach = math.ceil(_REACH * sigma) + 1
         self.register_buffer("edges", torch.from_numpy(outline.edges), persistent=False)
         self.register_buffer("edge_faces", torch.from_numpy(outline.edge_faces), persistent=False)
         self.register_buffer("faces", torch.from_numpy(outline.faces), persistent=False)
@@ -71,6 +72,8 @@ class SilhouetteRasteriser(nn.Module):
         """
         if pixels.ndim != 3 or pixels.shape[2] != 2:
             raise ValueError(f"pixels have shape {tuple(pixels.shape)}, expected (N, V, 2)")
+        if not len(pixels):
+            return torch.zeros(0, self.size, self.size, device=pixels.device)
         with torch.autocast(pixels.device.type, enabled=False):
             return self._silhouettes(pixels.float())
 
@@ -79,11 +82,14 @@ class SilhouetteRasteriser(nn.Module):
             known = torch.nan_to_num(pixels, nan=-1e4, posinf=1e4, neginf=-1e4).clamp(-1e4, 1e4)
             vertices, used = self._border(known)  # (N, K, 2), (N, K)
             start, end = _ends(known, vertices)
-            covered = self._covered(start, end, used)
+            beyond = self._covered(start, end, used)  # also around the picture: a border there is as near
+            inside = slice(self._reach, self._reach + self.size)
+            covered = beyond[:, inside, inside]
             outermost, used = _first(used & self._has_ground_beside(start, end, used))
             vertices = vertices.gather(1, outermost[..., None].expand(-1, -1, 2))
             start, end = _ends(known, vertices)
-            near, is_near = _first(self._near_border(covered))  # (N, P) numbers of pixels
+            near_border = self._near_border(beyond)[:, inside, inside]
+            near, is_near = _first(near_border.flatten(1))  # (N, P) numbers of pixels
             places = torch.stack([near % self.size, near // self.size], dim=-1).to(pixels)
             nearest = self._nearest(places, start, end, used)  # (N, P)
             is_near &= used.any(dim=1, keepdim=True)
@@ -97,12 +103,12 @@ class SilhouetteRasteriser(nn.Module):
         return plain.scatter(1, near, soft).view(covered.shape)
 
     def _near_border(self, covered: Tensor) -> Tensor:
-        """(N, S²): pixels that have both covered and uncovered ones within reach."""
-        reach = math.ceil(_REACH * self.sigma) + 1
+        """(N, S, S): pixels that have both covered and uncovered ones within reach."""
+        reach = self._reach
         both = torch.stack([covered, ~covered], dim=1).to(torch.float32)
         spread = torch.nn.functional.max_pool2d(both, (2 * reach + 1, 1), 1, (reach, 0))
         spread = torch.nn.functional.max_pool2d(spread, (1, 2 * reach + 1), 1, (0, reach))
-        return (spread.amin(dim=1) > 0).flatten(1)
+        return spread.amin(dim=1) > 0
 
     def _border(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Edges (N, K, 2) of the patches of positive triangles, in their direction, and which of the K are used."""
@@ -117,16 +123,16 @@ class SilhouetteRasteriser(nn.Module):
         return torch.where(turned, vertices.flip(-1), vertices), used
 
     def _covered(self, start: Tensor, end: Tensor, used: Tensor) -> Tensor:
-        """(N, S, S): pixels whose centres the patch covers."""
-        count, size = len(start), self.size
-        rows = torch.arange(size, device=start.device, dtype=start.dtype).view(1, 1, size)
+        """(N, S, S): pixels of the picture and of a frame within reach around it whose centres the patch covers."""
+        count, first, size = len(start), -self._reach, self.size + 2 * self._reach
+        rows = torch.arange(first, first + size, device=start.device, dtype=start.dtype).view(1, 1, size)
         ax, ay, bx, by = (t[..., None] for t in (start[..., 0], start[..., 1], end[..., 0], end[..., 1]))
         down, up = ay <= rows, by <= rows  # (N, K, S)
         crosses = (down != up) & used[..., None]
         x = ax + (rows - ay) * ((bx - ax) / torch.where(by == ay, torch.ones_like(by), by - ay))
-        last = (torch.ceil(x) - 1).clamp(-1, size - 1)  # the last pixel to the left of the crossing; −1: none
+        last = (torch.ceil(x) - 1 - first).clamp(-1, size - 1)  # the last pixel to the left of the crossing; −1: none
         signs = torch.where(crosses, torch.where(down, -1.0, 1.0), 0.0)
-        cell = (torch.arange(count, device=start.device).view(-1, 1, 1) * size + rows.long()) * (size + 1)
+        cell = (torch.arange(count, device=start.device).view(-1, 1, 1) * size + rows.long() - first) * (size + 1)
         sums = torch.zeros(count * size * (size + 1), device=start.device)
         sums.index_add_(0, (cell + last.long() + 1).flatten(), signs.flatten())
         sums = sums.view(count, size, size + 1)[..., 1:]

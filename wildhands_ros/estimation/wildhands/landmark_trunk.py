@@ -23,6 +23,7 @@ _BLOCKS = (
     (480, 5, 1, 112), (672, 5, 1, 112), (672, 5, 1, 112),
     (672, 5, 2, 192), (1152, 5, 1, 192), (1152, 5, 1, 192), (1152, 5, 1, 192),
 )  # fmt: skip
+BLOCK_COUNT = len(_BLOCKS)
 
 
 class LandmarkTrunk(FeatureTrunk):

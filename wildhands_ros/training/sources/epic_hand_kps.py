@@ -16,6 +16,7 @@ The layout is taken from what the published code reads; the files themselves hav
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,8 @@ FloatArray = NDArray[np.float64]
 
 WIDTH, HEIGHT, FOCAL = 1920, 1080, 1000.0
 """Size of the annotated pictures, and the focal length that the paper assumes for them."""
+
+_FARTHEST = 4 * WIDTH  # pixels; a crop that reached farther would take memory without end
 
 ASSEMBLY_TO_KEYPOINTS: tuple[int, ...] = (
     20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16,
@@ -61,6 +64,7 @@ class EpicHandKps:
     boxes: `grasp_visor_val.pkl`; then only hands with a box there, cut by it; else boxes are those of the visible
         joints, widened by a tenth to the skin.
     min_visible: hands with fewer visible joints are left out. The paper says 3; its code asks for 4.
+    Joints that lie several pictures outside count as not visible, and hands with such boxes as not found.
 
     Raises SampleError for files that are not of this layout, and where none of the pictures is there.
     """
@@ -93,6 +97,14 @@ class EpicHandKps:
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+    def fingerprint(self) -> str:
+        """Changes with the labels, and with the pictures as far as their sizes tell."""
+        digest = hashlib.sha256()
+        for hand in self._hands:
+            digest.update(repr((hand.key, hand.box, hand.frame.stat().st_size)).encode())
+            digest.update(hand.keypoints.tobytes() + hand.weights.tobytes())
+        return digest.hexdigest()
 
     def __getitem__(self, index: int) -> Sample:
         hand = self._hands[index]
@@ -136,7 +148,7 @@ def _hand(
     valid = _numbers(annotations, key, record["joints_valid"], (21,))
     order = list(ASSEMBLY_TO_KEYPOINTS)
     keypoints, weights = joints[order], (valid[order] > 0).astype(np.float64)
-    weights *= np.isfinite(keypoints).all(axis=1)
+    weights *= _is_near(keypoints)
     if weights.sum() < max(min_visible, 1):
         return None
     keypoints = np.where(weights[:, None] > 0, keypoints, 0.0)
@@ -147,10 +159,15 @@ def _hand(
         if given is None:
             return None
         box = tuple(_numbers(annotations, key, given, (4,)).tolist())  # type: ignore[assignment]
-    if not (box[2] > box[0] and box[3] > box[1]):
+    if not (box[2] - box[0] >= 1 and box[3] - box[1] >= 1 and _is_near(np.reshape(box, (2, 2))).all()):
         return None
     name = re.sub(r"[^A-Za-z0-9_-]", "_", frame.stem)
     return _Annotation(f"{name}_{side.value}", frame, side, keypoints, weights, box)
+
+
+def _is_near(places: FloatArray) -> NDArray[np.bool_]:
+    """Which pixels (N, 2) are numbers, and not so far outside the picture that they cannot be meant."""
+    return np.asarray((np.abs(places) <= _FARTHEST).all(axis=1))
 
 
 def _box_of(visible: FloatArray) -> Box:
@@ -184,7 +201,7 @@ def _entries(path: Path) -> dict[str, dict[str, Plain]]:
 def _numbers(path: Path, key: str, value: Plain, shape: tuple[int, ...]) -> FloatArray:
     try:
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SampleError(f"{path}: '{key}' does not hold numbers ({error})") from error
     if array.shape != shape:
         raise SampleError(f"{path}: '{key}' holds numbers of shape {array.shape}, expected {shape}")

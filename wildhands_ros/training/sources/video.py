@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ class PseudoLabeller:
                 rectified = RectifiedView.of(frame.camera)
             view = rectified if frame.camera.has_distortion else None
             image = frame.image if view is None else view.image(frame.image)
-            scene = _clean(f"{recording}_{frame.index:06d}")
+            scene = f"{_key_of(recording)}_{frame.index:06d}"
             for number, box in enumerate(boxes):
                 sample = self._sample(frame, image, view, box, scene, number, guessed)
                 if sample is not None:
@@ -188,6 +189,9 @@ class VideoSource:
     def __getitem__(self, index: int) -> Sample:
         return self._reader[index]
 
+    def fingerprint(self) -> str:
+        return self._reader.fingerprint()
+
 
 def _labelled(recording: Path, root: Path, labeller: PseudoLabeller) -> Iterator[Sample]:
     name = recording.relative_to(root).as_posix() if recording != root else recording.name
@@ -231,6 +235,12 @@ def _rectified(
     moved = target.project(source.unproject(keypoints))
     known = np.asarray(np.isfinite(moved).all(axis=1))
     return np.where(known[:, None], moved, 0.0), np.where(known, weights, 0.0)
+
+
+def _key_of(name: str) -> str:
+    """A name as keys may have it; names that become the same thereby are told apart by a checksum."""
+    clean = _clean(name)
+    return clean if clean == name else f"{clean}-{zlib.crc32(name.encode(errors='surrogateescape')):08x}"
 
 
 def _clean(name: str) -> str:
