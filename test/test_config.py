@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.pipeline import PipelineConfig, config_from_dict, config_to_dict
+from wildhands_ros.pipeline import EstimationConfig, PipelineConfig, config_from_dict, config_to_dict
 
 
 def test_what_is_not_named_keeps_its_default() -> None:
@@ -36,8 +36,23 @@ def test_empty_text_stands_for_not_set() -> None:
         ({"tracking": {"smooth": 1}}, "'tracking.smooth' must be a bool"),
         ({"tracking": True}, "settings of its own"),
         ({"estimation": {"estimator": "magic"}}, "unknown estimator 'magic'"),
+        ({"min_score": 10**400}, "'min_score' is too large"),
+        (None, "settings are names with values, not 'None'"),
+        ([1], "settings are names with values"),
     ],
 )
-def test_errors_name_the_setting(values: dict, message: str) -> None:
+def test_errors_name_the_setting(values: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config_from_dict(PipelineConfig, values)
+        config_from_dict(PipelineConfig, values)  # type: ignore[arg-type]
+
+
+def test_what_is_given_in_python_is_checked_like_a_file() -> None:
+    config = PipelineConfig(
+        models_dir="models", detection={"max_hands": 3}, estimation=EstimationConfig(checkpoint="~no-such-user/x"),  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert (config.models_dir, config.detection.max_hands) == (Path("models"), 3)
+    assert config.estimation.checkpoint == Path("~no-such-user/x")
+    with pytest.raises(ConfigError, match="'min_score' must be a float"):
+        PipelineConfig(min_score="0.5")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="'mesh' must be a bool"):
+        EstimationConfig(mesh=1)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -62,6 +63,7 @@ class EstimationConfig:
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _require_one_of("estimator", self.estimator, ESTIMATORS)
         _require_one_of("backend", self.backend, _BACKENDS)
         _require_one_of("precision", self.precision, _PRECISIONS)
@@ -82,6 +84,7 @@ class PipelineConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if not 0 <= self.min_score <= 1:
             raise ConfigError(f"min_score must lie between 0 and 1, not {self.min_score}")
 
@@ -91,6 +94,8 @@ def config_from_dict(kind: type[_T], values: Mapping[str, Any], prefix: str = ""
 
     Raises ConfigError, naming the value by its dotted path, for unknown names and wrong types.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"settings are names with values, not {str(values)[:80]!r}")
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     arguments = {}
@@ -123,8 +128,17 @@ def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ConfigError(f"unknown {name} '{value}': known are {', '.join(known)}")
 
 
+def _check_types(config: Any) -> None:
+    """Values given in Python are checked, and paths given as text made paths, as those of a file are."""
+    hints = typing.get_type_hints(type(config))
+    for f in dataclasses.fields(config):
+        object.__setattr__(config, f.name, _convert(f.name, hints[f.name], getattr(config, f.name)))
+
+
 def _convert(path: str, kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(kind):
+        if isinstance(value, typing.cast(type, kind)):
+            return value
         if not isinstance(value, Mapping):
             raise ConfigError(f"'{path}' holds settings of its own, not the value {value!r}")
         return config_from_dict(typing.cast(type, kind), value, f"{path}.")
@@ -134,9 +148,12 @@ def _convert(path: str, kind: Any, value: Any) -> Any:
         (kind,) = [k for k in typing.get_args(kind) if k is not type(None)]
         return _convert(path, kind, value)
     if kind is Path and isinstance(value, (str, Path)):
-        return Path(value).expanduser()
+        return Path(os.path.expanduser(value))  # which leaves the home of somebody unknown as it is
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"'{path}' is too large a number") from None
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if kind in (bool, str) and isinstance(value, kind):
