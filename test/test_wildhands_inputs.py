@@ -44,10 +44,12 @@ def test_a_centred_camera_counts_as_centred_by_either_convention(cx):
 
 
 def test_principal_points_off_the_middle_move_with_the_frame_and_steadily():
-    at = [published.published_frame(replace(CAMERA, cx=cx)).matrix[0, 2] for cx in (539.5, 639.499, 640.001, 740.0)]
-    assert at[0] == pytest.approx(112 - 100 * 224 / 1280)
-    assert at[1] == pytest.approx(112, abs=1e-3) and at[2] == pytest.approx(112, abs=1e-3)
-    assert at[3] == pytest.approx(112 + 100 * 224 / 1280)
+    scale = 224 / 1280
+    centers = (540.0, 638.999, 639.001, 639.499, 640.001, 740.0)
+    at = [published.published_frame(replace(CAMERA, cx=c, cy=c - 280)).matrix[:2, 2] for c in centers]
+    off = [-100, -1, -1, 0, 0, 100]  # from W/2 and H/2, which lie at 112
+    for place, pixels in zip(at, off, strict=True):
+        assert place == pytest.approx(112 + pixels * scale, abs=1e-3)
 
 
 def test_published_box_is_truncated_and_shifted_by_one():
