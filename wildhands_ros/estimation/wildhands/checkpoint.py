@@ -188,7 +188,11 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         raise ModelFileError(
             f"{path} holds {_some(odd)} in a special form (sparse, or without its numbers): save plain tensors"
         )
-    tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    # Copied, so that only these stay in memory, and the network does not change with a file that is mapped into it
+    tensors = {
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in tensors.items()
+    }
     for name in tensors:
         if name.endswith(_COUNTER):  # of training steps; means nothing here, and is stored as (1,) by some
             tensors[name] = torch.zeros((), dtype=torch.int64)
