@@ -29,6 +29,7 @@ from wildhands_ros.estimation.wildhands import (
     load_checkpoint,
     save_checkpoint,
 )
+from wildhands_ros.estimation.wildhands import checkpoint as checkpoint_module
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.decode import decode
 from wildhands_ros.estimation.wildhands.export import example_inputs
@@ -304,15 +305,40 @@ def test_published_file(full, tmp_path):
     published_file(path, full, {"model.feature_conv.7.bias": torch.zeros(2048, dtype=torch.int64)})
     with pytest.raises(ModelFileError, match=r"feature_conv.7.bias holds torch.int64, expected torch.float32"):
         load_checkpoint(path)
-    widths = (10 + 144 + 2048, 1024, 512, 128, 9)
-    grasp = {
-        f"model.grasp_classifier.{2 * i}.{kind}": torch.ones((b, a) if kind == "weight" else (b,))
-        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
-        for kind in ("weight", "bias")
-    }
+    grasp = {f"model.{name}": value for name, value in grasp_layers()}
     network, info = load_checkpoint(published_file(path, full, grasp))
     assert info.variant.grasp
     assert network(example_inputs(network, 1)).grasp.shape == (1, 9)
+
+
+def grasp_layers():
+    """Names and tensors of a grasp head as published files may hold it."""
+    widths = (10 + 144 + 2048, 1024, 512, 128, 9)
+    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        yield f"grasp_classifier.layers.{4 * i}.weight", torch.ones(b, a)
+        yield f"grasp_classifier.layers.{4 * i}.bias", torch.ones(b)
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        (lambda head: head, True),
+        (lambda head: dict(sorted(head.items())), True),
+        (lambda head: dict(reversed(head.items())), True),
+        (lambda head: {name: value for name, value in head.items() if not name.endswith("12.bias")}, False),
+        (lambda head: head | {"grasp_classifier.layers.12.bias": torch.zeros(8)}, False),
+        (lambda head: head | {"grasp_classifier.layers.12.bias": torch.zeros(9, dtype=torch.int64)}, False),
+        (lambda head: head | {"grasp_classifier.scale": torch.zeros(9)}, False),
+    ],
+    ids=["as made", "sorted", "reversed", "one missing", "other classes", "whole numbers", "one more"],
+)
+def test_grasp_heads_are_recognised_in_any_order_and_others_named(change, kept, caplog):
+    head = change(dict(grasp_layers()))
+    found = checkpoint_module._grasp_layers(Path("file.ckpt"), head | {"feature_conv.7.bias": torch.zeros(2048)})
+    assert (found is not None) == kept
+    if found is not None:
+        assert [tuple(value.shape) for value in found.values()] == [tuple(v.shape) for _, v in grasp_layers()]
+    assert ("file.ckpt: its grasp head" in caplog.text and "grasp_classifier.layers.0." in caplog.text) == (not kept)
 
 
 def test_own_format_keeps_everything(small, tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import struct
@@ -33,7 +34,10 @@ _METADATA_KEY = "wildhands"
 _FORMAT = 1
 
 _GRASP = "grasp_classifier."
+_LAYER = re.compile(r"(\d+)\.(weight|bias)$")
 _COUNTER = ".num_batches_tracked"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         for key, value in state.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
-    grasp = _grasp_layers(tensors)
+    grasp = _grasp_layers(path, tensors)
     variant = Variant(grasp=grasp is not None)
     with torch.device("meta"):
         known = WildHandsNetwork(variant).state_dict()
@@ -254,14 +258,27 @@ def _is_plain(value: Tensor) -> bool:
     return value.layout == torch.strided and value.device.type == "cpu"
 
 
-def _grasp_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """The grasp head's tensors under our names, recognised by their shapes; None where the file has no such head."""
+def _grasp_layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The grasp head's tensors under our names, recognised by their layers' order and shapes.
+
+    None where the file has no such head. One of another form is left out, with a warning: the hands do not need it.
+    """
     with torch.device("meta"):
         wanted = WildHandsNetwork(Variant(grasp=True)).grasp_classifier.state_dict(prefix=_GRASP)
-    found = [value for name, value in tensors.items() if name.startswith(_GRASP)]
-    if [tuple(v.shape) for v in found] != [tuple(v.shape) for v in wanted.values()]:
+    found = {name: value for name, value in tensors.items() if name.startswith(_GRASP)}
+    if not found:
         return None
-    return dict(zip(wanted, found, strict=True))
+    # The layers may have other names and numbers than ours, in any order
+    layers = {(int(m[1]), m[2] == "bias"): value for name, value in found.items() if (m := _LAYER.search(name))}
+    ordered = [layers[key] for key in sorted(layers)]
+    forms = [(tuple(value.shape), value.is_floating_point()) for value in ordered]
+    if len(layers) == len(found) and forms == [(tuple(value.shape), True) for value in wanted.values()]:
+        return dict(zip(wanted, ordered, strict=True))
+    logger.warning(
+        "%s: its grasp head is not the one known here and is left out, so hands will have no grasp: %s",
+        path, _some([f"{name} {tuple(value.shape)}" for name, value in found.items()]),
+    )  # fmt: skip
+    return None
 
 
 def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
