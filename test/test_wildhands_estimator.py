@@ -172,6 +172,22 @@ def test_smoothed_hands_are_posed_as_the_network_means_it(estimator, frame, hand
     assert np.allclose(smooth.joints, hand.joints, atol=1e-6) and np.allclose(smooth.vertices, hand.vertices, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("trained", "used", "remedy"),
+    [
+        ("mano", "open", "estimation.mano_dir"), ("open", "mano", "leave mano_dir empty"),
+        ("mano", "mano", None), ("open", "open", None), ("unknown", "open", None),
+    ],
+)  # fmt: skip
+def test_another_hand_model_than_the_checkpoints_is_said_aloud(estimator, hand_model, trained, used, remedy, caplog):
+    network = replace(estimator.network, info=replace(estimator.network.info, hand_model=trained))
+    WildHands(network, replace(hand_model, name=used), estimator.config)
+    if remedy is None:
+        assert not caplog.records
+    else:
+        assert f"'{trained}'" in caplog.text and f"'{used}'" in caplog.text and remedy in caplog.text
+
+
 def test_no_boxes_no_hands(estimator, frame):
     found = estimator.estimate(frame, [])
     assert found.hands == () and found.skipped == ()
