@@ -96,6 +96,21 @@ def test_unusable_boxes_have_a_reason(box, word):
     assert word in CropMaker(Variant(), 1.75).place(CAMERA, box)
 
 
+@pytest.mark.parametrize(
+    ("box", "word"),
+    [
+        ((100, 100, 105.6, 104), "less than a pixel"),
+        ((100, 100, 104, 105.8), None),
+        ((-1e9, 100, 1e9, 200), "20 times"),
+        ((-1e308, -1e308, 1e308, 1e308), "20 times"),
+        ((-12700, 100, 12700, 200), None),
+    ],
+)
+def test_boxes_of_impossible_sizes_make_no_sharp_crops(box, word):
+    place = CropMaker(Variant(crops=Crops.SHARP), 1.75).place(CAMERA, box)
+    assert isinstance(place, CropPlace) if word is None else word in place
+
+
 def test_published_pictures_are_those_recorded():
     shrunk = published.shrink(picture())
     crop = published.cut_crop(shrunk, placed(BOXES[0]))
