@@ -249,6 +249,15 @@ def test_a_rectified_view_of_a_fisheye_ends_at_the_widest_angle():
     assert min(reaches) == pytest.approx(WIDEST_HALF_ANGLE, abs=1e-6)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 480), (640, 1)])
+@pytest.mark.parametrize("camera", [BARREL, FISHEYE])
+def test_a_rectified_view_of_a_picture_one_pixel_wide_or_high(camera, size):
+    width, height = size
+    view = RectifiedView.of(replace(camera, width=width, height=height, cx=(width - 1) / 2, cy=(height - 1) / 2))
+    assert view.image(np.zeros((height, width, 3), np.uint8)).shape == (height, width, 3)
+    assert np.isfinite(view.camera.fx) and view.camera.fx > 0
+
+
 @pytest.mark.parametrize("camera", [BARREL, FISHEYE])
 def test_boxes_follow_into_the_view(camera):
     view = RectifiedView.of(camera)
