@@ -151,14 +151,16 @@ def test_a_bag_can_be_run_again(video: Path, tmp_path: Path) -> None:
     assert len(records) == 4 and records[0]["camera"]["K"][0] == 700
 
 
-def test_boxes_from_a_file_replace_the_detector(picture: Path, tmp_path: Path, capsys) -> None:
+def test_boxes_from_a_file_replace_the_detector(picture: Path, tmp_path: Path, capsys, caplog) -> None:
     boxes = tmp_path / "boxes.json"
-    boxes.write_text(json.dumps({"palm.png": [{"side": "left", "box": [100, 100, 500, 700], "score": 1.0}]}))
+    entry = {"side": "left", "box": [100, 100, 500, 700], "score": 1.0}
+    boxes.write_text(json.dumps({"palm.png": [entry], "other.png": [entry]}))
     lines = tmp_path / "hands.jsonl"
     assert run("run", picture, "--boxes", boxes, "--out", tmp_path, "--json", lines, "--no-video", *LANDMARKS) == 0
     (record,) = read_lines(lines)
     assert record["hands"] == [] and len(record["skipped"]) == 1  # the landmark fit has nothing but a box to go by
     assert "landmarks" in capsys.readouterr().err
+    assert "these boxes: other.png" in caplog.text
 
 
 @pytest.mark.parametrize(
