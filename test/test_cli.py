@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from wildhands_ros.camera import Camera
 from wildhands_ros.cli import main
-from wildhands_ros.pipeline import DEFAULT_ESTIMATOR
+from wildhands_ros.cli.bench import node_parameters
+from wildhands_ros.frames import Frame
+from wildhands_ros.hands import HandBox, Side
+from wildhands_ros.json_lines import BoxFile
+from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, EstimationConfig, PipelineConfig
 from wildhands_ros.recordings import BagReader, BagWriter, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import demo_photos
@@ -203,14 +209,16 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> Non
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"1_hands.jpg", "1.png_hands.jpg", "2_hands.jpg"}
 
 
-def test_boxes_from_a_file_replace_the_detector(picture: Path, tmp_path: Path, capsys) -> None:
+def test_boxes_from_a_file_replace_the_detector(picture: Path, tmp_path: Path, capsys, caplog) -> None:
     boxes = tmp_path / "boxes.json"
-    boxes.write_text(json.dumps({"palm.png": [{"side": "left", "box": [100, 100, 500, 700], "score": 1.0}]}))
+    entry = {"side": "left", "box": [100, 100, 500, 700], "score": 1.0}
+    boxes.write_text(json.dumps({"palm.png": [entry], "other.png": [entry]}))
     lines = tmp_path / "hands.jsonl"
     assert run("run", picture, "--boxes", boxes, "--out", tmp_path, "--json", lines, "--no-video", *LANDMARKS) == 0
     (record,) = read_lines(lines)
     assert record["hands"] == [] and len(record["skipped"]) == 1  # the landmark fit has nothing but a box to go by
     assert "landmarks" in capsys.readouterr().err
+    assert "these boxes: other.png" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -220,13 +228,40 @@ def test_boxes_from_a_file_replace_the_detector(picture: Path, tmp_path: Path, c
         ("[]", "expected an object"),
         ('{"a": [{"side": "up", "box": [0, 0, 1, 1]}]}', "'a', box 0"),
         ('{"a": [{"side": "left", "box": [5, 0, 1, 1]}]}', "x0 < x1"),
+        ('{"a": [{"side": "left", "box": "1234"}]}', "no list"),
+        ('{"a": [{"side": "left", "box": [0, 0, 1' + "0" * 400 + ", 1]}]}", "'a', box 0"),
+        ("[" * 100_000, "not JSON"),
     ],
+    ids=lambda text: text[:48],
 )
 def test_bad_box_files_are_refused_by_name(picture: Path, tmp_path: Path, capsys, content: str, message: str) -> None:
     boxes = tmp_path / "boxes.json"
     boxes.write_text(content)
     assert run("run", picture, "--boxes", boxes, "--out", tmp_path) == 1
     assert message in capsys.readouterr().err
+
+
+def test_boxes_of_frames_that_never_came_are_known() -> None:
+    box = HandBox(Side.LEFT, (0.0, 0.0, 9.0, 9.0), 1.0)
+    boxes = BoxFile({"a.png": (box,), "1": (box,), "b.png": ()})
+    frame = Frame(np.zeros((9, 9, 3), np.uint8), Camera.pinhole(9, 9, 9), name="folder/a.png")
+    assert boxes.unused() == ("a.png", "1", "b.png")
+    assert boxes.of(frame) == (box,) and boxes.unused() == ("1", "b.png")
+    assert boxes.of(replace(frame, name="c.png", index=1)) == (box,) and boxes.unused() == ("b.png",)
+
+
+def test_bench_says_before_it_measures_where_it_cannot_write(tmp_path: Path, capsys) -> None:
+    assert run("bench", "--json", tmp_path / "missing" / "figures.json") == 1
+    assert "figures.json cannot be written" in capsys.readouterr().err
+
+
+def test_bench_tells_the_node_all_that_it_is_to_run() -> None:
+    estimation = EstimationConfig("wildhands", Path("mano"), checkpoint=Path("a.ckpt"), precision="int8", refine=False)
+    config = PipelineConfig(models_dir=Path("models"), min_score=0.2, estimation=estimation)
+    assert node_parameters(config) == {
+        "models_dir": "models", "min_score": 0.2, "estimation.estimator": "wildhands", "estimation.mano_dir": "mano",
+        "estimation.checkpoint": "a.ckpt", "estimation.precision": "int8", "estimation.refine": False,
+    }  # fmt: skip
 
 
 def test_what_cannot_be_read_ends_with_one_line_and_exit_code_1(tmp_path: Path, capsys) -> None:

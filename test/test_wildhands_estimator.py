@@ -2,8 +2,10 @@
 
 import gc
 import os
+import shutil
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -172,6 +174,22 @@ def test_smoothed_hands_are_posed_as_the_network_means_it(estimator, frame, hand
     assert np.allclose(smooth.joints, hand.joints, atol=1e-6) and np.allclose(smooth.vertices, hand.vertices, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("trained", "used", "remedy"),
+    [
+        ("mano", "open", "estimation.mano_dir"), ("open", "mano", "leave mano_dir empty"),
+        ("mano", "mano", None), ("open", "open", None), ("unknown", "open", None),
+    ],
+)  # fmt: skip
+def test_another_hand_model_than_the_checkpoints_is_said_aloud(estimator, hand_model, trained, used, remedy, caplog):
+    network = replace(estimator.network, info=replace(estimator.network.info, hand_model=trained))
+    WildHands(network, replace(hand_model, name=used), estimator.config)
+    if remedy is None:
+        assert not caplog.records
+    else:
+        assert f"'{trained}'" in caplog.text and f"'{used}'" in caplog.text and remedy in caplog.text
+
+
 def test_no_boxes_no_hands(estimator, frame):
     found = estimator.estimate(frame, [])
     assert found.hands == () and found.skipped == ()
@@ -325,6 +343,54 @@ def test_exports_are_kept_and_mended(checkpoint, tmp_path, monkeypatch):
     (first.folder / "info.json").write_text("{")
     assert exported_network(checkpoint, tmp_path).info == first.info
     assert not list(tmp_path.glob(".export-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        ("info.json", lambda content: b"[]"),
+        ("info.json", lambda content: content[:-1] + b', "novel": 1}'),
+        ("expected.npz", lambda content: content[: len(content) // 2]),
+        ("hands.onnx", lambda content: content[:1000]),
+    ],
+    ids=["info that is a list", "info with more", "half of what is expected", "part of a graph"],
+)
+def test_a_damaged_cache_is_made_anew(checkpoint, cache, tmp_path, monkeypatch, name, damaged):
+    whole = exported_network(checkpoint, cache).folder
+    again = []
+
+    def write(path, folder):
+        again.append(path)
+        shutil.rmtree(folder)
+        shutil.copytree(whole, folder)
+
+    monkeypatch.setattr(loading_module, "_write_exported", write)
+    mine = tmp_path / whole.name
+    shutil.copytree(whole, mine)
+    (mine / name).write_bytes(damaged((whole / name).read_bytes()))
+    config = RuntimeConfig("cpu", Backend.ONNXRUNTIME, threads=1, cache_dir=tmp_path)
+    assert load_network(checkpoint, config).agreement_mm < 0.01
+    assert again == [checkpoint]
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision"), [(Backend.AUTO, Precision.FLOAT32), (Backend.OPENVINO, Precision.INT8)]
+)
+def test_a_cache_that_may_only_be_read_serves(checkpoint, cache, tmp_path, monkeypatch, backend, precision):
+    whole = exported_network(checkpoint, cache).folder
+    kept = ("trunks.onnx", "hands.onnx", "info.json", "expected.npz")
+    (tmp_path / whole.name).mkdir()
+    for name in kept:
+        shutil.copy(whole / name, tmp_path / whole.name / name)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(accelerated.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    config = RuntimeConfig("cpu", backend, precision, threads=1, tolerance_mm=50, cache_dir=tmp_path)
+    assert load_network(checkpoint, config).runtime.name
+    assert sorted(path.name for path in (tmp_path / whole.name).iterdir()) == sorted(kept)
 
 
 def test_calibration_pictures_are_used(checkpoint, tmp_path, cache):

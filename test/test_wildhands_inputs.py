@@ -44,10 +44,12 @@ def test_a_centred_camera_counts_as_centred_by_either_convention(cx):
 
 
 def test_principal_points_off_the_middle_move_with_the_frame_and_steadily():
-    at = [published.published_frame(replace(CAMERA, cx=cx)).matrix[0, 2] for cx in (539.5, 639.499, 640.001, 740.0)]
-    assert at[0] == pytest.approx(112 - 100 * 224 / 1280)
-    assert at[1] == pytest.approx(112, abs=1e-3) and at[2] == pytest.approx(112, abs=1e-3)
-    assert at[3] == pytest.approx(112 + 100 * 224 / 1280)
+    scale = 224 / 1280
+    centers = (540.0, 638.999, 639.001, 639.499, 640.001, 740.0)
+    at = [published.published_frame(replace(CAMERA, cx=c, cy=c - 280)).matrix[:2, 2] for c in centers]
+    off = [-100, -1, -1, 0, 0, 100]  # from W/2 and H/2, which lie at 112
+    for place, pixels in zip(at, off, strict=True):
+        assert place == pytest.approx(112 + pixels * scale, abs=1e-3)
 
 
 def test_published_box_is_truncated_and_shifted_by_one():
@@ -92,6 +94,21 @@ def test_places_stay_in_the_frame():
 )
 def test_unusable_boxes_have_a_reason(box, word):
     assert word in CropMaker(Variant(), 1.75).place(CAMERA, box)
+
+
+@pytest.mark.parametrize(
+    ("box", "word"),
+    [
+        ((100, 100, 105.6, 104), "less than a pixel"),
+        ((100, 100, 104, 105.8), None),
+        ((-1e9, 100, 1e9, 200), "20 times"),
+        ((-1e308, -1e308, 1e308, 1e308), "20 times"),
+        ((-12700, 100, 12700, 200), None),
+    ],
+)
+def test_boxes_of_impossible_sizes_make_no_sharp_crops(box, word):
+    place = CropMaker(Variant(crops=Crops.SHARP), 1.75).place(CAMERA, box)
+    assert isinstance(place, CropPlace) if word is None else word in place
 
 
 def test_published_pictures_are_those_recorded():
@@ -230,6 +247,15 @@ def test_a_rectified_view_of_a_fisheye_ends_at_the_widest_angle():
     pinhole = rectified_camera(FISHEYE)
     reaches = [np.arctan2((size - 1) / 2, pinhole.fx) for size in (pinhole.width, pinhole.height)]
     assert min(reaches) == pytest.approx(WIDEST_HALF_ANGLE, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 480), (640, 1)])
+@pytest.mark.parametrize("camera", [BARREL, FISHEYE])
+def test_a_rectified_view_of_a_picture_one_pixel_wide_or_high(camera, size):
+    width, height = size
+    view = RectifiedView.of(replace(camera, width=width, height=height, cx=(width - 1) / 2, cy=(height - 1) / 2))
+    assert view.image(np.zeros((height, width, 3), np.uint8)).shape == (height, width, 3)
+    assert np.isfinite(view.camera.fx) and view.camera.fx > 0
 
 
 @pytest.mark.parametrize("camera", [BARREL, FISHEYE])

@@ -1,14 +1,17 @@
 """The network, its variants and its checkpoints."""
 
+import argparse
 import json
 import os
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
@@ -26,6 +29,7 @@ from wildhands_ros.estimation.wildhands import (
     load_checkpoint,
     save_checkpoint,
 )
+from wildhands_ros.estimation.wildhands import checkpoint as checkpoint_module
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.decode import decode
 from wildhands_ros.estimation.wildhands.export import example_inputs
@@ -281,6 +285,9 @@ def test_published_file(full, tmp_path):
     path = published_file(tmp_path / "published.ckpt", full, extra)
     network, info = load_checkpoint(path)
     assert info.variant == Variant() and info.hand_model == "mano" and "NC" in info.licence
+    with path.open("r+b") as file:  # the loaded network must not see what becomes of its file
+        file.seek(path.stat().st_size // 3)
+        file.write(bytes(1 << 24))
     assert all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), full.state_dict().values(), strict=True)
     )
@@ -295,15 +302,43 @@ def test_published_file(full, tmp_path):
     published_file(path, full, {"model.feature_conv.7.bias": torch.full((2048,), torch.nan)})
     with pytest.raises(ModelFileError, match=r"NaN or infinity in feature_conv.7.bias"):
         load_checkpoint(path)
-    widths = (10 + 144 + 2048, 1024, 512, 128, 9)
-    grasp = {
-        f"model.grasp_classifier.{2 * i}.{kind}": torch.ones((b, a) if kind == "weight" else (b,))
-        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
-        for kind in ("weight", "bias")
-    }
+    published_file(path, full, {"model.feature_conv.7.bias": torch.zeros(2048, dtype=torch.int64)})
+    with pytest.raises(ModelFileError, match=r"feature_conv.7.bias holds torch.int64, expected torch.float32"):
+        load_checkpoint(path)
+    grasp = {f"model.{name}": value for name, value in grasp_layers()}
     network, info = load_checkpoint(published_file(path, full, grasp))
     assert info.variant.grasp
     assert network(example_inputs(network, 1)).grasp.shape == (1, 9)
+
+
+def grasp_layers():
+    """Names and tensors of a grasp head as published files may hold it."""
+    widths = (10 + 144 + 2048, 1024, 512, 128, 9)
+    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        yield f"grasp_classifier.layers.{4 * i}.weight", torch.ones(b, a)
+        yield f"grasp_classifier.layers.{4 * i}.bias", torch.ones(b)
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        (lambda head: head, True),
+        (lambda head: dict(sorted(head.items())), True),
+        (lambda head: dict(reversed(head.items())), True),
+        (lambda head: {name: value for name, value in head.items() if not name.endswith("12.bias")}, False),
+        (lambda head: head | {"grasp_classifier.layers.12.bias": torch.zeros(8)}, False),
+        (lambda head: head | {"grasp_classifier.layers.12.bias": torch.zeros(9, dtype=torch.int64)}, False),
+        (lambda head: head | {"grasp_classifier.scale": torch.zeros(9)}, False),
+    ],
+    ids=["as made", "sorted", "reversed", "one missing", "other classes", "whole numbers", "one more"],
+)
+def test_grasp_heads_are_recognised_in_any_order_and_others_named(change, kept, caplog):
+    head = change(dict(grasp_layers()))
+    found = checkpoint_module._grasp_layers(Path("file.ckpt"), head | {"feature_conv.7.bias": torch.zeros(2048)})
+    assert (found is not None) == kept
+    if found is not None:
+        assert [tuple(value.shape) for value in found.values()] == [tuple(v.shape) for _, v in grasp_layers()]
+    assert ("file.ckpt: its grasp head" in caplog.text and "grasp_classifier.layers.0." in caplog.text) == (not kept)
 
 
 def test_own_format_keeps_everything(small, tmp_path):
@@ -345,6 +380,7 @@ def test_files_that_are_not_checkpoints(small, tmp_path):
         "evil pickle": pickle.dumps(Evil(marker)),
         "empty": b"",
         "text": b"hello" * 100,
+        "text that begins like a pickle": b"this is text",
         "zip": b"PK\x03\x04" + bytes(100),
         "huge header": struct.pack("<Q", 1 << 62) + b"{",
         "lying header": struct.pack("<Q", 1000) + b"{}",
@@ -362,6 +398,23 @@ def test_files_that_are_not_checkpoints(small, tmp_path):
     flipped = bytearray(whole)
     flipped[-5] ^= 0x55
     broken["changed"] = bytes(flipped)
+    plain = {"state_dict": {"model.a": torch.ones(2, 3)}}
+    torch.save(plain, path, _use_new_zipfile_serialization=False)
+    old = path.read_bytes()
+    broken |= {f"old torch, cut at {end}": old[:end] for end in range(1, len(old), 23)}
+    broken |= {f"old torch, changed at {i}": old[:i] + b"\x52" + old[i + 1 :] for i in range(0, len(old), 11)}
+    torch.save(plain, path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    for at in range(0, 60, 5):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in parts.items():
+                changed = content[:at] + b"\x52" + content[at + 1 :]
+                archive.writestr(name, changed if name.endswith("data.pkl") else content)
+        broken[f"zip, changed at {at}"] = path.read_bytes()
+    huge = json.dumps({"format": 1, "variant": {"box_factor": 10**400}})
+    save_file({"a": torch.ones(2)}, path, {"wildhands": huge})
+    broken["a number without end"] = path.read_bytes()
     for name, content in broken.items():
         path.write_bytes(content)
         with pytest.raises(ModelFileError, match="file.ckpt"):
@@ -370,8 +423,37 @@ def test_files_that_are_not_checkpoints(small, tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(
+    "odd", [torch.zeros(2048).to_sparse(), torch.zeros(2048, device="meta")], ids=["sparse", "without numbers"]
+)
+def test_tensors_of_special_forms_are_named(odd, tmp_path):
+    torch.save({"state_dict": {"model.feature_conv.7.bias": odd}}, tmp_path / "odd.ckpt")
+    with pytest.raises(ModelFileError, match=r"feature_conv\.7\.bias in a special form"):
+        load_checkpoint(tmp_path / "odd.ckpt")
+
+
+def test_a_checkpoint_with_code_is_refused_by_the_name_of_what_it_asks_for(tmp_path):
+    path, marker = tmp_path / "evil.ckpt", tmp_path / "executed"
+    torch.save({"state_dict": {"model.x": Evil(marker)}}, path)
+    with pytest.raises(ModelFileError, match=f"asks for '{os.name}.mkdir'") as refused:
+        load_checkpoint(path)
+    assert "weights_only" not in str(refused.value) and "safe_globals" not in str(refused.value)
+    assert not marker.exists()
+
+
+def test_what_training_writes_beside_the_weights_is_passed_over(tmp_path):
+    path = tmp_path / "lightning.ckpt"
+    beside = {
+        "hyper_parameters": argparse.Namespace(lr=1e-5, name="run"),
+        "callbacks": {"best": np.float64(3), "kinds": [np.dtype("f4"), np.int64(2)]},
+    }
+    torch.save({"state_dict": {"model.feature_conv.7.bias": torch.zeros(2048)}, **beside}, path)
+    with pytest.raises(ModelFileError, match=r"lacks 672 of the network's 673 tensors"):  # so the rest was read
+        load_checkpoint(path)
+
+
 def test_missing_files_say_where_to_get_them(tmp_path):
-    for path in (None, tmp_path / "none.ckpt"):
+    for path in (None, tmp_path / "none.ckpt", "x" * 300, "~nobody-of-this-name/none.ckpt"):
         text = checkpoint_missing(path)
         assert "WildHands" in text and "mano.is.tue.mpg.de" in text and "--checkpoint" in text
     with pytest.raises(ModelFileError, match="none.ckpt is missing"):

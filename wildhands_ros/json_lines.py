@@ -76,6 +76,7 @@ class BoxFile:
 
     def __init__(self, boxes: Mapping[str, tuple[HandBox, ...]]) -> None:
         self._boxes = boxes
+        self._asked: set[str] = set()
 
     @classmethod
     def read(cls, path: str | Path) -> BoxFile:
@@ -85,7 +86,7 @@ class BoxFile:
             data = json.loads(path.read_text())
         except OSError as error:
             raise ConfigError(f"cannot read the boxes in {path}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not JSON: {error}") from error
         if not isinstance(data, dict):
             raise ConfigError(f"{path}: expected an object with a frame's name or number as key, not a {type(data)}")
@@ -95,8 +96,13 @@ class BoxFile:
         """The boxes of a frame, by its name, its file name, or its number; none if the file does not mention it."""
         for key in (frame.name, Path(frame.name).name, str(frame.index)):
             if key in self._boxes:
+                self._asked.add(key)
                 return self._boxes[key]
         return ()
+
+    def unused(self) -> tuple[str, ...]:
+        """The names and numbers in the file that no frame had which was asked for so far."""
+        return tuple(key for key in self._boxes if key not in self._asked)
 
 
 def _boxes(where: str, entries: Any) -> tuple[HandBox, ...]:
@@ -106,9 +112,11 @@ def _boxes(where: str, entries: Any) -> tuple[HandBox, ...]:
     for i, entry in enumerate(entries):
         try:
             side = Side(entry["side"])
+            if not isinstance(entry["box"], list):  # a text of four digits would do as well
+                raise TypeError("the box is no list")
             x0, y0, x1, y1 = (float(v) for v in entry["box"])
             score = float(entry.get("score", 1.0))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ConfigError(
                 f'{where}, box {i}: expected {{"side": "left" or "right", "box": [x0, y0, x1, y1]}}, problem: {error}'
             ) from error

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -24,7 +24,7 @@ from wildhands_ros.evaluation import FrameTruth, SequenceScore, score_sequences
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand
-from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig
+from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig, config_to_dict
 from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence, demo_photos
 from wildhands_ros.tables import table
@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         raise WildHandsError("--seconds must be positive and --seeds at least 1")
     if not 0 <= args.work <= 1000:
         raise WildHandsError(f"--work must lie between 0 and 1000 ms, not {args.work:g}")
+    if args.json is not None:
+        _require_writable(args.json)
     machine = describe_machine()
     print(f"machine: {machine}\n")
     if args.node:
@@ -130,6 +132,14 @@ def _bench_node(seconds: float, work_ms: float, machine: str, path: Path | None)
     print(overhead_table(rows))
     if path is not None:
         _write_json(path, {"machine": machine, "node": [asdict(row) for row in rows]})
+
+
+def _require_writable(path: Path) -> None:
+    """Before minutes of measuring."""
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise WildHandsError(f"{path} cannot be written ({error.strerror or error}): name another file") from error
 
 
 def _write_json(path: Path, figures: dict[str, object]) -> None:
@@ -201,8 +211,7 @@ def _over_topics(config: PipelineConfig, seconds: float) -> dict[str, str]:
 
     with TemporaryDirectory() as folder, LiveChain() as chain:
         scene = RenderedScene(Path(folder), SequenceConfig(seconds=seconds))
-        parameters = {"models_dir": config.models_dir, "estimation.estimator": config.estimation.estimator}
-        report = chain.measure(scene.open(), parameters)
+        report = chain.measure(scene.open(), node_parameters(config))
     latency_ms = 1e3 * np.array(report.latencies_s or [np.nan])
     processing_ms = 1e3 * np.array(report.processing_s or [np.nan])
     return {
@@ -216,6 +225,21 @@ def _over_topics(config: PipelineConfig, seconds: float) -> dict[str, str]:
         "latency beyond processing, median (ms)": f"{np.median(latency_ms - processing_ms):.1f}",
         "latency beyond processing, p95 (ms)": f"{np.percentile(latency_ms - processing_ms, 95):.1f}",
     }
+
+
+def node_parameters(config: PipelineConfig) -> dict[str, object]:
+    """The ROS parameters that let the node run this pipeline: where its models lie, and what is not as by default."""
+    found: dict[str, object] = {"models_dir": str(config.models_dir)}
+
+    def collect(values: dict[str, Any], usual: dict[str, Any], prefix: str) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                collect(value, usual[name], f"{prefix}{name}.")
+            elif value != usual[name]:
+                found[prefix + name] = value
+
+    collect(config_to_dict(config), config_to_dict(PipelineConfig()), "")
+    return found
 
 
 def describe_machine() -> str:

@@ -91,6 +91,10 @@ def run(args: argparse.Namespace) -> int:
                     raise
                 print("wildhands: interrupted; what was done is kept", file=sys.stderr)
         _warn_if_guessed(source)
+        if boxes is not None and (unused := boxes.unused()):
+            logger.warning(
+                "no frame that was looked at has the name or number of these boxes: %s", ", ".join(unused[:4])
+            )
         tally.print(source, [outlet.path for outlet in outlets])
     return 0
 

@@ -145,7 +145,7 @@ class _Reconstruct(_Record):
 
 
 class _FromBuffer(_Record):
-    """numpy's array of protocol 5: (data, dtype, shape, order)."""
+    """numpy's array of protocol 5: (data, dtype, shape, order), and the order of its axes where they are permuted."""
 
 
 class _Scalar(_Record):
@@ -220,6 +220,12 @@ _NAMES: dict[tuple[str, str], type | _Constructor] = {
 }
 
 
+_UNREAD = frozenset(
+    ("matrix", *(f"{kind}_{noun}" for kind in ("lil", "dok", "bsr", "dia") for noun in ("matrix", "array")))
+)
+"""Kinds of arrays of numpy and scipy that no hand model needs."""
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type | _Constructor:
         """What a name in the pickle stands for: never the thing itself."""
@@ -228,6 +234,8 @@ class _Unpickler(pickle.Unpickler):
             return found
         if module.startswith("chumpy.") and name.isidentifier():
             return _Object
+        if module.split(".")[0] in ("numpy", "scipy") and name in _UNREAD:
+            raise RefusedPickle(f"holds a {module}.{name}, a kind of array that is not read here: save the plain array")
         raise RefusedPickle(
             f"asks for {module}.{name}, which no file of arrays needs: it was made to run code on your computer, or "
             "is not a hand model; do not open it with anything else"
@@ -294,9 +302,11 @@ def _array(value: object, depth: int = 0) -> np.ndarray:
 
 
 def _dense(record: _Record) -> np.ndarray:
+    axes = None
     if isinstance(record, _FromBuffer):
-        data, dtype, shape, order = record.args
+        data, dtype, shape, order = record.args[:4]
         fortran = order == "F"
+        axes = _shape(record.args[4]) if order == "K" and len(record.args) == 5 else None
     else:
         _, shape, dtype, flag, data = _tuple(record.state, 5)
         fortran = bool(flag)
@@ -305,7 +315,8 @@ def _dense(record: _Record) -> np.ndarray:
     raw = _bytes(data)
     if math.prod(sizes) * kind.itemsize != len(raw):
         raise RefusedPickle(f"shape {sizes} does not fit its {len(raw)} bytes")
-    return np.frombuffer(raw, dtype=kind).reshape(sizes, order="F" if fortran else "C")
+    stored = np.frombuffer(raw, dtype=kind).reshape(sizes, order="F" if fortran else "C")
+    return stored if axes is None else stored.transpose(axes)
 
 
 def _dtype(record: object) -> np.dtype:

@@ -174,7 +174,7 @@ def _our_name(port: openvino.ConstOutput) -> str:
 
 
 def _mapped_copy(path: Path) -> Path:
-    """The ONNX file in OpenVINO's own format, made beside it when first needed.
+    """The ONNX file in OpenVINO's own format, made beside it when first needed; itself where nothing may be written.
 
     OpenVINO maps that format's weights from the disk instead of copying them, so that the packed weights are the only
     copy in memory.
@@ -182,11 +182,15 @@ def _mapped_copy(path: Path) -> Path:
     import openvino
 
     mapped = path.with_suffix(".xml")
-    if not mapped.is_file():
+    if mapped.is_file():
+        return mapped
+    try:
         with tempfile.TemporaryDirectory(prefix=".openvino-", dir=path.parent) as folder:
             openvino.save_model(openvino.Core().read_model(path), Path(folder) / mapped.name, compress_to_fp16=False)
             for suffix in (".bin", ".xml"):  # the .xml last: what is there is whole
                 os.replace(Path(folder) / path.with_suffix(suffix).name, path.with_suffix(suffix))
+    except OSError:
+        return path
     return mapped
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+import logging
+import os
+import re
 import struct
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -31,7 +34,10 @@ _METADATA_KEY = "wildhands"
 _FORMAT = 1
 
 _GRASP = "grasp_classifier."
+_LAYER = re.compile(r"(\d+)\.(weight|bias)$")
 _COUNTER = ".num_batches_tracked"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,7 @@ def load_checkpoint(path: str | Path) -> tuple[WildHandsNetwork, CheckpointInfo]
     Own files (.safetensors) say which network they hold; any other file is read as the published Lightning checkpoint.
     Nothing in the file is executed. Raises ModelFileError naming what is missing, misshapen or not what it claims.
     """
-    path = Path(path).expanduser()
-    _check_file(path)
+    path = _checked_file(path)
     info, tensors = _read_own(path) if is_own_format(path) else _read_published(path)
     with torch.device("meta"):  # no memory until the file's own tensors are put in
         network = WildHandsNetwork(info.variant)
@@ -91,7 +96,7 @@ def save_checkpoint(
 
 def checkpoint_missing(path: str | Path | None) -> str | None:
     """What to do about a checkpoint that is not there, in words; None where it is."""
-    if path is not None and Path(path).expanduser().is_file():
+    if path is not None and is_there(path):
         return None
     what = "no checkpoint was named" if path is None else f"the checkpoint {path} is missing"
     return (
@@ -100,6 +105,11 @@ def checkpoint_missing(path: str | Path | None) -> str | None:
         "estimation.checkpoint); the hand model that they were trained with is MANO, from https://mano.is.tue.mpg.de, "
         "whose MANO_RIGHT.pkl and MANO_LEFT.pkl go into the folder that --mano-dir (estimation.mano_dir) names"
     )
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a file lies at this path, which a user may have mistyped into something that can be no path at all."""
+    return os.path.isfile(os.path.expanduser(path))
 
 
 def is_own_format(path: Path) -> bool:
@@ -112,13 +122,15 @@ def is_own_format(path: Path) -> bool:
 # --- the two formats --------------------------------------------------------------------------------------------------
 
 
-def _check_file(path: Path) -> None:
+def _checked_file(path: str | Path) -> Path:
     missing = checkpoint_missing(path)
     if missing:
         raise ModelFileError(missing)
+    path = Path(path).expanduser()
     size = path.stat().st_size
     if size > _LARGEST:
         raise ModelFileError(f"{path} is {size / 1e9:.1f} GB: too large to be a WildHands checkpoint")
+    return path
 
 
 def _read_own(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
@@ -149,32 +161,42 @@ def _described(path: Path, text: str) -> CheckpointInfo:
         return CheckpointInfo(variant, **values)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ModelFileError(f"{path}: its description cannot be read ({error!r})") from error
 
 
 def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ModelFileError(
-            f"{path} is damaged, or not a PyTorch checkpoint of plain tensors (nothing else is loaded): {reason}"
-        ) from error
+        with _records_beside():
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # a damaged file can fail in any way; torch's own words advise to load it unsafely
+        raise ModelFileError(f"{path} {_unreadable(error)}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
         raise ModelFileError(f"{path} has no state_dict: not a WildHands checkpoint")
     tensors = {
-        key.removeprefix("model.").replace(".hmr_layer.", "."): value.float() if value.is_floating_point() else value
+        key.removeprefix("model.").replace(".hmr_layer.", "."): value
         for key, value in state.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
-    grasp = _grasp_layers(tensors)
+    grasp = _grasp_layers(path, tensors)
     variant = Variant(grasp=grasp is not None)
     with torch.device("meta"):
         known = WildHandsNetwork(variant).state_dict()
     # Such files also hold the hand model's buffers, heads for objects and training state: not needed here
     tensors = {name: value for name, value in tensors.items() if name in known} | (grasp or {})
+    odd = [name for name, value in tensors.items() if not _is_plain(value)]
+    if odd:
+        raise ModelFileError(
+            f"{path} holds {_some(odd)} in a special form (sparse, or without its numbers): save plain tensors"
+        )
+    # Copied, so that only these stay in memory, and the network does not change with a file that is mapped into it
+    tensors = {
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in tensors.items()
+    }
     for name in tensors:
         if name.endswith(_COUNTER):  # of training steps; means nothing here, and is stored as (1,) by some
             tensors[name] = torch.zeros((), dtype=torch.int64)
@@ -188,14 +210,75 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     return info, tensors
 
 
-def _grasp_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """The grasp head's tensors under our names, recognised by their shapes; None where the file has no such head."""
+class _Unread:
+    """Stands for what training writes beside the weights: takes whatever the file gives it, keeps and does nothing."""
+
+    def __new__(cls, *args: object) -> _Unread:
+        return super().__new__(cls)
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# Options and best scores, which Lightning writes into the same file. numpy's own would obey the file in too much.
+_BESIDE = [
+    type(name, (_Unread,), {"__module__": module})
+    for module, name in (
+        ("argparse", "Namespace"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "scalar"),
+    )
+]
+
+
+def _records_beside() -> AbstractContextManager[object]:
+    """While it is entered, torch puts records in place of what is not needed instead of refusing the whole file."""
+    safe_globals = getattr(torch.serialization, "safe_globals", None)  # of PyTorch 2.5 and later
+    return nullcontext() if safe_globals is None else safe_globals(_BESIDE)
+
+
+def _unreadable(error: Exception) -> str:
+    """What is wrong with a file that torch does not load, and what to do."""
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    if asked is None:
+        return f"is damaged, or not a PyTorch checkpoint of plain tensors ({type(error).__name__}): get it again"
+    return (
+        f"asks for {asked[1][:100]!a}, which weights do not need: it was made to run code on your computer, or holds "
+        "more than weights. Nothing in it was run. Get it from the weights' authors, or have its state_dict saved "
+        "alone; do not open it with anything else"
+    )
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether a tensor has its numbers, one after the other."""
+    return value.layout == torch.strided and value.device.type == "cpu"
+
+
+def _grasp_layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The grasp head's tensors under our names, recognised by their layers' order and shapes.
+
+    None where the file has no such head. One of another form is left out, with a warning: the hands do not need it.
+    """
     with torch.device("meta"):
         wanted = WildHandsNetwork(Variant(grasp=True)).grasp_classifier.state_dict(prefix=_GRASP)
-    found = [value for name, value in tensors.items() if name.startswith(_GRASP)]
-    if [tuple(v.shape) for v in found] != [tuple(v.shape) for v in wanted.values()]:
+    found = {name: value for name, value in tensors.items() if name.startswith(_GRASP)}
+    if not found:
         return None
-    return dict(zip(wanted, found, strict=True))
+    # The layers may have other names and numbers than ours, in any order
+    layers = {(int(m[1]), m[2] == "bias"): value for name, value in found.items() if (m := _LAYER.search(name))}
+    ordered = [layers[key] for key in sorted(layers)]
+    forms = [(tuple(value.shape), value.is_floating_point()) for value in ordered]
+    if len(layers) == len(found) and forms == [(tuple(value.shape), True) for value in wanted.values()]:
+        return dict(zip(wanted, ordered, strict=True))
+    logger.warning(
+        "%s: its grasp head is not the one known here and is left out, so hands will have no grasp: %s",
+        path, _some([f"{name} {tuple(value.shape)}" for name, value in found.items()]),
+    )  # fmt: skip
+    return None
 
 
 def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -210,6 +293,8 @@ def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str,
         raise ModelFileError(f"{path} holds tensors that its network does not have: {_some(unknown)}")
     misshapen = [
         f"{name} is {tuple(found[name].shape)}, expected {tuple(value.shape)}"
+        if found[name].shape != value.shape
+        else f"{name} holds {found[name].dtype}, expected {value.dtype}"
         for name, value in wanted.items()
         if found[name].shape != value.shape or found[name].dtype != value.dtype
     ]

@@ -31,6 +31,8 @@ from wildhands_ros.estimation.wildhands.upright import (
 )
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Variant
 
+_LARGEST_BOX = 20  # pictures: no hand, and a sharp crop takes the more memory the larger it is
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -76,10 +78,14 @@ class CropMaker:
         reason = unusable(box, camera.width, camera.height)
         if reason is not None:
             return reason
-        if self.variant.crops is Crops.SHARP:
-            return place_crop(self.frame(camera), box, self.factor)
-        place = published.place_published_crop(camera, box, self.factor)
-        return place or f"its box is less than a pixel in the network's {INPUT_SIZE} pixel frame"
+        too_small = f"its box is less than a pixel in the network's {INPUT_SIZE} pixel frame"
+        if self.variant.crops is Crops.PUBLISHED:
+            return published.place_published_crop(camera, box, self.factor) or too_small
+        place = place_crop(self.frame(camera), box, self.factor)
+        edge = place.extent / self.factor
+        if edge > _LARGEST_BOX * INPUT_SIZE:
+            return f"its box is more than {_LARGEST_BOX} times as large as the picture"
+        return too_small if edge < 1 else place
 
     def prepare(
         self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], right: Sequence[bool],

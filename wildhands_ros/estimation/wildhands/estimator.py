@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,14 @@ from wildhands_ros.hand_model import HandLayer, HandModel
 from wildhands_ros.hands import Hand, HandBox, Side
 
 FloatArray = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+_HAND_MODELS = {
+    "mano": "name the folder with MANO_RIGHT.pkl and MANO_LEFT.pkl (--mano-dir, or the parameter estimation.mano_dir)",
+    "open": "leave mano_dir empty",
+}
+"""The hand models that a checkpoint may name, and how to get each."""
 
 _UPRIGHT_ENOUGH = math.radians(20)
 _BELIEVED = math.radians(60)  # landmarks that point further from up are wrong too often to begin with them
@@ -97,6 +106,12 @@ class WildHands:
         self.config = config
         self.with_mesh = with_mesh
         variant = network.info.variant
+        trained = network.info.hand_model
+        if trained in _HAND_MODELS and trained != hand_model.name:
+            logger.warning(
+                "this checkpoint was trained on the hand model '%s' but poses the hand model '%s', so every hand will "
+                "have wrong joints and a wrong shape: %s", trained, hand_model.name, _HAND_MODELS[trained],
+            )  # fmt: skip
         self._crops = CropMaker(variant, config.box_factor or variant.box_factor, network.runtime.device)
         self._layers = {side: self.bare_layer(hand_model.layer(side)) for side in Side}
         self._view: RectifiedView | None = None

@@ -74,8 +74,12 @@ def load_network(checkpoint: Path, config: RuntimeConfig) -> LoadedNetwork:
     backends = _backends(config)
     if not backends:
         return _load_torch(checkpoint, config, device)
+    candidates = _candidates(backends, config.precision)
     exported = exported_network(checkpoint, config.cache_dir)
-    return _fastest(exported, config, _candidates(backends, config.precision))
+    try:
+        return _fastest(exported, config, candidates)
+    except ModelFileError:  # of a graph that was damaged in the cache: once more with a new one
+        return _fastest(exported_network(checkpoint, config.cache_dir, anew=True), config, candidates)
 
 
 def default_cache_dir() -> Path:
@@ -134,17 +138,16 @@ class ExportedNetwork:
         return self.folder / _HANDS
 
 
-def exported_network(checkpoint: Path, cache_dir: Path | None = None) -> ExportedNetwork:
-    """The exported network of a checkpoint, from the cache or made now (which takes some ten seconds)."""
+def exported_network(checkpoint: Path, cache_dir: Path | None = None, *, anew: bool = False) -> ExportedNetwork:
+    """The exported network of a checkpoint, from the cache or, also where `anew`, made now (some ten seconds)."""
     checkpoint = Path(checkpoint).expanduser()
     missing = checkpoint_missing(checkpoint)
     if missing:
         raise ModelFileError(missing)
     folder = (cache_dir or default_cache_dir()) / f"{file_sha256(checkpoint)[:24]}-{_LAYOUT}"
-    try:
-        return _read_exported(folder)
-    except (OSError, ValueError, KeyError, ModelFileError):
-        pass  # not there, or not whole: made anew
+    if not anew:
+        with contextlib.suppress(Exception):  # not there, or damaged, which can show in any way: made anew
+            return _read_exported(folder)
     _write_exported(checkpoint, folder)
     _forget_oldest(folder.parent)
     return _read_exported(folder)
@@ -226,9 +229,12 @@ def _candidates(backends: Sequence[Backend], precision: Precision) -> list[_Cand
     return [(backend, Precision.FLOAT32) for backend in backends] + coarser
 
 
-def _fastest(exported: ExportedNetwork, config: RuntimeConfig, candidates: list[_Candidate]) -> LoadedNetwork:
+def _fastest(
+    exported: ExportedNetwork, config: RuntimeConfig, candidates: list[_Candidate], *, recall: bool = True
+) -> LoadedNetwork:
     remembered = exported.folder / f"choice-{_fingerprint(config, candidates)}.json"
-    chosen = candidates if len(candidates) == 1 else _recall(remembered, candidates) or candidates
+    known = _recall(remembered, candidates) if recall and len(candidates) > 1 else None
+    chosen = known or candidates
     best: tuple[float, _Candidate, LoadedNetwork] | None = None
     refused: ConfigError | None = None
     for candidate in chosen:
@@ -243,11 +249,11 @@ def _fastest(exported: ExportedNetwork, config: RuntimeConfig, candidates: list[
         del loaded  # one network at a time in memory
     if best is None:
         if len(chosen) < len(candidates):  # what was remembered no longer works
-            remembered.unlink(missing_ok=True)
-            return _fastest(exported, config, candidates)
+            return _fastest(exported, config, candidates, recall=False)
         raise refused or ConfigError("no backend to run the network with")
     if len(chosen) > 1:
-        remembered.write_text(json.dumps([best[1][0].value, best[1][1].value]))
+        with contextlib.suppress(OSError):  # of a cache that may only be read
+            remembered.write_text(json.dumps([best[1][0].value, best[1][1].value]))
     return best[2]
 
 
@@ -316,7 +322,8 @@ def calibration(exported: ExportedNetwork, config: RuntimeConfig) -> accelerated
     arrays = [accelerated.as_arrays(sample.inputs) for sample in samples]
     found = accelerated.calibrate(exported.trunks, arrays, config.threads)
     if not pictures:
-        kept.write_text(json.dumps(asdict(found)))
+        with contextlib.suppress(OSError):  # of a cache that may only be read
+            kept.write_text(json.dumps(asdict(found)))
     return found
 
 

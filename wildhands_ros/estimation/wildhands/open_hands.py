@@ -9,6 +9,7 @@ from pathlib import Path
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.refinement import Parameters, RefinementConfig, Refiner
+from wildhands_ros.estimation.wildhands.checkpoint import is_there
 from wildhands_ros.estimation.wildhands.estimator import Found, WildHands, WildHandsConfig
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
@@ -114,7 +115,7 @@ class OpenHands(WildHands):
 
 def open_checkpoint_missing(path: Path = SHIPPED_CHECKPOINT) -> str | None:
     """What to do about an open network's checkpoint that is not there, in words; None where it is."""
-    if path.expanduser().is_file():
+    if is_there(path):
         return None
     if path == SHIPPED_CHECKPOINT:
         return f"the open network's weights ({path}) are not in this installation: install the package again"

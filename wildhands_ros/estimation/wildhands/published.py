@@ -27,16 +27,15 @@ _Number = TypeVar("_Number", np.uint8, np.float32)
 def published_frame(camera: Camera) -> SquareFrame:
     """The frame as published: the picture's (W/2, H/2) lies at 112, where its only principal point is.
 
-    The camera's own principal point is moved with it. Half a pixel lies between W/2 and the middle of the pixel
-    grid, (W − 1)/2; principal points between the two count as the middle, so that a camera centred by either
-    convention gives the published numbers.
+    The camera's own principal point is moved with the picture. Half a pixel lies between W/2 and the middle of the
+    pixel grid, (W − 1)/2; principal points between the two count as the middle, so that a camera centred by either
+    convention gives the published numbers. The half pixel before those leads back to the true place, at twice the
+    pace, so that a calibration that changes a little never makes the place jump.
     """
     scale = SIZE / max(camera.width, camera.height)
     half = (camera.width / 2, camera.height / 2)
-    x, y = (
-        SIZE / 2 + scale * (max(0.0, principal - middle) + min(0.0, principal + 0.5 - middle))
-        for principal, middle in zip((camera.cx, camera.cy), half, strict=True)
-    )
+    off = (camera.cx - half[0], camera.cy - half[1])
+    x, y = (SIZE / 2 + scale * (max(0.0, d) + min(0.0, max(d, 2 * d + 1))) for d in off)
     return SquareFrame(half, scale, SIZE / 2, intrinsics(camera, scale, (x, y)))
 
 

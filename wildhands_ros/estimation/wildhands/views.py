@@ -77,5 +77,7 @@ def rectified_camera(source: Camera) -> Camera:
         else WIDEST_HALF_ANGLE  # the border lies past what the lens model can show
         for axis in (0, 1)
     ]
-    focal = min(half_width / math.tan(widest[0]), half_height / math.tan(widest[1]))
+    # A picture one pixel wide or high has no field of view along that edge, and the other decides
+    edges = [(half, angle) for half, angle in zip((half_width, half_height), widest, strict=True) if half > 0 < angle]
+    focal = min((half / math.tan(angle) for half, angle in edges), default=(source.fx + source.fy) / 2)
     return Camera.pinhole(source.width, source.height, focal)
