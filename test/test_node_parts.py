@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 import threading
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from wildhands_ros.node.qos import (
     output_mismatch,
     profile_environment,
 )
+from wildhands_ros.node.rosout import library_messages_to
 from wildhands_ros.pipeline import PipelineConfig, config_to_dict
 
 # --- parameters -----------------------------------------------------------------------------------------------------
@@ -543,3 +545,24 @@ def test_the_fastdds_profile_is_there_and_well_formed():
     names = {"d": "http://www.eprosima.com"}
     size = ElementTree.parse(fastdds_profile()).find(".//d:segment_size", names)
     assert int(size.text) > 4 * 1920 * 1080 * 3
+
+
+# --- messages of the library ------------------------------------------------------------------------------------------
+
+
+def test_what_the_library_says_the_node_says():
+    class Logger:
+        said = []
+
+        def __getattr__(self, severity):
+            return lambda text: self.said.append((severity, text))
+
+    library = logging.getLogger("wildhands_ros.tracking.tracker")
+    with library_messages_to(Logger()):
+        library.warning("stamp %d", 5)
+        library.error("broken")
+        library.info("ready")
+        library.debug("details")
+    library.warning("afterwards")
+    assert Logger.said == [("warning", "stamp 5"), ("error", "broken"), ("info", "ready")]
+    assert logging.getLogger("wildhands_ros").propagate

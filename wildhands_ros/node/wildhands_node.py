@@ -39,6 +39,7 @@ from wildhands_ros.node.images import find_bridge
 from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics, survey
 from wildhands_ros.node.machine import memory_facts, model_facts
 from wildhands_ros.node.outlets import Outlets
+from wildhands_ros.node.rosout import library_messages_to
 from wildhands_ros.node.transform_buffer import TransformLookup
 from wildhands_ros.node.worker import HandPipeline, ImageMessage, Worker
 from wildhands_ros.pipeline import Pipeline, PipelineConfig
@@ -468,7 +469,8 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
     try:
         node = WildhandsNode(pipeline_factory)
         executor.add_node(node)
-        executor.spin()
+        with library_messages_to(node.get_logger()):
+            executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except WildHandsError as error:

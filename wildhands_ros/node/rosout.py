@@ -1,0 +1,43 @@
+"""What the library says through Python's logging, said by the node: on /rosout as well as in the terminal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+_LIBRARY = "wildhands_ros"
+
+
+@contextmanager
+def library_messages_to(logger: RcutilsLogger) -> Iterator[None]:
+    """While it is entered, the library's messages from INFO on go to this logger, and nowhere else."""
+    library, handler = logging.getLogger(_LIBRARY), _Forwarder(logger)
+    level, propagate = library.level, library.propagate
+    library.addHandler(handler)
+    library.setLevel(logging.INFO)
+    library.propagate = False  # else the terminal has everything twice
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+        library.setLevel(level)
+        library.propagate = propagate
+
+
+class _Forwarder(logging.Handler):
+    def __init__(self, logger: RcutilsLogger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        # one line for each severity: rclpy lets a line of code have only one
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)
