@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 from node_bench import Bench
+from rclpy.node import Node
 
 from wildhands_ros.msg import HandPose, HandPoseArray
 from wildhands_ros.node import qos
@@ -193,7 +194,7 @@ def test_descriptions_are_built(built: None, name: str) -> None:
 
 def test_arguments_left_empty_change_no_parameter(built: None) -> None:
     configurations = given("wildhands.launch.py").launch_configurations
-    assert load("wildhands.launch.py").overrides(configurations) == {"use_sim_time": False}
+    assert load("wildhands.launch.py").overrides(configurations) == {}
     assert load("wildhands.launch.py").remappings(configurations) == []
 
 
@@ -572,6 +573,24 @@ def test_policy_allows_what_the_node_does_and_no_more(bench: Bench, publishes: d
 def test_operator_may_ask_for_every_service(bench: Bench) -> None:
     assert policy("service", "request", "/wildhands_operator") == policy("service", "reply")
     assert policy("topic", "subscribe", "/wildhands_operator") >= {"/wildhands/transition_event", "/diagnostics"}
+
+
+def test_operator_may_launch(bench: Bench) -> None:
+    """`ros2 launch` makes a node of its own, which offers what every node does."""
+    node = Node("launch_ros_123", context=bench.node.context)
+    own = {f"/launch_ros_123/{name.rpartition('/')[2]}" for name in policy("service", "reply", "/wildhands_operator")}
+    try:
+        found: set[str] = set()
+
+        def services() -> bool:
+            nonlocal found
+            found = {name for name, _ in bench.node.get_service_names_and_types_by_node("launch_ros_123", "/")}
+            return found >= own
+
+        bench.wait(services, "launch's node lacks services that the policy names")
+    finally:
+        node.destroy_node()
+    assert found == own
 
 
 # --- what docs/security.md promises -------------------------------------------------------------------------------

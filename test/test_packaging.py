@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TF_MESSAGE_HASH = "RIHS01_e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087"
 
 # Python modules whose ROS package has another name
-PACKAGE_OF_MODULE = {"cv2": "python3-opencv", "yaml": "python3-yaml"}
+PACKAGE_OF_MODULE = {"cv2": "python3-opencv", "tf2_ros": "tf2_ros_py", "yaml": "python3-yaml"}
 
 # what requirements-rig.txt brings: no rosdep key that works on every distribution
 RIG_REQUIREMENTS = {"torch", "smplx", "safetensors", "ai-edge-litert", "rosbags"}
@@ -370,3 +370,25 @@ def test_makefile_has_the_commands(target: str) -> None:
     assert make is not None, "make is one of the three things that the set-up needs"
     done = subprocess.run([make, "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("on_a_distribution", "says", "code"), [(True, "1 skipped", 5), (False, "1 error", 2)])
+def test_only_on_a_distribution_may_the_extras_be_missing(
+    tmp_path: Path, on_a_distribution: bool, says: str, code: int
+) -> None:
+    (tmp_path / "numba.py").write_text("raise ModuleNotFoundError(\"No module named 'numba'\")")
+    (tmp_path / "share/rclpy").mkdir(parents=True)
+    (tmp_path / "share/rclpy/package.xml").touch()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    environment["AMENT_PREFIX_PATH"] = str(tmp_path) if on_a_distribution else ""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-rs",
+        "-p",
+        "no:cacheprovider",
+        str(ROOT / "test/test_rendered_poses.py"),
+    ]
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert says in result.stdout and "numba" in result.stdout and result.returncode == code

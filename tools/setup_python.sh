@@ -48,12 +48,13 @@ fi
     fail "$python cannot make virtual environments. Debian, Ubuntu: apt install python3-venv"
 
 "$python" -c 'import os, sys, sysconfig
-sys.exit(not os.path.isfile(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
+folders = sysconfig.get_paths()["include"], sysconfig.get_config_var("INCLUDEPY") or ""
+sys.exit(not any(os.path.isfile(os.path.join(folder, "Python.h")) for folder in folders))' ||
     fail "the headers of $python are missing, and the ROS messages are compiled against them. Debian, Ubuntu:
 apt install python3-dev"
 
 for compiler in "${CC:-cc}" "${CXX:-c++}"; do
-    command -v "$compiler" >/dev/null 2>&1 ||
+    command -v "${compiler%% *}" >/dev/null 2>&1 ||
         fail "no C and C++ compiler ($compiler) was found, and the ROS messages are compiled. Debian, Ubuntu: apt install g++"
 done
 

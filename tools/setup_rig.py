@@ -8,12 +8,15 @@ rest, or refuses. Further arguments go to `pip install`, for example --user, --d
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
 from importlib.metadata import distributions
 from pathlib import Path
 
+# Debian's own additions ("1.1build1") are none that pip accepts as a constraint
+_PLAIN_VERSION = re.compile(r"[0-9]+(\.[0-9]+)*((a|b|rc|\.post|\.dev)[0-9]+)*(\+[a-zA-Z0-9.]+)?$")
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements-rig.txt"
 
 
@@ -30,7 +33,7 @@ def provided() -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in distributions():
         name, version = distribution.metadata["Name"], distribution.version
-        if name and version and not is_required(name):
+        if name and version and _PLAIN_VERSION.match(version) and not is_required(name):
             found.setdefault(name.lower().replace("_", "-"), version)
     return found
 

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.cli.common import add_pipeline, read_pipeline
+from wildhands_ros.cli.common import add_pipeline, has_ros, read_pipeline
 from wildhands_ros.drawing import draw_hands
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.evaluation import FrameTruth, SequenceScore, score_sequences
@@ -126,7 +126,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bench_node(seconds: float, work_ms: float, machine: str, path: Path | None) -> None:
-    from wildhands_ros.node.overhead import measure_overhead, overhead_table  # needs ROS
+    if not has_ros():
+        raise WildHandsError("the node's own time needs ROS 2: make setup installs it from PyPI")
+    from wildhands_ros.node.overhead import measure_overhead, overhead_table
 
     rows = measure_overhead(seconds, work_ms=work_ms)
     print(overhead_table(rows))

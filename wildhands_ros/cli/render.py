@@ -35,9 +35,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from wildhands_ros.rendered.generate import RenderConfig, Split, render_shards
     except ModuleNotFoundError as error:
-        raise WildHandsError(
-            f"rendering needs the library {error.name}: pip install 'wildhands_ros[train]' (or pip install numba)"
-        ) from error
+        raise WildHandsError(f"rendering needs the library {error.name}: pip install numba") from error
 
     config = RenderConfig(args.samples, args.seed, Split(args.split), args.size_per_shard, args.workers)
     with tqdm(total=args.samples, unit="hand") as progress:

@@ -32,7 +32,9 @@ def run(args: argparse.Namespace) -> int:
         from wildhands_ros.training.config import read_training_config
         from wildhands_ros.training.run import train
     except ModuleNotFoundError as error:
-        raise WildHandsError(f"training needs the library {error.name}: pip install 'wildhands_ros[train]'") from error
+        raise WildHandsError(
+            f"training needs {error.name}: pip install lightning tensorboard matplotlib numba"
+        ) from error
     from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
     from wildhands_ros.hand_model import load_hand_model
 

@@ -30,7 +30,7 @@ from wildhands_ros.rotations import matrix_from_quaternion, quaternion_from_matr
 
 try:
     from tf_transformations import quaternion_matrix
-except ImportError:
+except (ImportError, AttributeError):  # AttributeError: its transforms3d was made for another numpy
     quaternion_matrix = None
 
 CACHE_S = 10.0
