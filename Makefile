@@ -41,7 +41,7 @@ demo: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --strict-config $(PYTEST_FLAGS)
 
 bench: setup
 	$(BIN)/wildhands bench

@@ -109,7 +109,11 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
         ),
     ]  # fmt: skip
     run = [
-        _argument("use_sim_time", "", "Take the time from /clock, as for a bag played with --clock.", ["", *truth]),
+        _argument(
+            "use_sim_time", "false",
+            "true: take the time from /clock, as for a bag played with --clock. false: as the parameter file says.",
+            truth,
+        ),
         _argument(
             "autostart", "true",
             "Configure and activate the node. false: it waits for a lifecycle manager, or for "
@@ -160,8 +164,9 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def overrides(given: dict[str, str]) -> dict[str, bool | int | float | ParameterValue]:
     """Parameters that the arguments set; text is marked as such, or YAML would make a number of `cuda:=0`."""
     values: dict[str, bool | int | float | ParameterValue] = {}
-    if given["use_sim_time"]:
-        values["use_sim_time"] = BOOLEANS[given["use_sim_time"]]
+    # no empty default as the others have: launch files that are included later see the same argument
+    if BOOLEANS[given["use_sim_time"]]:
+        values["use_sim_time"] = True
     for setting in SETTINGS:
         text = given[setting.argument]
         if text:

@@ -43,7 +43,8 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     missing = re.search(r"ModuleNotFoundError: No module named '(\w+)", str(report.longrepr or ""))
     if report.failed and missing and missing[1] in _EXTRAS and _on_a_distribution():
         report.outcome = "skipped"
-        report.longrepr = (str(collector.path), None, f"Skipped: needs {missing[1]}, which is not installed here")
+        file = getattr(collector, "path", None) or collector.fspath  # pytest 6, of older distributions, has only this
+        report.longrepr = (str(file), None, f"Skipped: needs {missing[1]}, which is not installed here")
 
 
 def _on_a_distribution() -> bool:

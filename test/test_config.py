@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wildhands_ros.errors import ConfigError
@@ -52,6 +53,7 @@ def test_what_is_given_in_python_is_checked_like_a_file() -> None:
     )  # fmt: skip
     assert (config.models_dir, config.detection.max_hands) == (Path("models"), 3)
     assert config.estimation.checkpoint == Path("~no-such-user/x")
+    assert EstimationConfig(threads=np.int64(2), box_factor=np.float32(1.5)).box_factor == 1.5  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'min_score' must be a float"):
         PipelineConfig(min_score="0.5")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'mesh' must be a bool"):

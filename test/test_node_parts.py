@@ -374,6 +374,7 @@ def test_rectified_topics_are_known_by_their_name():
     assert is_rectified_topic("/rect/image_rect/compressed")
     assert is_rectified_topic("/camera/image_rect_color")
     assert is_rectified_topic("rectified")
+    assert is_rectified_topic("/zed/rgb/rect/image/compressed")
     for name in ("/rect/image_raw", "/camera/image_unrect", "/camera/direct", "/director/image_raw/compressed"):
         assert not is_rectified_topic(name)
 
@@ -550,7 +551,7 @@ def test_the_fastdds_profile_is_there_and_well_formed():
 # --- messages of the library ------------------------------------------------------------------------------------------
 
 
-def test_what_the_library_says_the_node_says():
+def test_what_the_library_says_the_node_says(monkeypatch):
     class Logger:
         said = []
 
@@ -563,6 +564,14 @@ def test_what_the_library_says_the_node_says():
         library.error("broken")
         library.info("ready")
         library.debug("details")
+        library.warning("picture %s", "x\udcff.jpg")
+        monkeypatch.setattr(logging, "raiseExceptions", False)
+        library.warning("wrong %d", "x")
     library.warning("afterwards")
-    assert Logger.said == [("warning", "stamp 5"), ("error", "broken"), ("info", "ready")]
+    assert Logger.said == [
+        ("warning", "stamp 5"),
+        ("error", "broken"),
+        ("info", "ready"),
+        ("warning", "picture x\\udcff.jpg"),
+    ]
     assert logging.getLogger("wildhands_ros").propagate

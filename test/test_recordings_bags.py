@@ -32,6 +32,7 @@ from wildhands_ros.recordings import (
 from wildhands_ros.recordings.bag_source import InfoMatcher
 from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
 from wildhands_ros.recordings.salvage import salvage
+from wildhands_ros.recordings.zstandard import zstd
 
 STORE = make_typestore()
 T = STORE.types
@@ -505,6 +506,17 @@ def test_a_compressed_file_that_is_cut_off_gives_what_is_there(tmp_path: Path) -
     found = read_all(source)
     assert found == list(range(len(found))) and 30 < len(found) < 60
     assert any("zstd is cut off" in p for p in source.problems)
+
+
+def test_damage_in_the_middle_of_a_compressed_file_costs_only_what_it_hides(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(60), compression=CompressionMode.FILE)
+    (file,) = path.glob("*.zstd")
+    content = bytearray(zstd.decompress(file.read_bytes()))
+    content[len(content) // 2 : len(content) // 2 + 40] = b"\xff" * 40
+    file.write_bytes(zstd.compress(bytes(content)))
+    with_metadata = [frame.index for frame in open_source(path)]
+    (path / "metadata.yaml").unlink()
+    assert len(with_metadata) == len([frame.index for frame in open_source(path)]) > 20
 
 
 @pytest.mark.parametrize("name", ["x.mcap", "x.db3"])

@@ -30,15 +30,16 @@ _NEWTON_STEPS = 30
 _LARGEST = 1e9  # of intrinsics and coefficients: what is larger overflows in the polynomials
 _SHORTEST = 1e-3  # pixels of focal length
 _CONVERGED = 1e-12  # normalised units: 1e-9 px at a focal length of 1000 px
-_RECTIFIED = re.compile(r"(?<![a-z])rect")
+_RECTIFIED = re.compile(r"(?<![a-z])rect[^/]*$|/rect(ified)?/image$")
 
 
 def is_rectified_topic(image: str) -> bool:
     """Whether an image topic is called image_rect or the like, as image_proc does.
 
-    Only its last name counts ("/camera/image_rect_color/compressed": yes; "/direct_camera/image_raw": no).
+    Its last name counts ("/camera/image_rect_color/compressed": yes; "/direct_camera/image_raw": no), or that plain
+    images are in a namespace called rect ("/camera/rect/image").
     """
-    return _RECTIFIED.search(image.removesuffix("/compressed").rpartition("/")[2]) is not None
+    return _RECTIFIED.search(image.removesuffix("/compressed")) is not None
 
 
 class Distortion(str, Enum):

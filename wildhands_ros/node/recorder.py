@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 _LOOK_PERIOD_S = 0.1
 _DEPTH, _IMAGE_DEPTH = 100, 10
 _REPORTED_PROBLEMS = 100
+_TWIN_NS = 3_000_000_000  # a camera that publishes compressed pictures as well does so at least this often
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class _Channel:
     jpeg: bool
     added: bool = False
     received: int = 0
+    last_ns: int | None = None
     endpoints: list[TopicEndpointInfo] = field(default_factory=list)
 
 
@@ -238,20 +240,21 @@ class Recorder:
             return
         time_ns = self.node.get_clock().now().nanoseconds
         try:
-            if not self._is_there_compressed(channel):
+            if not self._comes_compressed(channel, time_ns):
                 self._write(name, channel, serialized, time_ns)
         except RecordingError as error:
             self._fail(error)
         except WildHandsError as error:
             self._note(f"a picture of {name} was left out: {error}")
         with self._changed:
+            channel.last_ns = time_ns
             channel.received += 1
             self._changed.notify_all()
 
-    def _is_there_compressed(self, channel: _Channel) -> bool:
-        """Whether this picture, which would be made a JPEG, comes as one too: each would be in the bag twice."""
-        twin = self._channels.get(channel.recorded_as)
-        return channel.jpeg and twin is not None and twin.received > 0
+    def _comes_compressed(self, channel: _Channel, time_ns: int) -> bool:
+        """Whether pictures that would be made JPEGs come as such too, at present: each would be in the bag twice."""
+        twin = self._channels.get(channel.recorded_as) if channel.jpeg else None
+        return twin is not None and twin.last_ns is not None and time_ns - twin.last_ns < _TWIN_NS
 
     def _flush(self) -> None:
         try:

@@ -33,11 +33,14 @@ class _Forwarder(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        # one line for each severity: rclpy lets a line of code have only one
-        if record.levelno >= logging.ERROR:
-            self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
-            self._logger.warning(text)
-        else:
-            self._logger.info(text)
+        try:
+            text = self.format(record).encode(errors="backslashreplace").decode()  # names of files can be any bytes
+            # one line for each severity: rclpy lets a line of code have only one
+            if record.levelno >= logging.ERROR:
+                self._logger.error(text)
+            elif record.levelno >= logging.WARNING:
+                self._logger.warning(text)
+            else:
+                self._logger.info(text)
+        except Exception:  # as logging's own handlers: a message must not break what it is about
+            self.handleError(record)

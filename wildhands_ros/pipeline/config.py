@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
 import os
 import types
 import typing
@@ -149,13 +150,13 @@ def _convert(path: str, kind: Any, value: Any) -> Any:
         return _convert(path, kind, value)
     if kind is Path and isinstance(value, (str, Path)):
         return Path(os.path.expanduser(value))  # which leaves the home of somebody unknown as it is
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError:
             raise ConfigError(f"'{path}' is too large a number") from None
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
     if kind in (bool, str) and isinstance(value, kind):
         return value
     if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):

@@ -124,7 +124,7 @@ class BagReader:
             files = _bag_files(path)
             if not any(write_ahead_log(f) for f in files):
                 try:
-                    return [_Part(path, files, self._report, _opened(path))]
+                    return [_Part(path, files, self._report, _opened(path), self._plain)]
                 except _Unreadable as error:
                     self._report(f"{path}: {error}; reading its files one by one")
         else:
@@ -140,21 +140,27 @@ class BagReader:
         return parts
 
     def _open_file(self, file: Path) -> _Part:
-        if file.suffix.lower() == _PACKED_SUFFIX:
-            folder = TemporaryDirectory(prefix="wildhands-bag-")
-            self._unpacked.append(folder)
-            packed, file = file, Path(folder.name) / file.stem
-            damage = unpack_file(packed, file)
-            if damage:
-                self._report(f"{packed} {damage}")
+        file = self._plain(file)
         if file.suffix.lower() == ".bag":
             raise RecordingError(f"{file} is a ROS 1 bag: convert it with rosbags-convert --src {file}")
         if write_ahead_log(file) is None:
             with suppress(_Unreadable):
-                return _Part(file, [file], self._report, _opened(file))
-        part = _Part(file, [file], self._report, None)
+                return _Part(file, [file], self._report, _opened(file), self._plain)
+        part = _Part(file, [file], self._report, None, self._plain)
         part.look_over()
         return part
+
+    def _plain(self, file: Path) -> Path:
+        """The file itself, or where its unpacked content lies."""
+        if file.suffix.lower() != _PACKED_SUFFIX:
+            return file
+        folder = TemporaryDirectory(prefix="wildhands-bag-")
+        self._unpacked.append(folder)
+        plain = Path(folder.name) / file.stem
+        damage = unpack_file(file, plain)
+        if damage:
+            self._report(f"{file} {damage}")
+        return plain
 
     def _forget_unpacked(self) -> None:
         for folder in self._unpacked:
@@ -192,8 +198,10 @@ def _opened(path: Path) -> Reader:
 class _Part:
     """One file, or the files that one metadata.yaml describes: read by its index, else from the front."""
 
-    def __init__(self, path: Path, files: list[Path], report: Report, reader: Reader | None) -> None:
-        self._path, self._files, self._report, self._reader = path, files, report, reader
+    def __init__(
+        self, path: Path, files: list[Path], report: Report, reader: Reader | None, plain: Callable[[Path], Path]
+    ) -> None:
+        self._path, self._files, self._report, self._reader, self._plain = path, files, report, reader, plain
         self._salvaged: dict[Path, Salvage] = {}
 
     def look_over(self) -> None:
@@ -241,7 +249,7 @@ class _Part:
 
     def _from_the_front(self, file: Path, topics: Collection[str]) -> Iterator[RawMessage]:
         try:
-            saved = self._salvaged[file] if file in self._salvaged else salvage(file)
+            saved = self._salvaged[file] if file in self._salvaged else salvage(self._plain(file))
         except RecordingError as error:
             self._report(str(error))
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -193,7 +194,7 @@ def _completed(found: Any, defaults: Any) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a file that is whole at any time."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # on several devices there are several processes
     partial.write_text(json.dumps(content, indent=1))
     partial.replace(path)
 
