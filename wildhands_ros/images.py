@@ -152,8 +152,8 @@ def decode_compressed(data: Buffer, format: str = "") -> RgbImage:
         if mosaic.startswith("bayer_") and mosaic in _RAW:
             found = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
             if found is not None and found.ndim == 2 and found.itemsize * 8 == _RAW[mosaic].bits:
-                big = sys.byteorder == "big"
-                return decode_raw(found.tobytes(), *found.shape, found.strides[0], mosaic, is_bigendian=big)
+                (height, width), step = found.shape, found.strides[0]
+                return decode_raw(found.tobytes(), height, width, step, mosaic, sys.byteorder == "big")
         bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ImageError(f"the picture cannot be decoded ({error.err}): it is damaged") from error

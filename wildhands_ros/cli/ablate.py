@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wildhands_ros.cli.common import add_models_dir
+from wildhands_ros.cli.common import add_models_dir, make_room
 from wildhands_ros.errors import WildHandsError
 
 
@@ -41,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
     from wildhands_ros.hand_model import load_hand_model
 
-    if args.table is not None:
-        args.table.parent.mkdir(parents=True, exist_ok=True)  # now, rather than after the work
+    make_room(args.table)
     config, hand_model = read_training_config(args.config), load_hand_model()
     weights = load_model(LANDMARK_MODEL, args.models_dir)
     if args.auxiliary:

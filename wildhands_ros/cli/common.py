@@ -11,7 +11,7 @@ import yaml
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import default_models_dir
-from wildhands_ros.errors import ConfigError
+from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig, config_from_dict
 
 
@@ -37,15 +37,6 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="calibration in the YAML of ROS's camera_calibration: intrinsics and lens distortion",
     )
-
-
-def add_rectified(parser: argparse.ArgumentParser) -> None:
-    """`--rectified`, for bags."""
-    parser.add_argument(
-        "--rectified", action=argparse.BooleanOptionalAction, default=None,
-        help="the pictures of the bag are rectified, so that P of camera_info holds, or are not (default: they are if "
-        "their topic is called image_rect or the like, or camera_info says so)",
-    )  # fmt: skip
 
 
 def read_camera(args: argparse.Namespace) -> Camera | None:
@@ -105,6 +96,15 @@ def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
     if args.smooth:
         config = replace(config, tracking=replace(config.tracking, smooth=True))
     return replace(config, estimation=estimation)
+
+
+def make_room(*files: Path | None) -> None:
+    """Makes the folders of files that will be written: what cannot be is said now, rather than after the work."""
+    for path in files:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise WildHandsError(f"{path} is a folder: name a file in it")
 
 
 def has_ros() -> bool:

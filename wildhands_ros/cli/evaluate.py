@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wildhands_ros.cli.common import add_pipeline, read_pipeline
+from wildhands_ros.cli.common import add_pipeline, make_room, read_pipeline
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.pipeline import EstimationConfig, PipelineConfig
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         write_json,
     )
 
-    _make_room(args.ambiguity, args.json, args.pictures, None if args.plots is None else args.plots / "curves.png")
+    make_room(args.ambiguity, args.json, args.pictures, None if args.plots is None else args.plots / "curves.png")
     if args.ambiguity is not None:
         return _ambiguity(ShardReader(args.shards), args.max, args.ambiguity)
     earlier = [report for path in args.compare for report in read_json(path)]
@@ -112,15 +112,6 @@ def run(args: argparse.Namespace) -> int:
         write_gallery(gallery_sections(source, scores[first], joints[first], first, worst=args.worst), args.pictures)
         print(f"\nwrote {args.pictures}")
     return 0
-
-
-def _make_room(*files: Path | None) -> None:
-    """Makes the folders of files that will be written: what cannot be is said now, rather than after the work."""
-    for path in files:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise WildHandsError(f"{path} is a folder: name a file in it")
 
 
 def _ambiguity(source: SampleSource, limit: int | None, path: Path) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wildhands_ros.cli.common import add_camera, add_pipeline, add_rectified, has_ros, read_camera, read_pipeline
+from wildhands_ros.cli.common import add_camera, add_pipeline, has_ros, read_camera, read_pipeline
 from wildhands_ros.drawing import draw_hands, fitted
 from wildhands_ros.errors import RecordingError
 from wildhands_ros.frames import Frame
@@ -55,7 +55,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--boxes", type=Path, metavar="FILE", help="hand boxes from a JSON file instead of the detector's"
     )
-    add_rectified(parser)
+    parser.add_argument(
+        "--rectified", action=argparse.BooleanOptionalAction, default=None,
+        help="the pictures of the bag are rectified, so that P of camera_info holds, or are not (default: they are if "
+        "their topic is called image_rect or the like, or camera_info says so)",
+    )  # fmt: skip
     add_camera(parser)
     add_pipeline(parser)
     parser.set_defaults(run=run)

@@ -39,15 +39,32 @@ def smoothing_factor(cutoff: float, dt: float) -> float:
     return 1 - 1 / (r + 1)
 
 
+class _Clock:
+    """The times of one filter's values."""
+
+    def __init__(self) -> None:
+        self._first_ns: int | None = None
+        self._last_ns = 0
+
+    def step(self, stamp_ns: int) -> float | None:
+        """Seconds since the last value, 0 for the same time again; None for a value with which the filter begins.
+
+        It begins with the first one, anew with an earlier one, and with every one until time moves on.
+        """
+        last_ns, self._last_ns = self._last_ns, stamp_ns
+        if self._first_ns is None or stamp_ns < last_ns or stamp_ns == self._first_ns:
+            self._first_ns = stamp_ns
+            return None
+        return (stamp_ns - last_ns) * 1e-9
+
+
 class OneEuro:
     """Filters vectors. One cutoff for the whole vector, from the length of its velocity, so that it keeps its shape."""
 
     def __init__(self, config: OneEuroConfig) -> None:
         self._config = config
-        self._value: FloatArray | None = None
-        self._velocity = np.zeros(1)
-        self._stamp_ns = 0
-        self._first_ns = 0
+        self._clock = _Clock()
+        self._value = self._velocity = np.zeros(1)
 
     def __call__(self, value: FloatArray, stamp_ns: int) -> FloatArray:
         """The filtered value at this time.
@@ -55,18 +72,16 @@ class OneEuro:
         The first value passes unchanged, and so does an earlier one, with which it begins anew. For the same time as
         before there is the same value as before.
         """
-        dt = (stamp_ns - self._stamp_ns) * 1e-9
-        if self._value is not None and dt == 0 and stamp_ns > self._first_ns:
-            return self._value.copy()
-        if self._value is None or dt <= 0:
+        dt = self._clock.step(stamp_ns)
+        if dt is None:
             self._value, self._velocity = value.copy(), np.zeros_like(value)
-            self._stamp_ns = self._first_ns = stamp_ns
             return value
+        if dt == 0:
+            return self._value.copy()
         a = smoothing_factor(self._config.derivative_cutoff, dt)
         self._velocity = self._velocity + a * ((value - self._value) / dt - self._velocity)
         cutoff = self._config.min_cutoff + self._config.beta * float(np.linalg.norm(self._velocity))
         self._value = self._value + smoothing_factor(cutoff, dt) * (value - self._value)
-        self._stamp_ns = stamp_ns
         return self._value.copy()
 
 
@@ -97,25 +112,21 @@ class RotationOneEuro:
 
     def __init__(self, config: OneEuroConfig) -> None:
         self._config = config
-        self._value: FloatArray | None = None
-        self._velocity = np.zeros((0, 3))
-        self._stamp_ns = 0
-        self._first_ns = 0
+        self._clock = _Clock()
+        self._value, self._velocity = np.zeros((0, 3, 3)), np.zeros((0, 3))
 
     def __call__(self, value: FloatArray, stamp_ns: int) -> FloatArray:
         """The filtered rotations at this time; the first pass unchanged, see `OneEuro`."""
-        dt = (stamp_ns - self._stamp_ns) * 1e-9
-        if self._value is not None and dt == 0 and stamp_ns > self._first_ns:
-            return self._value.copy()
-        if self._value is None or dt <= 0:
+        dt = self._clock.step(stamp_ns)
+        if dt is None:
             self._value, self._velocity = value.copy(), np.zeros(value.shape[:-1])
-            self._stamp_ns = self._first_ns = stamp_ns
             return value
+        if dt == 0:
+            return self._value.copy()
         step = log_so3(np.swapaxes(self._value, -1, -2) @ value)
         a = smoothing_factor(self._config.derivative_cutoff, dt)
         self._velocity = self._velocity + a * (step / dt - self._velocity)
         cutoffs = self._config.min_cutoff + self._config.beta * np.linalg.norm(self._velocity, axis=-1)
         weights = np.array([smoothing_factor(c, dt) for c in np.atleast_1d(cutoffs)]).reshape(cutoffs.shape)
         self._value = self._value @ exp_so3(weights[..., None] * step)
-        self._stamp_ns = stamp_ns
         return self._value.copy()

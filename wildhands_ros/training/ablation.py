@@ -18,7 +18,7 @@ import torch
 from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.training.config import SourceConfig, TrainingConfig
-from wildhands_ros.training.run import SAMPLE_ERRORS, check_settings, train, write_json
+from wildhands_ros.training.run import SAMPLE_ERRORS, check_settings, train, write_record
 
 RESULT = "result.json"
 BINS = (0.0, 15.0, 30.0, 45.0, 90.0)
@@ -175,7 +175,7 @@ def _write(folder: Path, name: str, seed: int) -> None:
     ]
     means = {n: float(errors[n].mean()) for n in names}
     record = {"variant": name, "seed": seed, "means": means, "by_angle": by_angle}
-    write_json(folder / RESULT, record)
+    write_record(folder / RESULT, record)
 
 
 def _beyond(result: AblationResult, name: str) -> float:

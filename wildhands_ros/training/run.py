@@ -74,7 +74,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     if (out / RESUME).is_file() or (out / NETWORK).is_file():
         check_settings(out, config)
-    write_json(out / SETTINGS, settings_of(config))
+    write_record(out / SETTINGS, settings_of(config))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     variant = variant_of(config.network, hand_model)
     network = fresh_network(variant, landmark_weights)
@@ -130,7 +130,7 @@ def train(
     torch.save(errors, out / SAMPLE_ERRORS)
     found = {name: float(value.nanmean()) for name, value in errors.items() if name != "angle"} | directions
     save_checkpoint(out / NETWORK, module.network, info, half=half)
-    write_json(out / "errors.json", {"steps": steps, **found})
+    write_record(out / "errors.json", {"steps": steps, **found})
     return TrainingResult(out / NETWORK, found, steps)
 
 
@@ -192,7 +192,7 @@ def _completed(found: Any, defaults: Any) -> Any:
     return found
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_record(path: Path, content: Any) -> None:
     """Writes a file that is whole at any time."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # on several devices there are several processes
     partial.write_text(json.dumps(content, indent=1))

@@ -39,9 +39,8 @@ class SteadyCrops:
                 place = self._resized(place, box.follow_id, stamp_ns)
                 self._last[box.follow_id] = stamp_ns, place.extent
             steady.append(place)
-        if not any(box.follow_id >= 0 for box in boxes):  # of no stream
-            return steady
-        self._last = {k: (t, extent) for k, (t, extent) in self._last.items() if stamp_ns - t < _FORGOTTEN_S * 1e9}
+        if any(box.follow_id >= 0 for box in boxes):  # others belong to no stream
+            self._last = {k: (t, extent) for k, (t, extent) in self._last.items() if stamp_ns - t < _FORGOTTEN_S * 1e9}
         return steady
 
     def _resized(self, place: CropPlace, follow_id: int, stamp_ns: int) -> CropPlace:
