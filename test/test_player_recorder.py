@@ -19,6 +19,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
@@ -402,6 +403,31 @@ def test_a_bag_is_played_and_recorded_between_processes(tmp_path: Path) -> None:
     assert [f.stamp_ns for f in frames] == [i * 50_000_000 or 1 for i in range(15)]
     assert [f.image[0, 0, 2] for f in frames] == list(range(15))
     assert frames[0].camera.fx == 600 and source.problems == ()
+
+
+def test_a_bags_camera_is_the_one_that_is_named_and_rectified_where_said(context: Context, tmp_path: Path) -> None:
+    lens = Distortion.PLUMB_BOB, (0.1, -0.2, 0.01, 0.02, 0.3)
+    other = Camera(*SIZE, 70, 71, 31, 24, *lens)
+    cameras = {"/camera_info": Camera(*SIZE, 50, 51, 31, 24, *lens), "/other/info": other}
+    header = Header(frame_id="head_camera")
+    header.stamp.sec = 1
+    with BagWriter(tmp_path / "x.mcap") as bag:
+        bag.add_topic("/image_raw", "sensor_msgs/msg/Image")
+        picture = image_message(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), header)
+        bag.write_serialized("/image_raw", serialize_message(picture), 1)
+        for topic, camera in cameras.items():
+            bag.add_topic(topic, "sensor_msgs/msg/CameraInfo")
+            bag.write_serialized(topic, serialize_message(camera_to_camera_info(camera, header)), 1)
+    with Listener(context) as listener:
+        listener.listen(CameraInfo, "/played/camera_info")
+        listener.listen(Image, "/played/image")
+        player = start(
+            "player", tmp_path / "x.mcap", "--topic", "played/image", "--camera-info-topic", "/other/info",
+            "--rectified",
+        )  # fmt: skip
+        assert "1 frames" in finish(player, 0)
+        (info,) = listener.wait(1, CameraInfo)
+    assert Camera.from_camera_info(info) == other.undistorted()
 
 
 def test_a_killed_recorder_leaves_a_readable_bag(context: Context, tmp_path: Path) -> None:

@@ -370,6 +370,8 @@ def _play(options: argparse.Namespace) -> int:
         camera=Camera.from_yaml(options.camera) if options.camera else None,
         focal=options.focal,
         topic=options.image_topic,
+        camera_info_topic=options.camera_info_topic,
+        rectified=options.rectified,
         fps=options.fps,
         frame_id=options.frame_id,
     )
@@ -411,6 +413,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--focal", type=float, help="focal length in pixels, instead of what was recorded")
     parser.add_argument("--camera", help="calibration file of ROS's camera_calibration (YAML)")
     parser.add_argument("--image-topic", help="image topic in the bag, where it has several")
+    parser.add_argument("--camera-info-topic", help="camera_info topic in the bag, where it is not beside the images")
+    parser.add_argument(
+        "--rectified", action=argparse.BooleanOptionalAction,
+        help="the bag's pictures are rectified (P of camera_info holds), or not; else their topic's name says so",
+    )  # fmt: skip
     parser.add_argument("--fps", type=float, default=30.0, help="frames a second of a folder of pictures")
     parser.add_argument("--frame-id", default="camera_optical_frame", help="camera frame, where none was recorded")
     parser.add_argument("--topic", default=defaults.topic, help="topic to publish on; camera_info goes beside it")
