@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +262,14 @@ class Bench(Process):
         request = SetParameters.Request(parameters=[Parameter(name=name, value=typed)])
         (result,) = self.call(SetParameters, "set_parameters", request).results
         return result.successful, result.reason
+
+
+def behind(results: Sequence[int], sent: Sequence[int]) -> list[int]:
+    """How many newer images had been published when work on each image began, that is when the result before it came.
+
+    results: which images they are of, counted as they were published. sent: how many had been when each result came.
+    """
+    return [newest - 1 - index for newest, index in zip(sent, results[1:], strict=False)]
 
 
 def camera_info(width: int = WIDTH, height: int = HEIGHT, focal: float = 100.0) -> CameraInfo:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
-from node_bench import COLOUR, HEIGHT, WIDTH, Bench, Process, camera_info, jpeg_image, plain, raw_image
+from node_bench import COLOUR, HEIGHT, WIDTH, Bench, Process, behind, camera_info, jpeg_image, plain, raw_image
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.utilities import get_rmw_implementation_identifier
@@ -348,13 +348,14 @@ def test_a_node_that_shows_markers_is_stopped_cleanly(start: Callable[..., Any])
 # --- under load -----------------------------------------------------------------------------------------------------
 
 
-def test_under_overload_results_are_never_older_than_two_processing_times(start: Callable[..., Any]) -> None:
+def test_under_overload_work_begins_with_images_younger_than_one_processing_time(start: Callable[..., Any]) -> None:
     bench = start(Bench, "slow")  # 200 ms an image
     bench.connect()
     hands = bench.received["/wildhands/hands"]
     image = raw_image(plain(), "rgb8", bench.stamp())
     hands.clear()
-    sent, ages = 0, []
+    published: list[int] = []
+    sent, ages = [], []
     start = due = time.monotonic()
     while due < start + 4:  # 60 Hz
         due += 1 / 60
@@ -362,15 +363,18 @@ def test_under_overload_results_are_never_older_than_two_processing_times(start:
             bench.step(left)
             now = bench.node.get_clock().now().nanoseconds
             ages += [(now - stamp_ns(h.header.stamp)) * 1e-9 for h in hands[len(ages) :]]
+            sent += [len(published)] * (len(hands) - len(sent))
         image.header.stamp = bench.node.get_clock().now().to_msg()
         bench.images.publish(image)
-        sent += 1
-    assert len(ages) >= 15  # of 20 that fit
-    assert max(ages) < 2 * 0.2 + 0.05
-    assert statistics.median(ages) < 0.2 + 0.05  # in truth, one processing time and a bit
+        published.append(stamp_ns(image.header.stamp))
+    assert len(ages) >= 10  # of 20 that fit
+    lag = behind([published.index(stamp_ns(h.header.stamp)) for h in hands], sent)
+    assert max(lag) <= 12  # as many as come meanwhile: a result is never older than two processing times
+    assert statistics.median(lag) <= 2  # in truth, the newest there is
     latencies = [duration_s(h.latency) for h in hands]
     assert all(0 < latency <= age for latency, age in zip(latencies, ages, strict=True))
     stamps = [stamp_ns(h.header.stamp) for h in hands]
     assert stamps == sorted(stamps)
-    bench.wait(lambda: int(bench.diagnosed("images dropped (a newer one came)")) > sent / 2, "drops are not counted")
+    name = "images dropped (a newer one came)"
+    bench.wait(lambda: int(bench.diagnosed(name)) > len(published) / 2, "drops are not counted")
     assert bench.stop() == 0
