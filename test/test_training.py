@@ -349,6 +349,32 @@ def test_training_stops_before_its_weights_are_lost(landmark_weights: bytes) -> 
         module.training_step(Drawn(replace(batch, pose=batch.pose * torch.nan), None), 0)
 
 
+@pytest.mark.parametrize("perspective", ["correction", "crop"])
+def test_mixed_precision_is_the_trunks_alone(
+    perspective: str, landmark_weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(21)
+    network = replace(SMALL, perspective=perspective)
+    config = TrainingConfig(sources=(SourceConfig(),), network=network, losses=LossConfig(mask=1.0))
+    module = TrainingModule(fresh_network(variant_of(network, MODEL), landmark_weights), config, MODEL).eval()
+    drawn = Drawn(collate([batch_of(drawn_hand(rng, str(i))) for i in range(3)]), None)
+    halved: list[torch.dtype] = []
+
+    def coarse(crops: torch.Tensor, blocks: int) -> torch.Tensor:
+        halved.append((crops.flatten(2) @ crops.flatten(2).mT).dtype)
+        planes = torch.nn.functional.adaptive_avg_pool2d(crops, 7)
+        return planes.repeat(1, LandmarkTrunk.channels // 3, 1, 1)
+
+    monkeypatch.setattr(module.trunk, "early", lambda crops, blocks: crops)
+    monkeypatch.setattr(module.trunk, "late", coarse)
+    wanted = module.losses(drawn)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module.losses(drawn)
+    assert halved == [torch.float32, torch.bfloat16]
+    assert found.keys() == wanted.keys() >= {"joints", "mask", "camera", "grasp"}
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
 def test_mask_loss_pulls_the_hand_onto_its_mask(landmark_weights: bytes) -> None:
     rng = np.random.default_rng(8)
     samples = [drawn_hand(rng, str(i)) for i in range(3)]
@@ -620,15 +646,15 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
             read_training_config(path)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["ablation", "ablation_long", "ablation_metric", "auxiliary", "open_hand", "open_hand_on", "open_hand_depths"],
-)
-def test_shipped_configurations_describe_networks(name: str) -> None:
-    config = read_training_config(Path(__file__).parents[1] / "config" / "training" / f"{name}.yaml")
+CONFIGURATIONS = sorted((Path(__file__).parents[1] / "config" / "training").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_shipped_configurations_describe_networks(path: Path) -> None:
+    config = read_training_config(path)
     variant = variant_of(config.network, MODEL)
     assert Variant.from_dict(variant.to_dict()) == variant
-    assert len(config.sources) == 2 and config.losses.mask > 0 if name == "auxiliary" else config.losses.mask == 0
+    assert len(config.sources) == 2 and config.losses.mask > 0 if path.stem == "auxiliary" else config.losses.mask == 0
 
 
 def test_comparisons_train_every_way_once_and_go_on(

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import normalize, smooth_l1_loss
 
+from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_AFTER
 from wildhands_ros.estimation.wildhands.upright import MIDDLE_KNUCKLE, WRIST, rolls_of_directions
 from wildhands_ros.training.batch import Batch
 from wildhands_ros.training.config import TrainingConfig
@@ -32,7 +33,10 @@ def learn_directions(
     Returns the errors on the validation samples by name (`DIRECTION_ERRORS`).
     """
     module = DirectionModule(trained, config)
-    settings = replace(config, steps=config.direction_steps, batch=2 * config.batch)
+    settings = replace(
+        config, steps=config.direction_steps, batch=2 * config.batch,
+        network=replace(config.network, trained_from=FINE_AFTER),  # for the caches: nothing before that moves any more
+    )  # fmt: skip
     data = TrainingData(settings, trained, Manner(None, trained.manner.turned), models_dir)
     trainer = pl.Trainer(
         accelerator=config.accelerator, devices=config.devices, max_steps=settings.steps, max_epochs=-1,

@@ -116,51 +116,55 @@ class TrainingModule(pl.LightningModule):
     # --- one step -----------------------------------------------------------------------------------------------------
 
     def forward(self, drawn: Drawn) -> NetworkOutput:
-        """The network's output for a batch."""
+        """The network's output for a batch; of it only the trunk, most of the work, is computed in mixed precision."""
         encoded = encoding(drawn.batch, self.network.variant)
-        maps = self.trunk.late(self._early(drawn, encoded), self.config.network.trained_from)
+        blocks = self.config.network.trained_from
+        maps = self.trunk.late(self._early(drawn, encoded, blocks), blocks).float()
         right = torch.ones(len(drawn.batch), dtype=torch.bool, device=maps.device)
-        return self.network.hands(maps, maps.new_zeros(1, 0, *maps.shape[2:]), encoded, right)
+        with _full_precision(maps):
+            return self.network.hands(maps, maps.new_zeros(1, 0, *maps.shape[2:]), encoded, right)
 
     def fine_map(self, drawn: Drawn) -> Tensor:
-        """The trunk's 14 × 14 map (N, 112, 14, 14) of a batch's crops."""
-        blocks = self.config.network.trained_from
-        return self.trunk.blocks[blocks:FINE_AFTER](self._early(drawn, None))
+        """The trunk's 14 × 14 map (N, 112, 14, 14) of a batch's crops; what is cached of them is that map."""
+        return self._early(drawn, None, FINE_AFTER)
 
-    def _early(self, drawn: Drawn, encoded: Tensor | None) -> Tensor:
-        """What comes out of the trunk's fixed blocks. encoded: for networks that see it at the input."""
+    def _early(self, drawn: Drawn, encoded: Tensor | None, blocks: int) -> Tensor:
+        """What comes out of the trunk's first blocks. encoded: for networks that see it at the input."""
         if drawn.maps is not None:
             return drawn.maps.float().to(memory_format=torch.channels_last)
         turned = self.network.variant.perspective is Perspective.CROP
-        crops = normalised(turned_crops(drawn.batch) if turned else drawn.batch.crops)
+        with _full_precision(drawn.batch.box):
+            crops = normalised(turned_crops(drawn.batch) if turned else drawn.batch.crops)
         crops = crops.to(memory_format=torch.channels_last)
         given = crops if encoded is None else self.network.trunk_input(crops, encoded)
-        return self.trunk.early(given, self.config.network.trained_from)
+        return self.trunk.early(given, blocks)
 
     def estimate(self, drawn: Drawn) -> tuple[NetworkOutput, Geometry, Tensor, Tensor, Tensor]:
         """Output, geometry, pose and translation in the camera frame, and joints (N, 21, 3)."""
-        output = self(drawn)
-        variant, where = self.network.variant, geometry(drawn.batch, self.network.variant)
-        pose, translation = in_camera(variant, output, where.focal, where.rays, where.extents, where.turns)
-        return output, where, pose, translation, self.hand(pose, output.betas, translation)
+        output, variant = self(drawn), self.network.variant
+        with _full_precision(output.pose):
+            where = geometry(drawn.batch, variant)
+            pose, translation = in_camera(variant, output, where.focal, where.rays, where.extents, where.turns)
+            return output, where, pose, translation, self.hand(pose, output.betas, translation)
 
     def losses(self, drawn: Drawn) -> dict[str, Tensor]:
         """The weighted losses of a batch by name."""
         batch, variant, weights = drawn.batch, self.network.variant, self.config.losses
         output, where, pose, translation, joints = self.estimate(drawn)
-        target = batch.translation + batch.translation.new_tensor(variant.root)
-        if variant.perspective is Perspective.CROP and where.turns is not None:
-            target = (where.turns.transpose(1, 2) @ target[..., None])[..., 0]
-        focal, rays = crop_view(variant, where.focal, where.rays)
-        target = camera_of_translation(variant.translation, target, focal, rays, where.extents)
-        found = hand_losses(
-            batch, where, weights, pose=pose, betas=output.betas, camera=output.camera,
-            camera_start=output.camera_start, camera_target=target, joints=joints, grasp=output.grasp,
-            keypoints=output.keypoints, depths=output.depths,
-        )  # fmt: skip
-        if weights.mask > 0 and bool(batch.has_mask.any()):
-            found["mask"] = weights.mask * self._mask_loss(batch, where, pose, output.betas, translation)
-        return found
+        with _full_precision(joints):
+            target = batch.translation + batch.translation.new_tensor(variant.root)
+            if variant.perspective is Perspective.CROP and where.turns is not None:
+                target = (where.turns.transpose(1, 2) @ target[..., None])[..., 0]
+            focal, rays = crop_view(variant, where.focal, where.rays)
+            target = camera_of_translation(variant.translation, target, focal, rays, where.extents)
+            found = hand_losses(
+                batch, where, weights, pose=pose, betas=output.betas, camera=output.camera,
+                camera_start=output.camera_start, camera_target=target, joints=joints, grasp=output.grasp,
+                keypoints=output.keypoints, depths=output.depths,
+            )  # fmt: skip
+            if weights.mask > 0 and bool(batch.has_mask.any()):
+                found["mask"] = weights.mask * self._mask_loss(batch, where, pose, output.betas, translation)
+            return found
 
     def _mask_loss(self, batch: Batch, where: Geometry, pose: Tensor, betas: Tensor, translation: Tensor) -> Tensor:
         chosen = batch.has_mask.nonzero()[:, 0]
@@ -220,6 +224,11 @@ class TrainingModule(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _full_precision(like: Tensor) -> torch.autocast:
+    """Rotations and places in half precision would be millimetres coarse, whatever precision a run has."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 ERRORS = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_mm", "wrist_percent", "keypoint_percent")
