@@ -344,6 +344,8 @@ def test_grasp_heads_are_recognised_in_any_order_and_others_named(change, kept, 
 def test_own_format_keeps_everything(small, tmp_path):
     path = tmp_path / "own.safetensors"
     written = save_checkpoint(path, small, CheckpointInfo(SMALL, "renders", "open", "Apache-2.0"))
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode  # whoever may read other files may read this one
     network, info = load_checkpoint(path)
     assert info == written == CheckpointInfo(SMALL, "renders", "open", "Apache-2.0", written.sha256)
     assert len(info.sha256) == 64

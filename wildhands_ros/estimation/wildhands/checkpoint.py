@@ -80,15 +80,17 @@ def save_checkpoint(
 
     half: in float16, half as large; such weights are float32 again once they are loaded.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
         tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
     info = CheckpointInfo(network.variant, info.training_data, info.hand_model, info.licence, _hash(tensors))
     description = {**asdict(info), "variant": info.variant.to_dict(), "format": _FORMAT}
-    try:
-        save_file(tensors, str(path), metadata={_METADATA_KEY: json.dumps(description)})
+    partial = Path(f"{path}.partial")
+    try:  # not by safetensors' save_file, whose files nobody else may read
+        partial.write_bytes(save(tensors, metadata={_METADATA_KEY: json.dumps(description)}))
+        partial.replace(path)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be written ({error.strerror or error})") from error
     return info
