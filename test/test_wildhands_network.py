@@ -353,6 +353,14 @@ def test_own_format_keeps_everything(small, tmp_path):
     torch.testing.assert_close(network(inputs).pose, small(inputs).pose)
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(small, tmp_path):
+    (tmp_path / "there").mkdir()
+    for path in (tmp_path / "missing" / "own.safetensors", tmp_path / "there"):
+        with pytest.raises(ModelFileError, match="cannot be written"):
+            save_checkpoint(path, small, CheckpointInfo(SMALL))
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
 def test_variants_survive_json():
     for variant in VARIANTS:
         assert Variant.from_dict(json.loads(json.dumps(variant.to_dict()))) == variant

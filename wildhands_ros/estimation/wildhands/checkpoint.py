@@ -6,6 +6,7 @@ format is one safetensors file (tensors and text only, nothing that runs code) w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -92,6 +93,8 @@ def save_checkpoint(
         partial.write_bytes(save(tensors, metadata={_METADATA_KEY: json.dumps(description)}))
         partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise ModelFileError(f"{path} cannot be written ({error.strerror or error})") from error
     return info
 
