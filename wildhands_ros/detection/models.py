@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wildhands_ros.errors import ModelFileError
+from wildhands_ros.whole_files import write_whole
 
 FETCH_HINT = "run `wildhands models fetch`"
 
@@ -222,22 +223,11 @@ def _install(models: dict[ModelFile, bytes], directory: Path, say: Callable[[str
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for model, data in models.items():
-            _write_atomically(directory / model.name, data)
+            write_whole(directory / model.name, data)
+            (directory / model.name).chmod(0o644)
             say(f"wrote {directory / model.name} ({len(data) / 1e6:.1f} MB, SHA-256 verified)")
     except OSError as error:
         raise ModelFileError(f"{directory} cannot be written ({error.strerror or error}): name another one") from error
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _present(model: ModelFile, directory: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from wildhands_ros.training.dataset import Drawn, SampleDataset
 from wildhands_ros.training.directions import learn_directions
 from wildhands_ros.training.module import ERRORS, TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.pictures import PictureLog
+from wildhands_ros.whole_files import write_whole
 
 RESUME, NETWORK, SETTINGS, SAMPLE_ERRORS = "last.ckpt", "network.safetensors", "settings.json", "sample_errors.pt"
 
@@ -193,10 +193,8 @@ def _completed(found: Any, defaults: Any) -> Any:
 
 
 def write_record(path: Path, content: Any) -> None:
-    """Writes a file that is whole at any time."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # on several devices there are several processes
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(path)
+    """Writes a JSON file that is whole at any time; on several devices several processes write it."""
+    write_whole(path, json.dumps(content, indent=1).encode())
 
 
 def _plain(value: Any) -> Any:

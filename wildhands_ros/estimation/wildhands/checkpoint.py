@@ -6,7 +6,6 @@ format is one safetensors file (tensors and text only, nothing that runs code) w
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -25,6 +24,7 @@ from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
 from wildhands_ros.estimation.wildhands.variant import Variant
+from wildhands_ros.whole_files import write_whole
 
 PROJECT_PAGE = "https://bit.ly/WildHands"
 """Where the authors of the method publish their weights."""
@@ -88,13 +88,9 @@ def save_checkpoint(
         tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
     info = CheckpointInfo(network.variant, info.training_data, info.hand_model, info.licence, _hash(tensors))
     description = {**asdict(info), "variant": info.variant.to_dict(), "format": _FORMAT}
-    partial = Path(f"{path}.partial")
     try:  # not by safetensors' save_file, whose files nobody else may read
-        partial.write_bytes(save(tensors, metadata={_METADATA_KEY: json.dumps(description)}))
-        partial.replace(path)
+        write_whole(Path(path), save(tensors, metadata={_METADATA_KEY: json.dumps(description)}))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise ModelFileError(f"{path} cannot be written ({error.strerror or error})") from error
     return info
 

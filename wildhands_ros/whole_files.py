@@ -1,0 +1,22 @@
+"""Files that are whole at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file so that whoever opens it finds what was there before or all of the new content, never a part.
+
+    It gets the permissions of any new file. Raises OSError, and leaves nothing behind then.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several processes may write the same file
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
