@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from wildhands_ros.images import encode_jpeg
 from wildhands_ros.msg import HandPoseArray
+from wildhands_ros.node.messages import stamp_ns
 from wildhands_ros.node.qos import profile_environment
 
 WIDTH, HEIGHT = 160, 120
@@ -264,12 +265,53 @@ class Bench(Process):
         return result.successful, result.reason
 
 
-def behind(results: Sequence[int], sent: Sequence[int]) -> list[int]:
-    """How many newer images had been published when work on each image began, that is when the result before it came.
+class Stream:
+    """Images at a steady rate, and what comes of them.
 
-    results: which images they are of, counted as they were published. sent: how many had been when each result came.
+    stamps: of the images, in nanoseconds. ages: of the results when they come here, in seconds since their image was
+    published, in order.
     """
-    return [newest - 1 - index for newest, index in zip(sent, results[1:], strict=False)]
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._image = raw_image(plain(), "rgb8", bench.stamp())
+        self.stamps: list[int] = []
+        self.ages: list[float] = []
+        self._sent: list[int] = []  # how many images had been published when each result came
+        bench.hands.clear()
+
+    def publish(self) -> int:
+        """Publishes the next image and returns its stamp."""
+        self._image.header.stamp = self._bench.node.get_clock().now().to_msg()
+        self.stamps.append(stamp_ns(self._image.header.stamp))
+        self._bench.publish(self._image)
+        return self.stamps[-1]
+
+    def collect(self) -> None:
+        """Notes the results that have come."""
+        now = self._bench.node.get_clock().now().nanoseconds
+        for message in self._bench.hands[len(self.ages) :]:
+            self.ages.append((now - stamp_ns(message.header.stamp)) * 1e-9)
+            self._sent.append(len(self.stamps))
+
+    def run(self, rate: float, seconds: float) -> None:
+        """Publishes `rate` images a second."""
+        for _ in range(round(rate * seconds)):
+            self.publish()
+            until = time.monotonic() + 1 / rate  # not at fixed times: after a stall many images would come at once
+            while (left := until - time.monotonic()) > 0:
+                self._bench.step(left)
+                self.collect()
+
+    @property
+    def results(self) -> list[int]:
+        """Which image each result is of."""
+        return [self.stamps.index(stamp_ns(h.header.stamp)) for h in self._bench.hands]
+
+    @property
+    def behind(self) -> list[int]:
+        """How many newer images had been published when work on each image began: when the result before it came."""
+        return [sent - 1 - index for sent, index in zip(self._sent, self.results[1:], strict=False)]
 
 
 def camera_info(width: int = WIDTH, height: int = HEIGHT, focal: float = 100.0) -> CameraInfo:

@@ -10,12 +10,11 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from node_bench import Bench, behind, camera_info, plain, raw_image
+from node_bench import Bench, Stream
 
 from wildhands_ros.node.messages import duration_s, stamp_ns
 
@@ -53,49 +52,25 @@ class OverloadReport:
 
 def overload(bench: Bench, seconds: float, factor: int = 4, calm: int = 6) -> OverloadReport:
     """bench: of a `slow` node that is connected. Fails where an image after the overload has no result."""
-    hands = bench.hands
     bench.wait(lambda: bench.diagnosed(DROPPED), "no diagnostics")
     dropped = int(bench.diagnosed(DROPPED))
-    hands.clear()
-    image = raw_image(plain(), "rgb8", bench.stamp())
-    stamps: list[int] = []
-    ages: dict[int, float] = {}
-    sent: list[int] = []  # by the time each result came
-
-    def publish() -> int:
-        image.header.stamp = bench.node.get_clock().now().to_msg()
-        stamps.append(stamp_ns(image.header.stamp))
-        bench.publish(image, info=camera_info())
-        return stamps[-1]
-
-    def collect() -> None:
-        now = bench.node.get_clock().now().nanoseconds
-        for message in hands[len(sent) :]:
-            stamp = stamp_ns(message.header.stamp)
-            ages[stamp] = (now - stamp) * 1e-9
-            sent.append(len(stamps))
+    stream = Stream(bench)
+    stream.run(factor / PROCESSING_S, seconds)
+    during = len(stream.stamps)
 
     def answered(stamp: int) -> bool:
-        collect()
-        return stamp in ages
+        stream.collect()
+        return stamp in (stamp_ns(h.header.stamp) for h in bench.hands)
 
-    for _ in range(round(seconds * factor / PROCESSING_S)):
-        publish()
-        until = time.monotonic() + PROCESSING_S / factor
-        while (left := until - time.monotonic()) > 0:
-            bench.step(left)
-            collect()
-    during = len(stamps)
     for number in range(calm):
-        stamp = publish()
+        stamp = stream.publish()
         bench.wait(lambda stamp=stamp: answered(stamp), f"image {number + 1} after the overload was lost")
     bench.wait(lambda: int(bench.diagnosed(DROPPED)) >= dropped + during / 2, "drops are not counted")
-    results = [stamps.index(stamp_ns(h.header.stamp)) for h in hands]
-    loaded = [ages[stamps[index]] for index in results if index < during]
+    loaded = [age for index, age in zip(stream.results, stream.ages, strict=True) if index < during]
     return OverloadReport(
         seconds, during, len(loaded), int(bench.diagnosed(DROPPED)) - dropped,
-        max(duration_s(h.processing_time) for h in hands), float(np.median(loaded)), max(loaded),
-        max(behind(results, sent)), factor, [ages[stamp] for stamp in stamps[during:]],
+        max(duration_s(h.processing_time) for h in bench.hands), float(np.median(loaded)), max(loaded),
+        max(stream.behind), factor, stream.ages[-calm:],
     )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
-from node_bench import COLOUR, HEIGHT, WIDTH, Bench, Process, behind, camera_info, jpeg_image, plain, raw_image
+from node_bench import COLOUR, HEIGHT, WIDTH, Bench, Process, Stream, camera_info, jpeg_image, plain, raw_image
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.utilities import get_rmw_implementation_identifier
@@ -351,30 +350,16 @@ def test_a_node_that_shows_markers_is_stopped_cleanly(start: Callable[..., Any])
 def test_under_overload_work_begins_with_images_younger_than_one_processing_time(start: Callable[..., Any]) -> None:
     bench = start(Bench, "slow")  # 200 ms an image
     bench.connect()
-    hands = bench.received["/wildhands/hands"]
-    image = raw_image(plain(), "rgb8", bench.stamp())
-    hands.clear()
-    published: list[int] = []
-    sent, ages = [], []
-    start = due = time.monotonic()
-    while due < start + 4:  # 60 Hz
-        due += 1 / 60
-        while (left := due - time.monotonic()) > 0:
-            bench.step(left)
-            now = bench.node.get_clock().now().nanoseconds
-            ages += [(now - stamp_ns(h.header.stamp)) * 1e-9 for h in hands[len(ages) :]]
-            sent += [len(published)] * (len(hands) - len(sent))
-        image.header.stamp = bench.node.get_clock().now().to_msg()
-        bench.images.publish(image)
-        published.append(stamp_ns(image.header.stamp))
-    assert len(ages) >= 10  # of 20 that fit
-    lag = behind([published.index(stamp_ns(h.header.stamp)) for h in hands], sent)
-    assert max(lag) <= 12  # as many as come meanwhile: a result is never older than two processing times
-    assert statistics.median(lag) <= 2  # in truth, the newest there is
+    stream = Stream(bench)
+    stream.run(60.0, 4.0)
+    hands = bench.hands
+    assert len(stream.ages) >= 15  # of 20 that fit
+    assert max(stream.behind) <= 12  # as many as come meanwhile: a result is never older than two processing times
+    assert statistics.median(stream.behind) <= 2  # in truth, the newest there is
     latencies = [duration_s(h.latency) for h in hands]
-    assert all(0 < latency <= age for latency, age in zip(latencies, ages, strict=True))
+    assert all(0 < latency <= age for latency, age in zip(latencies, stream.ages, strict=True))
     stamps = [stamp_ns(h.header.stamp) for h in hands]
     assert stamps == sorted(stamps)
     name = "images dropped (a newer one came)"
-    bench.wait(lambda: int(bench.diagnosed(name)) > len(published) / 2, "drops are not counted")
+    bench.wait(lambda: int(bench.diagnosed(name)) > len(stream.stamps) / 2, "drops are not counted")
     assert bench.stop() == 0
