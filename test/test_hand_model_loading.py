@@ -8,6 +8,7 @@ import functools
 import io
 import os
 import pickle
+import pickletools
 import struct
 import sys
 import types
@@ -290,17 +291,36 @@ def python2_pickle(value):
     return out.getvalue()
 
 
-def test_python_2_pickles_with_old_scipy_and_chumpy(tmp_path):
-    def dump(arrays):
-        matrix = arrays["J_regressor"]
-        parts = {"_shape": matrix.shape, "indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
-        arrays["J_regressor"] = Struct(module="scipy.sparse.csc", name="csc_matrix", state={**parts, "maxprint": 50})
-        arrays["shapedirs"] = Struct(module="chumpy.ch", name="Ch", state={"x": arrays["shapedirs"]})
-        return python2_pickle(arrays)
+def old_pickle(arrays):
+    """MANO's arrays as its files have them: old scipy and chumpy, Python 2."""
+    matrix = arrays["J_regressor"]
+    parts = {"_shape": matrix.shape, "indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
+    arrays["J_regressor"] = Struct(module="scipy.sparse.csc", name="csc_matrix", state={**parts, "maxprint": 50})
+    arrays["shapedirs"] = Struct(module="chumpy.ch", name="Ch", state={"x": arrays["shapedirs"]})
+    return python2_pickle(arrays)
 
-    model = load_hand_model(write_pair(tmp_path, dump))
+
+def test_python_2_pickles_with_old_scipy_and_chumpy(tmp_path):
+    model = load_hand_model(write_pair(tmp_path, old_pickle))
     assert_holds_made_up_hand(model)
     assert_holds_made_up_hand(model, Side.LEFT)
+
+
+def test_texts_of_protocol_0_hold_bytes(tmp_path):
+    """As Python 2's pickle.dump wrote them unless it was told otherwise: escaped only where its repr escapes."""
+
+    def dump(arrays):
+        content, written = old_pickle(arrays), b""
+        steps = list(pickletools.genops(content))
+        for (opcode, argument, start), end in zip(steps, [*(s[2] for s in steps[1:]), len(content)], strict=True):
+            if opcode.name in ("SHORT_BINSTRING", "BINSTRING"):
+                text = "".join(c if ord(c) >= 0x80 or c == "'" else repr(c)[1:-1] for c in argument)
+                written += b"S'" + text.replace("'", r"\x27").encode("latin-1") + b"'\n"
+            else:
+                written += content[start:end]
+        return written
+
+    assert_holds_made_up_hand(load_hand_model(write_pair(tmp_path, dump)))
 
 
 # --- files that are wrong -------------------------------------------------------------------------------------------

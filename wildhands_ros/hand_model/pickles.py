@@ -12,7 +12,8 @@ import io
 import math
 import pickle
 import pickletools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -90,16 +91,34 @@ def _check_opcodes(content: bytes) -> None:
     """
     count = 0
     try:
-        for opcode, argument, _ in pickletools.genops(content):
+        for name, argument in _instructions(content):
             count += 1
-            if opcode.name not in _OPCODES:
-                raise RefusedPickle(f"uses the pickle instruction {opcode.name}, which no file of arrays needs")
-            if opcode.name in _MEMO_OPCODES and int(argument or 0) > count:  # would make the reader allocate that much
+            if name not in _OPCODES:
+                raise RefusedPickle(f"uses the pickle instruction {name}, which no file of arrays needs")
+            if name in _MEMO_OPCODES and int(argument or 0) > count:  # would make the reader allocate that much
                 raise RefusedPickle("is a damaged pickle (its memo has holes)")
     except RefusedPickle:
         raise
     except Exception as error:
         raise RefusedPickle(f"is not a pickle, or a damaged one ({error})") from error
+
+
+def _instructions(content: bytes) -> Iterator[tuple[str, Any]]:
+    """The names of a pickle's instructions and their arguments.
+
+    As `pickletools.genops`, which takes the texts of protocol 0 for ASCII: Python 2 put the bytes of arrays there.
+    """
+    file = io.BytesIO(content)
+    while True:
+        opcode = pickletools.code2op[file.read(1).decode("latin-1")]
+        if opcode.name == "STRING":
+            if not file.readline().endswith(b"\n"):
+                raise ValueError("a text without an end")
+            yield opcode.name, None
+            continue
+        yield opcode.name, None if opcode.arg is None else opcode.arg.reader(file)
+        if opcode.name == "STOP":
+            return
 
 
 class _Sealed(type):
