@@ -14,10 +14,11 @@ import pytest
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.cli import main
+from wildhands_ros.cli import run as run_module
 from wildhands_ros.cli.bench import node_parameters
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import HandBox, Side
-from wildhands_ros.json_lines import BoxFile
+from wildhands_ros.json_lines import BoxFile, frame_to_json
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, EstimationConfig, PipelineConfig
 from wildhands_ros.recordings import BagReader, BagWriter, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
@@ -221,6 +222,47 @@ def test_boxes_from_a_file_replace_the_detector(picture: Path, tmp_path: Path, c
     assert "these boxes: other.png" in caplog.text
 
 
+def test_boxes_that_are_left_out_are_named(picture: Path, tmp_path: Path) -> None:
+    boxes, lines = tmp_path / "boxes.json", tmp_path / "hands.jsonl"
+    entry = {"side": "left", "box": [100, 100, 500, 700], "score": 0.3}
+    boxes.write_text(json.dumps({"palm.png": [entry]}))
+    options = [
+        "--boxes",
+        boxes,
+        "--out",
+        tmp_path,
+        "--json",
+        lines,
+        "--no-video",
+        "--estimator",
+        "open",
+        "--focal",
+        700,
+    ]
+    assert run("run", picture, *options) == 0
+    (record,) = read_lines(lines)
+    assert record["hands"] == [] and "min_score 0.5" in record["skipped"][0]
+    assert run("run", picture, *options, "--min-score", 0.2) == 0
+    (record,) = read_lines(lines)
+    assert len(record["hands"]) == 1 and record["skipped"] == []
+
+
+def test_an_interrupted_run_says_so_and_keeps_what_is_done(video: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    done = []
+
+    def third_interrupts(frame, result, **options):
+        done.append(frame.index)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return frame_to_json(frame, result, **options)
+
+    monkeypatch.setattr(run_module, "frame_to_json", third_interrupts)
+    lines = tmp_path / "hands.jsonl"
+    options = ["--focal", 700, "--out", tmp_path, "--json", lines, "--no-video", "--no-bag", *LANDMARKS]
+    assert run("run", video, *options) == 130
+    assert len(read_lines(lines)) == 2 and "interrupted" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -229,6 +271,7 @@ def test_boxes_from_a_file_replace_the_detector(picture: Path, tmp_path: Path, c
         ('{"a": [{"side": "up", "box": [0, 0, 1, 1]}]}', "'a', box 0"),
         ('{"a": [{"side": "left", "box": [5, 0, 1, 1]}]}', "x0 < x1"),
         ('{"a": [{"side": "left", "box": "1234"}]}', "no list"),
+        ('{"a": [{"side": "left", "box": [0, 0, 9, 9], "score": 97}]}', "probability, 0 to 1, not 97"),
         ('{"a": [{"side": "left", "box": [0, 0, 1' + "0" * 400 + ", 1]}]}", "'a', box 0"),
         ("[" * 100_000, "not JSON"),
     ],

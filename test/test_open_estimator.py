@@ -348,6 +348,12 @@ def test_the_command_line_chooses(tmp_path: Path) -> None:
     assert chosen("--estimator", "open", "--no-refine") == EstimationConfig(estimator="open", refine=False)
     assert chosen("--checkpoint", "w.ckpt").estimator == "wildhands"
     assert chosen("--estimator", "open", "--checkpoint", "w.st").checkpoint == Path("w.st")
+    assert chosen("--checkpoint", str(SHIPPED_CHECKPOINT)).estimator == "open"
+    assert chosen("--checkpoint", str(SHIPPED_CHECKPOINT), "--estimator", "wildhands").estimator == "wildhands"
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(SHIPPED_CHECKPOINT.read_bytes()[:1000])
+    for path in (damaged, tmp_path, Path(__file__)):
+        assert chosen("--checkpoint", str(path)).estimator == "wildhands"
 
 
 def test_doctor_speaks_of_the_open_network(capsys: pytest.CaptureFixture[str]) -> None:

@@ -350,28 +350,33 @@ def test_training_stops_before_its_weights_are_lost(landmark_weights: bytes) -> 
 
 
 @pytest.mark.parametrize("perspective", ["correction", "crop"])
-def test_mixed_precision_is_the_trunks_alone(
+def test_mixed_precision_is_the_convolutions_alone(
     perspective: str, landmark_weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(21)
-    network = replace(SMALL, perspective=perspective)
+    network = replace(UPRIGHT, upright=False, keypoints=True, depths=True, perspective=perspective)
     config = TrainingConfig(sources=(SourceConfig(),), network=network, losses=LossConfig(mask=1.0))
     module = TrainingModule(fresh_network(variant_of(network, MODEL), landmark_weights), config, MODEL).eval()
     drawn = Drawn(collate([batch_of(drawn_hand(rng, str(i))) for i in range(3)]), None)
+    features, planes = torch.randn(3, module.network.variant.features), torch.randn(3, 96, 14, 14)
     halved: list[torch.dtype] = []
 
     def coarse(crops: torch.Tensor, blocks: int) -> torch.Tensor:
         halved.append((crops.flatten(2) @ crops.flatten(2).mT).dtype)
-        planes = torch.nn.functional.adaptive_avg_pool2d(crops, 7)
-        return planes.repeat(1, LandmarkTrunk.channels // 3, 1, 1)
+        return torch.nn.functional.adaptive_avg_pool2d(crops, 7)
+
+    def look(maps: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        halved.append((maps.flatten(2) @ maps.flatten(2).mT).dtype)
+        return features, planes
 
     monkeypatch.setattr(module.trunk, "early", lambda crops, blocks: crops)
     monkeypatch.setattr(module.trunk, "late", coarse)
+    monkeypatch.setattr(module.network, "look", look)
     wanted = module.losses(drawn)
     with torch.autocast("cpu", torch.bfloat16):
         found = module.losses(drawn)
-    assert halved == [torch.float32, torch.bfloat16]
-    assert found.keys() == wanted.keys() >= {"joints", "mask", "camera", "grasp"}
+    assert halved == [torch.float32] * 2 + [torch.bfloat16] * 2
+    assert found.keys() == wanted.keys() >= {"joints", "heat", "depth", "mask", "camera", "grasp"}
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
@@ -840,6 +845,36 @@ def test_the_fine_trunk_holds_both_maps(landmark_weights: bytes) -> None:
         torch.testing.assert_close(both.late(both.early(picture, 8), 8), maps)
     with pytest.raises(ValueError, match="14×14"):
         both.late(plain.early(picture, 12), 12)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_fixed_spatial_filters_change_neither_values_nor_gradients(
+    precision: torch.dtype, landmark_weights: bytes
+) -> None:
+    trunk = FineLandmarkTrunk()
+    load_landmark_weights(trunk, landmark_weights)
+    maps = trunk.early(torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(4)), 3).detach()
+    filters = [m.weight for m in trunk.modules() if isinstance(m, torch.nn.Conv2d) and m.groups > 1]
+
+    def run() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        given = maps.clone().requires_grad_()
+        moving = [p for p in trunk.blocks[3:].parameters() if all(p is not f for f in filters)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
+            found = trunk.late(given, 3)
+        assert found.dtype is precision
+        found.float().square().mean().backward()
+        gradients = [p.grad for p in [given, *moving] if p.grad is not None]
+        assert len(gradients) == 1 + len(moving)
+        trunk.zero_grad()
+        return found.detach().float(), gradients
+
+    wanted, all_gradients = run()
+    for weight in filters:
+        weight.requires_grad_(False)
+    found, gradients = run()
+    coarse = 0.01 if precision is torch.float32 else 0.3  # rounding makes some ReLUs let through what others stop
+    for ours, theirs in zip([found, *gradients], [wanted, *all_gradients], strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < coarse
 
 
 @pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME, Backend.OPENVINO])

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import ConfigError, ModelFileError
@@ -34,6 +35,7 @@ from wildhands_ros.estimation.wildhands import (
 from wildhands_ros.estimation.wildhands import loading as loading_module
 from wildhands_ros.estimation.wildhands.agreement import sample_inputs
 from wildhands_ros.estimation.wildhands.bench import bench_frame, bench_wildhands, reference_way
+from wildhands_ros.estimation.wildhands.decode import mirror_back
 from wildhands_ros.estimation.wildhands.export import example_inputs, export_onnx
 from wildhands_ros.estimation.wildhands.loading import exported_network, load_network
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
@@ -42,6 +44,8 @@ from wildhands_ros.estimation.wildhands.runtime import TorchRuntime, resolve_dev
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
 from wildhands_ros.hands import HandBox, Side
+from wildhands_ros.pipeline import EstimationConfig
+from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.rotations import exp_so3
 from wildhands_ros.tracking import HandTracker, TrackingConfig
 
@@ -263,6 +267,15 @@ def test_boxes_outside_a_rectified_view_are_skipped(estimator):
     for box in ((9, 9, 3, 3), (-90, 10, -20, 60), (float("inf"),) * 4):
         found = estimator.estimate(frame, [replace(RIGHT, xyxy=box)])
         assert found.hands == () and "its box" in found.skipped[0]
+
+
+def test_a_box_that_cannot_be_used_does_not_hide_one_that_can(estimator, frame):
+    outside = replace(RIGHT, xyxy=(1300.0, 800.0, 1400.0, 900.0), score=0.99)
+    weaker = replace(RIGHT, score=0.1)
+    found = estimator.estimate(frame, [outside, weaker, RIGHT])
+    assert [hand.box for hand in found.hands] == [RIGHT.xyxy]
+    assert "box 0" in found.skipped[0] and "outside" in found.skipped[0]
+    assert "box 1" in found.skipped[1] and "more probable" in found.skipped[1]
 
 
 def test_published_joint_rotations_go_the_long_way_round():
@@ -495,6 +508,53 @@ def test_devices():
 def test_runtime_configurations_that_make_no_sense(change):
     with pytest.raises(ConfigError):
         RuntimeConfig(**change)
+
+
+class _FromTheHost(TorchDispatchMode):
+    """Notes every tensor that is made of numbers, or whose numbers are read, on the way: on a GPU both would wait for
+    it, and neither can be recorded in a CUDA graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.__name__.split(".")[0] in ("lift_fresh", "_local_scalar_dense", "item", "nonzero"):
+            self.seen.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "variant", [SMALL, replace(SMALL, crops=Crops.SHARP, translation=Translation.CROP, mirror=True, frame_trunk=False)]
+)
+def test_nothing_in_a_step_comes_from_the_host(variant):
+    runtime, inputs = TorchRuntime(made_up_network(variant, 1)), example_inputs(made_up_network(variant, 1), 2)
+    with _FromTheHost() as host:
+        torch.ones(3).new_tensor([1.0, 2.0])
+        assert host.seen.pop() == "lift_fresh.default"  # so these would be seen
+        output = runtime(inputs)
+        assert host.seen == []
+        mirror_back(output.pose, output.camera, inputs.right)
+        assert host.seen == []
+
+
+def test_what_torch_cannot_run_is_said_in_a_line(checkpoint, monkeypatch):
+    def broken(self, inputs):
+        raise RuntimeError("inductor\n\nC++ compiler not found\n")
+
+    monkeypatch.setattr(TorchRuntime, "_run", broken)
+    monkeypatch.setattr(loading_module, "_expected", lambda network, samples: [network(s.inputs) for s in samples])
+    with pytest.raises(ConfigError, match=r"bfloat16 on 'cpu' \(C\+\+ compiler not found\): choose another"):
+        load_network(checkpoint, RuntimeConfig("cpu", Backend.TORCH, Precision.BFLOAT16))
+
+
+def test_int8_takes_its_ranges_from_the_users_pictures(checkpoint, cache, hand_model, tmp_path):
+    config = EstimationConfig(
+        estimator="wildhands", checkpoint=checkpoint, device="cpu", backend="openvino", precision="int8",
+        calibration=tmp_path, cache_dir=cache,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="no readable .*calibration"):
+        make_estimator(config, hand_model)
 
 
 def test_backends_say_what_they_cannot_do(checkpoint, cache, monkeypatch):

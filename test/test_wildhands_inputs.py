@@ -270,6 +270,13 @@ def test_boxes_follow_into_the_view(camera):
     assert (x1 - x0) < 1.4 * np.ptp(seen[:, 0])
 
 
+def test_boxes_much_larger_than_the_picture_are_all_of_the_view():
+    wide = Camera(640, 480, 220, 220, 320, 240, Distortion.EQUIDISTANT, (0.0, 0.0, 0.0, 0.0))
+    view = RectifiedView.of(wide)
+    for huge in ((-2000.0, -2000.0, 3000.0, 3000.0), (-1e308, -1e308, 1e308, 1e308)):
+        assert view.box(huge) == view.box((-0.5, -0.5, 639.5, 479.5))
+
+
 def test_boxes_beyond_the_view_are_not_seen():
     wide = Camera(900, 900, 200, 200, 449.5, 449.5, Distortion.EQUIDISTANT, (0.0, 0.0, 0.0, 0.0))
     view = RectifiedView.of(wide)

@@ -122,6 +122,8 @@ def _boxes(where: str, entries: Any) -> tuple[HandBox, ...]:
             ) from error
         if not all(map(math.isfinite, (x0, y0, x1, y1, score))) or x1 <= x0 or y1 <= y0:
             raise ConfigError(f"{where}, box {i}: needs finite numbers with x0 < x1 and y0 < y1, not {entry['box']}")
+        if not 0 <= score <= 1:
+            raise ConfigError(f"{where}, box {i}: the score is a probability, 0 to 1, not {score:g}")
         boxes.append(HandBox(side, (x0, y0, x1, y1), score))
     return tuple(boxes)
 

@@ -57,10 +57,15 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
         "--mano-dir",
         type=Path,
         metavar="DIR",
-        help="folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl (default: the open hand model)",
+        help="folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl, for --estimator wildhands or landmarks (default: the "
+        "open hand model)",
     )
     group.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="weights of the network; implies --estimator wildhands"
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights of the network; implies --estimator open for those that were trained on the open hand, "
+        "--estimator wildhands for all others",
     )
     group.add_argument(
         "--no-refine",
@@ -89,13 +94,20 @@ def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
     if args.no_refine:
         estimation = replace(estimation, refine=False)
     if args.estimator is not None or args.checkpoint is not None:
-        estimation = replace(estimation, estimator=args.estimator or "wildhands")
+        estimation = replace(estimation, estimator=args.estimator or _estimator_of(args.checkpoint))
     for name in ("mano_dir", "checkpoint", "box_factor", "precision"):
         if (value := getattr(args, name)) is not None:
             estimation = replace(estimation, **{name: value})
     if args.smooth:
         config = replace(config, tracking=replace(config.tracking, smooth=True))
     return replace(config, estimation=estimation)
+
+
+def _estimator_of(checkpoint: Path) -> str:
+    """Which estimator is meant by weights alone. Of those that cannot be read it says what is wrong."""
+    from wildhands_ros.estimation.wildhands import OPEN_HAND, hand_model_of
+
+    return "open" if hand_model_of(checkpoint) == OPEN_HAND else "wildhands"
 
 
 def make_room(*files: Path | None) -> None:

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         fps=args.fps,
     ) as source:
         still = source.kind is SourceKind.PICTURE or (source.kind is SourceKind.FOLDER and not args.stream)
-        tally = _Tally()
+        tally, interrupted = _Tally(), False
         with contextlib.ExitStack() as stack:
             outlets = _open_outlets(args, source, pipeline, still, stack)
             try:
@@ -93,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
             except KeyboardInterrupt:
                 if not tally.frames:
                     raise
+                interrupted = True
                 print("wildhands: interrupted; what was done is kept", file=sys.stderr)
         _warn_if_guessed(source)
         if boxes is not None and (unused := boxes.unused()):
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
                 "no frame that was looked at has the name or number of these boxes: %s", ", ".join(unused[:4])
             )
         tally.print(source, [outlet.path for outlet in outlets])
-    return 0
+    return 130 if interrupted else 0
 
 
 def _frames(source: FrameSource, args: argparse.Namespace) -> Iterator[Frame]:

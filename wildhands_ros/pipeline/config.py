@@ -36,7 +36,7 @@ class EstimationConfig:
     mano_dir: folder with the user's MANO_RIGHT.pkl and MANO_LEFT.pkl, not for 'open'; None takes the open hand model.
     mesh: whether hands carry their vertices.
     checkpoint: the network's weights; 'wildhands' needs them, 'open' has its own where this is None.
-    box_factor: edge of the network's crop over the longer edge of the box; 0 takes the checkpoint's own.
+    box_factor: edge of the network's crop over the longer edge of the box, 0.5 or more; 0 takes the checkpoint's own.
     all_hands: 'wildhands' estimates every hand, not just the most probable one of each side; the others always do.
     refine: 'open' moves its hands towards the detector's landmarks.
     device: of the network: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
@@ -44,6 +44,7 @@ class EstimationConfig:
     precision: of the network: 'float32', 'bfloat16', 'float16', 'int8', or 'auto', the fastest within `tolerance_mm`.
     threads: of the network on a CPU; 0 takes all.
     tolerance_mm: how far joints may lie, on average, from where float32 has them.
+    calibration: folder of pictures from which 'int8' takes the ranges of its numbers; None takes made-up pictures.
     cache_dir: where exported networks are kept; None takes ~/.cache/wildhands_ros/networks.
     refinement: how 'open' weighs landmarks against its network, and when the two contradict each other.
     """
@@ -60,6 +61,7 @@ class EstimationConfig:
     precision: str = "float32"
     threads: int = 0
     tolerance_mm: float = 1.0
+    calibration: Path | None = None
     cache_dir: Path | None = None
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
 

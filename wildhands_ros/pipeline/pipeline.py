@@ -83,6 +83,7 @@ def make_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator
         precision=Precision(config.precision),
         threads=config.threads,
         tolerance_mm=config.tolerance_mm,
+        calibration=config.calibration,
         cache_dir=config.cache_dir,
     )
     network = WildHandsConfig(
@@ -183,24 +184,39 @@ class Pipeline:
         self._stamp_ns = frame.stamp_ns
         start = time.perf_counter()
         if boxes is None:
-            boxes = self._require_detector().follow(frame.image, frame.stamp_ns)
-        return self._hands(frame, boxes, start, tracked=True)
+            boxes, left_out = self._require_detector().follow(frame.image, frame.stamp_ns), []
+        else:
+            left_out = self._improbable(boxes)
+        return self._hands(frame, boxes, start, left_out, tracked=True)
 
     def process_still(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
         """The hands of a single picture that belongs to no stream: looked at more closely, without track ids."""
         start = time.perf_counter()
         if boxes is None:
-            boxes = self._require_detector().detect(frame.image)
+            boxes, left_out = self._require_detector().detect(frame.image), []
+        else:
+            left_out = self._improbable(boxes)
         # not followed, whoever followed them: the estimator would take the picture for one of the stream
         boxes = [replace(box, follow_id=-1) for box in boxes]
-        return self._hands(frame, boxes, start, tracked=False)
+        return self._hands(frame, boxes, start, left_out, tracked=False)
 
     def _require_detector(self) -> Detector:
         if self._detector is None:
             raise ConfigError("this pipeline was made without a detector: give the boxes of every picture")
         return self._detector
 
-    def _hands(self, frame: Frame, boxes: Sequence[HandBox], start: float, *, tracked: bool) -> PipelineResult:
+    def _improbable(self, boxes: Sequence[HandBox]) -> list[str]:
+        """Of boxes that somebody gave, those that `min_score` leaves out, in words."""
+        least = self.config.min_score
+        return [
+            f"{box.side.value} hand in box {index} is left out: its score is {box.score:g}, min_score {least:g}"
+            for index, box in enumerate(boxes)
+            if not box.score >= least
+        ]
+
+    def _hands(
+        self, frame: Frame, boxes: Sequence[HandBox], start: float, left_out: Sequence[str], *, tracked: bool
+    ) -> PipelineResult:  # fmt: skip
         boxes = [box for box in boxes if box.score >= self.config.min_score]
         detected = time.perf_counter()
         estimates = self.estimator.estimate(frame, boxes) if boxes or tracked else Estimates((), ())
@@ -214,7 +230,7 @@ class Pipeline:
             hands=tuple(smooth),
             raw=tuple(raw),
             boxes=tuple(boxes),
-            skipped=tuple(estimates.skipped),
+            skipped=(*left_out, *estimates.skipped),
             timings={
                 "detect": detected - start,
                 "estimate": estimated - detected,

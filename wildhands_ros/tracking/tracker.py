@@ -35,7 +35,7 @@ class TrackingConfig:
         third of it for its distance, a tenth for rotations.
     max_gap_s: a hand unseen for longer gets a new id when it comes back.
     reach_m: a hand that was lost is taken for the same if it reappears within this distance, plus what
-        `max_speed_m_s` allows for half the gap.
+        `max_speed_m_s` allows for half the gap, of which 0.2 s count at most; depth counts for a third.
     max_speed_m_s, max_turn_rad_s: faster changes of the wrist are marked as jumps.
     """
 

@@ -51,7 +51,10 @@ LABELS = ("joints", "mano", "keypoints", "mask", "grasp")
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the losses; those of the paper (Prakash et al., ECCV 2024) are in `PUBLISHED`.
+    """Weights of the losses.
+
+    The paper's (Prakash et al., ECCV 2024), for its own units and heads: camera 1, keypoints 5, joints 5 (metres), pose
+    10, betas 0.001, translation 1 (between left and right), mask 10, grasp 0.1.
 
     camera: of the head's camera, and of what it starts from. keypoints: 2D, in half crops. heat: the same of keypoints
     that are read off heat maps. depth: of theirs, in half crops. joints: root-relative 3D, in decimetres. pose:

@@ -116,13 +116,15 @@ class TrainingModule(pl.LightningModule):
     # --- one step -----------------------------------------------------------------------------------------------------
 
     def forward(self, drawn: Drawn) -> NetworkOutput:
-        """The network's output for a batch; of it only the trunk, most of the work, is computed in mixed precision."""
-        encoded = encoding(drawn.batch, self.network.variant)
-        blocks = self.config.network.trained_from
-        maps = self.trunk.late(self._early(drawn, encoded, blocks), blocks).float()
+        """The network's output for a batch; of it only the convolutions, most of the work, are in mixed precision."""
+        network, blocks = self.network, self.config.network.trained_from
+        encoded = encoding(drawn.batch, network.variant)
+        maps = self.trunk.late(self._early(drawn, encoded, blocks), blocks)
+        picture = maps.new_zeros(1, 0, *maps.shape[2:])
+        features, planes = network.look(maps, picture, encoded)
         right = torch.ones(len(drawn.batch), dtype=torch.bool, device=maps.device)
         with _full_precision(maps):
-            return self.network.hands(maps, maps.new_zeros(1, 0, *maps.shape[2:]), encoded, right)
+            return network.read(features.float(), None if planes is None else planes.float(), picture, encoded, right)
 
     def fine_map(self, drawn: Drawn) -> Tensor:
         """The trunk's 14 × 14 map (N, 112, 14, 14) of a batch's crops; what is cached of them is that map."""

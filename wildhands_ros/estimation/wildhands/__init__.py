@@ -3,13 +3,19 @@
 from wildhands_ros.estimation.wildhands.checkpoint import (
     CheckpointInfo,
     checkpoint_missing,
+    hand_model_of,
     load_checkpoint,
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.estimator import WildHands, WildHandsConfig
 from wildhands_ros.estimation.wildhands.kpe import Encoding
 from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
-from wildhands_ros.estimation.wildhands.open_hands import SHIPPED_CHECKPOINT, OpenHands, open_checkpoint_missing
+from wildhands_ros.estimation.wildhands.open_hands import (
+    OPEN_HAND,
+    SHIPPED_CHECKPOINT,
+    OpenHands,
+    open_checkpoint_missing,
+)
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision, RuntimeConfig
 from wildhands_ros.estimation.wildhands.trunks import Trunk
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Translation, Variant
@@ -19,6 +25,7 @@ __all__ = [
     "CheckpointInfo",
     "Crops",
     "Encoding",
+    "OPEN_HAND",
     "OpenHands",
     "Perspective",
     "Precision",
@@ -31,6 +38,7 @@ __all__ = [
     "WildHandsConfig",
     "WildHandsNetwork",
     "checkpoint_missing",
+    "hand_model_of",
     "load_checkpoint",
     "open_checkpoint_missing",
     "save_checkpoint",

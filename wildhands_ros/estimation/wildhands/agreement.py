@@ -79,6 +79,11 @@ def to_cpu(output: NetworkOutput) -> NetworkOutput:
     return NetworkOutput(**{name: value.detach().cpu().clone() for name, value in output.tensors().items()})
 
 
+def output_to_device(output: NetworkOutput, device: torch.device) -> NetworkOutput:
+    """The same output on another device."""
+    return NetworkOutput(**{name: value.to(device) for name, value in output.tensors().items()})
+
+
 def to_device(prepared: Prepared, device: torch.device) -> Prepared:
     """The same inputs on another device."""
     given = prepared.inputs

@@ -120,6 +120,23 @@ def is_own_format(path: Path) -> bool:
     return len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < _LARGEST_HEADER
 
 
+def hand_model_of(path: str | Path) -> str | None:
+    """On which hand model the weights of a file were trained, as far as it says so; without reading the weights.
+
+    None for files that do not say, are damaged or not there: `load_checkpoint` tells what is wrong with them.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path).expanduser()
+    try:
+        if not is_there(path) or not is_own_format(path):
+            return None
+        with safe_open(str(path), framework="pt") as file:
+            return _described(path, (file.metadata() or {}).get(_METADATA_KEY, "")).hand_model
+    except (ModelFileError, SafetensorError, OSError, ValueError, RuntimeError):
+        return None
+
+
 # --- the two formats --------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.estimation.wildhands import kpe, published, resample
+from wildhands_ros.estimation.wildhands.devices import on_device, whole_float32
 from wildhands_ros.estimation.wildhands.network import CELLS, INPUT_SIZE, NetworkInputs
 from wildhands_ros.estimation.wildhands.places import (
     Box,
@@ -97,17 +98,18 @@ class CropMaker:
         """
         frame = self.frame(camera)
         matrix = torch.from_numpy(frame.matrix).to(self.device)
-        boxes = torch.tensor([place.box for place in places], dtype=torch.float32, device=self.device)
-        centers = torch.tensor([place.center for place in places], dtype=torch.float32, device=self.device)
+        boxes = on_device([place.box for place in places], self.device, torch.float32)
+        centers = on_device([place.center for place in places], self.device, torch.float32)
+        extents = on_device([place.extent for place in places], self.device, torch.float32)
+        sides = on_device(list(right), self.device)
         variant = self.variant
-        turned = torch.tensor(rolls or [0.0] * len(places), device=self.device) if variant.upright else None
+        turned = on_device(rolls or [0.0] * len(places), self.device, torch.float32) if variant.upright else None
         left = [variant.mirror and not is_right for is_right in right]
         whole, crops = self._pictures(image, frame, places, boxes, matrix, turned, left)
         rays = (centers - matrix[:2, 2]) / torch.stack([matrix[0, 0], matrix[1, 1]])
-        sides = torch.tensor(list(right), device=self.device)
         mirrored = ~sides if variant.mirror else None
         if mirrored is not None and any(left):
-            rays = rays * (1 - 2 * mirrored.to(rays.dtype)[:, None] * rays.new_tensor([1.0, 0.0]))
+            rays = torch.stack([torch.where(mirrored, -rays[:, 0], rays[:, 0]), rays[:, 1]], dim=1)
             of_mirrored, matrix_of_mirrored = mirror_boxes(boxes, matrix)
             boxes = torch.where(mirrored[:, None], of_mirrored, boxes)
             matrix = torch.where(mirrored[:, None, None], matrix_of_mirrored, matrix)
@@ -120,7 +122,7 @@ class CropMaker:
         return Prepared(
             NetworkInputs(whole[None], crops, encoding, sides),
             frame,
-            torch.tensor([place.extent for place in places], dtype=torch.float32, device=self.device),
+            extents,
             rays,
             turns,
             mirrored,
@@ -143,14 +145,15 @@ class CropMaker:
         uploaded = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
         planes = uploaded.permute(2, 0, 1)
         if variant.crops is Crops.PUBLISHED:
-            cut = self._published(planes, frame, places)
+            with whole_float32(self.device):
+                cut = self._published(planes, frame, places)
         else:
             cut = self._sharp(planes, frame, places, boxes, matrix, rolls)
         normalised = cut.clamp_(0, 1).sub_(self._mean).div_(self._std)
         if variant.frame_trunk or variant.crops is Crops.PUBLISHED:
             return normalised[0], normalised[1:]
         if any(mirrored):
-            which = torch.tensor(list(mirrored), device=self.device)
+            which = on_device(list(mirrored), self.device)
             normalised = torch.where(which[:, None, None, None], normalised.flip(-1), normalised)
         return self._no_frame, normalised
 
@@ -183,11 +186,11 @@ class CropMaker:
         pictures = [resample.cut_sharp(planes, frame.half, longest)] if self.variant.frame_trunk else []
         if self.variant.perspective is Perspective.CROP:
             # homographies lead to the 224 frame; one more step leads to the picture
-            up = torch.tensor(
-                [[1, 0, -frame.middle], [0, 1, -frame.middle], [0, 0, frame.scale]], device=self.device
-            )  # fmt: skip
-            to_picture = torch.eye(3, device=self.device)
-            to_picture[:2, 2] = torch.tensor(frame.half)
+            x, y = frame.half
+            up = on_device(
+                [[1, 0, -frame.middle], [0, 1, -frame.middle], [0, 0, frame.scale]], self.device, torch.float32
+            )
+            to_picture = on_device([[1, 0, x], [0, 1, y], [0, 0, 1]], self.device, torch.float32)
             if rolls is None:
                 homographies, _ = kpe.perspective_crop(boxes, matrix, INPUT_SIZE)
             else:

@@ -53,7 +53,7 @@ def decode(variant: Variant, prepared: Prepared, output: NetworkOutput) -> Decod
             pose, translation = mirror_back(pose, translation, prepared.mirrored)
         direction = output.direction
         if direction is not None and prepared.mirrored is not None:
-            back = direction * direction.new_tensor([-1.0, 1.0])
+            back = torch.stack([-direction[:, 0], direction[:, 1]], dim=1)
             direction = torch.where(prepared.mirrored[:, None], back, direction)
         given = {
             "pose": pose.flatten(1), "betas": output.betas, "translation": translation, "grasp": output.grasp,
@@ -84,7 +84,8 @@ def in_camera(
         pose = torch.cat([(turns @ pose[:, 0])[:, None], pose[:, 1:]], dim=1)
         if variant.perspective is Perspective.CROP:  # the hand stands before the turned camera
             translation = (turns @ translation[..., None])[..., 0]
-    return pose, translation - translation.new_tensor(variant.root)
+    root = torch.cat([translation.new_full((1,), value) for value in variant.root])  # filled where it is needed
+    return pose, translation - root
 
 
 def crop_view(variant: Variant, focal: float | Tensor, rays: Tensor) -> tuple[float | Tensor, Tensor]:
@@ -97,7 +98,7 @@ def crop_view(variant: Variant, focal: float | Tensor, rays: Tensor) -> tuple[fl
 
 def mirror_back(pose: Tensor, translation: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
     """Where `mirrored` (N,) says so: the same of the mirror image (x → −x), a hand of the other side."""
-    flip = translation.new_tensor([-1.0, 1.0, 1.0])
+    flip = torch.cat([translation.new_full((1,), value) for value in (-1.0, 1.0, 1.0)])
     return (
         torch.where(mirrored[:, None, None, None], flip[:, None] * pose * flip, pose),
         torch.where(mirrored[:, None], translation * flip, translation),

@@ -139,17 +139,17 @@ class WildHands:
         """The hands of one picture. A box that cannot be used is skipped with the reason."""
         image, camera, view = self._undistorted(frame)
         kept, places, skipped = [], [], []
-        dropped = set() if self.config.all_hands else _beaten(boxes)
-        for index, box in enumerate(boxes):
-            if index in dropped:
-                skipped.append(_skip(index, box, f"there is a more probable {box.side.value} hand (see all_hands)"))
-                continue
-            place = self._place(box.xyxy, camera, view)
-            if isinstance(place, CropPlace):
+        placed = [self._place(box.xyxy, camera, view) for box in boxes]
+        usable = [index for index, place in enumerate(placed) if isinstance(place, CropPlace)]
+        chosen = usable if self.config.all_hands else _best_of_each_side(boxes, usable)
+        for index, (box, place) in enumerate(zip(boxes, placed, strict=True)):
+            if not isinstance(place, CropPlace):
+                skipped.append(_skip(index, box, place))
+            elif index in chosen:
                 kept.append(box)
                 places.append(place)
             else:
-                skipped.append(_skip(index, box, place))
+                skipped.append(_skip(index, box, f"there is a more probable {box.side.value} hand (see all_hands)"))
         if not kept:
             return Estimates((), tuple(skipped))
         places = self._steadied(places, kept, frame.stamp_ns)
@@ -288,13 +288,14 @@ class WildHands:
         return found
 
 
-def _beaten(boxes: Sequence[HandBox]) -> set[int]:
-    """Indices of the boxes that are not the most probable of their side."""
+def _best_of_each_side(boxes: Sequence[HandBox], usable: Sequence[int]) -> list[int]:
+    """Of the indices `usable` those of the most probable box of each side."""
     best: dict[Side, int] = {}
-    for index, box in enumerate(boxes):
-        if box.side not in best or box.score > boxes[best[box.side]].score:
-            best[box.side] = index
-    return set(range(len(boxes))) - set(best.values())
+    for index in usable:
+        side = boxes[index].side
+        if side not in best or boxes[index].score > boxes[best[side]].score:
+            best[side] = index
+    return list(best.values())
 
 
 def _skip(index: int, box: HandBox, reason: str) -> str:

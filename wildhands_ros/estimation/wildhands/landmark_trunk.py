@@ -117,12 +117,26 @@ class _SameConv(nn.Conv2d):
         self._edges = (0,) * 4 if even else (total // 2, total - total // 2, total // 2, total - total // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.pad(x, self._edges) if any(self._edges) else x
         if self.bias is None or self.weight.requires_grad or not (torch.is_grad_enabled() and self.bias.requires_grad):
-            return super().forward(x)
+            return super().forward(self._padded(x))
         # a spatial filter that stays fixed under a bias that is trained: asked for the bias's gradient, the layer would
         # compute the filter's too, which takes a processor seven times as long as all the rest of its way back
-        return self._conv_forward(x, self.weight, None) + self.bias[:, None, None]
+        y = self._strided(x) if any(self._edges) and x.dtype != torch.float32 else self._filtered(self._padded(x))
+        return y.add_(self.bias.to(y.dtype)[:, None, None])  # a float32 bias would make all that follows float32
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x, self._edges) if any(self._edges) else x
+
+    def _filtered(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight, None)
+
+    def _strided(self, x: Tensor) -> Tensor:
+        """The same as the places that count of a convolution without stride, whose way back in half precision takes
+        processors a fifth of the time."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        first = kernel // 2 - self._edges[0]
+        every = nn.functional.conv2d(x, self.weight, None, 1, kernel // 2, 1, self.groups)
+        return every[:, :, first::stride, first::stride].contiguous(memory_format=torch.channels_last)
 
 
 def _relu6(x: Tensor) -> Tensor:

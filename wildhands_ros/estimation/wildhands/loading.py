@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -22,7 +23,13 @@ from numpy.typing import NDArray
 
 from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.wildhands import accelerated
-from wildhands_ros.estimation.wildhands.agreement import joint_distance, sample_inputs, to_cpu, to_device
+from wildhands_ros.estimation.wildhands.agreement import (
+    joint_distance,
+    output_to_device,
+    sample_inputs,
+    to_cpu,
+    to_device,
+)
 from wildhands_ros.estimation.wildhands.checkpoint import (
     CheckpointInfo,
     checkpoint_missing,
@@ -41,6 +48,8 @@ from wildhands_ros.estimation.wildhands.runtime import (
     resolve_device,
 )
 from wildhands_ros.estimation.wildhands.variant import Variant
+
+logger = logging.getLogger(__name__)
 
 _CHECKS, _CHECK_SEED = 4, 1
 _CALIBRATIONS, _CALIBRATION_SEED = 12, 2
@@ -97,19 +106,43 @@ def _load_torch(checkpoint: Path, config: RuntimeConfig, device: torch.device) -
         raise ConfigError(f"backend '{config.backend.value}' runs on the CPU: set device 'cpu', or backend 'torch'")
     if config.threads and device.type == "cpu":
         torch.set_num_threads(config.threads)
+    if config.precision is not Precision.AUTO:
+        return _load_torch_in(config.precision, checkpoint, config, device)
+    if device.type == "cuda":
+        try:
+            return _load_torch_in(Precision.FLOAT16, checkpoint, config, device)
+        except ConfigError as error:
+            logger.info("%s; float32 instead", error)
+    return _load_torch_in(Precision.FLOAT32, checkpoint, config, device)
+
+
+def _load_torch_in(
+    precision: Precision, checkpoint: Path, config: RuntimeConfig, device: torch.device
+) -> LoadedNetwork:
     network, info = load_checkpoint(checkpoint)
-    precision = config.precision
-    if precision is Precision.AUTO:
-        precision = Precision.FLOAT16 if device.type == "cuda" else Precision.FLOAT32
     compiled = config.backend is Backend.COMPILE
     if precision is Precision.FLOAT32 and device.type == "cpu" and not compiled:  # the reference itself
         return LoadedNetwork(info, TorchRuntime(network), 0.0)
     samples = sample_inputs(info.variant, _CHECKS, _CHECK_SEED)
-    expected = _expected(network, samples)
-    runtime = TorchRuntime(network, device, precision, compiled=compiled)
-    distance = joint_distance(info.variant, [to_device(s, device) for s in samples], runtime, expected)
+    expected = [output_to_device(output, device) for output in _expected(network, samples)]
+    given = [to_device(sample, device) for sample in samples]
+    try:
+        runtime = TorchRuntime(network, device, precision, compiled=compiled)
+        distance = joint_distance(info.variant, given, runtime, expected)
+        two = given[0].inputs
+        runtime(NetworkInputs(two.frame, two.crops[:1], two.encoding[:1], two.right[:1]))  # one hand: its own graph
+    except RuntimeError as error:  # no compiler, no memory, a GPU that this torch was not built for
+        raise ConfigError(
+            f"the backend '{config.backend.value}' cannot run the network in {precision.value} on '{device}' "
+            f"({_last_line(error)}): choose another backend or device"
+        ) from error
     _require_agreement(runtime.name, distance, config)
     return LoadedNetwork(info, runtime, distance)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__
 
 
 def _expected(network: WildHandsNetwork, samples: Sequence[Prepared]) -> list[NetworkOutput]:
@@ -276,7 +309,7 @@ def _require_agreement(name: str, distance: float, config: RuntimeConfig) -> Non
         raise ConfigError(
             f"{name}: joints lie {distance:.2f} mm from the float32 reference on average, more than the "
             f"{config.tolerance_mm:g} mm allowed: choose another precision, calibrate with pictures of your camera "
-            "(int8), or raise tolerance_mm"
+            "(int8: the setting calibration), or raise tolerance_mm"
         )
 
 

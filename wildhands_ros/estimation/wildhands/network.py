@@ -124,23 +124,34 @@ class WildHandsNetwork(nn.Module):
 
     def hands(self, maps: Tensor, picture: Tensor, encoding: Tensor, right: Tensor) -> NetworkOutput:
         """What follows the trunks: fusion of their maps with the encoding, then each hand's own head."""
+        features, planes = self.look(maps, picture, encoding)
+        direction = None
+        if self.variant.upright and not self.training:  # it is trained by itself
+            direction = self.direction_head(FineLandmarkTrunk.split(maps)[1])
+        return replace(self.read(features, planes, picture, encoding, right), direction=direction)
+
+    def look(self, maps: Tensor, picture: Tensor, encoding: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The convolutions of `hands`: features (N, …), and the keypoint head's map where there is one."""
         if self.variant.frame_trunk:
             maps = maps + picture
         fused = maps
         if not self._encodes_input and self.variant.encoding is not Encoding.NONE:
             cells = encoding if encoding.ndim == 4 else encoding[:, :, None, None].expand(-1, -1, CELLS, CELLS)
             fused = torch.cat([maps, cells], dim=1)
-        features = self.feature_conv(fused)
+        return self.feature_conv(fused), self.keypoint_head.look(maps) if self.variant.keypoints else None
+
+    def read(
+        self, features: Tensor, planes: Tensor | None, picture: Tensor, encoding: Tensor, right: Tensor
+    ) -> NetworkOutput:  # fmt: skip
+        """What `hands` reads off them: places and rotations, for which half precision would be too coarse."""
         seen, keypoints, depths = features, None, None
-        if self.variant.keypoints:
-            keypoints, depths, found = self.keypoint_head(maps)
+        if planes is not None:
+            keypoints, depths, found = self.keypoint_head.read(planes)
             seen = torch.cat([features, found, encoding], dim=1)
         output = self.head_r(seen)
         if not self.variant.mirror:
             output = _choose(right, output, self.head_l(seen))
         output = replace(output, keypoints=keypoints, depths=depths)
-        if self.variant.upright and not self.training:  # it is trained by itself
-            output = replace(output, direction=self.direction_head(FineLandmarkTrunk.split(maps)[1]))
         if not self.variant.grasp:
             return output
         context = features
@@ -178,17 +189,20 @@ class KeypointHead(nn.Module):
         self.heat = nn.Conv2d(self._WIDTH, 21, 1)
         self.depth = nn.Conv2d(self._WIDTH, 21, 1) if depths else None
 
-    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    def look(self, maps: Tensor) -> Tensor:
+        """What heat maps and depths are made of: (N, 96, 14, 14)."""
+        deep, fine = FineLandmarkTrunk.split(maps)
+        x = interpolate(self.deep(deep), scale_factor=2.0) + self.fine(fine)
+        return relu(self.mix(relu(x)))
+
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """Keypoints (N, 21, 2), −1 to 1 over the crop; depths (N, 21); and what the heads are given.
 
         (N, 63 or 84): the keypoints, how far each heat map spreads, and the depths.
         """
-        deep, fine = FineLandmarkTrunk.split(maps)
-        x = interpolate(self.deep(deep), scale_factor=2.0) + self.fine(fine)
-        x = relu(self.mix(relu(x)))
         heat = self.heat(x).flatten(2).softmax(dim=2)
         size = 2 * CELLS
-        steps = (torch.arange(size, device=maps.device, dtype=maps.dtype) * 2 + 1) / size - 1
+        steps = (torch.arange(size, device=x.device, dtype=x.dtype) * 2 + 1) / size - 1
         places = torch.stack([steps.repeat(size), steps.repeat_interleave(size)], dim=1)  # x changes fastest
         keypoints = heat @ places
         spread = (heat @ places.square() - keypoints.square()).sum(dim=2).clamp(min=1e-6).sqrt()
@@ -244,7 +258,9 @@ class HandHead(nn.Module):
 
     def forward(self, features: Tensor) -> NetworkOutput:
         count = features.shape[0]  # not len(): exporters would write the number of hands down as a constant
-        pose = features.new_tensor([1.0, 0, 0, 0, 1, 0]).repeat(16).expand(count, -1)
+        # made where the features are: numbers from the CPU cannot be copied while a CUDA graph is recorded
+        one, zero = features.new_ones(1), features.new_zeros(1)
+        pose = torch.cat([one, zero, zero, zero, one, zero]).repeat(16).expand(count, -1)
         betas = features.new_zeros(count, SHAPE_SIZE)
         camera = camera_start = self.cam_init(features)
         # the first layer sees cat(features, pose, betas, camera): what it makes of the features never changes

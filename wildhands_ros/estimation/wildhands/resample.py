@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from wildhands_ros.estimation.wildhands.devices import on_device
 from wildhands_ros.estimation.wildhands.places import SIZE
 from wildhands_ros.estimation.wildhands.published import BLUR_KERNEL, BLUR_SIGMA
 
@@ -85,7 +86,7 @@ def cut_perspective(image: Tensor, homography: Tensor) -> Tensor:
     places = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ homography.to(image).T
     places = places[..., :2] / places[..., 2:]
     height, width = image.shape[1:]
-    size = torch.tensor([width, height], device=image.device, dtype=image.dtype)
+    size = on_device([width, height], image.device, image.dtype)
     grid = (2 * places + 1) / size - 1
     found = torch.nn.functional.grid_sample(image[None], grid[None], padding_mode="zeros", align_corners=False)
     return torch.nn.functional.avg_pool2d(found, samples)[0]

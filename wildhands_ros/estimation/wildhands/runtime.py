@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.wildhands.devices import whole_float32
 from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput, WildHandsNetwork
 
 
@@ -138,12 +139,14 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def __call__(self, inputs: NetworkInputs) -> NetworkOutput:
-        if self._graphs is None:
-            return self._step(inputs)
-        count = len(inputs.crops)
-        if count not in self._graphs:
-            self._graphs[count] = _CapturedStep(self._step, inputs)
-        return self._graphs[count](inputs)
+        with whole_float32(self.device):
+            if self._graphs is None:
+                return self._step(inputs)
+            with torch.cuda.device(self.device):  # graphs are recorded on the current one, whatever their tensors' is
+                count = len(inputs.crops)
+                if count not in self._graphs:
+                    self._graphs[count] = _CapturedStep(self._step, inputs)
+                return self._graphs[count](inputs)
 
     def _run(self, inputs: NetworkInputs) -> NetworkOutput:
         frame, crops = (t.to(dtype=self._type, memory_format=self._format) for t in (inputs.frame, inputs.crops))

@@ -44,11 +44,10 @@ class RectifiedView:
 
     def box(self, box: Box) -> Box | None:
         """The box of the view that holds a box of the source; None where the view does not see it."""
-        x0, y0, x1, y1 = box
-        steps = np.linspace(0, 1, _PER_EDGE)
-        x, y = np.meshgrid(x0 + steps * (x1 - x0), y0 + steps * (y1 - y0))
         # what lies over the picture's edge may have no ray: the part within decides
-        x, y = np.clip(x, -0.5, self.source.width - 0.5), np.clip(y, -0.5, self.source.height - 0.5)
+        x0, x1 = np.clip([box[0], box[2]], -0.5, self.source.width - 0.5)
+        y0, y1 = np.clip([box[1], box[3]], -0.5, self.source.height - 0.5)
+        x, y = np.meshgrid(np.linspace(x0, x1, _PER_EDGE), np.linspace(y0, y1, _PER_EDGE))
         rays = self.source.unproject(np.stack([x, y], axis=-1).reshape(-1, 2))
         angle = np.arctan2(np.abs(rays[:, :2]).max(axis=1), rays[:, 2])
         seen = self.camera.project(rays[angle < math.radians(85)])
