@@ -1,4 +1,4 @@
-# Set-up, demo and tests on a machine without ROS: everything goes into .venv, nothing else is touched.
+# Set-up, demo and tests on a machine without ROS: everything goes into .venv, models into ~/.cache/wildhands_ros.
 # On a ROS 2 distribution build with colcon instead (docs/installation.md).
 
 PYTHON ?=#          the Python to start from, 3.10 to 3.13; found by itself where none is named
@@ -30,7 +30,7 @@ help:
 	@echo 'make test     ruff and the whole test suite'
 	@echo 'make bench    measure speed and accuracy on this machine'
 	@echo 'make lint     ruff and mypy'
-	@echo 'make clean    remove everything that was made, .venv too'
+	@echo 'make clean    remove everything that was made in this folder, .venv too'
 	@echo
 	@echo 'make ... PYTHON=/path/to/python3.12    another Python to start from'
 

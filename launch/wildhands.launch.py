@@ -57,8 +57,11 @@ SETTINGS = (
         "open: this package's own network; landmarks: the baseline; wildhands: a checkpoint's, which you name.",
         ("open", "landmarks", "wildhands"),
     ),
-    Setting("checkpoint", "estimation.checkpoint", str, "The network's weights, for estimator:=wildhands."),
-    Setting("mano_dir", "estimation.mano_dir", str, "Folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl."),
+    Setting("checkpoint", "estimation.checkpoint", str, "The network's weights; open has its own if none are named."),
+    Setting(
+        "mano_dir", "estimation.mano_dir", str,
+        "Folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl, for wildhands or landmarks.",
+    ),
     Setting("device", "estimation.device", str, "Where the network runs: auto, cpu, cuda, cuda:1."),
     Setting(
         "backend", "estimation.backend", str, "What runs the network.",

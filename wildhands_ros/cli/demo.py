@@ -74,8 +74,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[DEFAULT_ESTIMATOR],
         help=f"to compare (default: {DEFAULT_ESTIMATOR})",
     )
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of the network (estimator wildhands)")
-    parser.add_argument("--mano-dir", type=Path, metavar="DIR", help="your MANO files (default: the open hand model)")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="weights of the network (estimators open, wildhands)"
+    )
+    parser.add_argument(
+        "--mano-dir",
+        type=Path,
+        metavar="DIR",
+        help="your MANO files (estimators wildhands, landmarks; default: the open hand model)",
+    )
     add_camera(parser)
     add_models_dir(parser)
     parser.set_defaults(run=run)

@@ -112,8 +112,8 @@ def _libraries() -> Iterator[Finding]:
     for module, package in needed.items():
         yield _library("Libraries", module, package, needed=True)
     optional = (
-        ("smplx", "smplx", "hand models in batches (training); non-commercial licence"),
-        ("deodr", "deodr", "the demo's rendered hands and photographs"),
+        ("smplx", "smplx", "the reference that tests compare the hand model with; non-commercial licence"),
+        ("deodr", "deodr", "the rendered hands and photographs of demo and bench"),
     )
     for module, package, use in optional:
         finding = _library("Libraries", module, package, needed=False)

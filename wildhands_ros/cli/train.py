@@ -13,7 +13,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train",
         help="train the open network",
         description="Trains the network that a YAML file describes (docs/training.md). Started again with the same "
-        "folder it goes on where it was interrupted. The result is OUT_DIR/network.safetensors, for --checkpoint.",
+        "folder it goes on where it was interrupted. OUT_DIR/network.safetensors is the result, for --checkpoint.",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="YAML, see config/training/")
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="folder of this run")
