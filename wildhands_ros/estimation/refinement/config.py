@@ -28,12 +28,12 @@ class RefinementConfig:
 
     pixels: float = 0.03
     outlier: float = 2.0
-    turn: float = 5.0
-    bend: float = 9.0
+    turn: float = 3.0
+    bend: float = 6.0
     size: float = 0.1
     depth: float = 0.03
-    place: float = 0.08
-    least_presence: float = 0.5
+    place: float = 0.06
+    least_presence: float = 0.7
     largest_error: float = 0.12
     largest_strain: float = 4.5
 
