@@ -175,10 +175,10 @@ def test_landmarks_of_low_presence_change_nothing(refiner: Refiner, cases: list[
 
 
 def test_presence_moves_hands_by_degrees(refiner: Refiner, cases: list[Case]) -> None:
-    case = cases[0]
+    case, least = cases[0], refiner.config.least_presence
     steps = [
         np.linalg.norm(refined(refiner, case, Landmarks(case.places, case.world, p)).parameters.betas)
-        for p in (0.5, 0.505, 0.6, 1.0)
+        for p in (least, least + 0.005, least + 0.1, 1.0)
     ]
     assert steps[0] == 0 and 0 < steps[1] < steps[2] < steps[3]
 

@@ -35,7 +35,7 @@ class RefinementConfig:
     place: float = 0.06
     least_presence: float = 0.7
     largest_error: float = 0.12
-    largest_strain: float = 4.5
+    largest_strain: float = 6.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
