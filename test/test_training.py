@@ -778,7 +778,7 @@ def test_heat_maps_point_to_where_they_are_hot() -> None:
     row, column = 3, 9
     fine[0, 0, row, column] = 1
     maps = torch.cat([torch.zeros(1, 1152, 7, 7), torch.nn.functional.pixel_unshuffle(fine, 2)], dim=1)
-    keypoints, depths, seen = head(maps)
+    keypoints, depths, seen = head.read(head.look(maps))
     assert depths is None
     expected = torch.tensor([(2 * column + 1) / 14 - 1, (2 * row + 1) / 14 - 1])
     torch.testing.assert_close(keypoints, expected.expand(1, 21, 2), atol=1e-4, rtol=0)
@@ -801,7 +801,7 @@ def test_depths_are_those_at_the_heat() -> None:
     fine[0, 0, 3, 9] = 1
     fine[0, 1] = torch.arange(14.0)[:, None] / 10
     maps = torch.cat([torch.zeros(1, 1152, 7, 7), torch.nn.functional.pixel_unshuffle(fine, 2)], dim=1)
-    _, depths, seen = head(maps)
+    _, depths, seen = head.read(head.look(maps))
     torch.testing.assert_close(depths, torch.full((1, 21), 0.3), atol=1e-4, rtol=0)
     assert seen.shape == (1, head.outputs) == (1, 84)
     torch.testing.assert_close(seen[:, 63:], depths)
