@@ -103,6 +103,9 @@ def _check_opcodes(content: bytes) -> None:
         raise RefusedPickle(f"is not a pickle, or a damaged one ({error})") from error
 
 
+_BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+
+
 def _instructions(content: bytes) -> Iterator[tuple[str, Any]]:
     """The names of a pickle's instructions and their arguments.
 
@@ -110,7 +113,7 @@ def _instructions(content: bytes) -> Iterator[tuple[str, Any]]:
     """
     file = io.BytesIO(content)
     while True:
-        opcode = pickletools.code2op[file.read(1).decode("latin-1")]
+        opcode = _BY_CODE[file.read(1)]
         if opcode.name == "STRING":
             if not file.readline().endswith(b"\n"):
                 raise ValueError("a text without an end")
