@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wildhands_ros.estimation.wildhands.crops import Prepared
+from wildhands_ros.estimation.wildhands.devices import constants
 from wildhands_ros.estimation.wildhands.network import NetworkOutput, hand_translation
 from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
 
@@ -84,8 +85,7 @@ def in_camera(
         pose = torch.cat([(turns @ pose[:, 0])[:, None], pose[:, 1:]], dim=1)
         if variant.perspective is Perspective.CROP:  # the hand stands before the turned camera
             translation = (turns @ translation[..., None])[..., 0]
-    root = torch.cat([translation.new_full((1,), value) for value in variant.root])  # filled where it is needed
-    return pose, translation - root
+    return pose, translation - constants(translation, variant.root)
 
 
 def crop_view(variant: Variant, focal: float | Tensor, rays: Tensor) -> tuple[float | Tensor, Tensor]:
@@ -98,7 +98,7 @@ def crop_view(variant: Variant, focal: float | Tensor, rays: Tensor) -> tuple[fl
 
 def mirror_back(pose: Tensor, translation: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
     """Where `mirrored` (N,) says so: the same of the mirror image (x → −x), a hand of the other side."""
-    flip = torch.cat([translation.new_full((1,), value) for value in (-1.0, 1.0, 1.0)])
+    flip = constants(translation, (-1.0, 1.0, 1.0))
     return (
         torch.where(mirrored[:, None, None, None], flip[:, None] * pose * flip, pose),
         torch.where(mirrored[:, None], translation * flip, translation),

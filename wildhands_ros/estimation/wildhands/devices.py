@@ -15,6 +15,12 @@ def on_device(values: Sequence[object], device: torch.device, dtype: torch.dtype
     return made if device.type == "cpu" else made.pin_memory().to(device, non_blocking=True)
 
 
+def constants(like: Tensor, values: Sequence[float]) -> Tensor:
+    """(K,) a few numbers, filled in where `like` is and of its type: those of the CPU cannot be copied to a GPU while a
+    CUDA graph is recorded."""
+    return torch.cat([like.new_full((1,), value) for value in values])
+
+
 def whole_float32(device: torch.device) -> AbstractContextManager[object]:
     """Convolutions in float32 keep all 24 bits: by default cuDNN rounds what they multiply to 11 (TF32)."""
     if device.type == "cpu":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, interpolate, linear, normalize, relu
 
+from wildhands_ros.estimation.wildhands.devices import constants
 from wildhands_ros.estimation.wildhands.kpe import Encoding, encoding_size
 from wildhands_ros.estimation.wildhands.landmark_trunk import FINE_CHANNELS, FineLandmarkTrunk, LandmarkTrunk
 from wildhands_ros.estimation.wildhands.trunks import initialise, make_trunk
@@ -258,9 +259,7 @@ class HandHead(nn.Module):
 
     def forward(self, features: Tensor) -> NetworkOutput:
         count = features.shape[0]  # not len(): exporters would write the number of hands down as a constant
-        # made where the features are: numbers from the CPU cannot be copied while a CUDA graph is recorded
-        one, zero = features.new_ones(1), features.new_zeros(1)
-        pose = torch.cat([one, zero, zero, zero, one, zero]).repeat(16).expand(count, -1)
+        pose = constants(features, (1, 0, 0, 0, 1, 0)).repeat(16).expand(count, -1)
         betas = features.new_zeros(count, SHAPE_SIZE)
         camera = camera_start = self.cam_init(features)
         # the first layer sees cat(features, pose, betas, camera): what it makes of the features never changes
