@@ -77,7 +77,7 @@ from wildhands_ros.training.config import (
     TrainingConfig,
     read_training_config,
 )
-from wildhands_ros.training.dataset import Drawn, Manner, MixingSampler, _cache_key, normalised
+from wildhands_ros.training.dataset import Drawn, FirstSamples, Manner, MixingSampler, _cache_key, normalised
 from wildhands_ros.training.losses import hand_losses, masked_mean
 from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.run import check_settings, settings_of, train
@@ -433,6 +433,19 @@ def test_caches_are_those_of_all_samples_and_their_labels() -> None:
         assert key(samples) != key(Listed([samples[0], replace(samples[1], **change), samples[2]]))
 
 
+def test_the_first_samples_of_a_source_are_a_source() -> None:
+    rng = np.random.default_rng(22)
+    samples = Listed(drawn_hand(rng, str(i)) for i in range(4))
+    first = FirstSamples(samples, 3)
+    assert [sample.key for sample in first] == ["0", "1", "2"] and len(first) == 3 and first.name == samples.name
+    assert first[-1].key == "2" and len(FirstSamples(samples, 9)) == 4
+    with pytest.raises(IndexError):
+        first[3]
+
+    prints = {s.fingerprint() for s in (first, FirstSamples(samples, 2), FirstSamples(Listed(samples[1:]), 3))}
+    assert len(prints) == 3 and FirstSamples(Listed(samples), 3).fingerprint() in prints
+
+
 def test_errors_are_those_of_samples_with_3d_labels() -> None:
     samples = [drawn_hand(np.random.default_rng(21), "0"), drawn_hand(np.random.default_rng(22), "1")]
     batch = collate([batch_of(samples[0]), batch_of(replace(samples[1], joints=None))])
@@ -594,6 +607,20 @@ def test_a_network_of_upright_hands_learns_which_way_they_point(
 
     with pytest.raises(ConfigError, match="trained_from can be 11 at most, not 12"):
         replace(UPRIGHT, trained_from=12)
+
+
+def test_directions_are_learned_from_as_many_samples_as_are_wanted(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    wanted = replace(
+        config, steps=1, validate_every=1, network=replace(UPRIGHT, trained_from=10), direction_steps=1,
+        direction_samples=5, cache=tmp_path / "cache",
+    )  # fmt: skip
+    train(wanted, tmp_path / "run", MODEL, landmark_weights, progress=False)
+    small = {p.name for p in (tmp_path / "cache").iterdir() if np.load(p / "maps.npy", mmap_mode="r").shape[0] == 5}
+    assert len(small) == 1 and "upright" not in small.pop()
+    with pytest.raises(ConfigError, match="direction_samples must be 0 or more, not -1"):
+        replace(wanted, direction_samples=-1)
 
 
 def test_a_run_goes_on_from_a_checkpoint_of_the_same_network(

@@ -138,7 +138,8 @@ class TrainingConfig:
     sources: what is learned from. validation: shards that are never learned from; their MPJPE decides which weights
     are best. start: a checkpoint of the same network in this package's format, to go on from with other samples or
     settings; None starts from the open trunk. steps, batch: how long. direction_steps: in which a network of upright
-    hands then learns which way hands point, with twice the batch.
+    hands then learns which way hands point, with twice the batch. direction_samples: of each source, for that (its
+    first ones; 0: all), as with `cache` they are cached once more.
     validate_every: steps. cache: folder for what the untrained part of the network
     makes of the samples (computed once; no colour augmentation then); None computes it every time.
     precision: of Lightning ('32-true', 'bf16-mixed', '16-mixed'). accelerator, devices: of Lightning.
@@ -150,6 +151,7 @@ class TrainingConfig:
     start: Path | None = None
     steps: int = 10000
     direction_steps: int = 3000
+    direction_samples: int = 0
     batch: int = 64
     seed: int = 1
     validate_every: int = 1000
@@ -171,7 +173,7 @@ class TrainingConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
         _require_within(self, "", 0, 2**32 - 1, "seed")
-        _require_within(self, "", 0, math.inf, "workers", "stop_minutes")
+        _require_within(self, "", 0, math.inf, "direction_samples", "workers", "stop_minutes")
 
 
 def read_training_config(path: Path, **changes: object) -> TrainingConfig:

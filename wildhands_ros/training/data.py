@@ -17,6 +17,7 @@ from wildhands_ros.training.config import TrainingConfig
 from wildhands_ros.training.dataset import (
     CachedDataset,
     Drawn,
+    FirstSamples,
     Manner,
     MixedDataset,
     MixingSampler,
@@ -30,13 +31,16 @@ class TrainingData(pl.LightningDataModule):
     """The samples of a run, cached where the configuration names a folder for that."""
 
     def __init__(
-        self, config: TrainingConfig, module: TrainingModule, manner: Manner, models_dir: Path | None = None
-    ) -> None:
-        """manner: how the samples are shown. models_dir: of the detector that labels video."""
+        self, config: TrainingConfig, module: TrainingModule, manner: Manner, models_dir: Path | None = None,
+        most: int = 0,
+    ) -> None:  # fmt: skip
+        """manner: how the samples are shown. models_dir: of the detector that labels video. most: samples of each
+        source, its first ones (0: all)."""
         super().__init__()
         self.config = config
         self._manner = manner
         self._models_dir = models_dir
+        self._most = most
         self._module = module
         self._parts: list[SampleDataset | CachedDataset] = []
         self._validation: SampleDataset | CachedDataset | None = None
@@ -45,7 +49,7 @@ class TrainingData(pl.LightningDataModule):
         if self._parts:
             return
         self._parts = [
-            self._dataset(open_source(s, self.config.cache, self._models_dir), frozenset(s.only))
+            self._dataset(self._limited(open_source(s, self.config.cache, self._models_dir)), frozenset(s.only))
             for s in self.config.sources
         ]
         validation = ShardReader(self.config.validation)
@@ -55,6 +59,9 @@ class TrainingData(pl.LightningDataModule):
                 "weights are best"
             )
         self._validation = self._dataset(validation, frozenset())
+
+    def _limited(self, source: SampleSource) -> SampleSource:
+        return FirstSamples(source, self._most) if 0 < self._most < len(source) else source
 
     def _validated(self, available: int) -> list[int]:
         """Which of the validation samples are used, evenly over all of them."""

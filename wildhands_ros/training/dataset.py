@@ -82,6 +82,28 @@ class Manner:
         return rolled(batch, rolls_of(batch, [sample.key for sample in samples]), self.upright)
 
 
+class FirstSamples:
+    """The first samples of a source, as a source."""
+
+    def __init__(self, source: SampleSource, count: int) -> None:
+        self.name = source.name
+        self._source = source
+        self._count = min(count, len(source))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[range(self._count)[index]]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(self._count))
+
+    def fingerprint(self) -> str:
+        """Changes with the content, as that of the whole source."""
+        return f"{_fingerprint(self._source)}, first {self._count}"
+
+
 class SampleDataset(Dataset[Drawn]):
     """One source. Items are asked for by the list, and come as one `Drawn`."""
 
@@ -270,12 +292,16 @@ def turned_crops(batch: Batch) -> Tensor:
 
 
 def _cache_key(source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int) -> str:
-    fingerprint = getattr(source, "fingerprint", None)
-    digest = hashlib.sha256((fingerprint() if fingerprint is not None else _content(source)).encode())
+    digest = hashlib.sha256(_fingerprint(source).encode())
     for part in (trunk.stem, trunk.blocks[:blocks]):
         for value in part.state_dict().values():
             digest.update(value.detach().cpu().numpy().tobytes())
     return f"{source.name}-{blocks}-{digest.hexdigest()[:16]}{manner.name}"
+
+
+def _fingerprint(source: SampleSource) -> str:
+    own = getattr(source, "fingerprint", None)
+    return str(own()) if own is not None else _content(source)
 
 
 def _content(source: SampleSource) -> str:

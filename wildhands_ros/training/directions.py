@@ -37,7 +37,9 @@ def learn_directions(
         config, steps=config.direction_steps, batch=2 * config.batch,
         network=replace(config.network, trained_from=FINE_AFTER),  # for the caches: nothing before that moves any more
     )  # fmt: skip
-    data = TrainingData(settings, trained, Manner(None, trained.manner.turned), models_dir)
+    data = TrainingData(
+        settings, trained, Manner(None, trained.manner.turned), models_dir, most=config.direction_samples
+    )
     trainer = pl.Trainer(
         accelerator=config.accelerator, devices=config.devices, max_steps=settings.steps, max_epochs=-1,
         logger=TensorBoardLogger(str(out), name="", version="directions"), default_root_dir=str(out),
