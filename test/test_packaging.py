@@ -44,7 +44,7 @@ RIG_MODULES |= {"lz4", "backports", "compression"}  # the codecs that rosbags re
 # imported only where somebody asks for them: the extras `demo` and `fast`
 OPTIONAL_MODULES = {"deodr", "trimesh", "onnx", "onnxruntime", "openvino"}
 OPTIONAL_MODULES |= {"bondpy"}  # for those who use a lifecycle manager with bonds
-OPTIONAL_MODULES |= {"lightning", "matplotlib", "numba"}  # the extra `train`: rendering, training, evaluation
+OPTIONAL_MODULES |= {"filelock", "lightning", "matplotlib", "numba"}  # the extra `train`
 
 
 @pytest.fixture(scope="module")

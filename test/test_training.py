@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ from wildhands_ros.hands import SKELETON, HandBox, Side
 from wildhands_ros.rotations import exp_so3
 from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, ShardWriter
 from wildhands_ros.training import ablation as ablation_module
+from wildhands_ros.training import dataset as dataset_module
 from wildhands_ros.training.ablation import AblationResult, ablation_table, read_result, run_ablation, run_auxiliary
 from wildhands_ros.training.batch import (
     Batch,
@@ -77,7 +78,15 @@ from wildhands_ros.training.config import (
     TrainingConfig,
     read_training_config,
 )
-from wildhands_ros.training.dataset import Drawn, FirstSamples, Manner, MixingSampler, _cache_key, normalised
+from wildhands_ros.training.dataset import (
+    CachedDataset,
+    Drawn,
+    FirstSamples,
+    Manner,
+    MixingSampler,
+    _cache_key,
+    normalised,
+)
 from wildhands_ros.training.losses import hand_losses, masked_mean
 from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.run import check_settings, settings_of, train
@@ -431,6 +440,48 @@ def test_caches_are_those_of_all_samples_and_their_labels() -> None:
     assert key(samples) == key(Listed(samples))
     for change in ({"grasp": None}, {"image": samples[0].image}, {"key": "other"}):
         assert key(samples) != key(Listed([samples[0], replace(samples[1], **change), samples[2]]))
+
+
+class Ending(Listed):
+    """A source that can be read so many times only."""
+
+    def __init__(self, samples: list[Sample], reads: int) -> None:
+        super().__init__(samples)
+        self.reads = reads
+
+    def __getitem__(self, index: Any) -> Any:
+        if self.reads == 0:
+            raise Killed
+        self.reads -= 1
+        return super().__getitem__(index)
+
+    def fingerprint(self) -> str:
+        return "always the same"
+
+
+def test_caches_are_made_on_where_they_were_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rng = np.random.default_rng(23)
+    samples = [drawn_hand(rng, str(i)) for i in range(7)]
+    monkeypatch.setattr(dataset_module, "_CHUNK", 2)
+    trunk = LandmarkTrunk()
+
+    def cached(source: Listed, folder: str) -> CachedDataset:
+        return CachedDataset(source, Manner(), trunk, 1, tmp_path / folder)
+
+    with pytest.raises(Killed):
+        cached(Ending(samples, 5), "interrupted")
+    rest = Ending(samples, 3)  # two parts of two are there
+    found = cached(rest, "interrupted").take(range(7))
+    assert rest.reads == 0
+    expected = cached(Ending(samples, 7), "whole").take(range(7))
+    assert found.maps is not None and expected.maps is not None and found.maps.abs().amax() > 0
+    assert torch.equal(found.maps, expected.maps)
+    for field in fields(Batch):
+        torch.testing.assert_close(
+            getattr(found.batch, field.name), getattr(expected.batch, field.name), rtol=0, atol=0, equal_nan=True
+        )
+    (place,) = (tmp_path / "interrupted").iterdir()
+    assert {path.name for path in place.iterdir()} - {"lock"} == {"labels.pt", "maps.npy"}
 
 
 def test_the_first_samples_of_a_source_are_a_source() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -17,6 +16,7 @@ import numpy as np
 
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.hand_model import HandModel, load_hand_model
+from wildhands_ros.processes import worker_processes
 from wildhands_ros.rendered.backgrounds import TextureBank
 from wildhands_ros.rendered.labels import hand_sample
 from wildhands_ros.rendered.scenes import SceneSampler
@@ -108,7 +108,7 @@ def render_shards(config: RenderConfig, folder: Path) -> Iterator[int]:
         for shard in missing:
             yield _write_shard(config, folder, shard)
         return
-    with ProcessPoolExecutor(min(config.workers, len(missing)), mp_context=get_context("spawn")) as pool:
+    with worker_processes(min(config.workers, len(missing))) as pool:
         try:
             with _one_thread_each():
                 shards = [pool.submit(_write_shard, config, folder, shard) for shard in missing]

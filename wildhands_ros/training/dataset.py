@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
+import io
+import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -30,13 +30,16 @@ from wildhands_ros.estimation.wildhands.runtime import Backend
 from wildhands_ros.estimation.wildhands.trunks import picture_mean_std
 from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
 from wildhands_ros.hand_model import HandLayer, HandModel
+from wildhands_ros.processes import worker_processes
 from wildhands_ros.samples import CROP_SIZE, Sample, SampleSource, ShardReader
 from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate, rolled, rolls_of
 from wildhands_ros.training.config import SourceConfig
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
+from wildhands_ros.whole_files import write_whole
 
-_CHUNK = 64
-_PARTS = 8
+_CHUNK = 64  # samples in a part of a cache
+_AT_ONCE = 8  # parts that a process is given at once
+_MAPS, _LABELS, _PARTS = "maps.npy", "labels.pt", "parts"
 _PERIOD = 1000
 
 
@@ -127,7 +130,8 @@ class CachedDataset(Dataset[Drawn]):
     """One source whose crops have gone through the fixed part of a trunk; labels in memory, maps on disk.
 
     folder: made when first needed, found again by the trunk's weights and the source's contents (its `fingerprint()`,
-    where it has one).
+    where it has one). Making it goes on where it was interrupted. Raises WildHandsError where the system ends a process
+    that does it.
     """
 
     def __init__(
@@ -135,12 +139,14 @@ class CachedDataset(Dataset[Drawn]):
         only: frozenset[str] = LABELS,
     ) -> None:  # fmt: skip
         place = folder / _cache_key(source, manner, trunk, blocks)
-        if not (place / "labels.pt").is_file():
-            fixed = deepcopy(trunk).requires_grad_(False)  # a copy: the trunk's later blocks are to be trained
-            _fill(place, _Filler(source, manner, fixed, blocks, place / "maps.npy"))
-        labels = torch.load(place / "labels.pt", weights_only=True)
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / "lock"):  # one of a run's processes makes it for all of them
+            if not (place / _LABELS).is_file():
+                fixed = deepcopy(trunk).requires_grad_(False)  # a copy: the trunk's later blocks are to be trained
+                _fill(_Filler(source, manner, fixed, blocks, place))
+        labels = torch.load(place / _LABELS, weights_only=True)
         self._labels = _without(Batch(**labels), only)
-        self._maps: NDArray[np.float16] = np.load(place / "maps.npy", mmap_mode="r")
+        self._maps: NDArray[np.float16] = np.load(place / _MAPS, mmap_mode="r")
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -320,23 +326,32 @@ def _content(source: SampleSource) -> str:
 class _Filler:
     """Fills parts of a cache. Each process has its own, with one thread: layers this small gain nothing from more."""
 
-    def __init__(self, source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int, path: Path) -> None:
-        self.source, self.trunk, self.blocks = source, trunk, blocks
-        self._path, self._manner = path, manner
+    def __init__(self, source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int, place: Path) -> None:
+        self.source, self.trunk, self.blocks, self.place = source, trunk, blocks, place
+        self._manner = manner
         self._early: Callable[[Tensor], NDArray[np.float32]] | None = None
 
-    def __call__(self, start: int) -> dict[str, Tensor]:
+    def __call__(self, start: int) -> int:
+        """Fills the part that begins with this sample; how many samples it has."""
         if self._early is None:
             self._early = _early_part(self.trunk, self.blocks)
         stop = min(start + _CHUNK, len(self.source))
         batch = self._manner.batch([self.source[i] for i in range(start, stop)])
         pictures = turned_crops(batch) if self._manner.turned else batch.crops
-        maps = np.lib.format.open_memmap(self._path, "r+")
+        maps = np.lib.format.open_memmap(self.place / _MAPS, "r+")
         for index in range(start, stop):
             found = self._early(normalised(pictures[index - start][None]))
             maps[index] = found[0].transpose(1, 2, 0)
+        maps.flush()
         labels = replace(batch, crops=torch.zeros(len(batch), 0, dtype=torch.uint8))
-        return {f.name: getattr(labels, f.name) for f in fields(Batch)}
+        content = io.BytesIO()
+        torch.save({f.name: getattr(labels, f.name) for f in fields(Batch)}, content)
+        write_whole(self.part(start), content.getvalue())  # last: a part with labels is whole
+        return stop - start
+
+    def part(self, start: int) -> Path:
+        """The labels of a part that is filled."""
+        return self.place / _PARTS / f"{start:09}.pt"
 
 
 class _Early(torch.nn.Module):
@@ -371,34 +386,47 @@ def _early_part(trunk: LandmarkTrunk, blocks: int) -> Callable[[Tensor], NDArray
     return run
 
 
-def _fill(place: Path, filler: _Filler) -> None:
-    source = filler.source
+def _fill(filler: _Filler) -> None:
+    source, place = filler.source, filler.place
     if not len(source):
         raise ConfigError(f"{source.name} holds no samples")
-    place.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        channels, *size = filler.trunk.early(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE), filler.blocks).shape[1:]
-    shape = (len(source), *size, channels)
-    np.lib.format.open_memmap(place / "maps.npy", "w+", np.float16, shape).flush()
+    if not (place / _MAPS).is_file():
+        shutil.rmtree(place / _PARTS, ignore_errors=True)
+    (place / _PARTS).mkdir(exist_ok=True)
+    _make_maps(filler)
     starts = range(0, len(source), _CHUNK)
-    with tqdm(total=len(source), desc=f"caching {source.name}", unit="crop") as progress:
-        labels: list[dict[str, Tensor]] = []
-        with _processes(min(available_threads(), len(starts) // 8)) as run:
-            for part in run(filler, starts):
-                labels.append(part)
-                progress.update(len(part["box"]))
+    missing = [start for start in starts if not filler.part(start).is_file()]
+    filled = len(source) - sum(min(_CHUNK, len(source) - start) for start in missing)
+    with tqdm(total=len(source), initial=filled, desc=f"caching {source.name}", unit="crop") as progress:
+        for count in _filled_parts(filler, missing):
+            progress.update(count)
+    labels = [torch.load(filler.part(start), weights_only=True) for start in starts]
     together = {name: torch.cat([part[name] for part in labels]) for name in labels[0]}
     partial = place / "labels.partial"
     torch.save(together, partial)
-    partial.replace(place / "labels.pt")  # last: a cache with labels is whole
+    partial.replace(place / _LABELS)  # last: a cache with labels is whole
+    shutil.rmtree(place / _PARTS)
 
 
-@contextmanager
-def _processes(count: int) -> Iterator[Callable[[_Filler, Iterable[int]], Iterator[dict[str, Tensor]]]]:
-    """Something like `map`, in `count` processes (in this one for fewer than two)."""
-    if count < 2:
-        yield map
+def _make_maps(filler: _Filler) -> None:
+    """The file of maps, all zero, where it is not there yet."""
+    maps = filler.place / _MAPS
+    if maps.is_file():
         return
-    spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, spawned, torch.set_num_threads, (1,)) as pool:
-        yield partial(pool.map, chunksize=_PARTS)  # with each chunk the filler is sent, and makes its early part anew
+    with torch.no_grad():
+        channels, *size = filler.trunk.early(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE), filler.blocks).shape[1:]
+    partial = maps.with_suffix(".partial")
+    np.lib.format.open_memmap(partial, "w+", np.float16, (len(filler.source), *size, channels)).flush()
+    partial.replace(maps)
+
+
+def _filled_parts(filler: _Filler, starts: Sequence[int]) -> Iterator[int]:
+    """Fills the parts that begin with these samples, in several processes where it is worth it; how many samples each
+    part has."""
+    count = min(available_threads(), len(starts) // _AT_ONCE)
+    if count < 2:
+        yield from map(filler, starts)
+        return
+    with worker_processes(count, partial(torch.set_num_threads, 1)) as pool:
+        # with each handful of parts the filler is sent, and makes its early part anew
+        yield from pool.map(filler, starts, chunksize=_AT_ONCE)
