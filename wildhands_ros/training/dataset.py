@@ -127,7 +127,7 @@ class SampleDataset(Dataset[Drawn]):
 
 
 class CachedDataset(Dataset[Drawn]):
-    """One source whose crops have gone through the fixed part of a trunk; labels in memory, maps on disk.
+    """One source whose crops have gone through the fixed part of a trunk; labels and maps stay on disk.
 
     folder: made when first needed, found again by the trunk's weights and the source's contents (its `fingerprint()`,
     where it has one). Making it goes on where it was interrupted. Raises WildHandsError where the system ends a process
@@ -144,7 +144,7 @@ class CachedDataset(Dataset[Drawn]):
             if not (place / _LABELS).is_file():
                 fixed = deepcopy(trunk).requires_grad_(False)  # a copy: the trunk's later blocks are to be trained
                 _fill(_Filler(source, manner, fixed, blocks, place))
-        labels = torch.load(place / _LABELS, weights_only=True)
+        labels = torch.load(place / _LABELS, weights_only=True, mmap=True)
         self._labels = _without(Batch(**labels), only)
         self._maps: NDArray[np.float16] = np.load(place / _MAPS, mmap_mode="r")
 
