@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import tempfile
 import warnings
@@ -400,8 +401,12 @@ def _fill(filler: _Filler) -> None:
     with tqdm(total=len(source), initial=filled, desc=f"caching {source.name}", unit="crop") as progress:
         for count in _filled_parts(filler, missing):
             progress.update(count)
-    labels = [torch.load(filler.part(start), weights_only=True) for start in starts]
-    together = {name: torch.cat([part[name] for part in labels]) for name in labels[0]}
+    together: dict[str, Tensor] = {}
+    for start in starts:  # into tensors that are as large from the beginning: two copies could be too much
+        for name, values in torch.load(filler.part(start), weights_only=True).items():
+            if start == 0:
+                together[name] = values.new_empty((len(source), *values.shape[1:]))
+            together[name][start : start + len(values)] = values
     partial = place / "labels.partial"
     torch.save(together, partial)
     partial.replace(place / _LABELS)  # last: a cache with labels is whole
@@ -417,6 +422,9 @@ def _make_maps(filler: _Filler) -> None:
         channels, *size = filler.trunk.early(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE), filler.blocks).shape[1:]
     partial = maps.with_suffix(".partial")
     np.lib.format.open_memmap(partial, "w+", np.float16, (len(filler.source), *size, channels)).flush()
+    if hasattr(os, "posix_fallocate"):
+        with partial.open("r+b") as file:  # where there is no room this says so; a write into the mapped file could not
+            os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
     partial.replace(maps)
 
 
@@ -427,6 +435,17 @@ def _filled_parts(filler: _Filler, starts: Sequence[int]) -> Iterator[int]:
     if count < 2:
         yield from map(filler, starts)
         return
-    with worker_processes(count, partial(torch.set_num_threads, 1)) as pool:
-        # with each handful of parts the filler is sent, and makes its early part anew
-        yield from pool.map(filler, starts, chunksize=_AT_ONCE)
+    with worker_processes(count, partial(_take_filler, filler)) as pool:
+        yield from pool.map(_fill_part, starts, chunksize=_AT_ONCE)
+
+
+_fillers: list[_Filler] = []  # of a worker process, its only one: sent and made ready once, not with every part
+
+
+def _take_filler(filler: _Filler) -> None:
+    torch.set_num_threads(1)
+    _fillers.append(filler)
+
+
+def _fill_part(start: int) -> int:
+    return _fillers[0](start)
