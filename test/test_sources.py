@@ -293,6 +293,30 @@ def test_recordings_are_labelled_once(tmp_path: Path, labeller: PseudoLabeller) 
     assert [s.key for s in again] == [s.key for s in samples]
 
 
+def test_labelling_goes_on_with_the_recordings_that_are_missing(tmp_path: Path, labeller: PseudoLabeller) -> None:
+    folder = tmp_path / "recordings"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        cv2.imwrite(str(folder / name / "palm.png"), palm()[..., ::-1])
+
+    class Stopping:
+        """Labels a recording, then is interrupted."""
+
+        config = labeller.config
+        labelled = 0
+
+        def samples(self, frames: Any, name: str, **options: Any) -> Any:
+            if self.labelled:
+                raise KeyboardInterrupt
+            self.labelled += 1
+            return labeller.samples(frames, name, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        VideoSource(folder, tmp_path / "cache", Stopping())  # type: ignore[arg-type]
+    samples = list(VideoSource(folder, tmp_path / "cache", Stopping()))  # type: ignore[arg-type] # labels one more
+    assert sorted(sample.key[0] for sample in samples) == ["a", "b"]
+
+
 def test_names_that_differ_in_odd_characters_give_different_keys() -> None:
     names = ("видео.mp4", "кухня.mp4", "a b.mp4", "a_b.mp4", "a_b_mp4", "a-b", "\udcff.mp4")
     keys = {_key_of(name) for name in names}

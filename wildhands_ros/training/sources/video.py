@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -19,7 +21,7 @@ from wildhands_ros.detection import DetectorConfig, HandDetector
 from wildhands_ros.detection.landmarks import LandmarkNetwork, region_of_landmarks
 from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
 from wildhands_ros.detection.regions import Pyramid
-from wildhands_ros.errors import ConfigError
+from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.estimation.wildhands.views import RectifiedView
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import HandBox
@@ -161,8 +163,9 @@ class PseudoLabeller:
 class VideoSource:
     """The hands of a folder of pictures and videos (or of one video, bag or picture), pseudo-labelled once.
 
-    path: what to read; a folder is searched at all depths. cache: folder for the shard that labelling leaves; the same
-    files with the same settings are not labelled again. labeller: makes the labels.
+    path: what to read; a folder is searched at all depths. cache: folder for what labelling leaves, a folder with one
+    shard for each recording; the same files with the same settings are not labelled again, and what was interrupted
+    goes on with the recordings that are missing. labeller: makes the labels.
 
     As a `SampleSource`: keypoints with weights and sides; no 3D, no masks. Raises SampleError where there is nothing to
     read, RecordingError for a recording that cannot be read.
@@ -171,14 +174,17 @@ class VideoSource:
     def __init__(self, path: Path, cache: Path, labeller: PseudoLabeller, *, name: str = "video") -> None:
         recordings = _recordings(path)
         self.name = name
-        self.shard = cache / f"{_clean(path.stem)}-{_fingerprint(recordings, labeller.config)}.tar"
-        if not self.shard.is_file():
-            cache.mkdir(parents=True, exist_ok=True)
-            with ShardWriter(self.shard) as shard:
-                for recording in recordings:
-                    for sample in _labelled(recording, path, labeller):
-                        shard.add(sample)
-        self._reader = ShardReader(self.shard, name=name)
+        folder = cache / f"{_clean(path.stem)}-{_fingerprint(recordings, labeller.config)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / "lock"):  # one of a run's processes labels for all of them
+                for number, recording in enumerate(recordings):
+                    _label(recording, path, labeller, folder / f"{number:06d}.tar")
+            self._reader = ShardReader(folder, name=name)
+        except WildHandsError:
+            if not list(folder.glob("*.tar")):
+                shutil.rmtree(folder)
+            raise
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -191,6 +197,15 @@ class VideoSource:
 
     def fingerprint(self) -> str:
         return self._reader.fingerprint()
+
+
+def _label(recording: Path, root: Path, labeller: PseudoLabeller, path: Path) -> None:
+    """Writes a recording's shard, where it is not there yet."""
+    if path.is_file():
+        return
+    with ShardWriter(path) as shard:
+        for sample in _labelled(recording, root, labeller):
+            shard.add(sample)
 
 
 def _labelled(recording: Path, root: Path, labeller: PseudoLabeller) -> Iterator[Sample]:
