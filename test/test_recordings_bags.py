@@ -29,6 +29,7 @@ from wildhands_ros.recordings import (
     open_source,
     qos,
 )
+from wildhands_ros.recordings import bag_reader as bag_reader_module
 from wildhands_ros.recordings.bag_source import InfoMatcher
 from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
 from wildhands_ros.recordings.salvage import salvage
@@ -404,6 +405,32 @@ def test_a_split_bag_with_a_missing_part(tmp_path: Path) -> None:
     source = open_source(path)
     assert read_all(source) == [0, 1, 2, 3, 8, 9, 10, 11]
     assert any("bag_1.mcap is no bag: it is empty" in p for p in source.problems)
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+def test_a_bag_of_more_files_than_may_be_open(
+    tmp_path: Path, storage: StoragePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages, path = camera_messages(24), tmp_path / "bag"
+    path.mkdir()
+    for part in range(6):
+        folder = write_bag(tmp_path / f"part_{part}", messages[part * 8 : part * 8 + 8], storage)
+        shutil.move(bag_file(folder), path / f"bag_{part}{SUFFIX[storage]}")
+    shutil.move(folder / "metadata.yaml", path / "metadata.yaml")
+    monkeypatch.setattr(bag_reader_module, "_OPEN_AT_ONCE", 4)
+
+    def open_files() -> int:
+        return sum(path in p.resolve().parents for p in Path("/proc/self/fd").iterdir() if p.exists())
+
+    found, most = [], 0
+    with open_source(path) as source:
+        assert source.length == 24
+        for frame in source:
+            found.append(frame.stamp_ns)
+            most = max(most, open_files())
+        assert len(list(source)) == 24  # and once more
+    assert found == sorted(found) and len(found) == 24 and not source.problems
+    assert most == 1 and open_files() == 0
 
 
 def test_damage_in_the_middle_of_an_mcap_costs_only_its_chunk(tmp_path: Path) -> None:

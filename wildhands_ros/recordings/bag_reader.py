@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3"})
 _PACKED_SUFFIX = ".zstd"
+_64_BITS = 2**64 - 1
+_OPEN_AT_ONCE = 64  # files of one bag; processes may often have no more than 1024
 
 Report = Callable[[str], None]
 
@@ -120,32 +123,32 @@ class BagReader:
             raise RecordingError(f"{path} does not exist")
         if not path.is_dir():
             return [self._open_file(path)]
-        if (path / "metadata.yaml").is_file():
-            files = _bag_files(path)
-            if not any(write_ahead_log(f) for f in files):
-                try:
-                    return [_Part(path, files, self._report, _opened(path), self._plain)]
-                except _Unreadable as error:
-                    self._report(f"{path}: {error}; reading its files one by one")
-        else:
+        files = _bag_files(path)
+        few = len(files) <= _OPEN_AT_ONCE
+        if not (path / "metadata.yaml").is_file():
             self._report(f"{path} has no metadata.yaml: the recording was not finished; reading its files one by one")
-        parts = []
-        for file in _bag_files(path):
+        elif few and not any(write_ahead_log(f) for f in files):
             try:
-                parts.append(self._open_file(file))
+                return [_Part(path, files, self._report, _opened(path), self._plain)]
+            except _Unreadable as error:
+                self._report(f"{path}: {error}; reading its files one by one")
+        parts = []
+        for file in files:
+            try:
+                parts.append(self._open_file(file, stays_open=few))
             except RecordingError as error:
                 self._report(str(error))
-        if not _bag_files(path):
+        if not files:
             self._report(f"{path} holds no bag files: its .mcap or .db3 files are missing")
         return parts
 
-    def _open_file(self, file: Path) -> _Part:
+    def _open_file(self, file: Path, *, stays_open: bool = True) -> _Part:
         file = self._plain(file)
         if file.suffix.lower() == ".bag":
             raise RecordingError(f"{file} is a ROS 1 bag: convert it with rosbags-convert --src {file}")
         if write_ahead_log(file) is None:
             with suppress(_Unreadable):
-                return _Part(file, [file], self._report, _opened(file), self._plain)
+                return _Part(file, [file], self._report, _opened(file), self._plain, stays_open=stays_open)
         part = _Part(file, [file], self._report, None, self._plain)
         part.look_over()
         return part
@@ -199,10 +202,19 @@ class _Part:
     """One file, or the files that one metadata.yaml describes: read by its index, else from the front."""
 
     def __init__(
-        self, path: Path, files: list[Path], report: Report, reader: Reader | None, plain: Callable[[Path], Path]
-    ) -> None:
-        self._path, self._files, self._report, self._reader, self._plain = path, files, report, reader, plain
+        self, path: Path, files: list[Path], report: Report, reader: Reader | None, plain: Callable[[Path], Path], *,
+        stays_open: bool = True,
+    ) -> None:  # fmt: skip
+        """reader: opened; None where there is no index. stays_open: False for one of many files, of which a process
+        may not have all open: it is opened again whenever it is read."""
+        self._path, self._files, self._report, self._plain = path, files, report, plain
         self._salvaged: dict[Path, Salvage] = {}
+        self._indexed = reader is not None
+        self._reader = reader
+        self._connections = [] if reader is None else list(reader.connections)
+        if not stays_open:
+            self.close()
+            self._reader = None
 
     def look_over(self) -> None:
         """Finds out what can be salvaged. Raises RecordingError where there is nothing."""
@@ -212,40 +224,56 @@ class _Part:
             self._report(f"{file} {', '.join(self._salvaged[file].damage) or 'has no index'}: {found} messages saved")
 
     def topics(self) -> list[BagTopic]:
-        if self._reader is not None:
-            return [BagTopic(c.topic, c.msgtype, c.msgcount) for c in self._reader.connections]
+        if self._indexed:
+            return [BagTopic(c.topic, c.msgtype, c.msgcount) for c in self._connections]
         return [BagTopic(n, d.msgtype, s.counts[n]) for s in self._salvaged.values() for n, d in s.topics.items()]
 
     def definitions(self) -> Iterator[Definition]:
-        if self._reader is None:
+        if not self._indexed:
             for part in self._salvaged.values():
                 yield from part.topics.values()
             return
-        for c in self._reader.connections:
+        for c in self._connections:
             kind = "ros2msg" if c.msgdef.format is MessageDefinitionFormat.MSG else ""
             yield Definition(c.msgtype, kind, c.msgdef.data)
 
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
-        given: Counter[tuple[str, int]] = Counter()  # by topic and time: files need not be in the order of time
-        if self._reader is not None:
-            connections = [c for c in self._reader.connections if c.topic in topics]
-            if not connections:  # to rosbags no connections mean all of them
+        times: dict[str, array[int]] = {}  # of what was given, by topic, eight bytes a message
+        if self._indexed:
+            wanted = [c for c in self._connections if c.topic in topics]
+            if not wanted:  # to rosbags no connections mean all of them
                 return
             try:
-                for connection, time_ns, data in self._reader.messages(connections):
-                    given[connection.topic, time_ns] += 1
-                    yield RawMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
-                if given or not any(c.msgcount for c in connections):
+                with self._opened() as reader:
+                    connections = [c for c in reader.connections if c.topic in topics]
+                    for connection, time_ns, data in reader.messages(connections):
+                        times.setdefault(connection.topic, array("Q")).append(time_ns & _64_BITS)
+                        yield RawMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
+                if times or not any(c.msgcount for c in wanted):
                     return
                 self._report(f"{self._path} announces messages that its index does not lead to: reading it without")
             except Exception as error:  # damaged bytes surface as anything
                 self._report(f"{self._path} is damaged or out of order ({error}): reading on without its index")
+        # by topic and time: files need not be in the order of time
+        given = Counter((topic, time_ns) for topic, all_times in times.items() for time_ns in all_times)
         for file in self._files:
             for message in self._from_the_front(file, topics):
-                if given[message.topic, message.log_time_ns] > 0:
-                    given[message.topic, message.log_time_ns] -= 1
+                key = message.topic, message.log_time_ns & _64_BITS
+                if given[key] > 0:
+                    given[key] -= 1
                 else:
                     yield message
+
+    @contextmanager
+    def _opened(self) -> Iterator[Reader]:
+        if self._reader is not None:
+            yield self._reader
+            return
+        reader = _opened(self._path)
+        try:
+            yield reader
+        finally:
+            _close(reader)
 
     def _from_the_front(self, file: Path, topics: Collection[str]) -> Iterator[RawMessage]:
         try:
@@ -260,8 +288,14 @@ class _Part:
 
     def close(self) -> None:
         if self._reader is not None:
-            with suppress(Exception):  # nothing was written, so nothing can be lost
-                self._reader.close()
+            _close(self._reader)
+        for saved in self._salvaged.values():
+            saved.close()
+
+
+def _close(reader: Reader) -> None:
+    with suppress(Exception):  # nothing was written, so nothing can be lost
+        reader.close()
 
 
 def _bag_files(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import struct
 from binascii import crc32
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,6 +59,10 @@ class Salvage(Protocol):
 
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]: ...
 
+    def close(self) -> None:
+        """Nothing more will be read."""
+        ...
+
 
 def salvage(path: Path) -> Salvage:
     """The salvager for a file, by its content. Raises RecordingError where it is no bag."""
@@ -96,6 +101,9 @@ class McapSalvage:
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
         """The messages of these topics."""
         return (m for m in self._scan() if m.topic in topics)
+
+    def close(self) -> None:
+        """Nothing stays open."""
 
     def _scan(self) -> Iterator[RawMessage]:
         self.damage = []
@@ -175,16 +183,25 @@ class McapSalvage:
 class SqliteSalvage:
     """Reads the messages table of a rosbag2 SQLite file in the order of writing, up to the first damaged page.
 
-    A write-ahead log beside the file (an unfinished recording has one) is taken into account.
+    A write-ahead log beside the file (an unfinished recording has one) is taken into account: both are copied, once,
+    as SQLite merges the log only where it may write. Raises RecordingError where there is no room for that.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._copy = _copied(path)
+        self._path = path if self._copy is None else Path(self._copy.name) / path.name
+        try:
+            self._look_over(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look_over(self, path: Path) -> None:
         self._ids: dict[int, str] = {}
         self.topics: dict[str, Definition] = {}
         self.counts: Counter[str] = Counter()
         self.damage: list[str] = []
-        with _opened(path) as database:
+        with _opened(self._path) as database:
             definitions = self._definitions(database)
             try:
                 for key, name, msgtype in database.execute("SELECT id, name, type FROM topics"):
@@ -210,6 +227,11 @@ class SqliteSalvage:
             except sqlite3.Error as error:
                 self.damage.append(f"is damaged or cut off after {count} messages ({error})")
 
+    def close(self) -> None:
+        """Removes the copy, where there is one."""
+        if self._copy is not None:
+            self._copy.cleanup()
+
     @staticmethod
     def _definitions(database: sqlite3.Connection) -> dict[str, Definition]:
         query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
@@ -219,31 +241,37 @@ class SqliteSalvage:
             return {}
 
 
-class _opened:
-    """Context manager: the database, readable as far as possible, without changing anything beside it."""
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database, readable as far as possible, without changing anything beside it."""
+    uri = path.resolve().as_uri()
+    if write_ahead_log(path) is None:
+        uri += "?mode=ro&immutable=1"
+    database = sqlite3.connect(uri, uri=True)
+    try:
+        database.execute("PRAGMA writable_schema = ON")  # else SQLite refuses files that are cut off altogether
+        yield database
+    finally:
+        database.close()
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
-    def __enter__(self) -> sqlite3.Connection:
-        self._copy: TemporaryDirectory[str] | None = None
-        log = write_ahead_log(self._path)
-        if log is None:
-            uri = f"{self._path.resolve().as_uri()}?mode=ro&immutable=1"
-        else:  # SQLite merges the log only where it may write
-            self._copy = TemporaryDirectory(prefix="wildhands-bag-")
-            copy = Path(self._copy.name) / self._path.name
-            shutil.copyfile(self._path, copy)
-            shutil.copyfile(log, copy.with_name(log.name))
-            uri = copy.as_uri()
-        self._database = sqlite3.connect(uri, uri=True)
-        self._database.execute("PRAGMA writable_schema = ON")  # else SQLite refuses files that are cut off altogether
-        return self._database
-
-    def __exit__(self, *_: object) -> None:
-        self._database.close()
-        if self._copy is not None:
-            self._copy.cleanup()
+def _copied(path: Path) -> TemporaryDirectory[str] | None:
+    """A folder with a copy of the file and of its write-ahead log; None where there is none."""
+    log = write_ahead_log(path)
+    if log is None:
+        return None
+    folder = TemporaryDirectory(prefix="wildhands-bag-")
+    try:
+        copy = Path(folder.name) / path.name
+        shutil.copyfile(path, copy)
+        shutil.copyfile(log, copy.with_name(log.name))
+    except OSError as error:
+        folder.cleanup()
+        raise RecordingError(
+            f"{path} has a write-ahead log, and there is no room for a copy of both in {Path(folder.name).parent} "
+            f"({error.strerror}): set TMPDIR to a larger folder"
+        ) from error
+    return folder
 
 
 def write_ahead_log(path: Path) -> Path | None:
