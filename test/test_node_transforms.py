@@ -339,3 +339,21 @@ def test_a_clock_that_goes_back_follows_hands_anew(start: Callable[..., Any]) ->
     assert "followed anew" in bench.said("the node's clock went back by 600.000 s")
     assert bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0].track_id == before + 1
     assert bench.stop() == 0
+
+
+def test_images_that_go_back_far_forget_the_moving_frames_of_before(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake", "--ros-args", "-p", "target_frame:=map", "-p", "target_frame_timeout:=0.2")
+    bench.connect(black=True)
+    tf = bench.node.create_publisher(TFMessage, "/tf", 100)
+
+    def is_placed(seconds: int) -> bool:
+        tf.publish(TFMessage(transforms=[stamped("map", "camera_optical_frame", CAMERA_IN_MAP, seconds * SECOND)]))
+        bench.publish(raw_image(plain(), "rgb8", Stamp(sec=seconds, nanosec=0)))
+        found = [hands for hands in bench.hands if hands.hands and hands.header.stamp.sec == seconds]
+        return bool(found)
+
+    bench.wait(lambda: is_placed(1000), "no hand is placed")
+    # a bag that begins anew, played without --clock: its frames are older than any that are kept
+    bench.wait(lambda: is_placed(400), "no hand is placed once stamps went back")
+    assert "followed anew" in bench.said("image stamps went back by 600.000 s")
+    assert bench.stop() == 0

@@ -190,6 +190,19 @@ def test_the_pace_is_that_of_the_recording(monkeypatch: pytest.MonkeyPatch) -> N
     assert pacer.delay(10_000_000_000) == pytest.approx(0.5)
 
 
+def test_a_clock_that_was_set_while_recording_neither_stops_nor_hurries_playing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(player_module.time, "monotonic", lambda: 100.0)
+    pacer, second = _Pacer(rate=1.0), 1_000_000_000
+    assert pacer.delay(0) == 0 and pacer.delay(60 * second) == pytest.approx(60)  # a pause, which is played
+    for at in (1_700_000_000 * second, (1_700_000_000 - 3600) * second):
+        assert pacer.delay(at) == 0
+        assert pacer.delay(at + second // 2) == pytest.approx(0.5)
+        assert pacer.delay(at + second // 4) == pytest.approx(0.25)  # pictures may come a little out of order
+    assert "jump by 1699999940.0 s" in caplog.text and "jump by -3600.2 s" in caplog.text
+
+
 class Consumer(Listener):
     """Takes a picture, and publishes a result for it unless told not to; newest picture wins, as in the real node."""
 
@@ -371,6 +384,19 @@ def test_a_full_disk_ends_the_recording_and_keeps_the_rest(
     assert recorder.wait_for_failure(0) or not recorder.wait_for("/image_raw", 1, DEADLINE_S)
     with pytest.raises(RecordingError, match="No space left"):
         recorder.stop()
+
+
+def test_whatever_ends_the_recording_is_said(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a graph that nobody expected")
+
+    recorder = Recorder(tmp_path / "x.mcap", {"/image_raw": "sensor_msgs/msg/Image"}, context=context)
+    monkeypatch.setattr(Recorder, "_follow", fail)
+    with recorder._changed:
+        assert recorder._changed.wait_for(lambda: recorder._failure is not None, DEADLINE_S)
+    with pytest.raises(RecordingError, match="recording ended: ValueError: a graph that nobody expected"):
+        recorder.stop()
+    assert (tmp_path / "x.mcap").is_file()
 
 
 # --- as processes ---------------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ _SECOND = 10**9
 _POLL_S = 0.02
 _INFO_GRACE_S = 1.0
 _DEFAULT_PERIOD_NS = 33_333_333
+_LONGEST_GAP_NS = 60 * _SECOND  # that is played: a longer one is a clock that was set, or nothing to wait for
 _ANSWERS_REMEMBERED = 1024
 
 
@@ -288,17 +289,25 @@ def call_on_signals(callback: Callable[[], None]) -> None:
 
 
 class _Pacer:
-    """When each frame is due: as far after the first as it was recorded after the first."""
+    """When each frame is due: as far after the first as it was recorded after the first.
+
+    A clock that was set while it was recorded neither stops nor hurries what follows: where stamps go back by more than
+    a second or on by more than a minute, the frame is due now, and those that follow are as far after it.
+    """
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._start: tuple[float, int] | None = None
+        self._start = 0.0, 0
+        self._last_ns: int | None = None
 
     def delay(self, stamp_ns: int) -> float:
         """Seconds from now until the frame of this stamp is due; 0 where it is late."""
         now = time.monotonic()
-        if self._start is None:
+        last_ns, self._last_ns = self._last_ns, stamp_ns
+        if last_ns is None or not -_SECOND <= stamp_ns - last_ns <= _LONGEST_GAP_NS:
             self._start = now, stamp_ns
+            if last_ns is not None:
+                logger.warning("the recording's stamps jump by %.1f s: playing on at once", (stamp_ns - last_ns) / 1e9)
         began, first_ns = self._start
         return max(began + (stamp_ns - first_ns) / 1e9 / self._rate - now, 0.0)
 

@@ -173,6 +173,8 @@ class Recorder:
             self._executor.spin()
         except ExternalShutdownException:  # the context was shut down first
             pass
+        except Exception as error:  # whatever it is, nothing is recorded any more, which somebody must hear
+            self._fail(RecordingError(f"recording ended: {type(error).__name__}: {error}"))
 
     # --- following the graph (all below runs in the executor's thread) ----------------------------------------------
 

@@ -27,7 +27,7 @@ from wildhands_ros.node.machine import is_out_of_memory, release_gpu_memory
 from wildhands_ros.node.messages import stamp_ns
 from wildhands_ros.node.outlets import Outcome, Outlets, Report
 from wildhands_ros.node.parameters import NodeParameters
-from wildhands_ros.node.transform_buffer import TransformError, TransformLookup
+from wildhands_ros.node.transform_buffer import CACHE_S, TransformError, TransformLookup
 from wildhands_ros.node.transforms import moved_hand
 from wildhands_ros.pipeline import PipelineConfig, PipelineResult
 
@@ -207,6 +207,8 @@ class Worker:
         last, self._last_stamp_ns = self._last_stamp_ns, stamp
         if last is not None and stamp < last:
             self.reset()
+            if self._transforms is not None and last - stamp > CACHE_S * 1_000_000_000:
+                self._transforms.clear()  # so much older ones would be refused as long as the newer ones are kept
             self._report(
                 "time_went_backwards",
                 f"image stamps went back by {(last - stamp) * 1e-9:.3f} s (a bag that loops, a clock that was set, or "
