@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -247,20 +248,25 @@ def test_boxes_that_are_left_out_are_named(picture: Path, tmp_path: Path) -> Non
     assert len(record["hands"]) == 1 and record["skipped"] == []
 
 
-def test_an_interrupted_run_says_so_and_keeps_what_is_done(video: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_keeps_what_is_done(
+    how: signal.Signals, video: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
     done = []
 
     def third_interrupts(frame, result, **options):
         done.append(frame.index)
         if len(done) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(how)
         return frame_to_json(frame, result, **options)
 
     monkeypatch.setattr(run_module, "frame_to_json", third_interrupts)
     lines = tmp_path / "hands.jsonl"
     options = ["--focal", 700, "--out", tmp_path, "--json", lines, "--no-video", "--no-bag", *LANDMARKS]
+    before = signal.getsignal(signal.SIGTERM)
     assert run("run", video, *options) == 130
     assert len(read_lines(lines)) == 2 and "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(

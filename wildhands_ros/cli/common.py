@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -13,6 +17,23 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.detection import default_models_dir
 from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig, config_from_dict
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Meanwhile SIGTERM (of systemd, docker, timeout) is what Ctrl-C is, so that what was done is kept."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what signals do
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

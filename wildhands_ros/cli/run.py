@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wildhands_ros.cli.common import add_camera, add_pipeline, has_ros, read_camera, read_pipeline
+from wildhands_ros.cli.common import (
+    add_camera,
+    add_pipeline,
+    has_ros,
+    read_camera,
+    read_pipeline,
+    sigterm_interrupts,
+)
 from wildhands_ros.drawing import draw_hands, fitted
 from wildhands_ros.errors import RecordingError
 from wildhands_ros.frames import Frame
@@ -35,8 +42,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "run",
         help="hands of a picture, folder of pictures, video, webcam or rosbag2",
         description="Finds the hands in SOURCE and writes what they are: annotated pictures for pictures, an annotated "
-        "video and a bag (MCAP, for Foxglove, rerun and ros2 bag) for streams, and JSON lines where asked for. Ctrl-C "
-        "ends a stream early and keeps what was done.",
+        "video and a bag (MCAP, for Foxglove, rerun and ros2 bag) for streams, and JSON lines where asked for. Ctrl-C, "
+        "or SIGTERM, ends a stream early and keeps what was done.",
     )
     parser.add_argument("source", help="picture, folder, video, webcam:0, or a rosbag2 folder, .mcap or .db3")
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default: out)")
@@ -70,15 +77,18 @@ def run(args: argparse.Namespace) -> int:
         raise RecordingError("--every and --frames must be at least 1")
     boxes = None if args.boxes is None else BoxFile.read(args.boxes)
     pipeline = Pipeline.from_config(read_pipeline(args), with_detector=boxes is None)
-    with open_source(
-        args.source,
-        camera=read_camera(args),
-        focal=args.focal,
-        topic=args.topic,
-        camera_info_topic=args.camera_info_topic,
-        rectified=args.rectified,
-        fps=args.fps,
-    ) as source:
+    with (
+        sigterm_interrupts(),
+        open_source(
+            args.source,
+            camera=read_camera(args),
+            focal=args.focal,
+            topic=args.topic,
+            camera_info_topic=args.camera_info_topic,
+            rectified=args.rectified,
+            fps=args.fps,
+        ) as source,
+    ):
         still = source.kind is SourceKind.PICTURE or (source.kind is SourceKind.FOLDER and not args.stream)
         tally, interrupted = _Tally(), False
         with contextlib.ExitStack() as stack:
