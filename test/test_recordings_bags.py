@@ -7,6 +7,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -431,6 +432,26 @@ def test_a_bag_of_more_files_than_may_be_open(
         assert len(list(source)) == 24  # and once more
     assert found == sorted(found) and len(found) == 24 and not source.problems
     assert most == 1 and open_files() == 0
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+def test_packed_files_are_unpacked_one_at_a_time(
+    tmp_path: Path, storage: StoragePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages, path, room = camera_messages(24), tmp_path / "bag", tmp_path / "room"
+    path.mkdir()
+    room.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(room))
+    for part in range(6):
+        folder = write_bag(tmp_path / f"part_{part}", messages[part * 8 : part * 8 + 8], storage)
+        packed = path / f"bag_{part}{SUFFIX[storage]}.zstd"
+        packed.write_bytes(zstd.compress(bag_file(folder).read_bytes()))
+    shutil.move(folder / "metadata.yaml", path / "metadata.yaml")
+    with open_source(path) as source:
+        assert not source.problems and not list(room.iterdir())
+        assert max(len(list(room.iterdir())) for _ in source) == 1
+        assert source.length == len(list(source)) == 24
+    assert not list(room.iterdir())
 
 
 def test_damage_in_the_middle_of_an_mcap_costs_only_its_chunk(tmp_path: Path) -> None:

@@ -60,14 +60,14 @@ class BagReader:
         self.path = Path(path)
         self._problems: list[str] = []
         self._store = make_typestore()
-        self._unpacked: list[TemporaryDirectory[str]] = []
+        self._plain = _PlainFiles(self._report)
         try:
             self._parts = self._open(self.path)
         except BaseException:
-            self._forget_unpacked()
+            self._plain.close()
             raise
         if not self._parts:
-            self._forget_unpacked()
+            self._plain.close()
             raise RecordingError(f"{self.path} cannot be read as a bag: {'; '.join(self._problems)}")
 
     @property
@@ -108,7 +108,7 @@ class BagReader:
         """Closes the files."""
         for part in self._parts:
             part.close()
-        self._forget_unpacked()
+        self._plain.close()
 
     def __enter__(self) -> BagReader:
         return self
@@ -124,7 +124,8 @@ class BagReader:
         if not path.is_dir():
             return [self._open_file(path)]
         files = _bag_files(path)
-        few = len(files) <= _OPEN_AT_ONCE
+        # the files of others are opened, and unpacked, one after the other
+        few = len(files) <= _OPEN_AT_ONCE and sum(_is_packed(file) for file in files) <= 1
         if not (path / "metadata.yaml").is_file():
             self._report(f"{path} has no metadata.yaml: the recording was not finished; reading its files one by one")
         elif few and not any(write_ahead_log(f) for f in files):
@@ -143,32 +144,20 @@ class BagReader:
         return parts
 
     def _open_file(self, file: Path, *, stays_open: bool = True) -> _Part:
-        file = self._plain(file)
-        if file.suffix.lower() == ".bag":
-            raise RecordingError(f"{file} is a ROS 1 bag: convert it with rosbags-convert --src {file}")
-        if write_ahead_log(file) is None:
+        plain = self._plain.of(file)
+        if plain.suffix.lower() == ".bag":
+            raise RecordingError(f"{plain} is a ROS 1 bag: convert it with rosbags-convert --src {plain}")
+        if write_ahead_log(plain) is None:
             with suppress(_Unreadable):
-                return _Part(file, [file], self._report, _opened(file), self._plain, stays_open=stays_open)
-        part = _Part(file, [file], self._report, None, self._plain)
+                reader = _opened(plain)
+                if stays_open:
+                    return _Part(plain, [plain], self._report, reader, self._plain)
+                part = _Part(file, [file], self._report, reader, self._plain, stays_open=False)
+                self._plain.release(plain)
+                return part
+        part = _Part(plain, [plain], self._report, None, self._plain)
         part.look_over()
         return part
-
-    def _plain(self, file: Path) -> Path:
-        """The file itself, or where its unpacked content lies."""
-        if file.suffix.lower() != _PACKED_SUFFIX:
-            return file
-        folder = TemporaryDirectory(prefix="wildhands-bag-")
-        self._unpacked.append(folder)
-        plain = Path(folder.name) / file.stem
-        damage = unpack_file(file, plain)
-        if damage:
-            self._report(f"{file} {damage}")
-        return plain
-
-    def _forget_unpacked(self) -> None:
-        for folder in self._unpacked:
-            folder.cleanup()
-        self._unpacked.clear()
 
     def _learn(self, message: RawMessage) -> bool:
         definition = next((d for p in self._parts for d in p.definitions() if d.msgtype == message.msgtype), None)
@@ -183,6 +172,37 @@ class BagReader:
         if problem not in self._problems:
             self._problems.append(problem)
             logger.warning(problem)
+
+
+class _PlainFiles:
+    """Where the content of files lies: where they are, or for packed ones where they are unpacked."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._folders: dict[Path, TemporaryDirectory[str]] = {}
+
+    def of(self, file: Path) -> Path:
+        """Unpacks the file where it is packed. Raises RecordingError where there is no room for that."""
+        if not _is_packed(file):
+            return file
+        folder = TemporaryDirectory(prefix="wildhands-bag-")
+        plain = Path(folder.name) / file.stem
+        self._folders[plain] = folder
+        damage = unpack_file(file, plain)
+        if damage:
+            self._report(f"{file} {damage}")
+        return plain
+
+    def release(self, plain: Path) -> None:
+        """Takes away what was unpacked there; files that never were packed stay."""
+        folder = self._folders.pop(plain, None)
+        if folder is not None:
+            folder.cleanup()
+
+    def close(self) -> None:
+        """Takes away everything that was unpacked."""
+        for plain in list(self._folders):
+            self.release(plain)
 
 
 class _Unreadable(Exception):
@@ -202,11 +222,11 @@ class _Part:
     """One file, or the files that one metadata.yaml describes: read by its index, else from the front."""
 
     def __init__(
-        self, path: Path, files: list[Path], report: Report, reader: Reader | None, plain: Callable[[Path], Path], *,
+        self, path: Path, files: list[Path], report: Report, reader: Reader | None, plain: _PlainFiles, *,
         stays_open: bool = True,
     ) -> None:  # fmt: skip
         """reader: opened; None where there is no index. stays_open: False for one of many files, of which a process
-        may not have all open: it is opened again whenever it is read."""
+        may not have all open, or unpacked: it is opened again whenever it is read."""
         self._path, self._files, self._report, self._plain = path, files, report, plain
         self._salvaged: dict[Path, Salvage] = {}
         self._indexed = reader is not None
@@ -269,15 +289,19 @@ class _Part:
         if self._reader is not None:
             yield self._reader
             return
-        reader = _opened(self._path)
+        plain = self._plain.of(self._path)
         try:
-            yield reader
+            reader = _opened(plain)
+            try:
+                yield reader
+            finally:
+                _close(reader)
         finally:
-            _close(reader)
+            self._plain.release(plain)
 
     def _from_the_front(self, file: Path, topics: Collection[str]) -> Iterator[RawMessage]:
         try:
-            saved = self._salvaged[file] if file in self._salvaged else salvage(self._plain(file))
+            saved = self._salvaged[file] if file in self._salvaged else salvage(self._plain.of(file))
         except RecordingError as error:
             self._report(str(error))
             return
@@ -301,8 +325,12 @@ def _close(reader: Reader) -> None:
 def _bag_files(folder: Path) -> list[Path]:
     """Its bag files in their order; of a file that is there twice, compressed and not, the one that is not."""
     files = [p for p in folder.iterdir() if _is_bag_file(p) and p.is_file()]
-    plain = {p for p in files if p.suffix.lower() != _PACKED_SUFFIX}
+    plain = {p for p in files if not _is_packed(p)}
     return sorted((p for p in files if p in plain or p.with_suffix("") not in plain), key=lambda p: natural_key(p.name))
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == _PACKED_SUFFIX
 
 
 def _is_bag_file(path: Path) -> bool:

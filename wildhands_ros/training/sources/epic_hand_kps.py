@@ -30,7 +30,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ImageError
 from wildhands_ros.hand_model.pickles import Plain, RefusedPickle, read_plain_pickle
 from wildhands_ros.hands import Side
-from wildhands_ros.recordings.pictures import PICTURE_SUFFIXES, read_picture
+from wildhands_ros.recordings.pictures import read_picture
 from wildhands_ros.samples import Sample, SampleError
 from wildhands_ros.training.sources.crops import Box, cut, square_of
 
@@ -72,8 +72,8 @@ class EpicHandKps:
     def __init__(self, annotations: Path, frames: Path, *, boxes: Path | None = None, min_visible: int = 3) -> None:
         self.name = "epic_hand_kps"
         self.missing_frames = 0
-        places = _pictures(frames)
         entries = _entries(annotations)
+        places = _pictures(frames, {_file_name(key) for key in entries})
         detected = None if boxes is None else _entries(boxes)
         self._hands: list[_Annotation] = []
         for key, entry in sorted(entries.items()):
@@ -212,13 +212,8 @@ def _file_name(key: str) -> str:
     return re.split(r"[/\\]", key)[-1]
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """Every picture below a folder by its name; VISOR's names are unique."""
+def _pictures(folder: Path, wanted: set[str]) -> dict[str, Path]:
+    """Those of these pictures that are below a folder, by their names, which are unique in VISOR."""
     if not folder.is_dir():
         raise SampleError(f"{folder} is no folder")
-    return {
-        name: Path(parent) / name
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in PICTURE_SUFFIXES
-    }
+    return {name: Path(parent) / name for parent, _, names in os.walk(folder) for name in names if name in wanted}
