@@ -29,7 +29,7 @@ class RefinementConfig:
     pixels: float = 0.03
     outlier: float = 2.0
     turn: float = 3.0
-    bend: float = 6.0
+    bend: float = 9.0
     size: float = 0.1
     depth: float = 0.03
     place: float = 0.06
