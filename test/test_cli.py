@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import math
 import signal
@@ -257,7 +258,9 @@ def test_an_interrupted_run_says_so_and_keeps_what_is_done(
     def third_interrupts(frame, result, **options):
         done.append(frame.index)
         if len(done) == 3:
-            signal.raise_signal(how)
+            _thread.interrupt_main(how)  # as if it came from outside
+            while True:  # until it is handled
+                pass
         return frame_to_json(frame, result, **options)
 
     monkeypatch.setattr(run_module, "frame_to_json", third_interrupts)
