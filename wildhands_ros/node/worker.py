@@ -207,7 +207,7 @@ class Worker:
         last, self._last_stamp_ns = self._last_stamp_ns, stamp
         if last is not None and stamp < last:
             self.reset()
-            if self._transforms is not None and last - stamp > CACHE_S * 1_000_000_000:
+            if self._transforms is not None and last - stamp > CACHE_S * _A_SECOND_NS:
                 self._transforms.clear()  # so much older ones would be refused as long as the newer ones are kept
             self._report(
                 "time_went_backwards",

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
-from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import TypesysError, get_types_from_msg
 
@@ -153,6 +153,7 @@ class BagReader:
                 if stays_open:
                     return _Part(plain, [plain], self._report, reader, self._plain)
                 part = _Part(file, [file], self._report, reader, self._plain, stays_open=False)
+                _close(reader)
                 self._plain.release(plain)
                 return part
         part = _Part(plain, [plain], self._report, None, self._plain)
@@ -226,15 +227,14 @@ class _Part:
         stays_open: bool = True,
     ) -> None:  # fmt: skip
         """reader: opened; None where there is no index. stays_open: False for one of many files, of which a process
-        may not have all open, or unpacked: it is opened again whenever it is read."""
+        may not have all open, or unpacked: the reader is closed afterwards, and another opened whenever it is read."""
         self._path, self._files, self._report, self._plain = path, files, report, plain
         self._salvaged: dict[Path, Salvage] = {}
         self._indexed = reader is not None
-        self._reader = reader
-        self._connections = [] if reader is None else list(reader.connections)
-        if not stays_open:
-            self.close()
-            self._reader = None
+        self._reader = reader if stays_open else None
+        connections = [] if reader is None else reader.connections
+        self._topics = [BagTopic(c.topic, c.msgtype, c.msgcount) for c in connections]
+        self._definitions = [_definition(c) for c in connections]
 
     def look_over(self) -> None:
         """Finds out what can be salvaged. Raises RecordingError where there is nothing."""
@@ -245,22 +245,18 @@ class _Part:
 
     def topics(self) -> list[BagTopic]:
         if self._indexed:
-            return [BagTopic(c.topic, c.msgtype, c.msgcount) for c in self._connections]
+            return self._topics
         return [BagTopic(n, d.msgtype, s.counts[n]) for s in self._salvaged.values() for n, d in s.topics.items()]
 
-    def definitions(self) -> Iterator[Definition]:
-        if not self._indexed:
-            for part in self._salvaged.values():
-                yield from part.topics.values()
-            return
-        for c in self._connections:
-            kind = "ros2msg" if c.msgdef.format is MessageDefinitionFormat.MSG else ""
-            yield Definition(c.msgtype, kind, c.msgdef.data)
+    def definitions(self) -> list[Definition]:
+        if self._indexed:
+            return self._definitions
+        return [d for s in self._salvaged.values() for d in s.topics.values()]
 
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
         times: dict[str, array[int]] = {}  # of what was given, by topic, eight bytes a message
         if self._indexed:
-            wanted = [c for c in self._connections if c.topic in topics]
+            wanted = [topic for topic in self._topics if topic.name in topics]
             if not wanted:  # to rosbags no connections mean all of them
                 return
             try:
@@ -269,7 +265,7 @@ class _Part:
                     for connection, time_ns, data in reader.messages(connections):
                         times.setdefault(connection.topic, array("Q")).append(time_ns & _64_BITS)
                         yield RawMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
-                if times or not any(c.msgcount for c in wanted):
+                if times or not any(topic.count for topic in wanted):
                     return
                 self._report(f"{self._path} announces messages that its index does not lead to: reading it without")
             except Exception as error:  # damaged bytes surface as anything
@@ -315,6 +311,11 @@ class _Part:
             _close(self._reader)
         for saved in self._salvaged.values():
             saved.close()
+
+
+def _definition(connection: Connection) -> Definition:
+    kind = "ros2msg" if connection.msgdef.format is MessageDefinitionFormat.MSG else ""
+    return Definition(connection.msgtype, kind, connection.msgdef.data)
 
 
 def _close(reader: Reader) -> None:

@@ -393,8 +393,8 @@ def _fill(filler: _Filler) -> None:
         raise ConfigError(f"{source.name} holds no samples")
     if not (place / _MAPS).is_file():
         shutil.rmtree(place / _PARTS, ignore_errors=True)
+        _make_maps(filler)
     (place / _PARTS).mkdir(exist_ok=True)
-    _make_maps(filler)
     starts = range(0, len(source), _CHUNK)
     missing = [start for start in starts if not filler.part(start).is_file()]
     filled = len(source) - sum(min(_CHUNK, len(source) - start) for start in missing)
@@ -414,10 +414,8 @@ def _fill(filler: _Filler) -> None:
 
 
 def _make_maps(filler: _Filler) -> None:
-    """The file of maps, all zero, where it is not there yet."""
+    """Makes the file of maps, all zero."""
     maps = filler.place / _MAPS
-    if maps.is_file():
-        return
     with torch.no_grad():
         channels, *size = filler.trunk.early(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE), filler.blocks).shape[1:]
     partial = maps.with_suffix(".partial")
