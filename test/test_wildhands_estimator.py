@@ -488,14 +488,16 @@ def test_onnxruntime_reads_the_whole_exported_network(network, tmp_path):
     np.testing.assert_allclose(found["camera"], expected.camera, atol=2e-4)
 
 
-@pytest.mark.parametrize("precision", [Precision.BFLOAT16, Precision.FLOAT16])
-def test_torch_in_half_precision_keeps_float32_heads(network, precision):
+@pytest.mark.parametrize(
+    ("precision", "mean", "largest"), [(Precision.BFLOAT16, 0.03, 0.2), (Precision.FLOAT16, 0.004, 0.1)]
+)
+def test_torch_in_half_precision_keeps_float32_heads(network, precision, mean, largest):
     runtime = TorchRuntime(made_up_network(SMALL, 1), "cpu", precision)
     inputs = example_inputs(network, 2)
     found, expected = runtime(inputs), network(inputs)
     assert found.pose.dtype == found.camera.dtype == torch.float32
     off = (found.pose - expected.pose).abs()
-    assert off.max() > 0 and off.mean() < 0.03  # the largest depends on how a processor sums
+    assert off.mean() < mean and 0 < off.max() < largest  # bfloat16's largest is 0.11 where AMX sums
 
 
 def test_devices():
