@@ -197,6 +197,35 @@ def test_a_rolled_camera_sees_the_same_hands_upright() -> None:
     assert torch.isnan(batch.mask).sum() > torch.isnan(plain.mask).sum()  # what is out of the crop is unknown
 
 
+@pytest.mark.parametrize("upright", [True, False])
+def test_crops_are_as_large_as_the_network_wants_them(upright: bool) -> None:
+    rng = np.random.default_rng(25)
+    samples = [drawn_hand(rng, str(i)) for i in range(8)]
+    own = collate([batch_of(s) for s in samples])
+    config = replace(UPRIGHT if upright else SMALL, box_factor=1.2)
+    variant = variant_of(config, MODEL)
+    batch = Manner.of(variant, MODEL).batch(samples)
+    shares = [max(s.box[2] - s.box[0], s.box[3] - s.box[1]) / s.extent for s in samples]
+    longer = torch.tensor(shares, dtype=torch.float32)
+    edges = batch.box[:, 2:] - batch.box[:, :2]
+    torch.testing.assert_close(edges, (own.box[:, 2:] - own.box[:, :2]) * 1.2 * longer[:, None], atol=1e-3, rtol=1e-4)
+    seen = project_to_crop(batch.joints, geometry(batch, variant))
+    torch.testing.assert_close(seen, batch.keypoints, atol=1e-3, rtol=0)
+    for i in range(len(samples)):
+        x, y = ((batch.keypoints[i, 9].numpy() + 1) * 112 - 0.5).round().astype(int)
+        assert batch.crops[i, 0, y, x] > 150  # the picture is cut with its labels
+        x, y = ((batch.keypoints[i, 9].numpy() + 1) * 28 - 0.5).round().astype(int)
+        assert batch.mask[i, y, x] > 0.5
+
+
+def test_samples_as_large_as_wanted_are_not_resampled() -> None:
+    samples = [drawn_hand(np.random.default_rng(26), str(i)) for i in range(4)]
+    factor = samples[0].extent / max(samples[0].box[2] - samples[0].box[0], samples[0].box[3] - samples[0].box[1])
+    found = Manner(box_factor=factor).batch(samples[:1])
+    assert torch.equal(found.crops, batch_of(samples[0]).crops)
+    assert Manner().name == "" and Manner(box_factor=1.3).name == "-1.3"  # caches of other crops are others
+
+
 def test_rolls_are_about_right_and_their_samples_own() -> None:
     rng = np.random.default_rng(16)
     samples = [drawn_hand(rng, str(i)) for i in range(200)]

@@ -153,30 +153,46 @@ def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = T
     )
 
 
-def rolled(batch: Batch, rolls: Tensor, right: HandLayer) -> Batch:
+def zoomed(batch: Batch, zooms: Tensor) -> Batch:
+    """The samples with crops whose edges are those of their own times `zooms` (N,), about the same centres."""
+    return _cut_again(batch, torch.zeros_like(zooms), zooms)
+
+
+def rolled(batch: Batch, rolls: Tensor, right: HandLayer, zooms: Tensor | None = None) -> Batch:
     """The samples as the camera would see them when rolled by `rolls` (N,), see `estimation.wildhands.upright`.
 
-    right: the hand model's, which turns about its wrist.
+    right: the hand model's, which turns about its wrist. zooms: as in `zoomed`; None leaves the crops' edges.
     """
     turns = rotations(rolls)
     wrists = [right.rest_joints(betas)[WRIST] for betas in batch.betas.double().numpy()]
     at_rest = torch.from_numpy(np.stack(wrists)).to(batch.translation)
-    crops = batch.crops
-    if crops.ndim == 4:
-        crops = roll_crops(crops.float(), batch.matrix, rolls).round().to(torch.uint8)
-    unknown = torch.isnan(batch.mask)
-    # what comes from outside the crop is as unknown as what was unknown within
-    planes = torch.stack([torch.where(unknown, 0.0, batch.mask), (~unknown).float()], dim=1)
-    planes = roll_crops(planes, batch.matrix, rolls)
-    mask = torch.where(planes[:, 1] > 0.75, planes[:, 0] / planes[:, 1].clamp(min=1e-6), torch.nan)
     return replace(
-        batch,
-        crops=crops,
-        box=roll_boxes(batch.box, batch.matrix, rolls),
+        _cut_again(batch, rolls, zooms),
         joints=batch.joints @ turns.transpose(1, 2),
         pose=torch.cat([(turns @ batch.pose[:, 0])[:, None], batch.pose[:, 1:]], dim=1),
         translation=(turns @ (batch.translation + at_rest)[..., None])[..., 0] - at_rest,
-        keypoints=roll_places(batch.keypoints, batch.matrix, rolls),
+    )
+
+
+def _cut_again(batch: Batch, rolls: Tensor, zooms: Tensor | None) -> Batch:
+    """What belongs to the crops, of the rolled picture and with other edges; cut from the crops themselves."""
+    crops = batch.crops
+    if crops.ndim == 4:
+        crops = roll_crops(crops.float(), batch.matrix, rolls, zooms).round().to(torch.uint8)
+    unknown = torch.isnan(batch.mask)
+    # what comes from outside the crop is as unknown as what was unknown within
+    planes = torch.stack([torch.where(unknown, 0.0, batch.mask), (~unknown).float()], dim=1)
+    planes = roll_crops(planes, batch.matrix, rolls, zooms)
+    mask = torch.where(planes[:, 1] > 0.75, planes[:, 0] / planes[:, 1].clamp(min=1e-6), torch.nan)
+    box = roll_boxes(batch.box, batch.matrix, rolls)
+    if zooms is not None:
+        center, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * zooms[:, None]
+        box = torch.cat([center - half, center + half], dim=1)
+    return replace(
+        batch,
+        crops=crops,
+        box=box,
+        keypoints=roll_places(batch.keypoints, batch.matrix, rolls, zooms),
         mask=torch.where(batch.has_mask[:, None, None] > 0, mask, batch.mask),
     )
 

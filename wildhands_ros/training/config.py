@@ -24,7 +24,8 @@ class SourceConfig:
 
     kind: 'rendered' (tar shards), 'video' (pictures or videos without labels) or 'epic-hand-kps'.
     path: its file or folder. frames: folder with the pictures, where `path` holds annotations only.
-    weight: how often it is drawn from, relative to the others.
+    first: how many of its samples are used, the first ones; 0 for all. weight: how often it is drawn from, relative to
+    the others.
     only: labels that are used of it ('joints', 'mano', 'keypoints', 'mask', 'grasp'); empty means all it has.
     focal: of a video's camera, pixels; 0 guesses.
     """
@@ -32,6 +33,7 @@ class SourceConfig:
     kind: str = "rendered"
     path: Path = Path()
     frames: Path = Path()
+    first: int = 0
     weight: float = 1.0
     only: tuple[str, ...] = ()
     focal: float = 0.0
@@ -40,7 +42,7 @@ class SourceConfig:
         _require_known("kind of source", self.kind, ("rendered", "video", "epic-hand-kps"))
         if not 0 < self.weight < math.inf:
             raise ConfigError(f"the weight of a source must be positive, not {self.weight}")
-        _require_within(self, "sources", 0, math.inf, "focal")
+        _require_within(self, "sources", 0, math.inf, "first", "focal")
         unknown = set(self.only) - set(LABELS)
         if unknown:
             raise ConfigError(f"unknown labels {', '.join(sorted(unknown))}: known are {', '.join(LABELS)}")

@@ -49,7 +49,9 @@ class TrainingData(pl.LightningDataModule):
         if self._parts:
             return
         self._parts = [
-            self._dataset(self._limited(open_source(s, self.config.cache, self._models_dir)), frozenset(s.only))
+            self._dataset(
+                _limited(open_source(s, self.config.cache, self._models_dir), s.first, self._most), frozenset(s.only)
+            )
             for s in self.config.sources
         ]
         validation = ShardReader(self.config.validation)
@@ -59,9 +61,6 @@ class TrainingData(pl.LightningDataModule):
                 "weights are best"
             )
         self._validation = self._dataset(validation, frozenset())
-
-    def _limited(self, source: SampleSource) -> SampleSource:
-        return FirstSamples(source, self._most) if 0 < self._most < len(source) else source
 
     def _validated(self, available: int) -> list[int]:
         """Which of the validation samples are used, evenly over all of them."""
@@ -93,6 +92,12 @@ class TrainingData(pl.LightningDataModule):
         chosen = self._validated(len(self._validation))
         batches = [chosen[i : i + self.config.batch] for i in range(0, len(chosen), self.config.batch)]
         return DataLoader(MixedDataset([self._validation]), sampler=batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def _limited(source: SampleSource, *limits: int) -> SampleSource:
+    """The source's first samples, as many as every limit allows; 0 is none."""
+    most = min(limit or len(source) for limit in limits)
+    return FirstSamples(source, most) if most < len(source) else source
 
 
 def _has_joints(sample: Sample) -> bool:

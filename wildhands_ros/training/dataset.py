@@ -33,15 +33,17 @@ from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
 from wildhands_ros.hand_model import HandLayer, HandModel
 from wildhands_ros.processes import worker_processes
 from wildhands_ros.samples import CROP_SIZE, Sample, SampleSource, ShardReader
-from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate, rolled, rolls_of
+from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate, rolled, rolls_of, zoomed
 from wildhands_ros.training.config import SourceConfig
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
+from wildhands_ros.training.sources.crops import BOX_FACTOR
 from wildhands_ros.whole_files import write_whole
 
 _CHUNK = 64  # samples in a part of a cache
 _AT_ONCE = 8  # parts that a process is given at once
 _MAPS, _LABELS, _PARTS = "maps.npy", "labels.pt", "parts"
 _PERIOD = 1000
+_SAME_SIZE = 1e-4  # a hundredth of a pixel over a crop
 
 
 @dataclass(frozen=True)
@@ -65,25 +67,33 @@ class Manner:
 
     upright: rolled until the hand points up, which turns like this (right) hand; None: as they are.
     turned: the crops are what cameras turned to them would see (perspective crop layers).
+    box_factor: edge of the crops over the longer edge of the boxes; they are cut from the samples' own, black outside.
     """
 
     upright: HandLayer | None = None
     turned: bool = False
+    box_factor: float = BOX_FACTOR
 
     @classmethod
     def of(cls, variant: Variant, hand_model: HandModel) -> Manner:
-        return cls(hand_model.right if variant.upright else None, variant.perspective is Perspective.CROP)
+        turned = variant.perspective is Perspective.CROP
+        return cls(hand_model.right if variant.upright else None, turned, variant.box_factor)
 
     @property
     def name(self) -> str:
-        return ("-upright" if self.upright else "") + ("-turned" if self.turned else "")
+        size = "" if self.box_factor == BOX_FACTOR else f"-{self.box_factor:g}"
+        return ("-upright" if self.upright else "") + ("-turned" if self.turned else "") + size
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """The samples, right hands all."""
         batch = collate([batch_of(sample) for sample in samples])
-        if self.upright is None:
-            return batch
-        return rolled(batch, rolls_of(batch, [sample.key for sample in samples]), self.upright)
+        edges = [self.box_factor * _longer_edge(sample.box) / sample.extent for sample in samples]
+        zooms = torch.tensor(edges, dtype=torch.float32)
+        if self.upright is not None:
+            return rolled(batch, rolls_of(batch, [sample.key for sample in samples]), self.upright, zooms)
+        if (zooms - 1).abs().max() < _SAME_SIZE:
+            return batch  # as they are, not resampled
+        return zoomed(batch, zooms)
 
 
 class FirstSamples:
@@ -261,6 +271,10 @@ def open_source(config: SourceConfig, cache: Path | None, models_dir: Path | Non
     if config.kind == "epic-hand-kps":
         return EpicHandKps(config.path, config.frames)
     return ShardReader(config.path, name=config.path.name)
+
+
+def _longer_edge(box: tuple[float, float, float, float]) -> float:
+    return max(box[2] - box[0], box[3] - box[1])
 
 
 def _without(labels: Batch, only: frozenset[str]) -> Batch:

@@ -17,7 +17,7 @@ from wildhands_ros.estimation.wildhands.upright import MIDDLE_KNUCKLE, WRIST, ro
 from wildhands_ros.training.batch import Batch
 from wildhands_ros.training.config import TrainingConfig
 from wildhands_ros.training.data import TrainingData
-from wildhands_ros.training.dataset import Drawn, Manner
+from wildhands_ros.training.dataset import Drawn
 from wildhands_ros.training.module import TrainingModule
 
 DIRECTION_ERRORS = ("direction_median_deg", "direction_over_30_percent")
@@ -37,9 +37,8 @@ def learn_directions(
         config, steps=config.direction_steps, batch=2 * config.batch,
         network=replace(config.network, trained_from=FINE_AFTER),  # for the caches: nothing before that moves any more
     )  # fmt: skip
-    data = TrainingData(
-        settings, trained, Manner(None, trained.manner.turned), models_dir, most=config.direction_samples
-    )
+    as_seen = replace(trained.manner, upright=None)
+    data = TrainingData(settings, trained, as_seen, models_dir, most=config.direction_samples)
     trainer = pl.Trainer(
         accelerator=config.accelerator, devices=config.devices, max_steps=settings.steps, max_epochs=-1,
         logger=TensorBoardLogger(str(out), name="", version="directions"), default_root_dir=str(out),

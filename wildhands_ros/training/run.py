@@ -138,9 +138,10 @@ def _start_from(path: Path, network: WildHandsNetwork) -> None:
     """Puts a checkpoint's weights in. Raises ModelFileError for a damaged one, ConfigError for another network's."""
     found, info = load_checkpoint(path)
     weights = found.state_dict()
-    if network.variant.depths and info.variant == replace(network.variant, depths=False):
+    theirs_here = replace(info.variant, box_factor=network.variant.box_factor)  # to which any weights can get used
+    if network.variant.depths and theirs_here == replace(network.variant, depths=False):
         weights = _with_depths(weights, network)
-    elif info.variant != network.variant:
+    elif theirs_here != network.variant:
         ours, theirs = network.variant.to_dict(), info.variant.to_dict()
         changed = ", ".join(f"{k} {theirs[k]!r} instead of {ours[k]!r}" for k in ours if ours[k] != theirs[k])
         raise ConfigError(f"{path} holds another network than the configuration describes: {changed}")

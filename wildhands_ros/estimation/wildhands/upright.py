@@ -68,22 +68,26 @@ def roll_boxes(boxes: Tensor, matrix: Tensor, rolls: Tensor) -> Tensor:
     return boxes + torch.cat([moved, moved], dim=-1)
 
 
-def roll_crops(crops: Tensor, matrix: Tensor, rolls: Tensor) -> Tensor:
+def roll_crops(crops: Tensor, matrix: Tensor, rolls: Tensor, zooms: Tensor | None = None) -> Tensor:
     """Crops (N, 3, S, S), float, of the picture → the crops of the rolled picture, bilinear; black (0) where they reach
-    over the edge of what they are cut from. matrix: as in `roll_boxes`."""
-    turns = to_crop(matrix, rolls)
+    over the edge of what they are cut from. matrix: as in `roll_boxes`; zooms: as in `to_crop`."""
+    turns = to_crop(matrix, rolls, zooms)
     return _host_rolled(crops, turns) if crops.device.type == "cpu" else grid_rolled(crops, turns)
 
 
-def roll_places(places: Tensor, matrix: Tensor, rolls: Tensor) -> Tensor:
+def roll_places(places: Tensor, matrix: Tensor, rolls: Tensor, zooms: Tensor | None = None) -> Tensor:
     """Places (N, K, 2) in the crops, −1 to 1 from edge to edge → where they are in the crops of the rolled picture."""
-    return places @ torch.linalg.inv(to_crop(matrix, rolls)).transpose(1, 2)
+    return places @ torch.linalg.inv(to_crop(matrix, rolls, zooms)).transpose(1, 2)
 
 
-def to_crop(matrix: Tensor, rolls: Tensor) -> Tensor:
-    """(N, 2, 2) from places in the crops of the rolled picture to places in the crops, both about their middles."""
+def to_crop(matrix: Tensor, rolls: Tensor, zooms: Tensor | None = None) -> Tensor:
+    """(N, 2, 2) from places in the crops of the rolled picture to places in the crops, both about their middles.
+
+    zooms: (N,) edges of the rolled picture's crops over those of the crops; None: they are as large.
+    """
     focals = torch.stack([matrix[..., 0, 0], matrix[..., 1, 1]], dim=-1).expand(len(rolls), 2)
-    return rotations(-rolls)[:, :2, :2] * focals[:, :, None] / focals[:, None, :]
+    turns = rotations(-rolls)[:, :2, :2] * focals[:, :, None] / focals[:, None, :]
+    return turns if zooms is None else turns * zooms[:, None, None]
 
 
 def grid_rolled(crops: Tensor, turns: Tensor) -> Tensor:
