@@ -134,6 +134,7 @@ def camera(arguments: list[str]) -> int:
     from sensor_msgs.msg import CameraInfo, Image
 
     from wildhands_ros.msg import HandPoseArray
+    from wildhands_ros.node.signals import ignore_signals
 
     wanted = int(arguments[1]) if arguments[:1] == ["--results"] else 0
     rclpy.init(args=arguments)
@@ -160,6 +161,9 @@ def camera(arguments: list[str]) -> int:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
+    finally:
+        ignore_signals()
+        rclpy.try_shutdown()
     return 1
 
 

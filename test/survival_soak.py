@@ -34,6 +34,7 @@ from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.images import image_message
 from wildhands_ros.node.messages import duration_s
 from wildhands_ros.node.qos import RESULT_OUTPUT, TF_OUTPUT, keep_image_buffers
+from wildhands_ros.node.signals import ignore_signals
 from wildhands_ros.pipeline import ESTIMATORS, EstimationConfig
 from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence
 
@@ -81,7 +82,8 @@ class SoakReport:
 
 
 def soak(seconds: float, folder: Path, warm_up: int, estimator: str) -> SoakReport:
-    """Runs for `seconds` after `warm_up` results; logs go into `folder`. Raises AssertionError where nothing comes.
+    """Runs for `seconds` after `warm_up` results; logs go into `folder`. Raises AssertionError where nothing comes, and
+    where node or camera do not end well.
 
     warm_up: networks take memory for each number of hands when they first see it, which is no growth.
     """
@@ -94,11 +96,12 @@ def soak(seconds: float, folder: Path, warm_up: int, estimator: str) -> SoakRepo
             first, began = len(watcher.latencies), time.monotonic()
             watcher.samples.clear()
             watcher.until(lambda: time.monotonic() >= began + seconds, seconds + 60)
-            return watcher.report(first, began, time.monotonic() - began)
+            report = watcher.report(first, began, time.monotonic() - began)
     finally:
         codes = camera.stop(), node.stop()
-        if codes != (0, 0):
-            print(f"exit codes of camera and node: {codes}\n{camera.log}\n{node.log}", file=sys.stderr)
+    if codes != (0, 0):
+        raise AssertionError(f"exit codes of camera and node: {codes}\n{camera.log}\n{node.log}")
+    return report
 
 
 class _Watcher:
@@ -223,6 +226,9 @@ def rendered_camera(arguments: Sequence[str]) -> int:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
+    finally:
+        ignore_signals()
+        rclpy.try_shutdown()
     return 1
 
 

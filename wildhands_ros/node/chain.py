@@ -18,6 +18,7 @@ import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import RecordingError, WildHandsError
@@ -81,7 +82,7 @@ class LiveChain:
         for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", profile_variable()):
             if name in self.environment:
                 os.environ[name] = self.environment[name]
-        rclpy.init()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is a KeyboardInterrupt and no more
         return self
 
     def __exit__(self, *exception: object) -> None:

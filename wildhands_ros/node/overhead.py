@@ -7,7 +7,6 @@ hands, TF and markers with meshes.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import threading
 import time
@@ -40,6 +39,7 @@ from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.node.messages import duration_s
 from wildhands_ros.node.parameters import TRANSPORTS
 from wildhands_ros.node.qos import RESULT_OUTPUT, TF_OUTPUT, keep_image_buffers
+from wildhands_ros.node.signals import ignore_signals
 from wildhands_ros.node.wildhands_node import main as run_node
 from wildhands_ros.pipeline import PipelineConfig, PipelineResult
 from wildhands_ros.tables import table
@@ -272,7 +272,7 @@ def _camera(transport: str) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ignore_signals()
         rclpy.try_shutdown()
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 import traceback
@@ -40,6 +39,7 @@ from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics, su
 from wildhands_ros.node.machine import memory_facts, model_facts
 from wildhands_ros.node.outlets import Outlets
 from wildhands_ros.node.rosout import library_messages_to
+from wildhands_ros.node.signals import ignore_signals
 from wildhands_ros.node.transform_buffer import TransformLookup
 from wildhands_ros.node.worker import HandPipeline, ImageMessage, Worker
 from wildhands_ros.pipeline import Pipeline, PipelineConfig
@@ -480,14 +480,13 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
         print(f"wildhands cannot start, a parameter is wrong: {error}. See docs/node.md", file=sys.stderr)
         return 1
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # ros2 launch and the terminal both send it
+        ignore_signals()  # ros2 launch and the terminal both send them
         if node is not None:
             node.interrupt()
         executor.shutdown()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # rclpy has just put back what was there before
     return 0
 
 

@@ -1,0 +1,24 @@
+"""An end without a crash, however often a process is told to stop."""
+
+from __future__ import annotations
+
+import signal
+
+from rclpy.signals import uninstall_signal_handlers
+
+
+def ignore_signals() -> None:
+    """From now on SIGINT and SIGTERM do nothing, and rclpy is done with those that came.
+
+    To be called by the main thread before executors and nodes are destroyed. rclpy (9.1) takes signals in a thread of
+    its own, which wakes every executor through a list that another thread may just be taking apart: a process told to
+    stop, above all twice as `ros2 launch` and the terminal together do it, now and then ended with SIGSEGV or SIGABRT.
+    """
+    _ignore()
+    uninstall_signal_handlers()  # joins that thread
+    _ignore()  # some versions have just put back what was there before rclpy's
+
+
+def _ignore() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
