@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -42,7 +42,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one scene with one estimator."""
+    """What came of one scene with one estimator.
+
+    results: without meshes, which of an hour would fill the memory; the bag has them.
+    """
 
     scene: Scene
     estimator: str
@@ -141,7 +144,11 @@ def _play(chain: object, scene: Scene, estimator: str, args: argparse.Namespace)
         if path is not None:
             parameters[f"estimation.{option}"] = path.resolve()
     report = chain.play(scene.source, bag, parameters)
-    results = [r for r in read_hands(bag) if r.stamp_ns in report.stamps]  # without the rehearsal's
+    results = [
+        replace(r, hands=tuple(replace(hand, vertices=None) for hand in r.hands))
+        for r in read_hands(bag)
+        if r.stamp_ns in report.stamps  # without the rehearsal's
+    ]
     outcome = Outcome(
         scene, estimator, report.frames, results, dict(report.stamps), report.seconds, bag, bag.with_suffix(".mp4")
     )
@@ -154,19 +161,16 @@ def _play(chain: object, scene: Scene, estimator: str, args: argparse.Namespace)
 
 def _draw_video(outcome: Outcome, mano_dir: Path | None) -> None:
     """The annotated video, and a sheet of a few of its pictures."""
-    by_stamp = {result.stamp_ns: result for result in outcome.results}
     model = load_hand_model(mano_dir)
     faces = {side: model.layer(side).faces for side in Side}
-    total = len(by_stamp)
+    total = len({result.stamp_ns for result in outcome.results})
     sheet: list[NDArray[np.uint8]] = []
     picked = {int((i + 0.5) * total / _STILLS) for i in range(_STILLS)}
     with open_source(outcome.bag) as source, VideoWriter(outcome.video, outcome.scene.source.fps or 30.0) as video:
         done = 0
         first: NDArray[np.uint8] | None = None
-        for frame in tqdm(source, total=total, desc="drawing the video", unit=" frames", disable=None):
-            result = by_stamp.get(frame.stamp_ns)
-            if result is None:
-                continue
+        frames = _with_results(source, outcome)
+        for frame, result in tqdm(frames, total=total, desc="drawing the video", unit=" frames", disable=None):
             picture = _annotated(frame, result, outcome, faces)
             first = picture if first is None else first
             if picture.shape != first.shape:  # a folder of pictures of several sizes
@@ -181,6 +185,20 @@ def _draw_video(outcome: Outcome, mano_dir: Path | None) -> None:
         rows = [np.concatenate(half[i : i + columns], axis=1) for i in range(0, len(half), columns)]
         image = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(outcome.bag.with_suffix(".jpg")), image, [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+def _with_results(source: FrameSource, outcome: Outcome) -> Iterator[tuple[Frame, RecordedHands]]:
+    """The played frames that have a result, with it, in the order in which both were recorded."""
+    results = (r for r in read_hands(outcome.bag) if r.stamp_ns in outcome.stamps)
+    result = next(results, None)
+    for frame in source:
+        played = outcome.stamps.get(frame.stamp_ns)
+        if played is None:
+            continue
+        while result is not None and outcome.stamps[result.stamp_ns] < played:
+            result = next(results, None)
+        if result is not None and result.stamp_ns == frame.stamp_ns:
+            yield frame, result
 
 
 def _annotated(
