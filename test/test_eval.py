@@ -29,12 +29,12 @@ from wildhands_ros.evaluation.metrics import (
 from wildhands_ros.evaluation.outline import Outline
 from wildhands_ros.evaluation.report import breakdown_table, make_report, overall_table, read_json, write_json
 from wildhands_ros.evaluation.running import evaluate_estimator, frame_from_scene
-from wildhands_ros.evaluation.sample_scores import crop_pixels, inside_picture
+from wildhands_ros.evaluation.sample_scores import crop_pixels
 from wildhands_ros.evaluation.statistics import by_group, estimate_mean
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side, wrist_rotation
-from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample, ShardWriter
+from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample, ShardWriter, inside_picture
 
 CAMERA = Camera(1280, 720, 640, 640, 640, 360)
 

@@ -60,6 +60,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read[1].mano is None
 
 
+def test_numbers_of_numpy_are_written_as_any_others(tmp_path: Path) -> None:
+    sample = replace(made_sample(), grasp=np.int64(3), tags={"distance": np.float32(0.5), "worn": np.bool_(True)})
+    with ShardWriter(tmp_path / "x.tar") as shard:
+        shard.add(sample)
+    (read,) = ShardReader(tmp_path)
+    assert read.grasp == 3 and read.tags == {"distance": 0.5, "worn": True}
+
+
 def test_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
     sample = made_sample()
     for name in ("x.tar", "y.tar"):

@@ -19,9 +19,9 @@ from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model.pickles import RefusedPickle, read_plain_pickle
 from wildhands_ros.hands import KEYPOINT_NAMES, MANO_TO_KEYPOINTS, Side
-from wildhands_ros.samples import CROP_SIZE, Sample, SampleError
+from wildhands_ros.samples import BOX_FACTOR, CROP_SIZE, Sample, SampleError
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
-from wildhands_ros.training.sources.crops import BOX_FACTOR, cut, square_of
+from wildhands_ros.training.sources.crops import cut, square_of
 from wildhands_ros.training.sources.epic_hand_kps import ASSEMBLY_TO_KEYPOINTS
 from wildhands_ros.training.sources.video import _key_of
 

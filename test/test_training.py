@@ -218,6 +218,15 @@ def test_crops_are_as_large_as_the_network_wants_them(upright: bool) -> None:
         assert batch.mask[i, y, x] > 0.5
 
 
+def test_what_lies_beyond_the_picture_is_unknown_of_a_mask() -> None:
+    sample = drawn_hand(np.random.default_rng(27), "a")
+    assert sample.mask is not None
+    sample = replace(sample, center=(20.0, sample.center[1]), extent=200.0)  # 80 of 200 pixels reach over the left edge
+    mask = batch_of(sample).mask[0]
+    beyond = mask.flip(-1) if sample.side is Side.LEFT else mask
+    assert bool(torch.isnan(beyond[:, :22]).all()) and not bool(torch.isnan(beyond[4:, 24:]).any())
+
+
 def test_samples_as_large_as_wanted_are_not_resampled() -> None:
     samples = [drawn_hand(np.random.default_rng(26), str(i)) for i in range(4)]
     factor = samples[0].extent / max(samples[0].box[2] - samples[0].box[0], samples[0].box[3] - samples[0].box[1])
@@ -239,9 +248,10 @@ def test_rolls_are_about_right_and_their_samples_own() -> None:
     assert rolls_of(nothing, keys[:1]).tolist() == [0.0]
 
 
+@pytest.mark.parametrize("factor", [1.5, 1.2])
 @pytest.mark.parametrize("perspective", ["none", "correction", "crop"])
-def test_rolled_inputs_are_those_of_the_estimator(perspective: str) -> None:
-    variant = variant_of(replace(UPRIGHT, perspective=perspective), MODEL)
+def test_rolled_inputs_are_those_of_the_estimator(perspective: str, factor: float) -> None:
+    variant = variant_of(replace(UPRIGHT, perspective=perspective, box_factor=factor), MODEL)
     rng = np.random.default_rng(17)
     for index in range(6):
         sample = drawn_hand(rng, str(index))
@@ -249,13 +259,14 @@ def test_rolled_inputs_are_those_of_the_estimator(perspective: str) -> None:
         maker = CropMaker(variant, variant.box_factor)
         frame = maker.frame(sample.camera)
         x, y = ((c - h) * frame.scale + frame.middle for c, h in zip(sample.center, frame.half, strict=True))
-        extent = sample.extent * frame.scale
-        place = CropPlace.square((x, y), extent)
+        zoom = factor / 1.5
+        place = CropPlace.square((x, y), sample.extent * frame.scale * zoom)
         assert sample.keypoints is not None
         roll = roll_of(sample.keypoints)
         picture = frame_from_scene([sample]).image
         prepared = maker.prepare(picture, sample.camera, [place], [right], [roll])
-        batch = rolled(batch_of(sample), torch.tensor([roll if right else -roll]), MODEL.right)
+        rolls = torch.tensor([roll if right else -roll])
+        batch = rolled(batch_of(sample), rolls, MODEL.right, torch.tensor([zoom]))
         where = geometry(batch, variant)
         torch.testing.assert_close(encoding(batch, variant), prepared.inputs.encoding, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(where.rays, prepared.rays, atol=1e-5, rtol=1e-5)
@@ -264,6 +275,10 @@ def test_rolled_inputs_are_those_of_the_estimator(perspective: str) -> None:
         if perspective != "crop":
             wanted = normalised(batch.crops)
             assert float((wanted - prepared.inputs.crops).abs().mean()) < 0.08  # (the picture is drawn again)
+            black = normalised(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+            both = (wanted, prepared.inputs.crops)
+            shares = [float(((crops - black).abs().amax(1) < 0.05).float().mean()) for crops in both]
+            assert shares[0] == pytest.approx(shares[1], abs=0.03), shares  # corners show as much of the picture
         # and the answer to the truth is the truth
         camera = camera_of_translation(
             variant.translation, _place(batch, where, variant), *crop_view(variant, where.focal, where.rays),
@@ -687,6 +702,74 @@ def test_a_network_of_upright_hands_learns_which_way_they_point(
 
     with pytest.raises(ConfigError, match="trained_from can be 11 at most, not 12"):
         replace(UPRIGHT, trained_from=12)
+
+
+def test_a_run_ends_with_a_validation_whatever_its_length(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+
+    class Watch(Callback):
+        def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            seen.append(trainer.global_step)
+
+    train(
+        replace(config, steps=5, validate_every=3), tmp_path, MODEL, landmark_weights, progress=False, extra=(Watch(),)
+    )
+    assert seen[-1] == 4 and len(seen) == 2
+
+
+def test_averages_leave_what_is_no_weight_exactly_as_it_is(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    # 0.9995 k + 0.0005 k is less than k for some whole numbers k
+    run = replace(config, steps=4, validate_every=4, optimiser=replace(config.optimiser, ema=0.9995))
+    seen: dict[str, torch.Tensor] = {}
+
+    class Look(Callback):
+        def on_validation_batch_end(self, trainer: Any, pl_module: TrainingModule, *rest: object) -> None:
+            seen.update((name, b.clone()) for name, b in pl_module.named_buffers() if not b.is_floating_point())
+
+    network = train(run, tmp_path, MODEL, landmark_weights, progress=False, extra=(Look(),)).network
+    wanted = dict(TrainingModule(load_checkpoint(network)[0], config, MODEL).named_buffers())
+    assert seen
+    for name, buffer in seen.items():
+        assert torch.equal(buffer, wanted[name]), name
+
+
+def test_a_run_that_ran_out_of_time_goes_on_from_there(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    run = replace(config, steps=400, validate_every=400)
+    first = train(replace(run, stop_minutes=2 / 60), tmp_path, MODEL, landmark_weights, progress=False)
+    assert 0 < first.steps < 400
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == first.steps
+    second = train(replace(run, stop_minutes=1 / 60), tmp_path, MODEL, landmark_weights, progress=False)
+    assert first.steps < second.steps < 400
+
+
+def test_a_folder_that_was_moved_keeps_its_best_weights(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    run = replace(config, steps=4, validate_every=4)
+    before = load_checkpoint(train(run, tmp_path / "a", MODEL, landmark_weights, progress=False).network)[0]
+    (tmp_path / "a").rename(tmp_path / "b")
+    after = load_checkpoint(train(run, tmp_path / "b", MODEL, landmark_weights, progress=False).network)[0]
+    for name, weight in before.state_dict().items():
+        assert torch.equal(after.state_dict()[name], weight), name
+
+
+def test_samples_of_which_nobody_knows_the_grasp_keep_every_weight_in_the_loss() -> None:
+    grasp = torch.zeros(2, 9, requires_grad=True)
+    batch = batch_of(drawn_hand(np.random.default_rng(28), "a"), only=frozenset(["joints"]))
+    zeros = torch.zeros(1, 3)
+    losses = hand_losses(
+        batch, geometry(batch, variant_of(SMALL, MODEL)), LossConfig(), pose=batch.pose, betas=batch.betas,
+        camera=zeros, camera_start=zeros, camera_target=zeros, joints=batch.joints, grasp=grasp[:1],
+    )  # fmt: skip
+    assert float(losses["grasp"]) == 0
+    losses["grasp"].backward()
+    assert grasp.grad is not None and float(grasp.grad.abs().max()) == 0
 
 
 def test_directions_are_learned_from_as_many_samples_as_are_wanted(

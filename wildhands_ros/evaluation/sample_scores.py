@@ -22,7 +22,7 @@ from wildhands_ros.evaluation.metrics import (
 )
 from wildhands_ros.evaluation.outline import Outline
 from wildhands_ros.hands import FINGERS, Side
-from wildhands_ros.samples import CROP_SIZE, HIDDEN, Sample
+from wildhands_ros.samples import CROP_SIZE, HIDDEN, Sample, inside_picture
 
 FloatArray = NDArray[np.float64]
 
@@ -266,15 +266,6 @@ def _mask_iou(vertices: FloatArray, outlines: Mapping[Side, Outline], sample: Sa
 def crop_pixels(sample: Sample, pixels: FloatArray) -> FloatArray:
     """Pixels (…, 2) of a sample's picture as pixels of its crop; the inverse of what `Sample` says of `center`."""
     return np.asarray((pixels - np.array(sample.center)) * (CROP_SIZE / sample.extent) + (CROP_SIZE - 1) / 2)
-
-
-def inside_picture(sample: Sample) -> NDArray[np.bool_]:
-    """(224, 224): which pixels of the crop show the picture, and not what lies beyond its border."""
-    steps = (np.arange(CROP_SIZE) - (CROP_SIZE - 1) / 2) * (sample.extent / CROP_SIZE)
-    x, y = sample.center[0] + steps, sample.center[1] + steps
-    columns = (x > -0.5) & (x < sample.camera.width - 0.5)
-    rows = (y > -0.5) & (y < sample.camera.height - 0.5)
-    return np.asarray(rows[:, None] & columns[None, :])
 
 
 def keypoints_in_crop(sample: Sample) -> FloatArray | None:

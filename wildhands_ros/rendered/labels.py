@@ -15,13 +15,10 @@ from wildhands_ros.rendered.rasteriser import SAMPLES, Raster, Window, draw
 from wildhands_ros.rendered.scenes import INSIDE_SHARE, Scene, SceneHand
 from wildhands_ros.rendered.sensor import Sensor
 from wildhands_ros.rendered.shading import shade
-from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample
+from wildhands_ros.samples import BOX_FACTOR, CROP_SIZE, HIDDEN, ManoLabels, Sample
 from wildhands_ros.samples.sample import Tag
 
 FloatArray = NDArray[np.float64]
-
-BOX_FACTOR = 1.5
-"""Edge of a crop over the longer edge of its box."""
 
 IN_FRONT = 0.004
 """A joint is hidden where the first surface is not its hand's and lies at least this far (metres) in front of it."""

@@ -20,6 +20,9 @@ _TAGS = (bool, float, int, str, np.number, np.bool_)
 CROP_SIZE = 224
 """Edge of a sample's picture in pixels."""
 
+BOX_FACTOR = 1.5
+"""Edge of a sample's square over the longer edge of its box, as in the paper's training."""
+
 GRASP_COUNT = 9
 """How many classes of grasps there are: `wildhands_ros.estimation.wildhands.variant.GRASPS`."""
 
@@ -109,6 +112,15 @@ class Sample:
             raise ValueError(f"sample {self.key}: scene must be a name, not {self.scene!r}")
         if not isinstance(self.tags, Mapping) or not all(isinstance(v, _TAGS) for v in self.tags.values()):
             raise ValueError(f"sample {self.key}: tags must be names with numbers or words, not {self.tags!r}")
+
+
+def inside_picture(sample: Sample) -> NDArray[np.bool_]:
+    """(224, 224): which pixels of the crop show the picture, and not what lies beyond its border."""
+    steps = (np.arange(CROP_SIZE) - (CROP_SIZE - 1) / 2) * (sample.extent / CROP_SIZE)
+    x, y = sample.center[0] + steps, sample.center[1] + steps
+    columns = (x > -0.5) & (x < sample.camera.width - 0.5)
+    rows = (y > -0.5) & (y < sample.camera.height - 0.5)
+    return np.asarray(rows[:, None] & columns[None, :])
 
 
 class SampleSource(Protocol):

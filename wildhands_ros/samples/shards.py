@@ -60,10 +60,12 @@ class ShardWriter:
         if sample.key in self._keys:
             raise ValueError(f"{self.path}: there is a sample '{sample.key}' already: give each its own key")
         self._keys.add(sample.key)
-        self._member(f"{sample.key}.jpg", _encoded(".jpg", cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR), _JPEG))
+        members = {"jpg": _encoded(".jpg", cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR), _JPEG)}
         if sample.mask is not None:
-            self._member(f"{sample.key}.png", _encoded(".png", sample.mask, _PNG))
-        self._member(f"{sample.key}.json", _record(sample).encode())
+            members["png"] = _encoded(".png", sample.mask, _PNG)
+        members["json"] = _record(sample).encode()
+        for kind, content in members.items():  # all of it, or nothing where a part cannot be written
+            self._member(f"{sample.key}.{kind}", content)
 
     def _member(self, name: str, content: bytes) -> None:
         info = tarfile.TarInfo(name)  # no time, no owner: the same samples give the same bytes
@@ -203,9 +205,9 @@ def _record(sample: Sample) -> str:
         "keypoints": _numbers(sample.keypoints),
         "keypoint_weights": _numbers(sample.keypoint_weights),
         "visible": "null" if sample.visible is None else json.dumps([int(v) for v in sample.visible]),
-        "grasp": json.dumps(sample.grasp),
+        "grasp": "null" if sample.grasp is None else str(int(sample.grasp)),
         "scene": json.dumps(sample.scene),
-        "tags": json.dumps(dict(sample.tags)),
+        "tags": json.dumps(dict(sample.tags), default=lambda number: number.item()),  # numpy's
     }  # fmt: skip
     return _object(fields)
 

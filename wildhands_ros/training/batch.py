@@ -27,7 +27,7 @@ from wildhands_ros.estimation.wildhands.upright import (
 from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
 from wildhands_ros.hand_model import HandLayer
 from wildhands_ros.hands import Side
-from wildhands_ros.samples import HIDDEN, Sample
+from wildhands_ros.samples import HIDDEN, Sample, inside_picture
 
 NO_GRASP = -1
 MASK_SIZE = 56
@@ -129,7 +129,7 @@ def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = T
     crop = np.zeros(0, np.uint8)
     if picture:
         crop = (sample.image[:, ::-1] if mirrored else sample.image).transpose(2, 0, 1)
-    mask = None if sample.mask is None or "mask" not in only else _small_mask(sample.mask, mirrored)
+    mask = None if sample.mask is None or "mask" not in only else _small_mask(sample, sample.mask, mirrored)
 
     def row(value: np.ndarray | float) -> Tensor:
         return torch.from_numpy(np.array(value, dtype=np.float32)[None])
@@ -247,9 +247,11 @@ def _finite(values: np.ndarray | None) -> bool:
     return values is not None and bool(np.isfinite(values).all())
 
 
-def _small_mask(mask: np.ndarray, mirrored: bool) -> np.ndarray:
-    """(224, 224) uint8 → (56, 56) float, NaN where a quarter or more is hidden."""
-    hidden = cv2.resize((mask == HIDDEN).astype(np.float32), (MASK_SIZE, MASK_SIZE), interpolation=cv2.INTER_AREA)
-    hand = cv2.resize((mask == 255).astype(np.float32), (MASK_SIZE, MASK_SIZE), interpolation=cv2.INTER_AREA)
+def _small_mask(sample: Sample, mask: np.ndarray, mirrored: bool) -> np.ndarray:
+    """(224, 224) uint8 → (56, 56) float, NaN where a quarter or more is hidden or beyond the picture's edge."""
+    unknown = (mask == HIDDEN) | ~inside_picture(sample)
+    hidden = cv2.resize(unknown.astype(np.float32), (MASK_SIZE, MASK_SIZE), interpolation=cv2.INTER_AREA)
+    seen = (mask == 255) & ~unknown
+    hand = cv2.resize(seen.astype(np.float32), (MASK_SIZE, MASK_SIZE), interpolation=cv2.INTER_AREA)
     small = np.where(hidden >= 0.25, np.nan, hand / np.maximum(1 - hidden, 0.25))
     return small[:, ::-1] if mirrored else small

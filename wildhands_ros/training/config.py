@@ -16,6 +16,7 @@ from wildhands_ros.estimation.wildhands.landmark_trunk import BLOCK_COUNT, FINE_
 from wildhands_ros.estimation.wildhands.trunks import Trunk
 from wildhands_ros.estimation.wildhands.variant import Perspective, Translation
 from wildhands_ros.pipeline import config_from_dict
+from wildhands_ros.samples import BOX_FACTOR
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class NetworkConfig:
 
     trained_from: first block of the trunk that is trained; earlier ones keep their open weights. depthwise: also train
     the spatial filters of the trained blocks. dropout: in the heads (the published code has 0.5). upright: crops
-    are turned until the hand points up; the network learns afterwards to see which way that is.
+    are turned until the hand points up; the network learns afterwards to see which way that is. box_factor: edge of the
+    crops over the boxes', 1.5 at most, which is what samples show.
     """
 
     trunk: str = "landmarks"
@@ -110,6 +112,7 @@ class NetworkConfig:
             _require_known(f"network.{name}", getattr(self, name), known)
         _require_within(self, "network", 0, BLOCK_COUNT, "trained_from")
         _require_within(self, "network", 0, 0.99, "dropout")
+        _require_within(self, "network", 0.5, BOX_FACTOR, "box_factor")
         if self.upright and self.trained_from > FINE_AFTER:
             raise ConfigError(
                 f"which way hands point is seen after {FINE_AFTER} blocks of the trunk: with upright, trained_from can "

@@ -32,16 +32,16 @@ from wildhands_ros.estimation.wildhands.trunks import picture_mean_std
 from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
 from wildhands_ros.hand_model import HandLayer, HandModel
 from wildhands_ros.processes import worker_processes
-from wildhands_ros.samples import CROP_SIZE, Sample, SampleSource, ShardReader
+from wildhands_ros.samples import BOX_FACTOR, CROP_SIZE, Sample, SampleSource, ShardReader
 from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate, rolled, rolls_of, zoomed
 from wildhands_ros.training.config import SourceConfig
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
-from wildhands_ros.training.sources.crops import BOX_FACTOR
 from wildhands_ros.whole_files import write_whole
 
 _CHUNK = 64  # samples in a part of a cache
 _AT_ONCE = 8  # parts that a process is given at once
 _MAPS, _LABELS, _PARTS = "maps.npy", "labels.pt", "parts"
+_LABELS_VERSION = 2  # of what is made of a sample; caches of another one are made again
 _PERIOD = 1000
 _SAME_SIZE = 1e-4  # a hundredth of a pixel over a crop
 
@@ -313,7 +313,7 @@ def turned_crops(batch: Batch) -> Tensor:
 
 
 def _cache_key(source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int) -> str:
-    digest = hashlib.sha256(_fingerprint(source).encode())
+    digest = hashlib.sha256(f"{_LABELS_VERSION} {_fingerprint(source)}".encode())
     for part in (trunk.stem, trunk.blocks[:blocks]):
         for value in part.state_dict().values():
             digest.update(value.detach().cpu().numpy().tobytes())

@@ -61,8 +61,10 @@ def hand_losses(
     if depths is not None:
         off = robust(depths - relative_depths(batch.joints, where), scale)
         losses["depth"] = weights.depth * masked_mean(off, batch.has_joints)
-    if grasp is not None and bool((batch.grasp != NO_GRASP).any()):
-        losses["grasp"] = weights.grasp * cross_entropy(grasp, batch.grasp, ignore_index=NO_GRASP)
+    if grasp is not None:  # also where nobody knows any grasp: several devices wait for every weight's gradient
+        known_grasps = (batch.grasp != NO_GRASP).sum().clamp(min=1)
+        off = cross_entropy(grasp, batch.grasp, ignore_index=NO_GRASP, reduction="sum")
+        losses["grasp"] = weights.grasp * off / known_grasps
     return losses
 
 

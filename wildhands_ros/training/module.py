@@ -24,6 +24,7 @@ from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Trans
 from wildhands_ros.evaluation.metrics import pa_mpjpe_errors
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hand_model.torch_hand import TorchHand
+from wildhands_ros.samples import BOX_FACTOR
 from wildhands_ros.training.batch import MASK_SIZE, Batch, Geometry, encoding, geometry, project_to_crop
 from wildhands_ros.training.config import NetworkConfig, TrainingConfig
 from wildhands_ros.training.dataset import Drawn, Manner, normalised, turned_crops
@@ -51,6 +52,7 @@ def variant_of(config: NetworkConfig, hand_model: HandModel) -> Variant:
         keypoints=config.keypoints,
         depths=config.depths,
         upright=config.upright,
+        roll_margin=max(BOX_FACTOR / config.box_factor, 1.0) if config.upright else 1.0,  # see `batch.rolled`
     )
 
 
@@ -128,7 +130,7 @@ class TrainingModule(pl.LightningModule):
 
     def fine_map(self, drawn: Drawn) -> Tensor:
         """The trunk's 14 × 14 map (N, 112, 14, 14) of a batch's crops; what is cached of them is that map."""
-        return self._early(drawn, None, FINE_AFTER)
+        return self._early(drawn, encoding(drawn.batch, self.network.variant), FINE_AFTER)
 
     def _early(self, drawn: Drawn, encoded: Tensor | None, blocks: int) -> Tensor:
         """What comes out of the trunk's first blocks. encoded: for networks that see it at the input."""

@@ -33,7 +33,9 @@ from wildhands_ros.training.module import ERRORS, TrainingModule, fresh_network,
 from wildhands_ros.training.pictures import PictureLog
 from wildhands_ros.whole_files import write_whole
 
-RESUME, NETWORK, SETTINGS, SAMPLE_ERRORS = "last.ckpt", "network.safetensors", "settings.json", "sample_errors.pt"
+RESUME, BEST, NETWORK, SETTINGS, SAMPLE_ERRORS = (
+    "last.ckpt", "best.ckpt", "network.safetensors", "settings.json", "sample_errors.pt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,45 @@ class TrainingResult:
     network: Path
     errors: dict[str, float]
     steps: int
+
+
+class _Average(EMAWeightAveraging):
+    """The running average of the weights; what is no weight stays exactly as it is.
+
+    On the device where the training is, of which the module does not know yet when callbacks are set up.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=False, decay=decay)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+
+class _Limit(Timer):
+    """Ends a run after so many minutes of this process, whatever earlier ones took, with its state kept."""
+
+    def __init__(self, minutes: float, path: Path) -> None:
+        super().__init__(timedelta(minutes=minutes))
+        self._path = path
+
+    def on_train_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        super().on_train_end(trainer, *args, **kwargs)
+        if trainer.should_stop:
+            trainer.save_checkpoint(self._path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+def _validation_interval(config: TrainingConfig) -> int:
+    """Steps from one validation to the next: about as many as wanted, and so that hardly any are left at the end."""
+    times = max(round(config.steps / config.validate_every), 1)
+    return config.steps // times
 
 
 @contextmanager
@@ -92,19 +133,18 @@ def train(
         enable_version_counter=False, save_on_train_epoch_end=False,
     )  # fmt: skip
     callbacks: list[Callback] = [
-        EMAWeightAveraging(decay=config.optimiser.ema, update_every_n_steps=1), best, regularly,
-        LearningRateMonitor("step"),
+        _Average(config.optimiser.ema), best, regularly, LearningRateMonitor("step"),
         PictureLog(SampleDataset(ShardReader(config.validation), module.manner)), *extra,
     ]  # fmt: skip
     if config.stop_minutes > 0:
-        callbacks.append(Timer(timedelta(minutes=config.stop_minutes)))
+        callbacks.insert(0, _Limit(config.stop_minutes, out / RESUME))  # before averaging ends
     try:
         trainer = pl.Trainer(
             accelerator=config.accelerator, devices=config.devices,
             precision=config.precision,  # type: ignore[arg-type]
             max_steps=config.steps, max_epochs=-1, callbacks=callbacks, gradient_clip_val=config.optimiser.clip,
             logger=TensorBoardLogger(str(out), name="", version="log"), default_root_dir=str(out),
-            val_check_interval=min(config.validate_every, config.steps), check_val_every_n_epoch=None,
+            val_check_interval=_validation_interval(config), check_val_every_n_epoch=None,
             num_sanity_val_steps=0, log_every_n_steps=50, enable_progress_bar=progress, enable_model_summary=False,
             use_distributed_sampler=False,
         )  # fmt: skip
@@ -120,7 +160,8 @@ def train(
         hand_model=hand_model.name, licence=licence,
     )  # fmt: skip
     steps = trainer.global_step
-    _put_best(module, Path(best.best_model_path or resume))
+    kept = out / BEST  # by its place: what the trainer remembers is where it was before a folder was moved
+    _put_best(module, kept if kept.is_file() else resume)
     # averaging has rounded them, and the caches are those of the exact ones
     module.load_state_dict(fixed, strict=False)
     directions = {}
@@ -138,12 +179,15 @@ def _start_from(path: Path, network: WildHandsNetwork) -> None:
     """Puts a checkpoint's weights in. Raises ModelFileError for a damaged one, ConfigError for another network's."""
     found, info = load_checkpoint(path)
     weights = found.state_dict()
-    theirs_here = replace(info.variant, box_factor=network.variant.box_factor)  # to which any weights can get used
-    if network.variant.depths and theirs_here == replace(network.variant, depths=False):
+    ours = network.variant
+    theirs_here = replace(  # any weights can get used to other crops
+        info.variant, box_factor=ours.box_factor, roll_margin=ours.roll_margin
+    )
+    if ours.depths and theirs_here == replace(ours, depths=False):
         weights = _with_depths(weights, network)
-    elif theirs_here != network.variant:
-        ours, theirs = network.variant.to_dict(), info.variant.to_dict()
-        changed = ", ".join(f"{k} {theirs[k]!r} instead of {ours[k]!r}" for k in ours if ours[k] != theirs[k])
+    elif theirs_here != ours:
+        wanted, theirs = ours.to_dict(), theirs_here.to_dict()
+        changed = ", ".join(f"{k} {theirs[k]!r} instead of {wanted[k]!r}" for k in wanted if wanted[k] != theirs[k])
         raise ConfigError(f"{path} holds another network than the configuration describes: {changed}")
     network.load_state_dict(weights)
 

@@ -56,6 +56,8 @@ class Variant:
     upright: the picture is turned about its principal point until the hand points up, which is the same as rolling the
         camera; answers are rolled back, see `upright`. The network says which way the hand points in what it is shown,
         so that it can be shown again where that is not up.
+    roll_margin: edge of the square that a rolled crop is made from, over the crop's own: as far as that reaches, its
+        corners show the picture, beyond they are black. Whatever the network was trained with.
     """
 
     encoding: Encoding = Encoding.SPARSE
@@ -74,6 +76,7 @@ class Variant:
     keypoints: bool = False
     depths: bool = False
     upright: bool = False
+    roll_margin: float = 1.0
 
     def __post_init__(self) -> None:
         sizes = (*self.fusion, self.features, self.hidden)
@@ -97,6 +100,8 @@ class Variant:
             raise ModelFileError("a network of upright hands sees crops only: no frame_trunk, crops 'sharp'")
         if self.upright and self.trunk is not Trunk.LANDMARKS_FINE:
             raise ModelFileError("upright hands need the trunk 'landmarks-fine', off which it is read where up is")
+        if not 1 <= self.roll_margin <= 4:
+            raise ModelFileError(f"roll_margin must lie between 1 and 4, not {self.roll_margin}")
         if self.mirror and (self.frame_trunk or self.crops is Crops.PUBLISHED):
             raise ModelFileError("a network that mirrors left hands sees crops only: no frame_trunk, crops 'sharp'")
 

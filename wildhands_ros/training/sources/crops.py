@@ -7,11 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from wildhands_ros.estimation.wildhands.resample import cut_sharp
+from wildhands_ros.samples import BOX_FACTOR
 
 Box = tuple[float, float, float, float]
-
-BOX_FACTOR = 1.5
-"""Edge of a sample's square over the longer edge of its box, as in the paper's training."""
 
 
 def square_of(box: Box) -> tuple[tuple[float, float], float]:
