@@ -7,6 +7,7 @@ import json
 import math
 import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from wildhands_ros.camera import Camera
+from wildhands_ros.cli import doctor as doctor_module
 from wildhands_ros.cli import main
 from wildhands_ros.cli import run as run_module
 from wildhands_ros.cli.bench import node_parameters
@@ -363,6 +365,17 @@ def test_doctor_has_a_verdict_where_the_middleware_hangs(monkeypatch: pytest.Mon
     monkeypatch.setattr(subprocess, "run", hang)
     assert run("doctor") == 1
     assert "did not end within 60 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("from_pypi", "level"), [("9.1.2", "fail"), (None, "ok")])
+def test_doctor_takes_the_python_of_a_distribution(
+    from_pypi: str | None, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "version_info", (3, 14, 0))
+        patch.setattr(doctor_module, "_version", lambda package: from_pypi if package == "ros-rclpy" else "1")
+        (finding,) = doctor_module._python()
+    assert finding.level == level
 
 
 def test_doctor_reports_as_json(capsys) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -49,6 +51,23 @@ def test_the_demo_takes_a_file_of_the_users(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     results = list(read_hands(tmp_path / "out" / "mine.mcap"))
     assert len([r for r in results if r.hands]) >= 5
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_ended_takes_its_processes_along(tmp_path: Path, how: signal.Signals) -> None:
+    command = [sys.executable, "-m", "wildhands_ros.cli", "demo", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "photographs.mcap").exists():  # which the recorder has made, after the node was started
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    started = children.read_text().split()
+    assert len(started) == 2
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert not any(Path(f"/proc/{child}").exists() for child in started)
 
 
 @pytest.mark.parametrize("arguments", [["--input", "/nowhere/clip.mp4"], ["--models-dir", "/nowhere"]])

@@ -241,6 +241,33 @@ def test_parameters_are_checked_and_take_effect(bench: Bench) -> None:
 # --- silent failures ------------------------------------------------------------------------------------------------
 
 
+def test_images_without_a_stamp_get_that_of_their_arrival(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake")
+    bench.connect()
+    bench.hands.clear()
+    before = bench.node.get_clock().now().nanoseconds
+    bench.publish(raw_image(plain(), "rgb8", Time()))
+    bench.wait(lambda: bench.hands, "no result")
+    assert before <= stamp_ns(bench.hands[0].header.stamp) <= bench.node.get_clock().now().nanoseconds
+    bench.said("have no header.stamp (it is 0)")
+
+
+def test_stamps_that_stand_still_are_said(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake")
+    bench.connect()
+    stamp = bench.stamp()
+    bench.send(raw_image(plain(), "rgb8", stamp))
+    for count in range(2, 7):
+        bench.publish(raw_image(plain(), "rgb8", stamp))
+        bench.wait(lambda count=count: sum(h.header.stamp == stamp for h in bench.hands) >= count, "no result")
+    bench.said("had the stamp of the one before")
+
+
+def test_an_input_of_another_type_is_named(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake", "--ros-args", "-p", "image_transport:=raw", "-r", "image:=/image/compressed")
+    bench.said("/image/compressed carries sensor_msgs/msg/CompressedImage: set image_transport to compressed")
+
+
 def test_missing_camera_info_is_said_and_the_image_kept_until_it_comes(start: Callable[..., Any]) -> None:
     bench = start(Bench, "fake")
     image = raw_image(plain(), "rgb8", bench.stamp())

@@ -431,6 +431,28 @@ def test_a_trickle_of_images_beside_steady_camera_info_is_noticed():
     assert kind == "images_do_not_arrive" and "1 image(s)" in text and "149 camera_info" in text
 
 
+def test_images_of_another_type_are_named_with_the_remedy():
+    watch = InputWatch(started=0)
+    kind, text = watch.complaint(
+        6.0,
+        dataclasses.replace(AROUND, image_topic="/a/compressed", wrong_image_type="sensor_msgs/msg/CompressedImage"),
+    )
+    assert kind == "wrong_type" and "image_transport to compressed" in text and "-r image:=/a)" in text
+    _, text = watch.complaint(6.0, dataclasses.replace(AROUND, wrong_image_type="sensor_msgs/msg/Image"))
+    assert "image_transport to raw" in text
+    _, text = watch.complaint(6.0, dataclasses.replace(AROUND, wrong_image_type="std_msgs/msg/String"))
+    assert "std_msgs/msg/String, which is no image" in text
+
+
+def test_camera_info_that_cannot_come_is_explained():
+    watch = InputWatch(started=0)
+    watch.image(1.0)
+    _, text = watch.complaint(4.0, dataclasses.replace(AROUND, wrong_info_type="sensor_msgs/msg/Image"))
+    assert "carries sensor_msgs/msg/Image" in text
+    _, text = watch.complaint(4.0, dataclasses.replace(AROUND, info_is_latched=True))
+    assert "qos_overrides./camera_info.subscription.durability:=transient_local" in text
+
+
 def test_a_stream_that_stops_is_noticed():
     watch = InputWatch(started=0)
     watch.image(1.0)

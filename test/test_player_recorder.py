@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -356,6 +357,66 @@ def test_pictures_that_are_published_compressed_too_are_kept_once(context: Conte
     assert [frame.frame_id for frame in open_source(tmp_path / "all.mcap", focal=50)] == ["0", "1", "2"]
 
 
+def test_depth_is_never_made_a_jpeg(context: Context, tmp_path: Path) -> None:
+    sender = Node("sender", context=context)
+    publisher = sender.create_publisher(Image, "/depth", 10)
+    depth = np.array([[500, 1010], [1200, 8000]], np.uint16)
+    with Recorder(tmp_path / "x.mcap", {"/depth": None}, jpeg=True, context=context) as recorder:
+        assert recorder.wait_until_connected(["/depth"], DEADLINE_S)
+        _wait_until_matched(publisher)
+        publisher.publish(Image(height=2, width=2, encoding="16UC1", step=4, data=depth.tobytes()))
+        assert recorder.wait_for("/depth", 1, DEADLINE_S)
+    sender.destroy_node()
+    report = recorder.stop()
+    assert report.counts == {"/depth": 1} and "16UC1" in report.problems[0]
+    with BagReader(tmp_path / "x.mcap") as bag:
+        (message,) = [bag.deserialize(m) for m in bag.messages(["/depth"])]
+    assert bytes(message.data) == depth.tobytes()
+
+
+def test_a_type_that_nobody_can_describe_keeps_nothing_else_out(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = BagWriter.knows
+    monkeypatch.setattr(BagWriter, "knows", lambda self, kind: kind != "std_msgs/msg/Header" and known(self, kind))
+    sender = Node("sender", context=context)
+    publishers = [sender.create_publisher(kind, name, 10) for kind, name in ((Header, "/odd"), (CameraInfo, "/info"))]
+    with Recorder(tmp_path / "x.mcap", {"/odd": None, "/info": None}, context=context) as recorder:
+        assert recorder.wait_until_connected(["/odd", "/info"], DEADLINE_S)
+        for publisher, message in zip(publishers, (Header(), CameraInfo()), strict=True):
+            _wait_until_matched(publisher)
+            publisher.publish(message)
+        assert recorder.wait_for("/odd", 1, DEADLINE_S) and recorder.wait_for("/info", 1, DEADLINE_S)
+    sender.destroy_node()
+    report = recorder.stop()
+    assert report.counts == {"/info": 1} and "/odd is of type std_msgs/msg/Header" in "\n".join(report.problems)
+
+
+def test_whoever_listens_for_another_type_keeps_no_topic_out(context: Context, tmp_path: Path) -> None:
+    other = Context()  # one participant cannot have both types
+    rclpy.init(context=other, domain_id=DOMAIN)
+    listener = Node("listener", context=other)
+    listener.create_subscription(Image, "/info", print, 10)
+    sender = Node("sender", context=context)
+    publisher = sender.create_publisher(CameraInfo, "/info", 10)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(sender)
+    deadline = time.monotonic() + DEADLINE_S
+    while len(dict(sender.get_topic_names_and_types()).get("/info", ())) < 2:
+        assert time.monotonic() < deadline
+        executor.spin_once(0.05)
+    with Recorder(tmp_path / "x.mcap", {"/info": None}, context=context) as recorder:
+        assert recorder.wait_until_connected(["/info"], DEADLINE_S)
+        _wait_until_matched(publisher)
+        publisher.publish(CameraInfo())
+        assert recorder.wait_for("/info", 1, DEADLINE_S)
+    executor.shutdown()
+    for node in (listener, sender):
+        node.destroy_node()
+    other.try_shutdown()
+    assert recorder.stop().counts == {"/info": 1}
+
+
 def test_what_cannot_be_recorded_is_named(context: Context, tmp_path: Path) -> None:
     topics = {"/glove": "lab_msgs/msg/Glove", "/silent": None, "/image_raw": None}
     sender = Node("sender", context=context)
@@ -381,7 +442,8 @@ def test_a_full_disk_ends_the_recording_and_keeps_the_rest(
     monkeypatch.setattr(BagWriter, "write_serialized", refuse)
     with Player(folder_of_pictures(tmp_path / "p"), context=context) as player:
         player.run()
-    assert recorder.wait_for_failure(0) or not recorder.wait_for("/image_raw", 1, DEADLINE_S)
+    assert recorder.wait_for_failure(DEADLINE_S)
+    assert not recorder.wait_for("/image_raw", 1, DEADLINE_S)
     with pytest.raises(RecordingError, match="No space left"):
         recorder.stop()
 

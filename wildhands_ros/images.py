@@ -79,6 +79,13 @@ RAW_ENCODINGS: tuple[str, ...] = tuple(_RAW)
 """The raw encodings that `decode_raw` understands, in lower case (it also takes uyvy, yuyv and yuy2)."""
 
 
+def has_eight_bits(encoding: str) -> bool:
+    """Whether `decode_raw` knows a raw encoding, and loses nothing of it but what colours lose between their spaces."""
+    name = encoding.strip().lower()
+    layout = _RAW.get(_ALIASES.get(name, name))
+    return layout is not None and layout.bits == 8
+
+
 def decode_raw(
     data: Buffer, height: int, width: int, step: int, encoding: str, is_bigendian: bool | int = False
 ) -> RgbImage:

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.cli.common import add_pipeline, has_ros, read_pipeline
+from wildhands_ros.cli.common import add_pipeline, has_ros, read_pipeline, sigterm_interrupts
 from wildhands_ros.drawing import draw_hands
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.evaluation import FrameTruth, SequenceScore, score_sequences
@@ -211,7 +211,7 @@ def _over_topics(config: PipelineConfig, seconds: float) -> dict[str, str]:
     from wildhands_ros.node.chain import LiveChain  # needs ROS
     from wildhands_ros.synthetic.demo_scenes import RenderedScene
 
-    with TemporaryDirectory() as folder, LiveChain() as chain:
+    with sigterm_interrupts(), TemporaryDirectory() as folder, LiveChain() as chain:
         scene = RenderedScene(Path(folder), SequenceConfig(seconds=seconds))
         report = chain.measure(scene.open(), node_parameters(config))
     latency_ms = 1e3 * np.array(report.latencies_s or [np.nan])

@@ -21,7 +21,10 @@ from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Meanwhile SIGTERM (of systemd, docker, timeout) is what Ctrl-C is, so that what was done is kept."""
+    """Meanwhile SIGTERM (of systemd, docker, timeout) and SIGHUP (of a terminal that is gone) are what Ctrl-C is.
+
+    So what was done is kept, and no process stays behind.
+    """
     if threading.current_thread() is not threading.main_thread():  # which alone may say what signals do
         yield
         return
@@ -29,11 +32,13 @@ def sigterm_interrupts() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # as nohup has it
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

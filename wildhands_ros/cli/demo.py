@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wildhands_ros.cli.common import add_camera, add_models_dir, has_ros, read_camera
+from wildhands_ros.cli.common import add_camera, add_models_dir, has_ros, read_camera, sigterm_interrupts
 from wildhands_ros.detection import models_missing
 from wildhands_ros.drawing import TRUTH_STYLE, draw_hands, draw_status
 from wildhands_ros.errors import ModelFileError, WildHandsError
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     scenes = [_own_scene(args)] if args.input else _our_scenes(args)
     outcomes = []
-    with LiveChain() as chain:
+    with sigterm_interrupts(), LiveChain() as chain:
         print(f"watch it live: export ROS_DOMAIN_ID={chain.domain}, then rviz2, Foxglove or ros2 topic echo\n")
         for scene in scenes:
             for estimator in args.estimators:

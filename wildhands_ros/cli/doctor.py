@@ -98,10 +98,16 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
 def _python() -> Iterator[Finding]:
     version = platform.python_version()
     text = f"Python {version} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors"
-    if (3, 10) <= sys.version_info[:2] <= (3, 13):
+    newest = (3, 14) if _distribution() else (3, 13)  # what ROS 2 comes for from PyPI; a distribution brings its own
+    if (3, 10) <= sys.version_info[:2] <= newest:
         yield Finding("System", "ok", text)
     else:
-        yield Finding("System", "fail", text, "use Python 3.10 to 3.13")
+        yield Finding("System", "fail", text, f"use Python 3.10 to 3.{newest[1]}")
+
+
+def _distribution() -> bool:
+    """Whether ROS 2 is here, and not from PyPI."""
+    return importlib.util.find_spec("rclpy") is not None and _version("ros-rclpy") is None
 
 
 def _libraries() -> Iterator[Finding]:
@@ -135,7 +141,7 @@ def _library(area: str, module: str, package: str, *, needed: bool) -> Finding:
     remedy = f"pip install {package}" + (", or rosdep install on a ROS distribution" if needed else "")
     try:
         found = importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # a library whose own libraries are missing may raise an OSError, or anything
         return Finding(area, "fail" if needed else "note", f"{package}: {error}", remedy)
     version = getattr(found, "__version__", None) or _version(package) or "present"
     return Finding(area, "ok", f"{package} {version}")
@@ -208,8 +214,8 @@ def _attempt(area: str, works: Callable[[], str]) -> Finding:
         return Finding(area, "ok", works())
     except WildHandsError as error:
         return Finding(area, "fail", str(error))
-    except ImportError as error:
-        return Finding(area, "fail", f"cannot be tried: {error}")
+    except Exception as error:  # of a library, such as one whose own libraries are missing
+        return Finding(area, "fail", f"cannot be tried: {type(error).__name__}: {error}")
 
 
 def _ros() -> Iterator[Finding]:

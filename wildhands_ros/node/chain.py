@@ -252,6 +252,8 @@ class ChildProcess:
                 self._process.kill()
                 self._process.wait()
         self._reader.join(1.0)
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            return  # it may have been interrupted before it could listen to signals
         if ended_early or self._process.returncode not in (0, -signal.SIGINT):
             raise WildHandsError(
                 f"{self._name} ended with code {self._process.returncode}: {' '.join(self._lines[-8:])}"

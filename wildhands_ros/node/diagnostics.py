@@ -202,7 +202,8 @@ class Surroundings:
 
     image_topic, info_topic: resolved names. image_publishers, info_publishers: how many there are. other_images: image
     topics that somebody publishes. fastdds_unprofiled: Fast DDS is in use without a profile of the user's.
-    profile: where the profile for large images lies.
+    profile: where the profile for large images lies. wrong_image_type, wrong_info_type: what a topic's publishers send
+    where none of them sends what the node listens for; else empty. info_is_latched: camera_info comes transient local.
     """
 
     image_topic: str
@@ -212,6 +213,9 @@ class Surroundings:
     other_images: tuple[str, ...] = ()
     fastdds_unprofiled: bool = False
     profile: str = ""
+    wrong_image_type: str = ""
+    wrong_info_type: str = ""
+    info_is_latched: bool = False
 
 
 class InputWatch:
@@ -251,6 +255,8 @@ class InputWatch:
             return "images_do_not_arrive", self._not_arriving(around, images, infos)
         if images:
             return None
+        if around.wrong_image_type:
+            return "wrong_type", _wrong_image_type(around)
         if self._images:
             return "images_stopped", (
                 f"no image for {now - self._images[-1]:.0f} s on {around.image_topic} ({around.image_publishers} "
@@ -267,6 +273,17 @@ class InputWatch:
         return "images_do_not_arrive", self._not_arriving(around, images, infos)
 
     def _no_info(self, around: Surroundings) -> str:
+        if around.wrong_info_type:
+            return (
+                f"images come on {around.image_topic}, but {around.info_topic} carries {around.wrong_info_type} and "
+                "not sensor_msgs/msg/CameraInfo: remap camera_info to the topic of the same camera"
+            )
+        if around.info_is_latched:
+            return (
+                f"images come on {around.image_topic}, but the camera_info of {around.info_topic} was published once, "
+                "before this node listened: start the node with -p "
+                f"qos_overrides.{around.info_topic}.subscription.durability:=transient_local"
+            )
         return (
             f"images come on {around.image_topic} but no camera_info on {around.info_topic} ({around.info_publishers} "
             "publishers), and without the camera's intrinsics nothing metric can be said: remap camera_info to the "
@@ -278,6 +295,8 @@ class InputWatch:
             f"{around.image_topic} has {around.image_publishers} publisher(s), but in the last {self._patience_s:.0f} "
             f"s {images} image(s) arrived, and {infos} camera_info"
         )
+        if images:
+            text += f" (if {around.image_topic} is throttled, remap camera_info to one that is throttled with it)"
         text += f": is the camera running (ros2 topic hz {around.image_topic})?"
         if around.image_topic.endswith("/compressed"):
             return text
@@ -292,6 +311,16 @@ class InputWatch:
             "(FASTDDS_DEFAULT_PROFILES_FILE; Humble, Jazzy: FASTRTPS_DEFAULT_PROFILES_FILE), or set image_transport to "
             "compressed"
         )
+
+
+def _wrong_image_type(around: Surroundings) -> str:
+    text = f"{around.image_topic} carries {around.wrong_image_type}"
+    if around.wrong_image_type == "sensor_msgs/msg/CompressedImage":
+        base = around.image_topic.removesuffix("/compressed")
+        return f"{text}: set image_transport to compressed, and remap image to {base} (-r image:={base})"
+    if around.wrong_image_type == "sensor_msgs/msg/Image":
+        return f"{text}: set image_transport to raw, and remap image to it"
+    return f"{text}, which is no image: remap the input (-r image:=<topic>)"
 
 
 @dataclass(frozen=True)
@@ -363,8 +392,9 @@ def _verdict(summary: Summary, condition: Condition) -> tuple[bytes, str]:
         if condition.failed_transition:
             return DiagnosticStatus.ERROR, f"{state.value}: {condition.failed_transition}"
         return DiagnosticStatus.STALE, state.value
-    if condition.complaint:
-        return DiagnosticStatus.ERROR, condition.complaint
+    if condition.complaint:  # a part of the images that gets through is still something
+        works = summary.output_hz > 0
+        return DiagnosticStatus.WARN if works else DiagnosticStatus.ERROR, condition.complaint
     if not condition.enabled:
         return DiagnosticStatus.STALE, "active, but disabled: call ~/enable with true"
     if summary.output_hz == 0 and summary.input_hz > 0:

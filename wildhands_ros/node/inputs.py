@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo
 
@@ -85,7 +86,21 @@ def survey(node: Node, topics: InputTopics) -> Surroundings:
         other_images=tuple(sorted(others)),
         fastdds_unprofiled=unprofiled,
         profile=str(fastdds_profile()) if unprofiled else "",
+        wrong_image_type=_wrong_type(node, topics.image, _IMAGE_TYPES[topics.compressed]),
+        wrong_info_type=_wrong_type(node, topics.info, "sensor_msgs/msg/CameraInfo"),
+        info_is_latched=_is_latched(node, topics.info),
     )
+
+
+def _wrong_type(node: Node, topic: str, expected: str) -> str:
+    """What a topic's publishers send, where none sends what is expected."""
+    types = {endpoint.topic_type for endpoint in node.get_publishers_info_by_topic(topic)}
+    return "" if expected in types else ", ".join(sorted(types))
+
+
+def _is_latched(node: Node, topic: str) -> bool:
+    profiles = [endpoint.qos_profile for endpoint in node.get_publishers_info_by_topic(topic)]
+    return any(profile.durability is DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)
 
 
 def _fields_of(info: CameraInfo) -> _Fields:

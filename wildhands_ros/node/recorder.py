@@ -30,7 +30,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.utilities import remove_ros_args
 
 from wildhands_ros.errors import ImageError, RecordingError, WildHandsError
-from wildhands_ros.images import JPEG_QUALITY, decode_raw, encode_jpeg
+from wildhands_ros.images import JPEG_QUALITY, decode_raw, encode_jpeg, has_eight_bits
 from wildhands_ros.node.player import call_on_signals
 from wildhands_ros.recordings import BagWriter
 from wildhands_ros.recordings.bag_source import COMPRESSED_IMAGE, IMAGE
@@ -64,6 +64,7 @@ class _Channel:
     recorded_as: str
     jpeg: bool
     added: bool = False
+    refused: bool = False
     received: int = 0
     last_ns: int | None = None
     endpoints: list[TopicEndpointInfo] = field(default_factory=list)
@@ -138,7 +139,8 @@ class Recorder:
 
     def wait_for_failure(self, timeout_s: float) -> bool:
         """Whether recording has failed (a full disk) by then; `stop` raises the reason."""
-        return self._wait(lambda: self._failure is not None, timeout_s)
+        with self._changed:
+            return self._changed.wait_for(lambda: self._failure is not None, timeout_s)
 
     def stop(self) -> RecordingReport:
         """Finishes the bag. Raises RecordingError where something could not be written; later calls do nothing."""
@@ -180,14 +182,18 @@ class Recorder:
 
     def _look(self) -> None:
         """Subscribes to what has appeared, and again where the publishers' QoS asks for another subscription."""
-        present = {n: types for n, types in self.node.get_topic_names_and_types() if not _is_hidden(n)}
+        present = [name for name, _ in self.node.get_topic_names_and_types() if not _is_hidden(name)]
         wanted = dict.fromkeys(present) if self._wanted is None else self._wanted
         for name, given in wanted.items():
-            types = [given] if given else present.get(name, [])
+            types = [given] if given else self._published_types(name)
             if len(types) > 1:
                 self._note(f"{name} is published with several types ({', '.join(types)}) and not recorded")
             elif types:
                 self._follow(name, types[0])
+
+    def _published_types(self, name: str) -> list[str]:
+        """Types that somebody publishes; whoever listens to a topic may be wrong about its type."""
+        return sorted({e.topic_type for e in self.node.get_publishers_info_by_topic(name)})
 
     def _follow(self, name: str, msgtype: str) -> None:
         endpoints = self.node.get_publishers_info_by_topic(name)
@@ -273,8 +279,6 @@ class Recorder:
     def _write(self, name: str, channel: _Channel, serialized: bytes, time_ns: int) -> None:
         writer = self._writer
         if not channel.added:
-            channel.added = True
-            logger.info("receiving %s", name)
             offered = [
                 recorded_qos(
                     reliable=e.qos_profile.reliability is ReliabilityPolicy.RELIABLE,
@@ -283,18 +287,39 @@ class Recorder:
                 )
                 for e in self.node.get_publishers_info_by_topic(name)
             ]
+            if channel.jpeg and not has_eight_bits(encoding := self._raw_image(serialized).encoding):
+                channel.jpeg, channel.recorded_as = False, name
+                self._note(
+                    f"{name} is of encoding '{encoding}', of which JPEG would lose much: it is recorded as it is"
+                )
             kind = COMPRESSED_IMAGE if channel.jpeg else channel.msgtype
-            writer.add_topic(channel.recorded_as, kind, offered=offered or None)
+            if not writer.knows(kind):
+                channel.refused = True
+                self._note(
+                    f"{name} is of type {kind}, whose definition was not found or cannot be read, and not recorded: "
+                    "source its workspace"
+                )
+            else:
+                logger.info("receiving %s", name)
+                writer.add_topic(channel.recorded_as, kind, offered=offered or None)
+            channel.added = True
+        if channel.refused:
+            return
         if channel.jpeg:
             writer.write(channel.recorded_as, self._compress(serialized), time_ns)
         else:
             writer.write_serialized(channel.recorded_as, serialized, time_ns)
 
-    def _compress(self, serialized: bytes) -> object:
+    def _raw_image(self, serialized: bytes) -> _RawImage:
         try:
-            raw = cast(_RawImage, self._writer.typestore.deserialize_cdr(serialized, IMAGE))
+            return cast(_RawImage, self._writer.typestore.deserialize_cdr(serialized, IMAGE))
         except Exception as error:  # rosbags lets numpy's and struct's errors through where the bytes are damaged
             raise ImageError(f"the message is damaged ({error})") from error
+
+    def _compress(self, serialized: bytes) -> object:
+        raw = self._raw_image(serialized)
+        if not has_eight_bits(raw.encoding):
+            raise ImageError(f"its encoding has become '{raw.encoding}', of which JPEG would lose much")
         rgb = decode_raw(raw.data, raw.height, raw.width, raw.step, raw.encoding, raw.is_bigendian)
         data = np.frombuffer(encode_jpeg(rgb, self._quality), np.uint8)
         return self._writer.types[COMPRESSED_IMAGE](raw.header, "rgb8; jpeg compressed bgr8", data)

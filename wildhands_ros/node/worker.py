@@ -34,6 +34,7 @@ from wildhands_ros.pipeline import PipelineConfig, PipelineResult
 ImageMessage: TypeAlias = Image | CompressedImage
 
 _A_SECOND_NS = 10**9
+_SUSPICIOUS = 5  # images in a row with one stamp; a few can come of a player that shows one again
 
 
 class HandPipeline(Protocol):
@@ -99,6 +100,7 @@ class Worker:
         self._publishing = threading.Lock()
         self._enabled = True
         self._last_stamp_ns: int | None = None
+        self._same_stamps = 0
         self._frames = 0
         self._thread = threading.Thread(target=self._work, name="wildhands", daemon=True)
 
@@ -120,10 +122,18 @@ class Worker:
                 raise
 
     def put_image(self, message: ImageMessage) -> None:
-        """Leaves an image; one that still waits is dropped for it."""
+        """Leaves an image; one that still waits is dropped for it. One without a stamp gets that of its arrival."""
         if not self._enabled:
             self._statistics.image_dropped(Drop.DISABLED)
-        elif self._inbox.put_image(message, stamp_ns(message.header.stamp)):
+            return
+        if stamp_ns(message.header.stamp) == 0:
+            message.header.stamp = self._clock.now().to_msg()
+            self._report(
+                "no_stamp",
+                f"the images on {self._topics.image} have no header.stamp (it is 0): the time of their arrival stands "
+                "in for it, and fits no other sensor's; set it in the driver",
+            )
+        if self._inbox.put_image(message, stamp_ns(message.header.stamp)):
             self._statistics.image_dropped(Drop.NEWER if self._inbox.has_info else Drop.NO_CAMERA_INFO)
 
     def put_info(self, message: CameraInfo) -> None:
@@ -205,6 +215,13 @@ class Worker:
 
     def _look_at_the_clock(self, stamp: int) -> None:
         last, self._last_stamp_ns = self._last_stamp_ns, stamp
+        self._same_stamps = self._same_stamps + 1 if stamp == last else 0
+        if self._same_stamps >= _SUSPICIOUS:
+            self._report(
+                "stamps_stand_still",
+                f"{self._same_stamps} images on {self._topics.image} had the stamp of the one before: TF has the hands "
+                "of the first of them only, and motion cannot be followed; set header.stamp in the driver",
+            )
         if last is not None and stamp < last:
             self.reset()
             if self._transforms is not None and last - stamp > CACHE_S * _A_SECOND_NS:

@@ -80,6 +80,10 @@ class BagWriter:
         """Message classes by name ("sensor_msgs/msg/Image") from which `write` takes objects."""
         return self.typestore.types
 
+    def knows(self, msgtype: str) -> bool:
+        """Whether a type's definition is there: this package's, a common one's, or an installed package's."""
+        return learn_installed_type(self.typestore, msgtype)
+
     def add_topic(self, topic: str, msgtype: str, *, offered: Sequence[Qos] | None = None) -> None:
         """Announces a topic; adding it again does nothing.
 
