@@ -145,8 +145,9 @@ class TrainingConfig:
     settings; None starts from the open trunk. steps, batch: how long. direction_steps: in which a network of upright
     hands then learns which way hands point, with twice the batch. direction_samples: of each source, for that (its
     first ones; 0: all), as with `cache` they are cached once more.
-    validate_every: steps. cache: folder for what the untrained part of the network
-    makes of the samples (computed once; no colour augmentation then); None computes it every time.
+    validate_every: steps, about, so that the last validation is at the end.
+    cache: folder for what the untrained part of the network makes of the samples (computed once; no colour augmentation
+    then); None computes it every time.
     precision: of Lightning ('32-true', 'bf16-mixed', '16-mixed'). accelerator, devices: of Lightning.
     stop_minutes: ends the run after so long, with whatever it has; 0 for no limit.
     """

@@ -27,14 +27,14 @@ class RefinementConfig:
     """
 
     pixels: float = 0.03
-    outlier: float = 2.0
+    outlier: float = 1.2
     turn: float = 3.0
-    bend: float = 9.0
+    bend: float = 6.0
     size: float = 0.1
     depth: float = 0.03
     place: float = 0.06
     least_presence: float = 0.7
-    largest_error: float = 0.12
+    largest_error: float = 0.16
     largest_strain: float = 6.0
 
     def __post_init__(self) -> None:
