@@ -56,7 +56,10 @@ def test_the_demo_takes_a_file_of_the_users(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_that_is_ended_takes_its_processes_along(tmp_path: Path, how: signal.Signals) -> None:
     command = [sys.executable, "-m", "wildhands_ros.cli", "demo", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(how, signal.SIG_DFL),  # whoever runs tests may ignore it
+    )  # fmt: skip
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 60
     while not (tmp_path / "photographs.mcap").exists():  # which the recorder has made, after the node was started
