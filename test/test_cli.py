@@ -269,7 +269,11 @@ def test_an_interrupted_run_says_so_and_keeps_what_is_done(
     lines = tmp_path / "hands.jsonl"
     options = ["--focal", 700, "--out", tmp_path, "--json", lines, "--no-video", "--no-bag", *LANDMARKS]
     before = signal.getsignal(signal.SIGTERM)
-    assert run("run", video, *options) == 130
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs in the background ignore it
+    try:
+        assert run("run", video, *options) == 130
+    finally:
+        signal.signal(signal.SIGINT, ours)
     assert len(read_lines(lines)) == 2 and "interrupted" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
