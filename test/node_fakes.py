@@ -128,13 +128,12 @@ def camera(arguments: list[str]) -> int:
     arguments: `--results N` for 1280×720 until N results came, else 1920×1080 for ever; then ROS arguments.
     """
     import rclpy
-    from rclpy.executors import ExternalShutdownException
     from rclpy.node import Node
     from rclpy.qos import qos_profile_sensor_data
     from sensor_msgs.msg import CameraInfo, Image
 
     from wildhands_ros.msg import HandPoseArray
-    from wildhands_ros.node.signals import ignore_signals
+    from wildhands_ros.node.signals import spin_until_stopped
 
     wanted = int(arguments[1]) if arguments[:1] == ["--results"] else 0
     rclpy.init(args=arguments)
@@ -157,14 +156,8 @@ def camera(arguments: list[str]) -> int:
             print(f"{wanted} results", flush=True)
 
     node.create_timer(1 / 30, publish)
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    finally:
-        ignore_signals()
-        rclpy.try_shutdown()
-    return 1
+    spin_until_stopped(node)
+    return 0
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from node_bench import Process
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -34,7 +34,7 @@ from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.images import image_message
 from wildhands_ros.node.messages import duration_s
 from wildhands_ros.node.qos import RESULT_OUTPUT, TF_OUTPUT, keep_image_buffers
-from wildhands_ros.node.signals import ignore_signals
+from wildhands_ros.node.signals import spin_until_stopped
 from wildhands_ros.pipeline import ESTIMATORS, EstimationConfig
 from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence
 
@@ -222,14 +222,8 @@ def rendered_camera(arguments: Sequence[str]) -> int:
         images.publish(message)
 
     node.create_timer(1 / _RATE_HZ, publish)
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    finally:
-        ignore_signals()
-        rclpy.try_shutdown()
-    return 1
+    spin_until_stopped(node)
+    return 0
 
 
 def main() -> int:

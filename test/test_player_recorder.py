@@ -34,7 +34,7 @@ from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.node.player import Player, PlayerOptions, Stamps, _Pacer
 from wildhands_ros.node.recorder import Recorder
-from wildhands_ros.recordings import BagReader, BagWriter, FrameSource, open_source
+from wildhands_ros.recordings import BagReader, BagWriter, FrameSource, bag_writer, open_source
 
 ROOT = Path(__file__).parents[1]
 DOMAIN = 1 + os.getpid() % 100
@@ -377,8 +377,10 @@ def test_depth_is_never_made_a_jpeg(context: Context, tmp_path: Path) -> None:
 def test_a_type_that_nobody_can_describe_keeps_nothing_else_out(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = BagWriter.knows
-    monkeypatch.setattr(BagWriter, "knows", lambda self, kind: kind != "std_msgs/msg/Header" and known(self, kind))
+    learn = bag_writer.learn_installed_type
+    monkeypatch.setattr(
+        bag_writer, "learn_installed_type", lambda store, kind: kind != "std_msgs/msg/Header" and learn(store, kind)
+    )
     sender = Node("sender", context=context)
     publishers = [sender.create_publisher(kind, name, 10) for kind, name in ((Header, "/odd"), (CameraInfo, "/info"))]
     with Recorder(tmp_path / "x.mcap", {"/odd": None, "/info": None}, context=context) as recorder:

@@ -21,5 +21,9 @@ class RecordingError(WildHandsError):
     """A bag, video or folder that cannot be read or written."""
 
 
+class UnknownTypeError(RecordingError):
+    """A message type whose definition is not installed, or cannot be read."""
+
+
 class ConfigError(WildHandsError):
     """A parameter or configuration value that makes no sense."""

@@ -81,8 +81,7 @@ RAW_ENCODINGS: tuple[str, ...] = tuple(_RAW)
 
 def has_eight_bits(encoding: str) -> bool:
     """Whether `decode_raw` knows a raw encoding, and loses nothing of it but what colours lose between their spaces."""
-    name = encoding.strip().lower()
-    layout = _RAW.get(_ALIASES.get(name, name))
+    layout = _layout_of(encoding)
     return layout is not None and layout.bits == 8
 
 
@@ -99,8 +98,7 @@ def decode_raw(
 
     Raises ImageError for an empty picture, an unknown encoding, or sizes that contradict each other.
     """
-    name = encoding.strip().lower()
-    layout = _RAW.get(_ALIASES.get(name, name))
+    layout = _layout_of(encoding)
     if layout is None:
         raise ImageError(_unknown_encoding(encoding))
     if height <= 0 or width <= 0:
@@ -233,6 +231,11 @@ def _end_of_scan(data: bytes, place: int) -> int:
 def _no_picture(size: int, format: str) -> str:
     kind = f" (announced as '{format}')" if format else ""
     return f"{size} bytes{kind} cannot be decoded: damaged, or neither JPEG, PNG, WebP, TIFF nor BMP"
+
+
+def _layout_of(encoding: str) -> _Encoding | None:
+    name = encoding.strip().lower()
+    return _RAW.get(_ALIASES.get(name, name))
 
 
 def _unknown_encoding(encoding: str) -> str:

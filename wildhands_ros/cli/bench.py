@@ -130,7 +130,8 @@ def _bench_node(seconds: float, work_ms: float, machine: str, path: Path | None)
         raise WildHandsError("the node's own time needs ROS 2: make setup installs it from PyPI")
     from wildhands_ros.node.overhead import measure_overhead, overhead_table
 
-    rows = measure_overhead(seconds, work_ms=work_ms)
+    with sigterm_interrupts():
+        rows = measure_overhead(seconds, work_ms=work_ms)
     print(overhead_table(rows))
     if path is not None:
         _write_json(path, {"machine": machine, "node": [asdict(row) for row in rows]})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo
 
@@ -78,29 +80,25 @@ def survey(node: Node, topics: InputTopics) -> Surroundings:
         and not name.startswith(f"{own}/")
         and node.count_publishers(name)
     ]
+    images, infos = (node.get_publishers_info_by_topic(topic) for topic in (topics.image, topics.info))
     return Surroundings(
         image_topic=topics.image,
         info_topic=topics.info,
-        image_publishers=node.count_publishers(topics.image),
-        info_publishers=node.count_publishers(topics.info),
+        image_publishers=len(images),
+        info_publishers=len(infos),
         other_images=tuple(sorted(others)),
         fastdds_unprofiled=unprofiled,
         profile=str(fastdds_profile()) if unprofiled else "",
-        wrong_image_type=_wrong_type(node, topics.image, _IMAGE_TYPES[topics.compressed]),
-        wrong_info_type=_wrong_type(node, topics.info, "sensor_msgs/msg/CameraInfo"),
-        info_is_latched=_is_latched(node, topics.info),
+        wrong_image_type=_wrong_type(images, _IMAGE_TYPES[topics.compressed]),
+        wrong_info_type=_wrong_type(infos, "sensor_msgs/msg/CameraInfo"),
+        info_is_latched=any(e.qos_profile.durability is DurabilityPolicy.TRANSIENT_LOCAL for e in infos),
     )
 
 
-def _wrong_type(node: Node, topic: str, expected: str) -> str:
-    """What a topic's publishers send, where none sends what is expected."""
-    types = {endpoint.topic_type for endpoint in node.get_publishers_info_by_topic(topic)}
+def _wrong_type(publishers: Iterable[TopicEndpointInfo], expected: str) -> str:
+    """What publishers send, where none sends what is expected."""
+    types = {publisher.topic_type for publisher in publishers}
     return "" if expected in types else ", ".join(sorted(types))
-
-
-def _is_latched(node: Node, topic: str) -> bool:
-    profiles = [endpoint.qos_profile for endpoint in node.get_publishers_info_by_topic(topic)]
-    return any(profile.durability is DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)
 
 
 def _fields_of(info: CameraInfo) -> _Fields:

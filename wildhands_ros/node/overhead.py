@@ -18,7 +18,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.utilities import remove_ros_args
@@ -39,7 +39,7 @@ from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.node.messages import duration_s
 from wildhands_ros.node.parameters import TRANSPORTS
 from wildhands_ros.node.qos import RESULT_OUTPUT, TF_OUTPUT, keep_image_buffers
-from wildhands_ros.node.signals import ignore_signals
+from wildhands_ros.node.signals import spin_until_stopped
 from wildhands_ros.node.wildhands_node import main as run_node
 from wildhands_ros.pipeline import PipelineConfig, PipelineResult
 from wildhands_ros.tables import table
@@ -267,13 +267,7 @@ def _camera(transport: str) -> int:
         images.publish(message)
 
     node.create_timer(1 / _RATE_HZ, publish)
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        ignore_signals()
-        rclpy.try_shutdown()
+    spin_until_stopped(node)
     return 0
 
 

@@ -29,7 +29,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.utilities import remove_ros_args
 
-from wildhands_ros.errors import ImageError, RecordingError, WildHandsError
+from wildhands_ros.errors import ImageError, RecordingError, UnknownTypeError, WildHandsError
 from wildhands_ros.images import JPEG_QUALITY, decode_raw, encode_jpeg, has_eight_bits
 from wildhands_ros.node.player import call_on_signals
 from wildhands_ros.recordings import BagWriter
@@ -185,21 +185,18 @@ class Recorder:
         present = [name for name, _ in self.node.get_topic_names_and_types() if not _is_hidden(name)]
         wanted = dict.fromkeys(present) if self._wanted is None else self._wanted
         for name, given in wanted.items():
-            types = [given] if given else self._published_types(name)
+            endpoints = self.node.get_publishers_info_by_topic(name)
+            # of those who publish: whoever only listens may be wrong about the type
+            types = [given] if given else sorted({e.topic_type for e in endpoints})
+            if not types and name in self._channels:  # nobody publishes any more
+                types = [self._channels[name].msgtype]
             if len(types) > 1:
                 self._note(f"{name} is published with several types ({', '.join(types)}) and not recorded")
             elif types:
-                self._follow(name, types[0])
+                self._follow(name, types[0], endpoints)
 
-    def _published_types(self, name: str) -> list[str]:
-        """Types that somebody publishes; whoever listens to a topic may be wrong about its type."""
-        return sorted({e.topic_type for e in self.node.get_publishers_info_by_topic(name)})
-
-    def _follow(self, name: str, msgtype: str) -> None:
-        endpoints = self.node.get_publishers_info_by_topic(name)
+    def _follow(self, name: str, msgtype: str, endpoints: Sequence[TopicEndpointInfo]) -> None:
         channel = self._channels.get(name)
-        if channel is None and not endpoints and self._wanted is None:
-            return  # somebody only listens
         profiles = [e.qos_profile for e in endpoints]
         reliable = all(p.reliability is ReliabilityPolicy.RELIABLE for p in profiles)
         transient = name.endswith("/tf_static")
@@ -277,38 +274,37 @@ class Recorder:
             self._changed.notify_all()
 
     def _write(self, name: str, channel: _Channel, serialized: bytes, time_ns: int) -> None:
-        writer = self._writer
         if not channel.added:
-            offered = [
-                recorded_qos(
-                    reliable=e.qos_profile.reliability is ReliabilityPolicy.RELIABLE,
-                    transient_local=e.qos_profile.durability is DurabilityPolicy.TRANSIENT_LOCAL,
-                    depth=e.qos_profile.depth or 10,
-                )
-                for e in self.node.get_publishers_info_by_topic(name)
-            ]
-            if channel.jpeg and not has_eight_bits(encoding := self._raw_image(serialized).encoding):
-                channel.jpeg, channel.recorded_as = False, name
-                self._note(
-                    f"{name} is of encoding '{encoding}', of which JPEG would lose much: it is recorded as it is"
-                )
-            kind = COMPRESSED_IMAGE if channel.jpeg else channel.msgtype
-            if not writer.knows(kind):
-                channel.refused = True
-                self._note(
-                    f"{name} is of type {kind}, whose definition was not found or cannot be read, and not recorded: "
-                    "source its workspace"
-                )
-            else:
-                logger.info("receiving %s", name)
-                writer.add_topic(channel.recorded_as, kind, offered=offered or None)
-            channel.added = True
+            self._add(name, channel, serialized)
         if channel.refused:
             return
         if channel.jpeg:
-            writer.write(channel.recorded_as, self._compress(serialized), time_ns)
+            self._writer.write(channel.recorded_as, self._compress(serialized), time_ns)
         else:
-            writer.write_serialized(channel.recorded_as, serialized, time_ns)
+            self._writer.write_serialized(channel.recorded_as, serialized, time_ns)
+
+    def _add(self, name: str, channel: _Channel, serialized: bytes) -> None:
+        """Announces a topic to the bag, with its first message; where that is possible."""
+        offered = [
+            recorded_qos(
+                reliable=e.qos_profile.reliability is ReliabilityPolicy.RELIABLE,
+                transient_local=e.qos_profile.durability is DurabilityPolicy.TRANSIENT_LOCAL,
+                depth=e.qos_profile.depth or 10,
+            )
+            for e in self.node.get_publishers_info_by_topic(name)
+        ]
+        if channel.jpeg and not has_eight_bits(encoding := self._raw_image(serialized).encoding):
+            channel.jpeg, channel.recorded_as = False, name
+            self._note(f"{name} is of encoding '{encoding}', of which JPEG would lose much: it is recorded as it is")
+        kind = COMPRESSED_IMAGE if channel.jpeg else channel.msgtype
+        channel.added = True
+        try:
+            self._writer.add_topic(channel.recorded_as, kind, offered=offered or None)
+        except UnknownTypeError as error:
+            channel.refused = True
+            self._note(f"{error}. It is not recorded")
+        else:
+            logger.info("receiving %s", name)
 
     def _raw_image(self, serialized: bytes) -> _RawImage:
         try:

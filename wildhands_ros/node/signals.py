@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import signal
 
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
+
+
+def spin_until_stopped(node: Node) -> None:
+    """Handles a node's callbacks until the process is told to stop, and ends ROS."""
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        ignore_signals()
+        rclpy.try_shutdown()
 
 
 def ignore_signals() -> None:

@@ -21,7 +21,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys.store import Typestore
 
-from wildhands_ros.errors import RecordingError
+from wildhands_ros.errors import RecordingError, UnknownTypeError
 from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
 
 FLUSH_PERIOD_S = 1.0
@@ -80,14 +80,10 @@ class BagWriter:
         """Message classes by name ("sensor_msgs/msg/Image") from which `write` takes objects."""
         return self.typestore.types
 
-    def knows(self, msgtype: str) -> bool:
-        """Whether a type's definition is there: this package's, a common one's, or an installed package's."""
-        return learn_installed_type(self.typestore, msgtype)
-
     def add_topic(self, topic: str, msgtype: str, *, offered: Sequence[Qos] | None = None) -> None:
         """Announces a topic; adding it again does nothing.
 
-        offered: the publishers' QoS; by default reliable, and transient local for /tf_static.
+        offered: the publishers' QoS; by default reliable, and transient local for /tf_static. Raises UnknownTypeError.
         """
         if topic in self._connections:
             known = self._connections[topic].msgtype
@@ -95,7 +91,7 @@ class BagWriter:
                 raise RecordingError(f"{topic} is recorded as {known} and cannot hold {msgtype} too")
             return
         if not learn_installed_type(self.typestore, msgtype):
-            raise RecordingError(
+            raise UnknownTypeError(
                 f"{topic} is of type {msgtype}, whose definition was not found: source the workspace that defines it"
             )
         if offered is None:

@@ -36,6 +36,7 @@ from wildhands_ros.samples import BOX_FACTOR, CROP_SIZE, Sample, SampleSource, S
 from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate, rolled, rolls_of, zoomed
 from wildhands_ros.training.config import SourceConfig
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
+from wildhands_ros.training.sources.crops import square_of
 from wildhands_ros.whole_files import write_whole
 
 _CHUNK = 64  # samples in a part of a cache
@@ -87,7 +88,7 @@ class Manner:
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """The samples, right hands all."""
         batch = collate([batch_of(sample) for sample in samples])
-        edges = [self.box_factor * _longer_edge(sample.box) / sample.extent for sample in samples]
+        edges = [self.box_factor / BOX_FACTOR * square_of(s.box)[1] / s.extent for s in samples]  # 1.5 boxes: their own
         zooms = torch.tensor(edges, dtype=torch.float32)
         if self.upright is not None:
             return rolled(batch, rolls_of(batch, [sample.key for sample in samples]), self.upright, zooms)
@@ -271,10 +272,6 @@ def open_source(config: SourceConfig, cache: Path | None, models_dir: Path | Non
     if config.kind == "epic-hand-kps":
         return EpicHandKps(config.path, config.frames)
     return ShardReader(config.path, name=config.path.name)
-
-
-def _longer_edge(box: tuple[float, float, float, float]) -> float:
-    return max(box[2] - box[0], box[3] - box[1])
 
 
 def _without(labels: Batch, only: frozenset[str]) -> Batch:

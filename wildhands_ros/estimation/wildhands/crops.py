@@ -162,10 +162,8 @@ class CropMaker:
         rolls: Tensor | None,
     ) -> list[NDArray[np.float32]]:  # fmt: skip
         """The frame, where a trunk looks at it, and the crops, (224, 224, 3), 0 to 1."""
-        if rolls is None:
-            pictures = [resample.cut_sharp_host(image, *frame.in_picture(place)) for place in places]
-        else:
-            pictures = [resample.cut_sharp_host(image, *self._to_roll(frame, place)) for place in places]
+        pictures = [resample.cut_sharp_host(image, *self._square(frame, place)) for place in places]
+        if rolls is not None:
             turns = to_crop(matrix, rolls, self._zooms(rolls)).double().numpy()
             pictures = [roll_picture(picture, turn) for picture, turn in zip(pictures, turns, strict=True)]
         if self.variant.frame_trunk:
@@ -201,14 +199,13 @@ class CropMaker:
             fractions = planes.float()
             pictures += [resample.cut_perspective(fractions, h) for h in to_picture @ up @ homographies]
         else:
+            pictures += [resample.cut_sharp(planes, *self._square(frame, place)) for place in places]
             if rolls is not None:
-                wide = torch.stack([resample.cut_sharp(planes, *self._to_roll(frame, place)) for place in places])
-                return roll_crops(wide, matrix, rolls, self._zooms(rolls)).div_(255)
-            pictures += [resample.cut_sharp(planes, *frame.in_picture(place)) for place in places]
+                return roll_crops(torch.stack(pictures), matrix, rolls, self._zooms(rolls)).div_(255)
         return torch.stack(pictures).div_(255)
 
-    def _to_roll(self, frame: SquareFrame, place: CropPlace) -> tuple[tuple[float, float], float]:
-        """Center and edge, in the picture, of the square from which a rolled crop is made."""
+    def _square(self, frame: SquareFrame, place: CropPlace) -> tuple[tuple[float, float], float]:
+        """Center and edge, in the picture, of what is cut for a crop: with a margin where it is to be rolled."""
         center, extent = frame.in_picture(place)
         return center, extent * self.variant.roll_margin
 

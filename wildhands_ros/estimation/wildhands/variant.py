@@ -102,6 +102,8 @@ class Variant:
             raise ModelFileError("upright hands need the trunk 'landmarks-fine', off which it is read where up is")
         if not 1 <= self.roll_margin <= 4:
             raise ModelFileError(f"roll_margin must lie between 1 and 4, not {self.roll_margin}")
+        if self.roll_margin > 1 and not self.upright:
+            raise ModelFileError("roll_margin is that of rolled crops: it needs upright")
         if self.mirror and (self.frame_trunk or self.crops is Crops.PUBLISHED):
             raise ModelFileError("a network that mirrors left hands sees crops only: no frame_trunk, crops 'sharp'")
 
