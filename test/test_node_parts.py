@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import logging
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -580,6 +582,7 @@ def test_what_the_library_says_the_node_says(monkeypatch):
         def __getattr__(self, severity):
             return lambda text: self.said.append((severity, text))
 
+    monkeypatch.setattr(logging.getLogger("wildhands_ros"), "propagate", True)  # where launch is imported it is not
     library = logging.getLogger("wildhands_ros.tracking.tracker")
     with library_messages_to(Logger()):
         library.warning("stamp %d", 5)
@@ -597,3 +600,11 @@ def test_what_the_library_says_the_node_says(monkeypatch):
         ("warning", "picture x\\udcff.jpg"),
     ]
     assert logging.getLogger("wildhands_ros").propagate
+
+
+def test_the_programs_start_with_an_rclpy_that_has_moved_its_endpoints() -> None:
+    """From 10.0.2 on, rclpy.topic_endpoint_info is rclpy.endpoint_info."""
+    programs = ", ".join(f"wildhands_ros.node.{name}" for name in ("wildhands_node", "recorder", "player"))
+    code = f"import sys; import rclpy.node; sys.modules['rclpy.topic_endpoint_info'] = None; import {programs}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

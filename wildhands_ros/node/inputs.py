@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.node.diagnostics import Surroundings
 from wildhands_ros.node.qos import fastdds_profile, profile_variable
+
+if TYPE_CHECKING:  # newer rclpy has it in rclpy.endpoint_info
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 _IMAGE_TYPES = {False: "sensor_msgs/msg/Image", True: "sensor_msgs/msg/CompressedImage"}
 

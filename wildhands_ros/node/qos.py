@@ -8,12 +8,15 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+if TYPE_CHECKING:  # newer rclpy has it in rclpy.endpoint_info
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 IMAGE_INPUT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 """SensorData as drivers offer it, but only the newest: takes reliable and best-effort publishers alike."""

@@ -15,7 +15,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import rclpy
@@ -26,7 +26,6 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.utilities import remove_ros_args
 
 from wildhands_ros.errors import ImageError, RecordingError, UnknownTypeError, WildHandsError
@@ -35,6 +34,9 @@ from wildhands_ros.node.player import call_on_signals
 from wildhands_ros.recordings import BagWriter
 from wildhands_ros.recordings.bag_source import COMPRESSED_IMAGE, IMAGE
 from wildhands_ros.recordings.bag_writer import qos as recorded_qos
+
+if TYPE_CHECKING:  # newer rclpy has it in rclpy.endpoint_info
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 logger = logging.getLogger(__name__)
 
