@@ -55,10 +55,18 @@ def test_ros2_run_finds_the_executables(rig_install: Path) -> None:
         assert first == "#!/usr/bin/env python3"
 
 
+def test_the_installed_package_is_this_one(rig_install: Path) -> None:
+    """Not the empty one that rosidl makes for the messages, whose folder it shares."""
+    package = next(rig_install.glob("lib/python3*/*-packages")) / "wildhands_ros"
+    assert files_below(package) >= files_below(ROOT / "wildhands_ros") | {Path("msg/__init__.py")}
+    assert (package / "__init__.py").read_text() == (ROOT / "wildhands_ros/__init__.py").read_text()
+
+
 def test_the_installed_node_starts(rig_install: Path) -> None:
     """As `ros2 run` starts it; without a camera it is asked for nothing but its usage of ROS arguments."""
     site_packages = next(rig_install.glob("lib/python3*/*-packages"))
-    environment = {**os.environ, "PYTHONPATH": str(site_packages), "ROS_DOMAIN_ID": "97"}
+    path = [str(site_packages), *filter(None, [os.environ.get("PYTHONPATH")])]  # a distribution's rclpy is found by it
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "ROS_DOMAIN_ID": "97"}
     command = [sys.executable, rig_install / "lib/wildhands_ros/wildhands_node", "--ros-args", "-p", "min_score:=7.0"]
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "min_score" in done.stderr, done.stderr
