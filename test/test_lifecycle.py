@@ -43,12 +43,12 @@ def _frames(bench: Bench) -> HandPoseArray:
 
 def test_states_do_what_they_are_for_and_diagnostics_tell_them(managed: Bench) -> None:
     assert managed.state() == "unconfigured"
-    managed.reaches(DiagnosticStatus.STALE, "unconfigured")
+    managed.reaches(DiagnosticStatus.OK, "unconfigured")
     assert managed.node.count_publishers("/wildhands/hands") == 0
     assert managed.node.count_subscribers("/image") == 0
 
     assert managed.transition("configure") and managed.state() == "inactive"
-    managed.reaches(DiagnosticStatus.STALE, "inactive")
+    managed.reaches(DiagnosticStatus.OK, "inactive")
     managed.wait(lambda: managed.node.count_publishers("/wildhands/hands") == 1, "the topics are not announced")
     assert managed.node.count_subscribers("/image") == 0
 
@@ -57,7 +57,7 @@ def test_states_do_what_they_are_for_and_diagnostics_tell_them(managed: Bench) -
     managed.reaches(DiagnosticStatus.OK, "images a second")
 
     assert managed.transition("deactivate") and managed.state() == "inactive"
-    managed.reaches(DiagnosticStatus.STALE, "inactive")
+    managed.reaches(DiagnosticStatus.OK, "inactive")
     managed.wait(lambda: managed.node.count_subscribers("/image") == 0, "it still listens")
 
     assert managed.transition("cleanup") and managed.state() == "unconfigured"
@@ -76,7 +76,7 @@ def test_a_configuration_that_fails_says_why_and_can_be_mended(managed: Bench, t
     assert managed.diagnosed("problem: transition_failed") == "1"
     checkpoint.write_bytes(b"weights")
     assert managed.transition("configure")
-    managed.reaches(DiagnosticStatus.STALE, "inactive")
+    managed.reaches(DiagnosticStatus.OK, "inactive")
     assert f"sha256 {hashlib.sha256(b'weights').hexdigest()[:12]}" in managed.diagnosed("checkpoint")
     assert managed.transition("cleanup")
     assert managed.set_parameter("estimation.checkpoint", "") == (True, "")
@@ -128,7 +128,7 @@ def test_a_node_that_is_shut_down_stays_so_until_it_is_ended(start: Callable[...
     bench = start(Bench, "fake", "--ros-args", "-p", "autostart:=false")
     assert bench.transition("configure") and bench.transition("activate") and bench.transition("shutdown")
     assert bench.state() == "finalized"
-    bench.reaches(DiagnosticStatus.STALE, "finalized")
+    bench.reaches(DiagnosticStatus.WARN, "finalized")
     bench.wait(lambda: bench.node.count_publishers("/wildhands/hands") == 0, "the topics are still announced")
     assert bench.stop() == 0
 

@@ -391,12 +391,13 @@ def _verdict(summary: Summary, condition: Condition) -> tuple[bytes, str]:
     if state is not State.ACTIVE:
         if condition.failed_transition:
             return DiagnosticStatus.ERROR, f"{state.value}: {condition.failed_transition}"
-        return DiagnosticStatus.STALE, state.value
+        # somebody wanted it so: STALE, beside others that are not, would be an error to diagnostic_aggregator
+        return DiagnosticStatus.WARN if state is State.FINALIZED else DiagnosticStatus.OK, state.value
     if condition.complaint:  # a part of the images that gets through is still something
         works = summary.output_hz > 0
         return DiagnosticStatus.WARN if works else DiagnosticStatus.ERROR, condition.complaint
     if not condition.enabled:
-        return DiagnosticStatus.STALE, "active, but disabled: call ~/enable with true"
+        return DiagnosticStatus.OK, "active, but disabled: call ~/enable with true"
     if summary.output_hz == 0 and summary.input_hz > 0:
         return DiagnosticStatus.ERROR, summary.last_problem or "images come but no result"
     if summary.output_hz == 0:
