@@ -83,7 +83,8 @@ def prepare(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = context.launch_configurations
     bag = checked_bag(given["bag"])
     types = topic_types(bag)
-    own = f"/{'/'.join(filter(None, [*given.get('namespace', '').split('/'), given.get('name', 'wildhands')]))}/"
+    node_file = load_python_launch_file_as_module(str(HERE / "wildhands.launch.py"))
+    own = f"{node_file.whole_namespace(given)}/{given.get('name', 'wildhands')}/"
     entities: list[LaunchDescriptionEntity] = []
     image = given["image"]
     if image:
@@ -100,11 +101,10 @@ def prepare(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         topics = [name for name in types if name not in left_out]
         entities.append(LogInfo(msg=f"not played, as they are published anew: {' '.join(left_out)}"))
     # who plays writes the images into the shared memory, so it is its profile that has to make room for them
-    profile = load_python_launch_file_as_module(str(HERE / "wildhands.launch.py")).fastdds_environment
     player = ExecuteProcess(
         cmd=play_command(bag, given, topics),
         name="bag",
-        additional_env=profile(given.get("fastdds_profile", "auto")),
+        additional_env=node_file.fastdds_environment(given.get("fastdds_profile", "auto")),
         output="screen",
     )
     # any lifecycle node: there is one. Once: who deactivates and activates it goes on with the same playing

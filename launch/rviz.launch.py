@@ -11,9 +11,11 @@ from pathlib import Path
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.launch_description_sources import load_python_launch_file_as_module
 from launch_ros.actions import Node
 
-CONFIG = Path(__file__).resolve().parents[1] / "config"
+HERE = Path(__file__).resolve().parent
+CONFIG = HERE.parent / "config"
 
 # as config/wildhands.rviz names them; RViz is told the real names by remapping
 SHOWN_NODE = "/wildhands"
@@ -74,7 +76,7 @@ def require_rviz() -> None:
 
 def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
     """From the names in the configuration to the real ones."""
-    namespace = "/".join(["", *filter(None, given["namespace"].split("/"))]).rstrip("/")
+    namespace = whole_namespace(given)
     node = f"{namespace}/{given['name']}"
     image = absolute(given["image"] or "image", namespace)
     info = (
@@ -91,6 +93,11 @@ def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
         (SHOWN_INFO, info),
     ]
     return [(saved, real) for saved, real in names if saved != real]
+
+
+def whole_namespace(given: dict[str, str]) -> str:
+    namespace: str = load_python_launch_file_as_module(str(HERE / "wildhands.launch.py")).whole_namespace(given)
+    return namespace
 
 
 def absolute(topic: str, namespace: str) -> str:

@@ -196,9 +196,16 @@ def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def ros_arguments(given: dict[str, str]) -> list[str]:
-    logger = ".".join(part for part in (*given["namespace"].split("/"), given["name"]) if part)
+    logger = ".".join([*whole_namespace(given).split("/")[1:], given["name"]])
     arguments = ["--log-level", f"{logger}:={given['log_level']}"]
     return arguments + (["--enclave", given["enclave"]] if given["enclave"] else [])
+
+
+def whole_namespace(given: dict[str, str]) -> str:
+    """The node's namespace from the root, "" for the root itself: a relative one goes on from PushRosNamespace's."""
+    own = given.get("namespace", "")
+    pushed = "" if own.startswith("/") else given.get("ros_namespace", "")
+    return "".join(f"/{part}" for part in f"{pushed}/{own}".split("/") if part)
 
 
 def fastdds_environment(choice: str) -> dict[str, str]:

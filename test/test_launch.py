@@ -216,6 +216,20 @@ def test_arguments_become_remappings_and_ros_arguments(built: None) -> None:
     assert file.ros_arguments(configurations) == ["--log-level", "a.b.wildhands:=debug", "--enclave", "/e"]
 
 
+def test_a_groups_namespace_comes_before_a_relative_one(built: None) -> None:
+    """PushRosNamespace, in a launch file that includes these: launch_ros puts it before the node's own namespace."""
+    namespace = load("wildhands.launch.py").whole_namespace
+    assert namespace({}) == namespace({"namespace": "/"}) == ""
+    assert namespace({"namespace": "/a//b/", "ros_namespace": "/robot"}) == "/a/b"
+    assert namespace({"namespace": "a", "ros_namespace": "/robot"}) == "/robot/a"
+    assert namespace({"namespace": "", "ros_namespace": "robot"}) == "/robot"
+    pushed = given("wildhands.launch.py").launch_configurations | {"ros_namespace": "/robot"}
+    assert load("wildhands.launch.py").ros_arguments(pushed) == ["--log-level", "robot.wildhands:=info"]
+    shown = given("rviz.launch.py").launch_configurations | {"ros_namespace": "/robot"}
+    names = dict(load("rviz.launch.py").remappings(shown))
+    assert names["/wildhands/markers"] == "/robot/wildhands/markers" and names["/image"] == "/robot/image"
+
+
 def test_fastdds_profile_is_the_environments_or_ours(built: None, monkeypatch: pytest.MonkeyPatch) -> None:
     file = load("wildhands.launch.py")
     new, old = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
