@@ -271,6 +271,27 @@ def test_pictures_that_come_twice_do_not_shake_the_hands_off(stream, later_ns):
         assert np.hypot(*follow.velocity) < 2 * follow.size  # a second
 
 
+def test_a_hand_that_went_under_another_is_forgotten(stream):
+    """What is looked at in its place is the other hand, and no sign of it."""
+    hand = photo()
+    for frame in range(75):
+        x = max(850 - 45 * frame, 300)
+        image = paste(paste(background(), hand, 300, 300), mirrored(hand), x, 300)
+        boxes = stream.follow(image, frame * PERIOD_NS)
+    assert len(boxes) == 1 and len(stream._follower._follows) == 1
+
+
+def test_every_frame_is_patrolled_where_that_is_asked_for(models_dir, monkeypatch):
+    detector = HandDetector.from_directory(models_dir, DetectorConfig(patrol_every=1))
+    views = []
+    find = detector._search.palms.find
+    monkeypatch.setattr(detector._search.palms, "find", lambda *a: (views.append(1), find(*a))[1])
+    for frame in range(6):
+        before = len(views)
+        assert len(detector.follow(two_hands(frame), frame * PERIOD_NS)) == 2
+        assert len(views) > before
+
+
 def test_what_a_frame_costs_is_bounded(models_dir, monkeypatch):
     """Counted in runs of the networks, which are nearly all of the time."""
     config = DetectorConfig(search_views=3)

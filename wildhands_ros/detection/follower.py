@@ -73,10 +73,10 @@ class _Mean:
 class _Follow:
     """One hand on its way through the stream.
 
-    landmarks: the last ones seen. seen_ns: when. velocity: (2,) pixels per second, measured until `measured_ns`, since
-    when the hand has moved by `moved`. palm: what the palm detector adds
-    to the log-odds of a hand. presence: running log-odds from the landmark network. belief: log-odds of "right",
-    gathered over the frames.
+    landmarks: the last ones seen. seen_ns: when. sure_ns: when they were last its own, and not another follow's that it
+    had come to lie on. velocity: (2,) pixels per second, measured until `measured_ns`, since when the hand has moved by
+    `moved`. palm: what the palm detector adds to the log-odds of a hand. presence: running log-odds from the landmark
+    network. belief: log-odds of "right", gathered over the frames.
     """
 
     id: int
@@ -91,6 +91,7 @@ class _Follow:
     mirrored: _Mean = field(default_factory=_Mean)
     belief: float | None = None
     begun_ns: int = 0
+    sure_ns: int = 0
     reported: bool = False
     lost: bool = False
 
@@ -168,7 +169,7 @@ class HandFollower:
 
     def _look_at_followed(self, picture: Pyramid, stamp_ns: int, gap: float) -> None:
         for place, follow in enumerate(self._follows):
-            if follow.lost and stamp_ns - follow.seen_ns > _COAST_NS:
+            if follow.lost and stamp_ns - follow.sure_ns > _COAST_NS:
                 continue
             seen = self._look(picture, follow, stamp_ns)
             if seen is None or not self._plausible(follow, seen):
@@ -224,6 +225,8 @@ class HandFollower:
                 continue
             loser = min(a, b, key=lambda follow: (self._resemblance(follow), -follow.id))
             loser.lost = True
+        for follow in self._seen():
+            follow.sure_ns = stamp_ns
 
     @staticmethod
     def _resemblance(follow: _Follow) -> float:
@@ -236,12 +239,12 @@ class HandFollower:
     def _look_for_more(self, picture: Pyramid, stamp_ns: int) -> None:
         config, followed = self._search.config, sum(follow.reported for follow in self._seen())
         if followed == 0:
-            coasting = sum(f.lost and stamp_ns - f.seen_ns <= _COAST_NS for f in self._follows)
+            coasting = sum(f.lost and stamp_ns - f.sure_ns <= _COAST_NS for f in self._follows)
             count = max(1, config.search_views - coasting)  # each of these has cost a look already
         elif followed < config.wanted_hands:
             count = 1
         else:
-            count = int(self._frame % config.patrol_every == 1)
+            count = int(self._frame % config.patrol_every == 1 % config.patrol_every)
         self._vain = [(palm, until) for palm, until in self._vain if until > stamp_ns]
         new: list[tuple[Palm, bool]] = []
         for glance in self._next_glances(picture, count, stamp_ns):
@@ -264,7 +267,7 @@ class HandFollower:
 
     def _next_glances(self, picture: Pyramid, count: int, stamp_ns: int) -> list[_Glance]:
         """The next views in turn, and every second frame first the place where a hand was just lost."""
-        lost = [f for f in self._follows if f.lost and stamp_ns - f.seen_ns < 2 * _COAST_NS]
+        lost = [f for f in self._follows if f.lost and stamp_ns - f.sure_ns < 2 * _COAST_NS]
         chosen = (
             [_Glance(_around(lost[-1], picture), True, again=True)] if lost and count and self._frame % 2 == 0 else []
         )
@@ -326,7 +329,8 @@ class HandFollower:
             self._follows.append(follow)
         elif follow.belief is not None:
             follow.belief *= 0.5  # it may be another hand after all
-        follow.landmarks, follow.seen_ns, follow.lost = sighting.landmarks, stamp_ns, False
+        follow.landmarks, follow.lost = sighting.landmarks, False
+        follow.seen_ns = follow.sure_ns = stamp_ns
         follow.palm, follow.presence = sighting.palm, sighting.presence
         follow.velocity, follow.moved, follow.measured_ns = np.zeros(2), np.zeros(2), stamp_ns
         follow.upright.add(sighting.right, 0.1)
@@ -343,7 +347,7 @@ class HandFollower:
             if not follow.lost or not 0.5 < size / follow.size < 2:
                 continue
             away = mean_distance(sighting.landmarks.image, follow.places) / max(size, follow.size)
-            spread = 0.3 + 2.0 * (stamp_ns - follow.seen_ns) * 1e-9
+            spread = 0.3 + 2.0 * (stamp_ns - follow.sure_ns) * 1e-9
             contradicted = (follow.belief or 0.0) * sighting.right < -6
             cost = 0.5 * (away / spread) ** 2 + 2 * math.log(spread)
             if away < 3 * spread and cost < least and not contradicted:
@@ -357,7 +361,7 @@ class HandFollower:
 
         def kept(follow: _Follow) -> bool:
             if follow.reported:
-                return not follow.lost or stamp_ns - follow.seen_ns < _MEMORY_NS
+                return not follow.lost or stamp_ns - follow.sure_ns < _MEMORY_NS
             return not follow.lost and stamp_ns - follow.begun_ns < _SUSPICION_NS
 
         self._follows = [follow for follow in self._follows if kept(follow)]
