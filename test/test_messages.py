@@ -16,14 +16,19 @@ from tf2_msgs.msg import TFMessage
 from transforms3d.quaternions import mat2quat
 from visualization_msgs.msg import Marker, MarkerArray
 
+from wildhands_ros.camera import Camera
+from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, SKELETON, Side
 from wildhands_ros.msg import HandPose, HandPoseArray
 from wildhands_ros.node import clouds, markers, stencil, transforms
 from wildhands_ros.node.clouds import hand_cloud
+from wildhands_ros.node.hands_bag import HandsBag
 from wildhands_ros.node.markers import hand_markers, serialized_hand_markers
 from wildhands_ros.node.messages import duration, hand_pose, hand_pose_array, points, stamp_ns
 from wildhands_ros.node.transforms import SerializedTransforms, hand_transforms, joint_rotations, quaternions
+from wildhands_ros.pipeline import PipelineResult
+from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.rotations import exp_so3, matrix_from_quaternion
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="camera")
@@ -357,3 +362,20 @@ def test_sensor_msgs_py_makes_the_cloud_where_it_is_installed(monkeypatch):
     assert hand_cloud([make_hand()], HEADER) == "theirs"
     header, points = made[0]
     assert header == HEADER and points.shape == (4, 3) and points.dtype == np.float32
+
+
+# --- results in a bag -----------------------------------------------------------------------------------------------
+
+
+def test_results_of_a_recording_whose_clock_was_set_back_stay_in_order(tmp_path):
+    """They are read by when they were recorded, which therefore only goes on; their stamps are the frames'."""
+    camera = Camera.pinhole(64, 48, 60.0)
+    stamps = [10, 11, 12, 13, 10, 11, 12, 12]
+    with HandsBag(tmp_path / "hands.mcap", FACES) as bag:
+        for index, second in enumerate(stamps):
+            frame = Frame(np.zeros((48, 64, 3), np.uint8), camera, second * 10**9, "camera", index, "")
+            hand = make_hand(Side.LEFT, track_id=index)
+            bag.write(frame, PipelineResult(frame.stamp_ns, (hand,), (hand,), (), (), {"total": 0.01}))
+    found = list(read_hands(tmp_path / "hands.mcap"))
+    assert [result.hands[0].track_id for result in found] == list(range(len(stamps)))
+    assert [result.stamp_ns // 10**9 for result in found] == stamps

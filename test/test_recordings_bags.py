@@ -183,6 +183,13 @@ def test_given_cameras_replace_the_recorded_one(tmp_path: Path) -> None:
     assert next(iter(source)).camera == Camera.pinhole(80, 60, 44) and not source.camera_is_guess
 
 
+def test_the_stamps_tell_how_many_frames_a_second_there_are(tmp_path: Path) -> None:
+    with open_source(write_bag(tmp_path / "bag", camera_messages(5))) as source:
+        assert source.fps == pytest.approx(1e9 / PERIOD)
+    with open_source(write_bag(tmp_path / "one", camera_messages(1))) as source:
+        assert source.fps is None
+
+
 def test_without_camera_info_the_focal_length_is_a_guess(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", [m for m in camera_messages(2) if m[0] == "/cam/image_raw"])
     source = open_source(path)
@@ -481,6 +488,18 @@ def test_damage_in_the_middle_of_an_sqlite_bag_gives_what_is_before(tmp_path: Pa
     for i, frame in enumerate(frames[:80]):
         np.testing.assert_array_equal(frame.image, picture(i))
     assert source.problems
+
+
+def test_rows_of_an_sqlite_bag_that_are_no_messages_cost_only_themselves(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(20), SQLITE)
+    (path / "metadata.yaml").unlink()
+    with sqlite3.connect(bag_file(path)) as database:
+        first, second = [row[0] for row in database.execute("SELECT id FROM messages ORDER BY id LIMIT 2")]
+        database.execute("UPDATE messages SET timestamp = 'noon' WHERE id = ?", [first])
+        database.execute("UPDATE messages SET data = 7 WHERE id = ?", [second])
+    source = open_source(path, focal=70)
+    assert read_all(source) == list(range(1, 20))
+    assert any("2 messages that are none" in problem for problem in source.problems)
 
 
 @pytest.mark.parametrize("order", [[1, 2, 5, 3, 4, 6], [3, 1, 2, 4], [5, 6, 7, 7, 1, 2, 2]])

@@ -211,6 +211,33 @@ def test_a_video_that_ends_mid_frame_gives_the_frames_before_it(tmp_path: Path, 
     assert f"is cut off: {len(frames)} whole frames" in source.problems[0]
 
 
+@pytest.mark.parametrize("trailer", [b"\0\0\0", bytes(1000), b"what a camera appends, in its own way" * 9])
+@pytest.mark.parametrize("index_in_front", [False, True])
+def test_what_a_camera_appends_to_a_video_costs_no_frame(tmp_path: Path, trailer: bytes, index_in_front: bool) -> None:
+    path = tmp_path / "clip.mp4"
+    write_video(path, 10)
+    data = path.read_bytes()
+    path.write_bytes((index_first(data) if index_in_front else data) + trailer)
+    source = open_source(path)
+    assert [brightness_index(f.image) for f in source] == list(range(10))
+    assert source.problems == ()
+
+
+@pytest.mark.parametrize("fps", [0.4, 29.97, 66.667, 119.953, 239.974])
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_videos_have_any_number_of_frames_a_second(tmp_path: Path, suffix: str, fps: float) -> None:
+    path = tmp_path / f"clip{suffix}"
+    write_video(path, 3, fps=fps)
+    with open_source(path) as source:
+        assert source.fps == pytest.approx(fps, rel=1e-3)
+
+
+def test_colons_are_part_of_a_videos_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("12:30:05.mp4"), 4)
+    assert len(list(open_source("12:30:05.mp4"))) == 4
+
+
 def test_a_webm_that_ends_early_says_so(tmp_path: Path) -> None:
     path = tmp_path / "clip.webm"
     write_video(path)
@@ -320,6 +347,7 @@ def test_unknown_sources_are_named(tmp_path: Path) -> None:
         (tmp_path / "old.bag", "rosbags-convert"),
         (tmp_path / "empty", "no pictures"),
         ("webcam:front", "webcam:0"),
+        ("webcam:²", "webcam:0"),
     ]:
         with pytest.raises(RecordingError, match=says):
             open_source(source)

@@ -48,9 +48,14 @@ class HandsBag:
         for topic, kind in _TYPES.items():
             self._writer.add_topic(topic, kind)
         self._shown: frozenset[tuple[str, int]] = frozenset()
+        self._last_ns: int | None = None
+        self._ahead_ns, self._step_ns = 0, _SECOND // 30
 
     def write(self, frame: Frame, result: PipelineResult) -> None:
-        """Appends one frame; every message has the frame's stamp, and is recorded then (at 0 for one before)."""
+        """Appends one frame; every message has the frame's stamp, and is recorded then (at 0 for one before).
+
+        Where a clock was set back, recording goes on a frame after the last one: a bag is read by when it was recorded.
+        """
         stamp = Time(sec=frame.stamp_ns // _SECOND, nanosec=frame.stamp_ns % _SECOND)
         header = Header(stamp=stamp, frame_id=frame.frame_id)
         size = (frame.camera.width, frame.camera.height)
@@ -63,8 +68,17 @@ class HandsBag:
             MARKERS: markers,
             TF: TFMessage(transforms=hand_transforms(result.hands, header)),
         }
+        recorded_ns = self._recorded(max(frame.stamp_ns, 0))
         for topic, message in messages.items():
-            self._writer.write_serialized(topic, serialize_message(message), max(frame.stamp_ns, 0))
+            self._writer.write_serialized(topic, serialize_message(message), recorded_ns)
+
+    def _recorded(self, stamp_ns: int) -> int:
+        if self._last_ns is not None:
+            if stamp_ns + self._ahead_ns < self._last_ns:
+                self._ahead_ns = self._last_ns + self._step_ns - stamp_ns
+            self._step_ns = stamp_ns + self._ahead_ns - self._last_ns or self._step_ns
+        self._last_ns = stamp_ns + self._ahead_ns
+        return self._last_ns
 
     def __enter__(self) -> HandsBag:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, cast
 
@@ -24,6 +25,7 @@ COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 _LOOK_AHEAD = 8
+_TIMED = 16  # frames from whose stamps the rate is told
 _REMEMBERED = 256
 
 Info = TypeVar("Info")
@@ -111,7 +113,7 @@ class BagSource(FrameSource):
             raise
         super().__init__(
             SourceKind.BAG, f"{self._topic.name} of {path}", length=self._topic.count,
-            camera_is_guess=not choice.is_given and self._first_camera is None,
+            camera_is_guess=not choice.is_given and self._first_camera is None, fps=self._rate(),
         )  # fmt: skip
 
     @property
@@ -142,6 +144,14 @@ class BagSource(FrameSource):
                 continue
         self._info_topic = None
         return None
+
+    def _rate(self) -> float | None:
+        """Frames a second by the stamps of the first ones; None where they do not tell."""
+        stamps = [_peek_stamp_ns(message) for message in islice(self._bag.messages([self._topic.name]), _TIMED)]
+        steps = np.diff(stamps)
+        steps = steps[steps > 0]
+        rate = 1e9 / float(np.median(steps)) if len(steps) else 0.0
+        return rate if 0.01 < rate < 1e4 else None
 
     def _camera(self, message: RawMessage) -> tuple[int, Camera]:
         if message.msgtype != CAMERA_INFO:
@@ -218,7 +228,7 @@ def choose_image_topic(topics: Mapping[str, BagTopic], wanted: str | None, where
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        raise RecordingError(f"{where} has several image topics, so say which (--topic): {_list_images(images)}")
+        raise RecordingError(f"{where} has several image topics, so name the one to use: {_list_images(images)}")
     raise RecordingError(f"{where} holds no images{_list_others(topics)}")
 
 

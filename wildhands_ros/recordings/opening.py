@@ -45,7 +45,7 @@ def open_source(
         raise RecordingError(f"fps must be a positive number of frames a second, not {fps}")
     if str(source).startswith(WEBCAM_PREFIX):
         number = str(source)[len(WEBCAM_PREFIX) :]
-        if not number.isdigit():
+        if not number.isdecimal():
             raise RecordingError(f"'{source}' is no webcam: write webcam: and its number, as in webcam:0")
         return WebcamSource(int(number), choice, frame_id=frame_id)
     path = Path(source).expanduser()

@@ -112,7 +112,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts names as people do: numbers by value, the rest without regard to case."""
     parts = re.split(r"([0-9]+)", name.casefold())
     # numbers before letters, and a number's text decides between 1 and 01
-    return tuple((0, int(p), p) if p.isdigit() else (1, 0, p) for p in parts if p)
+    return tuple((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts if p)
 
 
 def _is_picture(path: Path) -> bool:

@@ -215,17 +215,21 @@ class SqliteSalvage:
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
         """The messages of these topics."""
         self.damage = []
-        count = 0
+        count = senseless = 0
         with _opened(self._path) as database:
             try:
                 rows = database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
                 for topic, time_ns, data in rows:
                     count += 1
                     name = self._ids.get(topic)
-                    if name in topics and name is not None:
+                    if not isinstance(time_ns, int) or not isinstance(data, bytes):
+                        senseless += 1
+                    elif name in topics and name is not None:
                         yield RawMessage(name, self.topics[name].msgtype, time_ns, data)
             except sqlite3.Error as error:
                 self.damage.append(f"is damaged or cut off after {count} messages ({error})")
+        if senseless:
+            self.damage.append(f"holds {senseless} messages that are none")
 
     def close(self) -> None:
         """Removes the copy, where there is one."""

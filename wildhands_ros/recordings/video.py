@@ -37,7 +37,7 @@ class VideoSource(FrameSource):
         )  # fmt: skip
 
     def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(_file_name(self._path), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise RecordingError(
                 f"the video {self._path} cannot be opened: damaged, cut off before its index was written, or of a "
@@ -135,7 +135,7 @@ class VideoWriter:
             raise RecordingError(f"videos are written as {', '.join(_CODECS)}, not '{self.path.suffix}': {self.path}")
         if not 0 < fps < 1e4:
             raise RecordingError(f"a video needs a positive number of frames a second, not {fps}")
-        self._fps = fps
+        self._fps = _mpeg4_rate(fps) if self.path.suffix.lower() == ".mp4" else fps
         self._partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
@@ -189,25 +189,28 @@ class VideoWriter:
         except OSError as error:
             raise RecordingError(f"cannot create the folder {self.path.parent}: {error.strerror}") from error
         code = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
-        writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG, code, self._fps, (width, height))
+        writer = cv2.VideoWriter(_file_name(self._partial), cv2.CAP_FFMPEG, code, self._fps, (width, height))
         if width == 0 or height == 0 or not writer.isOpened():
             raise RecordingError(
-                f"cannot write {width}x{height} pictures to {self.path}: is the folder writable, and does this OpenCV "
-                "write videos (wildhands doctor)?"
+                f"cannot write {width}x{height} pictures, {self._fps:g} a second, to {self.path}: is the folder "
+                "writable, and does this OpenCV write videos (wildhands doctor)?"
             )
         return writer
 
 
 def is_complete_video(path: Path) -> bool:
     """Whether the file can be opened and is as long as it says."""
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    capture = cv2.VideoCapture(_file_name(path), cv2.CAP_FFMPEG)
     opened = bool(capture.isOpened())
     capture.release()
     return opened and not is_cut_off(path)
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether the outermost boxes of an MP4 or MOV (ISO/IEC 14496-12), or chunks of an AVI, reach past its end."""
+    """Whether the outermost boxes of an MP4 or MOV (ISO/IEC 14496-12), or chunks of an AVI, reach past its end.
+
+    Some cameras append bytes of their own: after the index and the pictures only further ones can be cut off.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
@@ -216,10 +219,13 @@ def is_cut_off(path: Path) -> bool:
             return size < 8 + int(length)
         if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             return False
-        place = 0
+        place, needed = 0, {b"moov", b"mdat"}
         while place + 8 <= size:
             file.seek(place)
             header = file.read(16)
+            kind = header[4:8]
+            if not needed and kind not in (b"moov", b"mdat", b"moof"):
+                return False
             length = struct.unpack(">I", header[:4])[0]
             if length == 1 and len(header) == 16:
                 length = struct.unpack(">Q", header[8:])[0]
@@ -228,7 +234,19 @@ def is_cut_off(path: Path) -> bool:
             if length < 8:
                 return True
             place += length
-        return place != size
+            needed.discard(kind)
+        return place != size and (place > size or bool(needed))
+
+
+def _mpeg4_rate(fps: float) -> float:
+    """The nearest rate that MPEG-4 part 2 can say: as a fraction with a numerator of 16 bits."""
+    digits = next((digits for digits in (3, 2, 1) if fps * 10**digits < 2**16 - 1), 0)
+    return round(fps, digits) or fps
+
+
+def _file_name(path: Path) -> str:
+    """As FFmpeg takes it for a file whatever is in it: what comes before a colon would be a protocol."""
+    return str(path.absolute())
 
 
 def _rgb(bgr: np.ndarray) -> RgbImage:
