@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from wildhands_ros.cli.common import add_camera, add_models_dir, has_ros, read_camera, sigterm_interrupts
 from wildhands_ros.detection import models_missing
-from wildhands_ros.drawing import TRUTH_STYLE, draw_hands, draw_status
+from wildhands_ros.drawing import TRUTH_STYLE, draw_hands, draw_status, fitted
 from wildhands_ros.errors import ModelFileError, WildHandsError
 from wildhands_ros.evaluation import SequenceScore, score_sequence
 from wildhands_ros.frames import Frame
@@ -24,7 +24,7 @@ from wildhands_ros.hands import Hand, Side
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import RecordedHands, read_hands
-from wildhands_ros.synthetic.demo_scenes import Held, RenderedScene, Slideshow, fitted_into
+from wildhands_ros.synthetic.demo_scenes import Held, RenderedScene, Slideshow
 from wildhands_ros.tables import table
 
 _STILLS = 4
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         raise WildHandsError("the demo needs ROS 2: make setup installs it from PyPI (or use 'wildhands run')")
     missing = models_missing(args.models_dir)
     if missing:
-        raise ModelFileError(f"detector models are missing in {args.models_dir}: wildhands models fetch")
+        raise ModelFileError("\n".join(missing))
     from wildhands_ros.node.chain import LiveChain  # needs ROS
 
     started = time.monotonic()
@@ -174,7 +174,7 @@ def _draw_video(outcome: Outcome, mano_dir: Path | None) -> None:
             picture = _annotated(frame, result, outcome, faces)
             first = picture if first is None else first
             if picture.shape != first.shape:  # a folder of pictures of several sizes
-                picture = fitted_into(picture, first.shape[1], first.shape[0])
+                picture = fitted(picture, first.shape[1], first.shape[0])
             video.write(picture)
             if done in picked:
                 sheet.append(picture)

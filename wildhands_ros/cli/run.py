@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -240,7 +241,7 @@ def _open_outlets(
     args: argparse.Namespace, source: FrameSource, pipeline: Pipeline, still: bool, stack: contextlib.ExitStack
 ) -> list[_Outlet]:
     outlets: list[_Outlet] = []
-    stem = Path(str(args.source).replace(":", "_")).stem
+    stem = _stem(str(args.source))
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -259,6 +260,12 @@ def _open_outlets(
         else:
             logger.warning("no ROS here, so no bag is written (--no-bag silences this; wildhands doctor tells more)")
     return outlets
+
+
+def _stem(source: str) -> str:
+    """A name for what comes of it; a folder's is whole, and "." has one too."""
+    path = Path(os.path.abspath(source))
+    return (path.name if path.is_dir() else path.stem).replace(":", "_")
 
 
 def _named(folder: Path, stem: str, suffix: str) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,6 @@ from pathlib import Path
 
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.whole_files import write_whole
-
-FETCH_HINT = "run `wildhands models fetch`"
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def load_model(model: ModelFile, directory: Path | str | None = None) -> bytes:
             raise ModelFileError(f"{path} is not the published model (it is far too large): {_remedy(path)}")
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ModelFileError(f"the model file {path} is missing: {FETCH_HINT}") from None
+        raise ModelFileError(f"the model file {path} is missing: {_remedy(path)}") from None
     except OSError as error:
         raise ModelFileError(f"the model file {path} cannot be read ({error.strerror or error})") from error
     if not _is_published(model, data):
@@ -247,4 +246,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _remedy(path: Path) -> str:
-    return f"delete it and {FETCH_HINT}" if path.exists() else FETCH_HINT
+    command = "wildhands models fetch"
+    if path.parent != default_models_dir():
+        command += f" --models-dir {shlex.quote(str(path.parent))}"
+    return f"delete it and run `{command}`" if path.exists() else f"run `{command}`"

@@ -80,13 +80,14 @@ def side_by_side(pictures: Sequence[Image], titles: Sequence[str] = (), *, gap: 
     return np.concatenate(columns[:-1], axis=1)
 
 
-def fitted(image: Image, width: int, height: int) -> Image:
-    """The whole picture as large as it fits into this size, in the middle of black."""
+def fitted(image: Image, width: int, height: int, *, grey: int = 0) -> Image:
+    """The whole picture as large as it fits into this size, in the middle of black or grey."""
     factor = min(width / image.shape[1], height / image.shape[0])
     w, h = max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1)
     x, y = (width - w) // 2, (height - h) // 2
-    result = np.zeros((height, width, 3), np.uint8)
-    result[y : y + h, x : x + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+    result = np.full((height, width, 3), grey, np.uint8)
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    result[y : y + h, x : x + w] = cv2.resize(image, (w, h), interpolation=how)
     return result
 
 

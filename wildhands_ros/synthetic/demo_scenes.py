@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from wildhands_ros.camera import Camera
+from wildhands_ros.drawing import fitted
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.recordings import FrameSource, SourceKind, open_source
@@ -39,7 +40,7 @@ class Slideshow(FrameSource):
     """Photographs of open licence on a canvas of one size."""
 
     def __init__(self) -> None:
-        self._photos = [(name, fitted_into(image, _WIDTH, _HEIGHT)) for name, image in demo_photos()]
+        self._photos = [(name, fitted(image, _WIDTH, _HEIGHT, grey=96)) for name, image in demo_photos()]
         super().__init__(SourceKind.FOLDER, "photographs", length=len(self._photos), camera_is_guess=True, fps=30.0)
 
     def _frames(self) -> Iterator[Frame]:
@@ -63,16 +64,6 @@ class Held(FrameSource):
         pictures = (frame for frame in self._source for _ in range(self._held))
         for index, frame in enumerate(pictures):
             yield replace(frame, stamp_ns=index * _PERIOD_NS, index=index)
-
-
-def fitted_into(image: Image, width: int, height: int) -> Image:
-    """A picture of any size fitted into one of this size, on grey."""
-    scale = min(width / image.shape[1], height / image.shape[0])
-    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    canvas = np.full((height, width, 3), 96, np.uint8)
-    x, y = (width - size[0]) // 2, (height - size[1]) // 2
-    canvas[y : y + size[1], x : x + size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-    return canvas
 
 
 class RenderedScene:
