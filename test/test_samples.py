@@ -62,6 +62,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_numbers_of_numpy_are_written_as_any_others(tmp_path: Path) -> None:
     sample = replace(made_sample(), grasp=np.int64(3), tags={"distance": np.float32(0.5), "worn": np.bool_(True)})
+    assert [type(tag) for tag in sample.tags.values()] == [float, bool]  # errors are broken down by them
     with ShardWriter(tmp_path / "x.tar") as shard:
         shard.add(sample)
     (read,) = ShardReader(tmp_path)

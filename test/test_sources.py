@@ -23,7 +23,7 @@ from wildhands_ros.samples import BOX_FACTOR, CROP_SIZE, Sample, SampleError
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 from wildhands_ros.training.sources.crops import cut, square_of
 from wildhands_ros.training.sources.epic_hand_kps import ASSEMBLY_TO_KEYPOINTS
-from wildhands_ros.training.sources.video import _key_of
+from wildhands_ros.training.sources.video import _key_of, _recordings
 
 try:
     from numpy._core.numeric import _frombuffer
@@ -291,6 +291,14 @@ def test_recordings_are_labelled_once(tmp_path: Path, labeller: PseudoLabeller) 
     blind = PseudoLabeller(None, None, labeller.config)  # type: ignore[arg-type] # would fail if it were used
     again = VideoSource(folder, tmp_path / "cache", blind)
     assert [s.key for s in again] == [s.key for s in samples]
+
+
+def test_bags_in_folders_are_found_and_hidden_files_are_not(tmp_path: Path) -> None:
+    for folder in ("bag", "clips"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "bag" / "session.mcap").write_bytes(b"\x89MCAP0\r\n")  # no metadata.yaml: still a bag
+    (tmp_path / "clips" / "._clip.mp4").write_bytes(b"what macOS leaves beside files")
+    assert _recordings(tmp_path) == [tmp_path / "bag"]
 
 
 def test_labelling_goes_on_with_the_recordings_that_are_missing(tmp_path: Path, labeller: PseudoLabeller) -> None:

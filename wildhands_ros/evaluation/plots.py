@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def plot_breakdowns(reports: Sequence[Report], path: Path) -> bool:
             if column == 0:
                 axes[row][column].set_ylabel(_TITLES[measure])
         axes[row][0].set_ylim(bottom=0)  # the whole row's; only now, since it ends the search for the top
-    axes[0][0].legend(frameon=False)
+    _add_legend(axes[0][0], axes.flat, "best")
     save_figure(figure, path)
     return True
 
@@ -58,7 +59,7 @@ def plot_curves(scores: Mapping[str, SampleScores], path: Path) -> None:
     axes = figure.subplots(1, len(_CURVES), squeeze=False)[0]
     for axis, measure in zip(axes, _CURVES, strict=True):
         ends = []
-        for color, (name, found) in zip(COLORS, scores.items(), strict=False):
+        for color, (name, found) in zip(cycle(COLORS), scores.items()):
             values = np.sort(found.values[measure][np.isfinite(found.values[measure])])
             if not len(values):
                 continue
@@ -69,13 +70,20 @@ def plot_curves(scores: Mapping[str, SampleScores], path: Path) -> None:
         axis.set_ylim(0, 100)
         axis.set_xlabel(_TITLES[measure])
     axes[0].set_ylabel("hands %")
-    axes[0].legend(frameon=False, loc="lower right")
+    _add_legend(axes[0], axes, "lower right")
     save_figure(figure, path)
+
+
+def _add_legend(axis: Axes, axes: Iterable[Axes], place: Literal["best", "lower right"]) -> None:
+    """Of what is drawn on any of them: some measures are known of some estimators only."""
+    drawn = {label: line for other in axes for line, label in zip(*other.get_legend_handles_labels(), strict=True)}
+    if drawn:
+        axis.legend(list(drawn.values()), list(drawn), frameon=False, loc=place)
 
 
 def _draw_groups(axis: Axes, reports: Sequence[Report], measure: str, breakdown: str) -> None:
     groups = list(dict.fromkeys(g for report in reports for g in report.breakdowns.get(breakdown, {})))
-    for number, (color, report) in enumerate(zip(COLORS, reports, strict=False)):
+    for number, (color, report) in enumerate(zip(cycle(COLORS), reports)):
         found = report.breakdowns.get(breakdown, {})
         points = [(groups.index(g), v[measure]) for g, v in found.items() if measure in v]
         if not points:

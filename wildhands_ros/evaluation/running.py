@@ -54,8 +54,8 @@ class LandmarkFinder:
 
 def scenes(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
     """Samples that follow each other and show the same picture, as the same camera has it, together."""
-    for (source, scene, _), group in groupby(samples, key=lambda sample: (sample.source, sample.scene, sample.camera)):
-        if scene and source:
+    for (_, scene, _), group in groupby(samples, key=lambda sample: (sample.source, sample.scene, sample.camera)):
+        if scene:
             yield list(group)
         else:
             yield from ([sample] for sample in group)

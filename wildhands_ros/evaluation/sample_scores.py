@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -266,13 +265,3 @@ def _mask_iou(vertices: FloatArray, outlines: Mapping[Side, Outline], sample: Sa
 def crop_pixels(sample: Sample, pixels: FloatArray) -> FloatArray:
     """Pixels (…, 2) of a sample's picture as pixels of its crop; the inverse of what `Sample` says of `center`."""
     return np.asarray((pixels - np.array(sample.center)) * (CROP_SIZE / sample.extent) + (CROP_SIZE - 1) / 2)
-
-
-def keypoints_in_crop(sample: Sample) -> FloatArray | None:
-    """The labelled keypoints (21, 2) in pixels of the crop."""
-    return None if sample.keypoints is None else crop_pixels(sample, sample.keypoints)
-
-
-def crop_picture(sample: Sample, edge: int) -> NDArray[np.uint8]:
-    """The sample's crop scaled to `edge` pixels."""
-    return np.asarray(cv2.resize(sample.image, (edge, edge), interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -112,6 +112,8 @@ class Sample:
             raise ValueError(f"sample {self.key}: scene must be a name, not {self.scene!r}")
         if not isinstance(self.tags, Mapping) or not all(isinstance(v, _TAGS) for v in self.tags.values()):
             raise ValueError(f"sample {self.key}: tags must be names with numbers or words, not {self.tags!r}")
+        tags = {name: tag.item() if isinstance(tag, np.generic) else tag for name, tag in self.tags.items()}
+        object.__setattr__(self, "tags", tags)
 
 
 def inside_picture(sample: Sample) -> NDArray[np.bool_]:

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import tarfile
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from wildhands_ros.camera import Camera
 from wildhands_ros.hands import Side
 from wildhands_ros.samples.sample import FloatArray, ManoLabels, Sample, SampleError
+from wildhands_ros.whole_files import checksum
 
 _NUMBER = "%.7g"  # significant digits of written numbers: 0.1 µm at 1 m
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
@@ -81,7 +81,7 @@ class ShardReader:
     """
 
     def __init__(self, path: Path, *, name: str = "") -> None:
-        self.name = name or path.stem
+        self.name = name or Path(os.path.abspath(path)).stem  # also of "."
         paths = sorted(path.glob("*.tar")) if path.is_dir() else [path]
         if not paths:
             raise SampleError(f"{path}: no shards (*.tar) in this folder; make some with 'wildhands render'")
@@ -96,7 +96,7 @@ class ShardReader:
 
     def fingerprint(self) -> str:
         """Changes with any change of the shards' content, and with nothing else: a copy has the same."""
-        return "-".join(f"{_checksum(shard.path):08x}" for shard in self._shards)
+        return "-".join(f"{checksum(shard.path):08x}" for shard in self._shards)
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
@@ -113,6 +113,8 @@ class _Shard:
         self.keys: list[str] = []
         self._members: dict[str, tuple[int, int]] = {}
         end = 0
+        if not path.exists():
+            raise SampleError(f"{path} does not exist")
         try:
             with tarfile.open(path, "r:") as tar:  # not compressed: members are read where they lie
                 for info in tar:
@@ -155,14 +157,6 @@ class _Shard:
         with self.path.open("rb") as file:
             file.seek(offset)
             return file.read(size)
-
-
-def _checksum(path: Path) -> int:
-    found = 0
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            found = zlib.crc32(part, found)
-    return found
 
 
 def _only_zeros(path: Path, start: int) -> bool:

@@ -186,7 +186,7 @@ def read_training_config(path: Path, **changes: object) -> TrainingConfig:
     """The configuration in a YAML file, with some entries replaced. Raises ConfigError naming what is wrong."""
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"cannot read the training configuration {path} ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings: expected names and values")

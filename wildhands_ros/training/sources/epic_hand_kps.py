@@ -216,4 +216,10 @@ def _pictures(folder: Path, wanted: set[str]) -> dict[str, Path]:
     """Those of these pictures that are below a folder, by their names, which are unique in VISOR."""
     if not folder.is_dir():
         raise SampleError(f"{folder} is no folder")
-    return {name: Path(parent) / name for parent, _, names in os.walk(folder) for name in names if name in wanted}
+    found: dict[str, Path] = {}
+    known: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        known.add(os.path.realpath(parent))
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(parent, name)) not in known]  # loops
+        found.update({name: Path(parent) / name for name in names if name in wanted})
+    return found

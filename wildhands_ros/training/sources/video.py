@@ -26,6 +26,7 @@ from wildhands_ros.estimation.wildhands.views import RectifiedView
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import HandBox
 from wildhands_ros.recordings import open_source
+from wildhands_ros.recordings.bag_reader import is_bag
 from wildhands_ros.recordings.pictures import PICTURE_SUFFIXES
 from wildhands_ros.recordings.source import SourceKind
 from wildhands_ros.recordings.video import VIDEO_SUFFIXES
@@ -222,9 +223,11 @@ def _recordings(path: Path) -> list[Path]:
         raise SampleError(f"{path} does not exist")
     if not path.is_dir():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    found = sorted(
+        p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
     for folder in sorted([path, *(p for p in path.rglob("*") if p.is_dir())]):
-        if (folder / "metadata.yaml").is_file() or _holds_pictures(folder):
+        if is_bag(folder) or _holds_pictures(folder):
             found.append(folder)
     if not found:
         raise SampleError(f"{path} holds no pictures, no videos and no bags")
