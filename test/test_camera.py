@@ -197,7 +197,20 @@ def test_calibration_yaml(tmp_path) -> None:
     assert camera.coefficients == (-0.1, 0.01, 0, 0, 0)
 
 
-@pytest.mark.parametrize("text", ["", "a: [", "image_width: 3", "image_width: x\nimage_height: 1\ncamera_matrix: {}"])
+NINE = "camera_matrix: {data: [400, 0, 320, 0, 400, 240, 0, 0, 1]}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "a: [", "image_width: 3", "image_width: x\nimage_height: 1\ncamera_matrix: {}", "[" * 100_000,
+        f"image_width: .inf\nimage_height: 480\n{NINE}", f"image_width: true\nimage_height: 480\n{NINE}",
+        f"image_width: 640.7\nimage_height: 480\n{NINE}",
+        f"image_width: 640\nimage_height: 480\n{NINE}".replace("400", "yes"),
+        f"image_width: 640\nimage_height: 480\n{NINE}".replace("400", "1" * 400),
+    ],
+    ids=lambda text: text[:40],
+)  # fmt: skip
 def test_bad_calibration_yaml_says_what_is_needed(tmp_path, text: str) -> None:
     path = tmp_path / "camera.yaml"
     path.write_text(text)

@@ -288,6 +288,7 @@ def test_an_interrupted_run_says_so_and_keeps_what_is_done(
         ('{"a": [{"side": "left", "box": "1234"}]}', "no list"),
         ('{"a": [{"side": "left", "box": [0, 0, 9, 9], "score": 97}]}', "probability, 0 to 1, not 97"),
         ('{"a": [{"side": "left", "box": [0, 0, 1' + "0" * 400 + ", 1]}]}", "'a', box 0"),
+        ('{"a": [{"side": "left", "box": [0, "0", 9, true]}]}', "no number"),
         ("[" * 100_000, "not JSON"),
     ],
     ids=lambda text: text[:48],
@@ -297,6 +298,12 @@ def test_bad_box_files_are_refused_by_name(picture: Path, tmp_path: Path, capsys
     boxes.write_text(content)
     assert run("run", picture, "--boxes", boxes, "--out", tmp_path) == 1
     assert message in capsys.readouterr().err
+
+
+def test_box_files_of_windows_editors_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.json"
+    path.write_text('{"a.png": [{"side": "left", "box": [0, 0, 9, 9]}]}', encoding="utf-8-sig")
+    assert BoxFile.read(path).unused() == ("a.png",)
 
 
 def test_boxes_of_frames_that_never_came_are_known() -> None:

@@ -491,6 +491,11 @@ def test_chumpy_is_never_imported(tmp_path, monkeypatch):
     assert_refused(tmp_path, b"cchumpy.ch\nCh\n)\x81.")
 
 
+def doubled_tuples(levels):
+    """Instructions that make a tuple of the empty one twice, then of that twice, and so on."""
+    return b")" + b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(levels))
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -510,8 +515,11 @@ def test_chumpy_is_never_imported(tmp_path, monkeypatch):
         b"ccopy_reg\n_reconstructor\n(ccollections\nOrderedDict\nc__builtin__\nobject\nNtR.",
         b"cnumpy\nndarray\n)\x81N}X\x05\x00\x00\x00stateK\x01s\x86b.",
         b"K\x01.", b".", b"", b"garbage", b"PK\x03\x04garbage", b"\x80\xff.",
+        b"\x80\x02}" + doubled_tuples(60) + b"K\x01s.",  # a key whose hash takes 2^60 steps
+        b"\x80\x04\x8f(" + doubled_tuples(60) + b"\x90.", b"\x80\x04(" + doubled_tuples(60) + b"\x91.",
+        b"ccollections\nOrderedDict\n(" + doubled_tuples(60) + b"K\x01\x86\x85\x85R.",
     ],
-    ids=range(22),
+    ids=range(26),
 )  # fmt: skip
 def test_hostile_bytes_are_refused(tmp_path, content):
     assert_refused(tmp_path, content)

@@ -13,6 +13,7 @@ from wildhands_ros.hands import (
     MANO_TO_KEYPOINTS,
     SKELETON,
     Hand,
+    HandBox,
     Landmarks,
     Side,
     wrist_rotation,
@@ -69,10 +70,12 @@ def test_what_is_given_out_cannot_be_changed() -> None:
     joints = flat_right_hand()
     hand = Hand(
         Side.RIGHT, 1.0, (0, 0, 1, 1), joints, np.zeros((21, 2)), np.tile(np.eye(3), (16, 1, 1)), np.zeros(10),
-        np.zeros(3), "test", "open", vertices=np.zeros((778, 3)),
+        np.zeros(3), "test", "open", vertices=np.zeros((778, 3)), grasp=(1, np.zeros(9)),
     )  # fmt: skip
+    assert hand.grasp is not None
     landmarks = Landmarks(np.zeros((21, 2)), np.zeros((21, 3)), 1.0)
     arrays = (hand.joints, hand.keypoints, hand.pose, hand.betas, hand.translation, hand.vertices, *hand.wrist)
+    arrays = (*arrays, hand.grasp[1])
     for array in (*arrays, landmarks.image, landmarks.world):
         assert array is not None
         with pytest.raises(ValueError, match="read-only"):
@@ -86,3 +89,14 @@ def test_a_hand_of_the_wrong_shape_is_refused() -> None:
             Side.LEFT, 1.0, (0, 0, 1, 1), np.zeros((20, 3)), np.zeros((21, 2)), np.zeros((16, 3, 3)), np.zeros(10),
             np.zeros(3), "none", "none",
         )  # fmt: skip
+
+
+def test_boxes_take_what_other_detectors_give() -> None:
+    corners = np.array([10, 20, 110, 220], np.float32)
+    box = HandBox("right", corners, np.float32(0.75))  # type: ignore[arg-type]
+    assert box == HandBox(Side.RIGHT, (10.0, 20.0, 110.0, 220.0), 0.75)
+    assert [type(value) for value in (box.side, *box.xyxy, box.score)] == [Side, *[float] * 5]
+    with pytest.raises(ValueError, match="up"):
+        HandBox("up", (0, 0, 1, 1), 1.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="four"):
+        HandBox(Side.LEFT, (0, 0, 1), 1.0)  # type: ignore[arg-type]

@@ -208,14 +208,14 @@ class Camera:
             data = yaml.safe_load(path.read_text())
         except OSError as error:
             raise CameraError(f"cannot read the camera file {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise CameraError(f"{path} is not YAML: {error}") from error
         try:
-            k = [float(v) for v in data["camera_matrix"]["data"]]
-            d = [float(v) for v in data.get("distortion_coefficients", {}).get("data", [])]
-            width, height = int(data["image_width"]), int(data["image_height"])
+            k = [_number(v) for v in data["camera_matrix"]["data"]]
+            d = [_number(v) for v in data.get("distortion_coefficients", {}).get("data", [])]
+            width, height = _pixels(data["image_width"]), _pixels(data["image_height"])
             name = str(data.get("distortion_model", ""))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CameraError(
                 f"{path} is not a ROS camera calibration: needs image_width, image_height, camera_matrix.data (9 "
                 f"numbers) and distortion_coefficients.data; problem with {error}"
@@ -345,6 +345,19 @@ class Camera:
         k = data["K"]
         model, coefficients = _distortion(name, data["D"])
         return cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):  # YAML takes yes for a truth
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+def _pixels(value: object) -> int:
+    number = _number(value)
+    if not number.is_integer():
+        raise ValueError(f"{value!r} is no number of pixels")
+    return int(number)
 
 
 def _distortion(name: str, values: Any) -> tuple[Distortion, tuple[float, ...]]:

@@ -94,6 +94,15 @@ class HandBox:
     landmarks: Landmarks | None = None
     follow_id: int = -1
 
+    def __post_init__(self) -> None:
+        """Takes what other detectors give: texts for sides, numbers of numpy or torch."""
+        object.__setattr__(self, "side", Side(self.side))
+        object.__setattr__(self, "xyxy", tuple(float(edge) for edge in self.xyxy))
+        if len(self.xyxy) != 4:
+            raise ValueError(f"a box has four numbers, not {len(self.xyxy)}")
+        for name in ("score", "side_probability"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
     @property
     def center(self) -> tuple[float, float]:
         x0, y0, x1, y1 = self.xyxy
@@ -160,6 +169,10 @@ class Hand:
         _require_shape("betas", self.betas, (10,))
         _require_shape("translation", self.translation, (3,))
         _seal(self, "joints", "keypoints", "pose", "betas", "translation", "vertices")
+        if self.grasp is not None:
+            probabilities = self.grasp[1].view()
+            probabilities.flags.writeable = False
+            object.__setattr__(self, "grasp", (self.grasp[0], probabilities))
 
     @cached_property
     def wrist(self) -> tuple[FloatArray, FloatArray]:

@@ -83,7 +83,7 @@ class BoxFile:
         """Raises ConfigError, naming the entry, for anything but the documented form."""
         path = Path(path)
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ConfigError(f"cannot read the boxes in {path}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
@@ -114,8 +114,8 @@ def _boxes(where: str, entries: Any) -> tuple[HandBox, ...]:
             side = Side(entry["side"])
             if not isinstance(entry["box"], list):  # a text of four digits would do as well
                 raise TypeError("the box is no list")
-            x0, y0, x1, y1 = (float(v) for v in entry["box"])
-            score = float(entry.get("score", 1.0))
+            x0, y0, x1, y1 = (_number(v) for v in entry["box"])
+            score = _number(entry.get("score", 1.0))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ConfigError(
                 f'{where}, box {i}: expected {{"side": "left" or "right", "box": [x0, y0, x1, y1]}}, problem: {error}'
@@ -126,6 +126,12 @@ def _boxes(where: str, entries: Any) -> tuple[HandBox, ...]:
             raise ConfigError(f"{where}, box {i}: the score is a probability, 0 to 1, not {score:g}")
         boxes.append(HandBox(side, (x0, y0, x1, y1), score))
     return tuple(boxes)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
 
 
 def _finite(value: Any) -> Any:

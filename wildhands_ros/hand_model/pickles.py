@@ -28,6 +28,7 @@ _OPCODES = frozenset(
 )
 _MEMO_OPCODES = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 _LARGEST_ARRAY = 256 * 1024 * 1024  # bytes; MANO's largest is 2.5 MB
+_LARGEST_TUPLE = 1000  # of tuples in tuples, counted as if written out; arrays need a dozen
 _DEEPEST = 20  # nesting of chumpy expressions; MANO's is 2
 
 
@@ -90,6 +91,7 @@ def _check_opcodes(content: bytes) -> None:
     This also makes sure that all announced data is there, before the unpickler takes memory for it.
     """
     count = 0
+    tuples = _Tuples()
     try:
         for name, argument in _instructions(content):
             count += 1
@@ -97,10 +99,77 @@ def _check_opcodes(content: bytes) -> None:
                 raise RefusedPickle(f"uses the pickle instruction {name}, which no file of arrays needs")
             if name in _MEMO_OPCODES and int(argument or 0) > count:  # would make the reader allocate that much
                 raise RefusedPickle("is a damaged pickle (its memo has holes)")
+            tuples.follow(name, argument)
     except RefusedPickle:
         raise
     except Exception as error:
         raise RefusedPickle(f"is not a pickle, or a damaged one ({error})") from error
+
+
+class _Tuples:
+    """How large the tuples become that a pickle builds out of one another.
+
+    A tuple is hashed anew each time that it is the key of something, with all that is in it: thirty that each hold the
+    one before twice would take minutes.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[int] = []  # what the unpickler has on its stack, as numbers of values: 1 but for tuples
+        self._marks: list[int] = []
+        self._memo: dict[int, int] = {}
+
+    def follow(self, name: str, argument: Any) -> None:
+        """One instruction of those that are allowed. Raises whatever damaged pickles make it raise."""
+        stack = self._stack
+        if name in ("PROTO", "FRAME", "STOP"):
+            pass
+        elif name == "MARK":
+            self._marks.append(len(stack))
+        elif name in ("TUPLE", "FROZENSET"):
+            stack.append(self._together(self._since_mark()))
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            parts = [stack.pop() for _ in range(int(name[-1]))]
+            stack.append(self._together(parts))
+        elif name in ("LIST", "DICT"):
+            self._since_mark()
+            stack.append(1)
+        elif name in ("APPENDS", "ADDITEMS", "SETITEMS", "POP_MARK"):
+            self._since_mark()
+        elif name in ("APPEND", "BUILD"):
+            stack.pop()
+        elif name == "SETITEM":
+            del stack[-2:]
+        elif name in ("REDUCE", "NEWOBJ", "STACK_GLOBAL"):
+            del stack[-2:]
+            stack.append(1)
+        elif name == "POP":
+            if self._marks and self._marks[-1] == len(stack):
+                self._marks.pop()
+            else:
+                stack.pop()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name in _MEMO_OPCODES:
+            self._memo[int(argument)] = stack[-1]
+        elif name == "MEMOIZE":
+            self._memo[len(self._memo)] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self._memo[int(argument)])
+        else:
+            stack.append(1)
+
+    def _since_mark(self) -> list[int]:
+        place = self._marks.pop()
+        parts = self._stack[place:]
+        del self._stack[place:]
+        return parts
+
+    @staticmethod
+    def _together(parts: list[int]) -> int:
+        size = 1 + sum(parts)
+        if size > _LARGEST_TUPLE and size > 1 + len(parts):
+            raise RefusedPickle("puts tuples into tuples over and over, which no file of arrays needs")
+        return size
 
 
 _BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
@@ -247,6 +316,11 @@ _UNREAD = frozenset(
 )
 """Kinds of arrays of numpy and scipy that no hand model needs."""
 
+_HARMLESS = frozenset(
+    [(module, "complex") for module in ("builtins", "__builtin__")] + [("collections", "defaultdict")]
+)
+"""What is neither an array nor dangerous."""
+
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type | _Constructor:
@@ -258,6 +332,8 @@ class _Unpickler(pickle.Unpickler):
             return _Object
         if module.split(".")[0] in ("numpy", "scipy") and name in _UNREAD:
             raise RefusedPickle(f"holds a {module}.{name}, a kind of array that is not read here: save the plain array")
+        if (module, name) in _HARMLESS:
+            raise RefusedPickle(f"holds a {module}.{name}, which is not read here: save plain dictionaries and arrays")
         raise RefusedPickle(
             f"asks for {module}.{name}, which no file of arrays needs: it was made to run code on your computer, or "
             "is not a hand model; do not open it with anything else"
