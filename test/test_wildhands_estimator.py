@@ -43,7 +43,7 @@ from wildhands_ros.estimation.wildhands.network import NetworkInputs
 from wildhands_ros.estimation.wildhands.runtime import TorchRuntime, resolve_device
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
-from wildhands_ros.hands import HandBox, Side
+from wildhands_ros.hands import HandBox, Landmarks, Side
 from wildhands_ros.pipeline import EstimationConfig
 from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.rotations import exp_so3
@@ -159,6 +159,28 @@ def test_useless_boxes_are_skipped_with_the_reason(estimator, frame, box):
     found = estimator.estimate(frame, [replace(RIGHT, xyxy=box), LEFT])
     assert [h.side for h in found.hands] == [Side.LEFT]
     assert "right hand in box 0" in found.skipped[0] and "its box" in found.skipped[0]
+
+
+def test_hands_that_come_out_unusable_are_named_in_the_order_of_the_boxes(estimator, frame, monkeypatch):
+    """Also where boxes are equal but for their landmarks, which cannot be compared."""
+    seen = [Landmarks(np.full((21, 2), 300.0), np.zeros((21, 3)), 1.0) for _ in range(2)]
+    boxes = [replace(RIGHT, landmarks=landmarks) for landmarks in seen]
+    every = replace(estimator.config, all_hands=True)
+    monkeypatch.setattr(estimator, "config", every)
+    made = estimator._hand
+    monkeypatch.setattr(estimator, "_hand", lambda f, box, d, i: None if i < 2 else made(f, box, d, i))
+    found = estimator.estimate(frame, [boxes[0], replace(LEFT, xyxy=(0, 0, 0, 0)), boxes[1], LEFT])
+    assert len(found.hands) == 1
+    assert [int(text.split("box ")[1].split()[0]) for text in found.skipped] == [0, 1, 2]
+
+
+def test_without_boxes_there_are_no_inputs(estimator, frame):
+    with pytest.raises(ConfigError, match="without boxes"):
+        estimator.prepare(frame, [])
+
+
+def test_calibration_pictures_may_be_of_any_shape():
+    assert len(sample_inputs(SMALL, 1, 1, [np.zeros((2000, 20, 3), np.uint8)])) == 1
 
 
 @pytest.mark.parametrize(
@@ -384,6 +406,23 @@ def test_a_damaged_cache_is_made_anew(checkpoint, cache, tmp_path, monkeypatch, 
     config = RuntimeConfig("cpu", Backend.ONNXRUNTIME, threads=1, cache_dir=tmp_path)
     assert load_network(checkpoint, config).agreement_mm < 0.01
     assert again == [checkpoint]
+
+
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [(Backend.ONNXRUNTIME, "hands.onnx"), (Backend.OPENVINO, "hands.bin"), (Backend.OPENVINO, "trunks.bin")],
+)
+def test_damaged_weights_in_the_cache_are_made_anew(checkpoint, cache, tmp_path, backend, name):
+    """Zeros, as a power failure leaves them: such a network runs, and is another one."""
+    config = RuntimeConfig("cpu", backend, threads=1, tolerance_mm=0.1, cache_dir=tmp_path)
+    folder = tmp_path / exported_network(checkpoint, cache).folder.name
+    shutil.copytree(exported_network(checkpoint, cache).folder, folder)
+    load_network(checkpoint, config)
+    content = bytearray((folder / name).read_bytes())
+    place = len(content) // 2
+    content[place : place + len(content) // 20] = bytes(len(content) // 20)
+    (folder / name).write_bytes(content)
+    assert load_network(checkpoint, config).agreement_mm < 0.01
 
 
 @pytest.mark.parametrize(

@@ -382,6 +382,14 @@ class Evil:
         return os.mkdir, (self.marker,)
 
 
+def test_a_few_bytes_that_announce_a_huge_tensor_are_refused(full, tmp_path):
+    name = "model.backbone.conv1.weight"
+    huge = torch.zeros(1).expand(1 << 42)  # 16 TiB, stored as one number
+    path = published_file(tmp_path / "huge.ckpt", full, {name: huge})
+    with pytest.raises(ModelFileError, match=r"backbone\.conv1\.weight is \(4398046511104,\)"):
+        load_checkpoint(path)
+
+
 def test_files_that_are_not_checkpoints(small, tmp_path):
     path, marker = tmp_path / "file.ckpt", tmp_path / "executed"
     torch.save({"state_dict": {"model.x": Evil(marker)}}, path)

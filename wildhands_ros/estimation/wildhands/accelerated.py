@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +22,7 @@ from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.wildhands.export import CROPS, ENCODING, FRAME, MAPS, PICTURE, RIGHT
 from wildhands_ros.estimation.wildhands.network import OUTPUTS, NetworkInputs, NetworkOutput
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision
+from wildhands_ros.whole_files import checksum, write_whole
 
 if TYPE_CHECKING:
     import openvino  # type: ignore[import-untyped]
@@ -181,14 +184,17 @@ def _mapped_copy(path: Path) -> Path:
     """
     import openvino
 
-    mapped = path.with_suffix(".xml")
-    if mapped.is_file():
-        return mapped
+    mapped, weights, sums = (path.with_suffix(suffix) for suffix in (".xml", ".bin", ".sums"))
+    with contextlib.suppress(OSError, ValueError):  # not there
+        if json.loads(sums.read_text()) == [checksum(mapped), checksum(weights)]:
+            return mapped
     try:
         with tempfile.TemporaryDirectory(prefix=".openvino-", dir=path.parent) as folder:
             openvino.save_model(openvino.Core().read_model(path), Path(folder) / mapped.name, compress_to_fp16=False)
-            for suffix in (".bin", ".xml"):  # the .xml last: what is there is whole
-                os.replace(Path(folder) / path.with_suffix(suffix).name, path.with_suffix(suffix))
+            made = [Path(folder) / file.name for file in (mapped, weights)]
+            write_whole(sums, json.dumps([checksum(file) for file in made]).encode())
+            for new, file in zip(made, (mapped, weights), strict=True):
+                os.replace(new, file)
     except OSError:
         return path
     return mapped

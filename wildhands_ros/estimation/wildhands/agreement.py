@@ -39,7 +39,8 @@ def sample_inputs(
         camera = Camera.pinhole(width, height, _FOCAL / _WIDTH * max(width, height))
         places: list[CropPlace] = []
         while len(places) < 2:
-            center, edge = generator.uniform(0.1, 0.9, 2) * (width, height), generator.uniform(0.08, 0.4) * width
+            center = generator.uniform(0.1, 0.9, 2) * (width, height)
+            edge = generator.uniform(0.08, 0.4) * max(width, height)  # the longer one decides what is too small
             place = maker.place(camera, (*(center - edge / 2), *(center + edge / 2)))
             if isinstance(place, CropPlace):
                 places.append(place)

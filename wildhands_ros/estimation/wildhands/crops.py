@@ -142,7 +142,9 @@ class CropMaker:
             whole = len(pictures) - len(places)
             normalised = _normalised(pictures, [False] * whole + list(mirrored))
             return (normalised[0] if whole else self._no_frame), normalised[whole:]
-        uploaded = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
+        # torch takes neither what is read-only nor what runs backwards
+        writable = np.require(image if min(image.strides) >= 0 else image.copy(), requirements=["C", "W"])
+        uploaded = torch.from_numpy(writable).to(self.device, non_blocking=True)
         planes = uploaded.permute(2, 0, 1)
         if variant.crops is Crops.PUBLISHED:
             with whole_float32(self.device):

@@ -138,35 +138,38 @@ class WildHands:
     def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
         """The hands of one picture. A box that cannot be used is skipped with the reason."""
         image, camera, view = self._undistorted(frame)
-        kept, places, skipped = [], [], []
+        kept, places, skipped = [], [], {}
         placed = [self._place(box.xyxy, camera, view) for box in boxes]
         usable = [index for index, place in enumerate(placed) if isinstance(place, CropPlace)]
         chosen = usable if self.config.all_hands else _best_of_each_side(boxes, usable)
         for index, (box, place) in enumerate(zip(boxes, placed, strict=True)):
             if not isinstance(place, CropPlace):
-                skipped.append(_skip(index, box, place))
+                skipped[index] = _skip(index, box, place)
             elif index in chosen:
-                kept.append(box)
+                kept.append(index)
                 places.append(place)
             else:
-                skipped.append(_skip(index, box, f"there is a more probable {box.side.value} hand (see all_hands)"))
+                skipped[index] = _skip(index, box, f"there is a more probable {box.side.value} hand (see all_hands)")
         if not kept:
-            return Estimates((), tuple(skipped))
-        places = self._steadied(places, kept, frame.stamp_ns)
-        rolls = [self._roll(box, camera, view) for box in kept]
-        decoded = self._look(image, camera, places, kept, rolls)
-        decoded = self._look_again(image, camera, places, kept, rolls, decoded)
+            return Estimates((), tuple(skipped.values()))
+        estimated = [boxes[index] for index in kept]
+        places = self._steadied(places, estimated, frame.stamp_ns)
+        rolls = [self._roll(box, camera, view) for box in estimated]
+        decoded = self._look(image, camera, places, estimated, rolls)
+        decoded = self._look_again(image, camera, places, estimated, rolls, decoded)
         hands = []
-        for index, box in enumerate(kept):
-            hand = self._hand(frame, box, decoded, index)
+        for position, (index, box) in enumerate(zip(kept, estimated, strict=True)):
+            hand = self._hand(frame, box, decoded, position)
             if hand is None:
-                skipped.append(_skip(boxes.index(box), box, "the network's output is not finite"))
+                skipped[index] = _skip(index, box, "the network's output is not finite")
             else:
                 hands.append(hand)
-        return Estimates(tuple(hands), tuple(skipped))
+        return Estimates(tuple(hands), tuple(reason for _, reason in sorted(skipped.items())))
 
     def prepare(self, frame: Frame, boxes: Sequence[HandBox]) -> Prepared:
         """The network's inputs for boxes that can all be used. Raises ConfigError with the reason where one cannot."""
+        if not boxes:
+            raise ConfigError("without boxes there is nothing that a network could look at")
         image, camera, view = self._undistorted(frame)
         places = [self._place(box.xyxy, camera, view) for box in boxes]
         for index, place in enumerate(places):

@@ -48,6 +48,7 @@ from wildhands_ros.estimation.wildhands.runtime import (
     resolve_device,
 )
 from wildhands_ros.estimation.wildhands.variant import Variant
+from wildhands_ros.whole_files import checksum
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ _CALIBRATIONS, _CALIBRATION_SEED = 12, 2
 _TIMED_RUNS = 7
 _CLEARLY = 0.9  # of two that are as good as equally fast, the first is taken: timings are noisy
 _AT_ONCE = 2  # hands, where no trunk sees the frame
-_LAYOUT = "7"  # of the cache; a change makes old entries unused
+_LAYOUT = "8"  # of the cache; a change makes old entries unused
 _KEPT = 8  # entries of the cache, a hundred megabytes each and more: the least recently used go when one is added
 _ENTRY = re.compile(r"[0-9a-f]{24}-\d+")
 _TRUNKS, _HANDS, _INFO, _EXPECTED = "trunks.onnx", "hands.onnx", "info.json", "expected.npz"
@@ -210,7 +211,9 @@ def _write_exported(checkpoint: Path, folder: Path) -> None:
                 if value is not None
             }
             np.savez(made / _EXPECTED, **arrays)
-            (made / _INFO).write_text(json.dumps({**asdict(info), "variant": info.variant.to_dict()}))
+            sums = {name: checksum(made / name) for name in (_TRUNKS, _HANDS)}
+            described = {**asdict(info), "variant": info.variant.to_dict(), "sums": sums}
+            (made / _INFO).write_text(json.dumps(described))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(made, folder)
     except OSError as error:
@@ -225,6 +228,9 @@ def _read_exported(folder: Path) -> ExportedNetwork:
     with contextlib.suppress(OSError):  # of a cache that may only be read
         os.utime(folder)  # when it was last used
     values = json.loads((folder / _INFO).read_text())
+    for name, expected_sum in values.pop("sums").items():
+        if checksum(folder / name) != expected_sum:  # of weights, which would be run all the same
+            raise ModelFileError(f"{folder / name} is damaged")
     info = CheckpointInfo(Variant.from_dict(values.pop("variant")), **values)
     with np.load(folder / _EXPECTED, allow_pickle=False) as arrays:
         expected = tuple(
@@ -233,9 +239,6 @@ def _read_exported(folder: Path) -> ExportedNetwork:
             )
             for index in range(_CHECKS)
         )
-    for name in (_TRUNKS, _HANDS):
-        if not (folder / name).is_file():
-            raise ModelFileError(f"{folder / name} is missing")
     return ExportedNetwork(folder, info, tuple(sample_inputs(info.variant, _CHECKS, _CHECK_SEED)), expected)
 
 
