@@ -17,13 +17,13 @@ def exp_so3(vectors: ArrayLike) -> FloatArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         a = np.where(small, 1 - angle2 / 6, np.sin(angle) / angle)
         b = np.where(small, 0.5 - angle2 / 24, (1 - np.cos(angle)) / angle2)
-    k = _cross_matrices(v)
+    k = cross_matrices(v)
     return np.eye(3) + a * k + b * (k @ k)
 
 
 def rotation_about(axes: FloatArray, sines: FloatArray, cosines: FloatArray) -> FloatArray:
     """Unit axes (..., 3) and an angle's sine and cosine (..., 1) → matrices (..., 3, 3), by Rodrigues' formula."""
-    k = _cross_matrices(axes)
+    k = cross_matrices(axes)
     return np.eye(3) + sines[..., None] * k + (1 - cosines[..., None]) * (k @ k)
 
 
@@ -81,7 +81,7 @@ def angle_between(a: ArrayLike, b: ArrayLike) -> FloatArray:
     return np.linalg.norm(log_so3(relative), axis=-1)
 
 
-def _cross_matrices(vectors: FloatArray) -> FloatArray:
+def cross_matrices(vectors: FloatArray) -> FloatArray:
     """a (..., 3) → (..., 3, 3), whose product with b is a × b."""
     x, y, z = np.moveaxis(vectors, -1, 0)
     k = np.zeros((*vectors.shape[:-1], 3, 3))

@@ -16,6 +16,9 @@ FloatArray = NDArray[np.float64]
 PARENTS: tuple[int, ...] = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 """Parent of each MANO joint: wrist, then index, middle, pinky, ring, thumb, each from base to tip."""
 
+ROWS: tuple[tuple[int, ...], ...] = ((1, 4, 7, 10, 13), (2, 5, 8, 11, 14), (3, 6, 9, 12, 15))
+"""Joints at the same distance from the wrist, so that a whole row of fingers moves at once."""
+
 SHAPE_COUNT = 10
 MANO_TIP_VERTICES = (744, 320, 443, 554, 671)
 """Finger tips of MANO's own mesh (thumb, index, middle, ring, pinky), as smplx's `vertex_ids` has them."""

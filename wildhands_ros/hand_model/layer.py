@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.hand_model.anatomy import HandAnatomy, hand_anatomy
-from wildhands_ros.hand_model.data import PARENTS, SHAPE_COUNT, HandData
+from wildhands_ros.hand_model.data import PARENTS, ROWS, SHAPE_COUNT, HandData
 from wildhands_ros.hands import MANO_TO_KEYPOINTS, Side
 from wildhands_ros.rotations import exp_so3, log_so3
 
@@ -25,8 +25,7 @@ FloatArray = NDArray[np.float64]
 TIP_PARENTS: tuple[int, ...] = (15, 3, 6, 12, 9)
 """The MANO joint that carries each tip: thumb, index, middle, ring, pinky."""
 
-# Joints at the same distance from the wrist, so that a whole row of fingers moves at once
-_ROWS = (np.array([1, 4, 7, 10, 13]), np.array([2, 5, 8, 11, 14]), np.array([3, 6, 9, 12, 15]))
+_ROWS = tuple(np.array(row) for row in ROWS)
 _PARENTS = np.array(PARENTS)
 _KEYPOINTS = np.array(MANO_TO_KEYPOINTS)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wildhands_ros.hand_model.data import PARENTS
+from wildhands_ros.hand_model.data import PARENTS, ROWS
 from wildhands_ros.hand_model.layer import HandLayer
 from wildhands_ros.hand_model.torch_rotations import exp_so3_torch, log_so3_torch
 from wildhands_ros.hands import MANO_TO_KEYPOINTS
-
-_ROWS = ((1, 4, 7, 10, 13), (2, 5, 8, 11, 14), (3, 6, 9, 12, 15))  # joints at the same distance from the wrist
 
 
 class TorchHand(nn.Module):
@@ -67,7 +65,7 @@ class TorchHand(nn.Module):
         joints = self.joints_template + torch.einsum("jck,nk->njc", self.joints_shapedirs, betas)
         turned: list[Tensor] = [rotations[:, 0]] + [rotations[:, 0]] * 15
         placed: list[Tensor] = [joints[:, 0]] + [joints[:, 0]] * 15
-        for row in _ROWS:
+        for row in ROWS:
             parents = [PARENTS[j] for j in row]
             above = torch.stack([turned[p] for p in parents], dim=1)
             offset = (joints[:, list(row)] - joints[:, parents])[..., None]

@@ -25,7 +25,8 @@ _THUMB_END = {_FLEXION: (15, 28)}
 
 # One tendon bends both end joints of a finger: the last one follows the one before it
 _COUPLING, _COUPLING_SIGMA = 0.6, np.radians(20)
-_LIMIT_SIGMA = 0.08
+LIMIT_SIGMA = 0.08
+"""How firmly the joints' limits hold, radians."""
 
 _USUAL = {
     (first + part, slot): usual
@@ -78,4 +79,4 @@ def natural_prior(layer: HandLayer, size_sigma: float) -> Prior:
         together[NATURAL_ANGLES.index((finger + 1, _FLEXION))] = -_COUPLING
         precision += np.outer(together, together) / _COUPLING_SIGMA**2
     assert len(mean) == n and len(lower) == d
-    return Prior(mean, precision, lower, upper, _LIMIT_SIGMA)
+    return Prior(mean, precision, lower, upper, LIMIT_SIGMA)

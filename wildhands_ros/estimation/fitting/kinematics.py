@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.hand_model import HandSkeleton
+from wildhands_ros.hand_model.data import PARENTS
 from wildhands_ros.hands import MANO_TO_KEYPOINTS, SKELETON
-from wildhands_ros.rotations import exp_so3, log_so3
+from wildhands_ros.rotations import cross_matrices, exp_so3, log_so3
 
 FloatArray = NDArray[np.float64]
 
 _BASES = np.array([1, 4, 7, 10, 13])  # MANO joints next to the wrist; base + 1 and base + 2 follow in each chain
-_MANO_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
-_PARENTS = np.array(_MANO_PARENTS[1:])
+_PARENTS = np.array(PARENTS[1:])
 _IDENTITY = np.eye(3)
 
 
@@ -69,7 +69,7 @@ class Kinematics:
         dofs: Sequence[tuple[int, int]],
         shape_count: int,
     ) -> None:
-        if tuple(int(p) for p in skeleton.parents) != _MANO_PARENTS:
+        if tuple(int(p) for p in skeleton.parents) != PARENTS:
             raise ValueError(f"the hand model's joint tree is not MANO's: parents {tuple(skeleton.parents)}")
         self.dofs = tuple(dofs)
         self.shape_count = shape_count
@@ -78,7 +78,7 @@ class Kinematics:
         self._dof_joint = np.array([joint for joint, _ in self.dofs])
         self._dof_slot = np.array([slot for _, slot in self.dofs])
         self._axes = np.asarray(axes, dtype=np.float64)
-        self._hat = _hat(self._axes)
+        self._hat = cross_matrices(self._axes)
         self._offsets = np.asarray(offsets, dtype=np.float64)
         self._hat2 = self._hat @ self._hat
 
@@ -144,7 +144,7 @@ class Kinematics:
 
         jacobian = np.empty((21, 3, self.size))
         # a turn by ω about the wrist moves p by ω × p
-        jacobian[:, :, :3] = np.swapaxes(_hat(relative), 1, 2)
+        jacobian[:, :, :3] = np.swapaxes(cross_matrices(relative), 1, 2)
         jacobian[:, :, 3:6] = _IDENTITY
         arms = relative[:, None, :] - joints[self._pivot]
         d = 6 + len(self.dofs)
@@ -229,14 +229,6 @@ def small_turn(v: FloatArray) -> FloatArray:
             [b * x * z - a * y, b * y * z + a * x, 1 - b * (x * x + y * y)],
         ]
     )
-
-
-def _hat(v: FloatArray) -> FloatArray:
-    """(..., 3) → (..., 3, 3) with hat(v) w = v × w."""
-    k = np.zeros((*v.shape, 3))
-    k[..., 0, 1], k[..., 0, 2], k[..., 1, 2] = -v[..., 2], v[..., 1], -v[..., 0]
-    k[..., 1, 0], k[..., 2, 0], k[..., 2, 1] = v[..., 2], -v[..., 1], v[..., 0]
-    return k
 
 
 def _cross(a: FloatArray, b: FloatArray) -> FloatArray:

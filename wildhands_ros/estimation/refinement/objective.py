@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.estimation.fitting.evidence import Evidence
+from wildhands_ros.estimation.fitting.freedom import LIMIT_SIGMA
 from wildhands_ros.estimation.fitting.kinematics import Kinematics, Posture
 from wildhands_ros.estimation.fitting.terms import (
     NEAREST,
@@ -22,8 +23,6 @@ from wildhands_ros.estimation.fitting.terms import (
 )
 
 FloatArray = NDArray[np.float64]
-
-_LIMIT_SIGMA = 0.08  # radians, as in the landmark fit
 
 
 class Objective:
@@ -86,7 +85,7 @@ class Objective:
         gradient += pull
         curvature += self._precision
         cost += 0.5 * float(offset @ pull)
-        cost += add_limits(posture.angles, *self._limits, _LIMIT_SIGMA, gradient, curvature)
+        cost += add_limits(posture.angles, *self._limits, LIMIT_SIGMA, gradient, curvature)
         return Linearised(cost, gradient, curvature)
 
     def strain(self, posture: Posture) -> float:
