@@ -66,7 +66,7 @@ $(DONE)/venv: | check
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/dependencies: $(DONE)/venv pyproject.toml constraints.txt
-	@echo '--- installing ROS 2, PyTorch and the rest from PyPI into $(VENV) (6.5 GB; the first time takes minutes)'
+	@echo '--- installing ROS 2, PyTorch and the rest from PyPI into $(VENV) (7 GB on disk; the first time takes minutes)'
 	@$(BIN)/python tools/setup_requirements.py > $(DONE)/requirements.txt
 	@$(PIP) install --progress-bar off --constraint constraints.txt --requirement $(DONE)/requirements.txt \
 	    $(PIP_FLAGS) > $(DONE)/pip.log 2>&1 || { tail -n 25 $(DONE)/pip.log; \

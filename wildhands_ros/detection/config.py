@@ -21,8 +21,8 @@ class DetectorConfig:
     keep_threshold: a hand that is followed is given up below this probability, 0 to 1; at most `score_threshold`.
     box_margin: how far a box reaches beyond the hand's landmarks, as a share of its longer edge. Landmarks lie inside
         the fingers: 0.1 brings the box to the outline of the skin.
-    wearer_prior: weight of what is assumed of the wearer's own hands when telling left from right (see `sides`);
-        0 for a camera that nobody wears.
+    wearer_prior: weight of what is assumed of the wearer's own hands when telling left from right
+        (docs/detection.md); 0 for a camera that nobody wears.
     candidates: the most palms that are looked at more closely in one still.
     search_views: how many views of a stream's frame are searched at once while no hand is followed.
     patrol_every: while all wanted hands are followed, one view is searched every so many frames.

@@ -33,9 +33,9 @@ class EstimationConfig:
 
     estimator: 'open', this package's own network on the open hand model; 'landmarks', the baseline that fits the hand
       model to detected landmarks; or 'wildhands', the network of the paper with weights that the user brings.
-    mano_dir: folder with the user's MANO_RIGHT.pkl and MANO_LEFT.pkl, not for 'open'; None takes the open hand model.
+    mano_dir: folder with the user's MANO_RIGHT.pkl and MANO_LEFT.pkl, not for 'open'; without it, the open hand's.
     mesh: whether hands carry their vertices.
-    checkpoint: the network's weights; 'wildhands' needs them, 'open' has its own where this is None.
+    checkpoint: the network's weights; 'wildhands' needs them, 'open' has its own where none are named.
     box_factor: edge of the network's crop over the longer edge of the box, 0.5 or more; 0 takes the checkpoint's own.
     all_hands: 'wildhands' estimates every hand, not just the most probable one of each side; the others always do.
     refine: 'open' moves its hands towards the detector's landmarks.
@@ -44,8 +44,8 @@ class EstimationConfig:
     precision: of the network: 'float32', 'bfloat16', 'float16', 'int8', or 'auto', the fastest within `tolerance_mm`.
     threads: of the network on a CPU; 0 takes all.
     tolerance_mm: how far joints may lie, on average, from where float32 has them.
-    calibration: folder of pictures from which 'int8' takes the ranges of its numbers; None takes made-up pictures.
-    cache_dir: where exported networks are kept; None takes ~/.cache/wildhands_ros/networks.
+    calibration: folder of pictures from which 'int8' takes the ranges of its numbers; without it, made-up ones.
+    cache_dir: where exported networks are kept; without it, ~/.cache/wildhands_ros/networks.
     refinement: how 'open' weighs landmarks against its network, and when the two contradict each other.
     """
 
@@ -77,7 +77,7 @@ class PipelineConfig:
     """Everything that decides what comes out for a picture.
 
     models_dir: where `wildhands models fetch` put the detector's models.
-    min_score: hands less probable than this are left out, 0 to 1.
+    min_score: hands less probable than this are left out, 0 to 1, whatever the detector's own thresholds are.
     """
 
     models_dir: Path = field(default_factory=default_models_dir)

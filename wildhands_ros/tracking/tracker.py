@@ -31,8 +31,9 @@ class TrackingConfig:
     """How hands are kept apart over time.
 
     smooth: filter place, turn and pose with a One-Euro filter (adds lag; results are marked `smoothed`).
-    min_cutoff, beta: the filter, see `OneEuroConfig`; beta is per rad/s of the direction in which the wrist is seen, a
-        third of it for its distance, a tenth for rotations.
+    min_cutoff: of the filter, for a hand at rest, Hz: lower is steadier.
+    beta: Hz by which that rises with each rad/s of the direction in which the wrist is seen: higher lags less in
+        motion. A third of it holds for its distance, a tenth for rotations.
     max_gap_s: a hand unseen for longer gets a new id when it comes back.
     reach_m: a hand that was lost is taken for the same if it reappears within this distance, plus what
         `max_speed_m_s` allows for half the gap, of which 0.2 s count at most; depth counts for a third.

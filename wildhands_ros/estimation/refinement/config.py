@@ -10,15 +10,15 @@ from wildhands_ros.errors import ConfigError
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """How wrong landmarks and the network tend to be: standard deviations, of which the smaller ones win.
+    """How wrong landmarks and the network tend to be; where they disagree, the smaller standard deviation wins.
 
-    pixels: of a landmark, as a share of the landmarks' box.
+    pixels: standard deviation of a landmark, as a share of the landmarks' box.
     outlier: landmarks farther off than this many standard deviations count less and less (Geman and McClure).
-    turn: of the network's orientation of the hand, degrees.
-    bend: of the network's angles of finger joints, degrees.
-    size: of the network's shape coefficients.
-    depth: of the network's distance, as a share of it. Landmarks hardly know it.
-    place: of the network's place across the view, as a share of the landmarks' box.
+    turn: standard deviation of the network's orientation of the hand, degrees.
+    bend: standard deviation of the network's angles of finger joints, degrees.
+    size: standard deviation of the network's shape coefficients.
+    depth: standard deviation of the network's distance, as a share of it. Landmarks hardly know it.
+    place: standard deviation of the network's place across the view, as a share of the landmarks' box.
     least_presence: landmarks count nothing at this probability of a hand, and fully at 1.
     largest_error: a hand is invalid where, after the refinement, half of its landmarks still lie farther off than this
       share of their box: network and landmarks then see different hands.
