@@ -66,6 +66,18 @@ def test_states_do_what_they_are_for_and_diagnostics_tell_them(managed: Bench) -
     assert managed.state() == "unconfigured"
 
 
+def test_what_is_set_while_nothing_is_worked_on_holds_afterwards(managed: Bench) -> None:
+    assert managed.set_parameter("min_score", 0.4) == (True, "")
+    assert managed.transition("configure")
+    assert managed.set_parameter("min_score", 0.125) == (True, "")
+    assert managed.transition("activate")
+    assert _frames(managed).hands[0].mano_betas[6] == pytest.approx(0.125)
+    assert managed.set_parameter("min_score", 0.5) == (True, "")  # and no image before the node rests
+    assert managed.transition("deactivate") and managed.transition("activate")
+    assert _frames(managed).hands[0].mano_betas[6] == pytest.approx(0.5)
+    assert managed.transition("deactivate") and managed.transition("cleanup")
+
+
 def test_a_configuration_that_fails_says_why_and_can_be_mended(managed: Bench, tmp_path: Path) -> None:
     checkpoint = tmp_path / "network.ckpt"
     assert managed.set_parameter("estimation.checkpoint", str(checkpoint)) == (True, "")

@@ -337,8 +337,9 @@ def test_hands_that_are_not_valid_are_faint():
 # --- point cloud ----------------------------------------------------------------------------------------------------
 
 
-def test_the_point_cloud_holds_the_vertices_of_all_hands():
+def test_the_point_cloud_holds_the_vertices_of_all_valid_hands():
     hands = [make_hand(Side.LEFT), make_hand(Side.RIGHT, vertices=None), make_hand(Side.RIGHT)]
+    hands.append(make_hand(Side.LEFT, valid=False))  # a cloud cannot say so
     cloud = deserialize_message(serialize_message(hand_cloud(hands, HEADER)), PointCloud2)
     assert (cloud.header, cloud.height, cloud.width, cloud.is_bigendian) == (HEADER, 1, 8, False)
     assert [(f.name, f.offset, f.datatype, f.count) for f in cloud.fields] == [

@@ -11,11 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rclpy
 import yaml
 from builtin_interfaces.msg import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rclpy.context import Context
 from rclpy.duration import Duration
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -33,7 +36,7 @@ from wildhands_ros.node.diagnostics import (
 )
 from wildhands_ros.node.images import compressed_message, decode, image_message
 from wildhands_ros.node.inbox import Inbox
-from wildhands_ros.node.inputs import CameraCache
+from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics
 from wildhands_ros.node.parameter_file import parameter_file, parameter_table_in_markdown
 from wildhands_ros.node.qos import (
     IMAGE_INPUT,
@@ -608,3 +611,29 @@ def test_the_programs_start_with_an_rclpy_that_has_moved_its_endpoints() -> None
     code = f"import sys; import rclpy.node; sys.modules['rclpy.topic_endpoint_info'] = None; import {programs}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rules", "image", "info"),
+    [
+        ((), "/image", "/camera_info"),
+        (("image:=/head/image_raw",), "/head/image_raw", "/head/camera_info"),
+        (("image:=/head/image_raw", "camera_info:=/other/info"), "/head/image_raw", "/other/info"),
+        (("image:=/proc/image_rect", "camera_info:=/camera_info"), "/proc/image_rect", "/camera_info"),
+        (("image:=/proc/image_rect", "wildhands:camera_info:=camera_info"), "/proc/image_rect", "/camera_info"),
+        (("image:=/proc/image_rect", "other:camera_info:=camera_info"), "/proc/image_rect", "/proc/camera_info"),
+    ],
+)
+def test_camera_info_is_the_images_neighbour_unless_it_is_remapped(rules, image, info) -> None:
+    """Also where it is remapped to the very name that it would have."""
+    arguments = ["node", "--ros-args", *(word for rule in rules for word in ("-r", rule)), "--", "-r", "info:=x"]
+    context = Context()
+    rclpy.init(args=arguments, context=context)
+    try:
+        node = Node("wildhands", context=context)
+        assert input_topics(node, "raw", arguments) == InputTopics(image, info, compressed=False)
+        compressed = input_topics(node, "compressed", arguments)
+        assert compressed == InputTopics(f"{image}/compressed", info, compressed=True)
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)

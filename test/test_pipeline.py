@@ -91,6 +91,18 @@ def test_stills_and_the_stream_leave_each_other_alone() -> None:
         assert disturbed.process_still(frame(), []).hands == ()
 
 
+def test_pictures_of_another_size_are_a_new_stream() -> None:
+    """What was followed lies elsewhere in them: hands were lost, and one came back as the other side."""
+    detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1)])
+    pipeline = make_pipeline(detector)
+    for i in range(2):
+        pipeline.process(frame(i))
+    camera = CAMERA.resized(320, 240)
+    for i in range(2, 4):
+        pipeline.process(Frame(IMAGE[::2, ::2], camera, stamp_ns=i))
+    assert detector.calls == ["follow", "follow", "reset", "follow", "follow"]
+
+
 def test_a_frame_needs_an_image() -> None:
     for nothing in (None, [[[0, 0, 0]]]):
         with pytest.raises(ImageError, match="needs an image as an array"):

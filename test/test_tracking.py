@@ -154,6 +154,28 @@ def test_smoothing_does_not_glide_through_a_jump(model: HandModel) -> None:
     assert smooth.jump and np.allclose(smooth.joints, there.joints, atol=1e-6)
 
 
+def test_a_hand_that_is_not_valid_leaves_no_trace_in_the_following_ones(model: HandModel) -> None:
+    """Robots are told not to move by it, and so they must not afterwards."""
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    sound = make_hand(model, Side.RIGHT, (0.0, 0, 0.5), follow_id=1)
+    wrong = replace(make_hand(model, Side.RIGHT, (0.0, 0, 0.65), follow_id=1), valid=False)
+    far = replace(make_hand(model, Side.RIGHT, (0.4, 0, 0.5), follow_id=1), valid=False)
+    for i, hand in enumerate([sound] * 20 + [wrong] + [sound] * 3 + [far] + [sound] * 3):
+        (raw,), (smooth,) = tracker.update([hand], i * FRAME_NS, CAMERA)
+        assert raw.jump == (hand is far) and smooth.smoothed and smooth.track_id == 0
+        if hand is sound:
+            np.testing.assert_allclose(smooth.joints, sound.joints, atol=1e-9)
+
+
+def test_a_hand_of_the_other_side_is_a_jump_also_at_the_same_time(model: HandModel) -> None:
+    right, left = (make_hand(model, side, (0.0, 0, 0.5), follow_id=1) for side in (Side.RIGHT, Side.LEFT))
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    tracker.update([right], FRAME_NS, CAMERA)
+    (raw,), (smooth,) = tracker.update([left], FRAME_NS, CAMERA)
+    assert raw.jump
+    np.testing.assert_allclose(smooth.joints, left.joints, atol=1e-9)
+
+
 def test_settings_change_without_losing_the_hands(model: HandModel) -> None:
     tracker = HandTracker(TrackingConfig(), model)
     hand = make_hand(model, Side.RIGHT, (0.0, 0, 0.4), follow_id=1)

@@ -25,11 +25,11 @@ _AXES = "xyz"
 
 
 def hand_cloud(hands: Sequence[Hand], header: Header) -> PointCloud2:
-    """The vertices of all hands with a mesh, x, y, z in metres as float32; without any, a cloud of no points.
+    """The vertices of all valid hands with a mesh, x, y, z in metres as float32; without any, a cloud of no points.
 
-    Hands with vertices that are not finite are left out.
+    A cloud cannot carry a warning: hands that are not valid, and vertices that are not finite, are left out.
     """
-    meshes = [h.vertices for h in hands if h.vertices is not None and np.isfinite(h.vertices).all()]
+    meshes = [h.vertices for h in hands if h.valid and h.vertices is not None and np.isfinite(h.vertices).all()]
     points = np.concatenate(meshes).astype(np.float32) if meshes else np.zeros((0, 3), np.float32)
     return _xyz_cloud(header, points) if _create_cloud is None else _create_cloud(header, points)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 from rclpy.node import Node
@@ -33,8 +34,8 @@ class InputTopics:
     compressed: bool
 
 
-def input_topics(node: Node, transport: str) -> InputTopics:
-    """Where to listen, as image_transport does it.
+def input_topics(node: Node, transport: str, arguments: Sequence[str] = ()) -> InputTopics:
+    """Where to listen, as image_transport does it. arguments: of the command line, with its remappings.
 
     `image` may be remapped; for compressed transport `/compressed` is appended to the result (unless `image/compressed`
     is remapped itself). `camera_info` is the image's neighbour (/camera/image_raw → /camera/camera_info) unless it is
@@ -42,14 +43,30 @@ def input_topics(node: Node, transport: str) -> InputTopics:
     """
     image = node.resolve_topic_name("image")
     info = node.resolve_topic_name("camera_info")
-    if info == node.resolve_topic_name("camera_info", only_expand=True):
+    if not _is_remapped(node, "camera_info", arguments):
         info = f"{image.rpartition('/')[0]}/camera_info"
     if transport != "compressed":
         return InputTopics(image, info, compressed=False)
     compressed = node.resolve_topic_name("image/compressed")
-    if compressed == node.resolve_topic_name("image/compressed", only_expand=True):
+    if not _is_remapped(node, "image/compressed", arguments):
         compressed = f"{image}/compressed"
     return InputTopics(compressed, info, compressed=True)
+
+
+def _is_remapped(node: Node, name: str, arguments: Sequence[str]) -> bool:
+    """Whether a rule says where a topic is, also where that is the place which it would have without the rule."""
+    expanded = node.resolve_topic_name(name, only_expand=True)
+    if node.resolve_topic_name(name) != expanded:
+        return True
+    of_ros = False
+    for word, rule in pairwise([*arguments, ""]):
+        of_ros = word == "--ros-args" or (of_ros and word != "--")
+        if of_ros and word in ("-r", "--remap"):
+            whose, _, topic = rule.partition(":=")[0].removeprefix("rostopic://").rpartition(":")
+            if whose in ("", node.get_name()) and topic and not topic.startswith("__"):
+                if node.resolve_topic_name(topic, only_expand=True) == expanded:
+                    return True
+    return False
 
 
 class CameraCache:

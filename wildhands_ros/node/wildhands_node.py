@@ -81,6 +81,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         transitions = SlowCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=transitions)
         self._make_pipeline = pipeline_factory
+        self._arguments = (*sys.argv, *(cli_args or ()))
         self._state = State.UNCONFIGURED
         self._settled = False  # from the beginning of `configure` on: parameters that it reads stay as they are
         self._enabled = True
@@ -101,7 +102,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         # from here on things may fail, and then rclpy destroys the node
         self._settings = parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._topics: InputTopics = input_topics(self, self._settings.image_transport)
+        self._topics: InputTopics = input_topics(self, self._settings.image_transport, self._arguments)
         self._serve()
         profile, overriding = qos.overridable(qos.DIAGNOSTICS_OUTPUT)
         self._diagnostics = self.create_publisher(
@@ -214,7 +215,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
     def _configure(self) -> None:
         self._settled = True
         settings = self._settings
-        self._topics = input_topics(self, settings.image_transport)
+        self._topics = input_topics(self, settings.image_transport, self._arguments)
         self._pipeline = self._make_pipeline(settings.pipeline)
         self._model_facts = model_facts(settings.pipeline, self._pipeline)
         self._outlets = Outlets(self, self._report)
@@ -379,7 +380,10 @@ class WildhandsNode(LifecycleNodeMixin, Node):
     # --- parameters and reports -------------------------------------------------------------------------------------
 
     def _on_set_parameters(self, changed: list[RosParameter]) -> SetParametersResult:
-        values = {p.name: self.get_parameter(p.name).value for p in self._declared()}
+        declared = self._declared()
+        if not {p.name for p in changed} & {p.name for p in declared}:  # of QoS, say, as topics come to be
+            return SetParametersResult(successful=True)
+        values = {p.name: self.get_parameter(p.name).value for p in declared}
         values.update({p.name: p.value for p in changed})
         try:
             settings = parameters.snapshot(values)

@@ -27,7 +27,7 @@ from wildhands_ros.node.machine import is_out_of_memory, release_gpu_memory
 from wildhands_ros.node.messages import stamp_ns
 from wildhands_ros.node.outlets import Outcome, Outlets, Report
 from wildhands_ros.node.parameters import NodeParameters
-from wildhands_ros.node.transform_buffer import CACHE_S, TransformError, TransformLookup
+from wildhands_ros.node.transform_buffer import TransformError, TransformLookup
 from wildhands_ros.node.transforms import moved_hand
 from wildhands_ros.pipeline import PipelineConfig, PipelineResult
 
@@ -87,7 +87,7 @@ class Worker:
         self._topics = topics
         self._cameras = cameras
         self._settings = settings
-        self._config = settings().pipeline
+        self._config: PipelineConfig | None = None  # the pipeline may have been made before some were set
         self._statistics = statistics
         self._report = report
         self._clock = clock
@@ -224,8 +224,8 @@ class Worker:
             )
         if last is not None and stamp < last:
             self.reset()
-            if self._transforms is not None and last - stamp > CACHE_S * _A_SECOND_NS:
-                self._transforms.clear()  # so much older ones would be refused as long as the newer ones are kept
+            if self._transforms is not None and last - stamp > _A_SECOND_NS:  # less is a matter of order
+                self._transforms.clear()  # or the robot would be where it was when this time came before
             self._report(
                 "time_went_backwards",
                 f"image stamps went back by {(last - stamp) * 1e-9:.3f} s (a bag that loops, a clock that was set, or "

@@ -123,6 +123,7 @@ class Pipeline:
         self._detector = detector
         self._tracker = HandTracker(config.tracking, hand_model, estimator.pose_hand)
         self._stamp_ns: int | None = None
+        self._size = (0, 0)
 
     @classmethod
     def from_config(cls, config: PipelineConfig, *, with_detector: bool = True) -> Pipeline:
@@ -177,11 +178,12 @@ class Pipeline:
         """The hands of the next picture of a stream.
 
         boxes: take these instead of running the detector. A stamp before the last one (a bag that loops, a clock that
-        was set) starts a new stream.
+        was set) starts a new stream, and so does another size of the pictures, in which nothing is where it was.
         """
-        if self._stamp_ns is not None and frame.stamp_ns < self._stamp_ns:
+        size = (frame.camera.width, frame.camera.height)
+        if self._stamp_ns is not None and (frame.stamp_ns < self._stamp_ns or size != self._size):
             self.reset()
-        self._stamp_ns = frame.stamp_ns
+        self._stamp_ns, self._size = frame.stamp_ns, size
         start = time.perf_counter()
         if boxes is None:
             boxes, left_out = self._require_detector().follow(frame.image, frame.stamp_ns), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -66,6 +67,8 @@ class _Track:
         self.id = track_id
         self.last: Hand | None = None
         self.stamp_ns = 0
+        self.sound: Hand | None = None  # the last valid one, and when it was
+        self.sound_ns = 0
         self.start_filters(config)
 
     def start_filters(self, config: TrackingConfig) -> None:
@@ -74,6 +77,14 @@ class _Track:
         self.wrist_filter = PlaceOneEuro(OneEuroConfig(config.min_cutoff, config.beta))
         self.pose_filter = RotationOneEuro(rotation)
         self.shape_filter = OneEuro(_SHAPE_FILTER)
+
+    def copy(self) -> _Track:
+        """One whose filters know the same and learn for themselves."""
+        other = copy.copy(self)
+        other.wrist_filter, other.pose_filter, other.shape_filter = copy.deepcopy(
+            (self.wrist_filter, self.pose_filter, self.shape_filter)
+        )
+        return other
 
 
 class HandTracker:
@@ -125,8 +136,11 @@ class HandTracker:
             hand = replace(hand, track_id=track.id, jump=self._jumped(track, hand, stamp_ns))
             raw.append(hand)
             if self._config.smooth:
-                smooth.append(self._smoothed(track, hand, stamp_ns, camera))
+                # what is not to be trusted must not live on in the hands that follow
+                smooth.append(self._smoothed(track if hand.valid else track.copy(), hand, stamp_ns, camera))
             track.last, track.stamp_ns = hand, stamp_ns
+            if hand.valid:
+                track.sound, track.sound_ns = hand, stamp_ns
         return raw, smooth if self._config.smooth else raw
 
     def _assign(self, hands: Sequence[Hand], stamp_ns: int) -> list[_Track]:
@@ -176,17 +190,19 @@ class HandTracker:
         return float(np.hypot(sideways, along / 3)) / allowed
 
     def _jumped(self, track: _Track, hand: Hand, stamp_ns: int) -> bool:
-        if track.last is None or stamp_ns <= track.stamp_ns:
+        """Against the last valid hand of the track, where it had any."""
+        last, last_ns = (track.last, track.stamp_ns) if track.sound is None else (track.sound, track.sound_ns)
+        if last is None:
             return False
-        dt = max((stamp_ns - track.stamp_ns) * 1e-9, _LEAST_S)
-        (old_place, old_turn), (place, turn) = track.last.wrist, hand.wrist
+        if hand.side is not last.side:
+            return True
+        if stamp_ns <= last_ns:
+            return False
+        dt = max((stamp_ns - last_ns) * 1e-9, _LEAST_S)
+        (old_place, old_turn), (place, turn) = last.wrist, hand.wrist
         speed = float(np.linalg.norm(place - old_place)) / dt
         turn_rate = float(angle_between(old_turn, turn)) / dt
-        return (
-            hand.side is not track.last.side
-            or speed > self._config.max_speed_m_s
-            or turn_rate > self._config.max_turn_rad_s
-        )
+        return speed > self._config.max_speed_m_s or turn_rate > self._config.max_turn_rad_s
 
     def _smoothed(self, track: _Track, hand: Hand, stamp_ns: int, camera: Camera) -> Hand:
         """Filters the parameters and evaluates the hand model anew, so that joints, mesh and pose still agree."""
