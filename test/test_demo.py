@@ -17,7 +17,7 @@ from wildhands_ros.pipeline import DEFAULT_ESTIMATOR
 from wildhands_ros.recordings import BagReader, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence
-from wildhands_ros.synthetic.demo_scenes import Held, RenderedScene, Slideshow, fitted_into
+from wildhands_ros.synthetic.demo_scenes import Held, RenderedScene, Slideshow
 
 
 def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -99,14 +99,6 @@ def test_the_demo_finds_the_hands_of_a_single_picture(tmp_path: Path) -> None:
     result = demo("--out", tmp_path, "--input", picture, "--focal", 700)
     assert result.returncode == 0, result.stderr
     assert sum(len(r.hands) for r in read_hands(tmp_path / "palm.mcap")) >= 6  # of the 12 frames for which it is held
-
-
-def test_photographs_keep_their_shape_on_the_canvas() -> None:
-    tall = np.full((283, 200, 3), 7, np.uint8)
-    canvas = fitted_into(tall, 1280, 720)
-    assert canvas.shape == (720, 1280, 3)
-    columns = np.flatnonzero((canvas[360] == 7).all(axis=1))
-    assert len(columns) == round(200 * 720 / 283)
 
 
 def test_held_pictures_are_a_stream() -> None:

@@ -299,3 +299,11 @@ def test_a_fitted_picture_keeps_its_shape_in_the_middle_of_black(size):
     rows, columns = np.flatnonzero(found.any(axis=(1, 2))), np.flatnonzero(found.any(axis=(0, 2)))
     assert abs(len(columns) / len(rows) - 1.5) < 0.1 and (len(rows) == size[1] or len(columns) == size[0])
     assert abs(rows[0] + rows[-1] + 1 - size[1]) <= 1 and abs(columns[0] + columns[-1] + 1 - size[0]) <= 1
+
+
+def test_photographs_keep_their_shape_on_grey_also_where_they_are_strips() -> None:
+    canvas = fitted(np.full((283, 200, 3), 7, np.uint8), 1280, 720, grey=96)
+    assert canvas.shape == (720, 1280, 3) and (canvas[0, 0] == 96).all()
+    columns = np.flatnonzero((canvas[360] == 7).all(axis=1))
+    assert len(columns) == round(200 * 720 / 283)
+    assert fitted(np.full((1, 4000, 3), 7, np.uint8), 1280, 720).shape == (720, 1280, 3)
