@@ -108,12 +108,13 @@ class BagSource(FrameSource):
             self._rectified = True if rectified is None and is_rectified_topic(self._topic.name) else rectified
             self._info_topic = None if choice.is_given else choose_info_topic(topics, self._topic, camera_info_topic)
             self._first_camera = self._look_at_first_info()
+            rate = self._rate()
         except BaseException:
             self._bag.close()
             raise
         super().__init__(
             SourceKind.BAG, f"{self._topic.name} of {path}", length=self._topic.count,
-            camera_is_guess=not choice.is_given and self._first_camera is None, fps=self._rate(),
+            camera_is_guess=not choice.is_given and self._first_camera is None, fps=rate,
         )  # fmt: skip
 
     @property
