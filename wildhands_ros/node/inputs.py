@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
@@ -58,15 +58,19 @@ def _is_remapped(node: Node, name: str, arguments: Sequence[str]) -> bool:
     expanded = node.resolve_topic_name(name, only_expand=True)
     if node.resolve_topic_name(name) != expanded:
         return True
+    topics = (topic for whose, topic in _remapped_topics(arguments) if whose in ("", node.get_name()))
+    return any(node.resolve_topic_name(topic, only_expand=True) == expanded for topic in topics)
+
+
+def _remapped_topics(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Whose (empty: every node's) and which topic each remapping of a command line is about."""
     of_ros = False
     for word, rule in pairwise([*arguments, ""]):
         of_ros = word == "--ros-args" or (of_ros and word != "--")
         if of_ros and word in ("-r", "--remap"):
             whose, _, topic = rule.partition(":=")[0].removeprefix("rostopic://").rpartition(":")
-            if whose in ("", node.get_name()) and topic and not topic.startswith("__"):
-                if node.resolve_topic_name(topic, only_expand=True) == expanded:
-                    return True
-    return False
+            if topic and not topic.startswith("__"):  # __ns and __node are no topics
+                yield whose, topic
 
 
 class CameraCache:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, cast
@@ -108,13 +109,12 @@ class BagSource(FrameSource):
             self._rectified = True if rectified is None and is_rectified_topic(self._topic.name) else rectified
             self._info_topic = None if choice.is_given else choose_info_topic(topics, self._topic, camera_info_topic)
             self._first_camera = self._look_at_first_info()
-            rate = self._rate()
         except BaseException:
             self._bag.close()
             raise
         super().__init__(
             SourceKind.BAG, f"{self._topic.name} of {path}", length=self._topic.count,
-            camera_is_guess=not choice.is_given and self._first_camera is None, fps=rate,
+            camera_is_guess=not choice.is_given and self._first_camera is None,
         )  # fmt: skip
 
     @property
@@ -146,7 +146,8 @@ class BagSource(FrameSource):
         self._info_topic = None
         return None
 
-    def _rate(self) -> float | None:
+    @cached_property
+    def fps(self) -> float | None:  # type: ignore[override] # looked for when it is asked for
         """Frames a second by the stamps of the first ones; None where they do not tell."""
         stamps = [_peek_stamp_ns(message) for message in islice(self._bag.messages([self._topic.name]), _TIMED)]
         steps = np.diff(stamps)

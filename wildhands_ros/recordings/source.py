@@ -93,9 +93,13 @@ class FrameSource(ABC):
         self.description = description
         self.length = length
         self.camera_is_guess = camera_is_guess
-        self.fps = fps
+        self._fps = fps
         self._problems: list[str] = []
         self._skipped = 0
+
+    @property
+    def fps(self) -> float | None:
+        return self._fps
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -235,7 +235,7 @@ def is_cut_off(path: Path) -> bool:
                 return True
             place += length
             needed.discard(kind)
-        return place != size and (place > size or bool(needed))
+        return place > size or (place < size and bool(needed))
 
 
 def _mpeg4_rate(fps: float) -> float:

@@ -211,7 +211,8 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
             f"{path} holds {_some(odd)} in a special form (sparse, or without its numbers): save plain tensors"
         )
     # Before anything is copied: a few bytes can announce a tensor without end
-    _check_shapes(path, {n: v for n, v in known.items() if n in tensors and not n.endswith(_COUNTER)}, tensors)
+    copied = {name: value for name, value in known.items() if name in tensors and not name.endswith(_COUNTER)}
+    _check_fit(path, copied, tensors, types=False)
     # Copied, so that only these stay in memory, and the network does not change with a file that is mapped into it
     tensors = {
         name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
@@ -311,27 +312,23 @@ def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str,
     unknown = [name for name in found if name not in wanted]
     if unknown:
         raise ModelFileError(f"{path} holds tensors that its network does not have: {_some(unknown)}")
-    _check_shapes(path, wanted, found)
-    others = [
-        f"{name} holds {found[name].dtype}, expected {value.dtype}"
-        for name, value in wanted.items()
-        if found[name].dtype != value.dtype
-    ]
-    if others:
-        raise ModelFileError(f"{path} does not fit the network: {_some(others)}")
+    _check_fit(path, wanted, found)
     broken = [name for name, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise ModelFileError(f"{path} contains NaN or infinity in {_some(broken)}")
 
 
-def _check_shapes(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    misshapen = [
+def _check_fit(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], *, types: bool = True) -> None:
+    """types: whether the kind of numbers must be the same, too."""
+    misfits = [
         f"{name} is {tuple(found[name].shape)}, expected {tuple(value.shape)}"
-        for name, value in wanted.items()
         if found[name].shape != value.shape
+        else f"{name} holds {found[name].dtype}, expected {value.dtype}"
+        for name, value in wanted.items()
+        if found[name].shape != value.shape or (types and found[name].dtype != value.dtype)
     ]
-    if misshapen:
-        raise ModelFileError(f"{path} does not fit the network: {_some(misshapen)}")
+    if misfits:
+        raise ModelFileError(f"{path} does not fit the network: {_some(misfits)}")
 
 
 def _can_be_mapped(path: Path) -> bool:
