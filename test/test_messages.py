@@ -21,7 +21,7 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, SKELETON, Side
 from wildhands_ros.msg import HandPose, HandPoseArray
-from wildhands_ros.node import clouds, markers, stencil, transforms
+from wildhands_ros.node import clouds, markers, stencil
 from wildhands_ros.node.clouds import hand_cloud
 from wildhands_ros.node.hands_bag import HandsBag
 from wildhands_ros.node.markers import hand_markers, serialized_hand_markers
@@ -140,43 +140,31 @@ def test_quaternions_equal_those_of_transforms3d():
 
 def test_frames_are_named_and_placed():
     hand = make_hand(Side.LEFT)
-    frames = {t.child_frame_id: t for t in hand_transforms([hand], HEADER, prefix="robot/")}
+    frames = {t.child_frame_id: t for t in hand_transforms([("left", hand)], HEADER, prefix="robot/")}
     assert set(frames) == {f"robot/left_{name}" for name in KEYPOINT_NAMES}
     for joint, name in enumerate(KEYPOINT_NAMES):
         frame = frames[f"robot/left_{name}"]
         assert frame.header == HEADER
         np.testing.assert_allclose(_array(frame.transform.translation), hand.joints[joint])
         np.testing.assert_allclose(np.linalg.norm(_quaternion(frame.transform.rotation)), 1)
-    assert [t.child_frame_id for t in hand_transforms([hand], HEADER, joints=False)] == ["left_wrist"]
-
-
-def test_the_best_hand_of_a_side_has_the_plain_name():
-    hands = [make_hand(Side.LEFT, score=0.6), make_hand(Side.LEFT, score=0.8), make_hand(Side.RIGHT)]
-    names = [t.child_frame_id for t in hand_transforms(hands, HEADER, joints=False)]
-    assert names == ["left_wrist", "left_2_wrist", "right_wrist"]
-    assert transforms.named_hands(hands)[0][1] is hands[1]
-
-
-def test_hands_that_are_not_valid_have_no_frames():
-    nan = make_hand(joints=np.full((21, 3), np.nan))
-    assert hand_transforms([make_hand(valid=False), nan], HEADER) == []
+    assert [t.child_frame_id for t in hand_transforms([("left_2", hand)], HEADER, joints=False)] == ["left_2_wrist"]
 
 
 @pytest.mark.parametrize("joints", [True, False])
 def test_serialised_frames_are_the_same_message(joints):
     serialized = SerializedTransforms()
-    hands = [make_hand(Side.LEFT), make_hand(Side.RIGHT, joints=make_joints(Side.RIGHT) * 1.7)]
+    named = [("left", make_hand(Side.LEFT)), ("right", make_hand(Side.RIGHT, joints=make_joints(Side.RIGHT) * 1.7))]
     # frames of every length, since what follows a text is aligned; and each layout with other numbers and stamps
     for frame, prefix in zip(("a", "ab", "abc", "camera_optical_frame"), ("", "r/", "robot/", "☃"), strict=True):
         for count in (1, 2, 1, 2):
-            hands = [replace(hand, joints=hand.joints + 0.01 * count) for hand in hands]
+            named = [(name, replace(hand, joints=hand.joints + 0.01 * count)) for name, hand in named]
             header = Header(stamp=Time(sec=-count, nanosec=999_999_999 - count), frame_id=frame)
             options = {"prefix": prefix, "joints": joints}
-            data = serialized(hands[:count], header, **options)
-            expected = TFMessage(transforms=hand_transforms(hands[:count], header, **options))
+            data = serialized(named[:count], header, **options)
+            expected = TFMessage(transforms=hand_transforms(named[:count], header, **options))
             assert len(expected.transforms) == count * (21 if joints else 1)
             assert deserialize_message(data, TFMessage) == expected and len(data) == len(serialize_message(expected))
-    assert serialized([make_hand(valid=False)], HEADER) == b""
+    assert serialized([], HEADER) == b""
 
 
 def test_frames_that_are_serialised_in_another_way_are_still_right(monkeypatch):
@@ -185,8 +173,8 @@ def test_frames_that_are_serialised_in_another_way_are_still_right(monkeypatch):
         return data[:4] + b"----" + data[4:]
 
     monkeypatch.setattr(stencil, "serialize_message", otherwise)
-    data = SerializedTransforms()([make_hand()], HEADER)
-    expected = TFMessage(transforms=hand_transforms([make_hand()], HEADER))
+    data = SerializedTransforms()([("right", make_hand())], HEADER)
+    expected = TFMessage(transforms=hand_transforms([("right", make_hand())], HEADER))
     assert deserialize_message(data[:4] + data[8:], TFMessage) == expected
 
 

@@ -16,6 +16,7 @@ from tf2_msgs.msg import TFMessage
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Side
 from wildhands_ros.node.camera_info import camera_to_camera_info
+from wildhands_ros.node.frame_names import FrameNames
 from wildhands_ros.node.images import compressed_message
 from wildhands_ros.node.markers import hand_markers
 from wildhands_ros.node.messages import hand_pose_array
@@ -47,6 +48,7 @@ class HandsBag:
         self._writer = BagWriter(path, overwrite=True)
         for topic, kind in _TYPES.items():
             self._writer.add_topic(topic, kind)
+        self._frame_names = FrameNames()
         self._shown: frozenset[tuple[str, int]] = frozenset()
         self._last_ns: int | None = None
         self._ahead_ns, self._step_ns = 0, _SECOND // 30
@@ -66,7 +68,7 @@ class HandsBag:
             CAMERA_INFO: camera_to_camera_info(frame.camera, header),
             HANDS: hand_pose_array(result.hands, header, size, processing_ns=processing_ns),
             MARKERS: markers,
-            TF: TFMessage(transforms=hand_transforms(result.hands, header)),
+            TF: TFMessage(transforms=hand_transforms(self._frame_names(result.hands, frame.stamp_ns), header)),
         }
         recorded_ns = self._recorded(max(frame.stamp_ns, 0))
         for topic, message in messages.items():

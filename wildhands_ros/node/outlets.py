@@ -21,6 +21,7 @@ from wildhands_ros.hands import Hand
 from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.captures import Sight
 from wildhands_ros.node.clouds import hand_cloud
+from wildhands_ros.node.frame_names import FrameNames
 from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.node.markers import Key, serialized_hand_markers
 from wildhands_ros.node.messages import hand_pose_array, stamp_ns
@@ -77,6 +78,7 @@ class Outlets:
         self._annotated_jpeg = self._publisher(CompressedImage, "~/image_annotated/compressed", IMAGE_OUTPUT)
         # not tf2_ros's broadcaster: it takes transforms as objects, and has no QoS parameters in Python
         self._tf = self._publisher(TFMessage, "/tf", TF_OUTPUT)
+        self._frame_names = FrameNames()
         self._serialized_transforms = SerializedTransforms()
         self._shown: frozenset[Key] = frozenset()
         self._shown_in = Header()
@@ -151,8 +153,9 @@ class Outlets:
                 "the images' header.frame_id is empty, so TF has no parent for the hands: set frame_id in the driver",
             )
         elif stamp != self._last_tf_stamp:  # tf2 refuses a second transform of the same stamp, loudly
+            named = self._frame_names(outcome.hands, stamp)
             message = self._serialized_transforms(
-                outcome.hands, outcome.header, prefix=settings.tf_prefix, joints=settings.tf_joints
+                named, outcome.header, prefix=settings.tf_prefix, joints=settings.tf_joints
             )
             if message:
                 self._tf.publish(message)

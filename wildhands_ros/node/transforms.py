@@ -1,4 +1,4 @@
-"""Hands as TF frames: their names and their orientations."""
+"""Hands as TF frames: where they are and how they are turned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from wildhands_ros import rotations
-from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, Hand, Side
+from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, Hand
 from wildhands_ros.node.rigid import RigidTransform
 from wildhands_ros.node.stencil import Serializer
 
@@ -22,6 +22,8 @@ FloatArray = NDArray[np.float64]
 
 _FINGERS = np.array(list(FINGERS.values()))
 """(5, 4) keypoint indices, base to tip."""
+
+NamedHands: TypeAlias = Sequence[tuple[str, Hand]]
 
 _Frames: TypeAlias = tuple[str, tuple[str, ...]]
 """The parent's name and its children's."""
@@ -44,14 +46,13 @@ def joint_rotations(hand: Hand) -> FloatArray:
 
 
 def hand_transforms(
-    hands: Sequence[Hand], header: Header, *, prefix: str = "", joints: bool = True
+    named: NamedHands, header: Header, *, prefix: str = "", joints: bool = True
 ) -> list[TransformStamped]:
     """The TF frames of the hands of one image, all children of the camera frame `header.frame_id`.
 
-    `<prefix>left_wrist`, `<prefix>left_index_mcp`, ... The most probable hand of a side has the plain names, further
-    ones `left_2_wrist`, `left_3_wrist`, ... Hands that are not valid have no frames: TF cannot say "do not use".
+    named: as `FrameNames` names them: `left` gives `<prefix>left_wrist`, `<prefix>left_index_mcp`, ...
     """
-    names, places = _placed_frames(hands, prefix, joints)
+    names, places = _placed_frames(named, prefix, joints)
     return list(_transforms((header.frame_id, names), places.reshape(-1), header.stamp).transforms)
 
 
@@ -61,20 +62,9 @@ class SerializedTransforms:
     def __init__(self) -> None:
         self._serializer: Serializer[_Frames] = Serializer(_transforms)
 
-    def __call__(self, hands: Sequence[Hand], header: Header, *, prefix: str = "", joints: bool = True) -> bytes:
-        names, places = _placed_frames(hands, prefix, joints)
+    def __call__(self, named: NamedHands, header: Header, *, prefix: str = "", joints: bool = True) -> bytes:
+        names, places = _placed_frames(named, prefix, joints)
         return self._serializer((header.frame_id, names), places.reshape(-1), header.stamp) if names else b""
-
-
-def named_hands(hands: Sequence[Hand]) -> list[tuple[str, Hand]]:
-    """The valid hands with the first part of their frames' names: left, right, and left_2 for a second left hand."""
-    named = []
-    for side in Side:
-        of_side = [h for h in hands if h.side is side and h.valid and np.isfinite(h.joints).all()]
-        of_side.sort(key=lambda h: -h.score)
-        for rank, hand in enumerate(of_side, 1):
-            named.append((side.value if rank == 1 else f"{side.value}_{rank}", hand))
-    return named
 
 
 def moved_hand(hand: Hand, transform: RigidTransform) -> Hand:
@@ -95,15 +85,14 @@ def moved_hand(hand: Hand, transform: RigidTransform) -> Hand:
     )
 
 
-def _placed_frames(hands: Sequence[Hand], prefix: str, joints: bool) -> tuple[tuple[str, ...], FloatArray]:
+def _placed_frames(named: NamedHands, prefix: str, joints: bool) -> tuple[tuple[str, ...], FloatArray]:
     """Names, and (N, 7): x, y, z in metres and the quaternion x, y, z, w of each frame."""
-    named = named_hands(hands)
     if not named:
         return (), np.zeros((0, 7))
-    valid = [hand for _, hand in named]
-    turns = _all_joint_rotations(valid) if joints else np.array([[hand.wrist[1]] for hand in valid])
+    hands = [hand for _, hand in named]
+    turns = _all_joint_rotations(hands) if joints else np.array([[hand.wrist[1]] for hand in hands])
     count = turns.shape[1]
-    places = np.concatenate([hand.joints[:count] for hand in valid])
+    places = np.concatenate([hand.joints[:count] for hand in hands])
     names = tuple(f"{prefix}{name}_{part}" for name, _ in named for part in KEYPOINT_NAMES[:count])
     return names, np.hstack([places, quaternions(turns.reshape(-1, 3, 3))])
 
