@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wildhands_ros.camera import Camera, Distortion
-from wildhands_ros.errors import ModelFileError
+from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.wildhands import (
     Backend,
     CheckpointInfo,
@@ -28,7 +28,8 @@ from wildhands_ros.estimation.wildhands import (
     WildHandsConfig,
     save_checkpoint,
 )
-from wildhands_ros.estimation.wildhands.decode import decode
+from wildhands_ros.estimation.wildhands.decode import Decoded, decode
+from wildhands_ros.estimation.wildhands.looks import mean_of_looks
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.upright import (
     grid_rolled,
@@ -42,6 +43,7 @@ from wildhands_ros.estimation.wildhands.upright import (
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import HandBox, Landmarks, Side
+from wildhands_ros.rotations import exp_so3
 
 MODEL = load_hand_model()
 ROOT = tuple(float(v) for v in MODEL.right.joint_template[0])
@@ -117,10 +119,12 @@ def test_host_and_device_roll_pictures_alike() -> None:
 # --- the estimator ----------------------------------------------------------------------------------------------------
 
 
-def _estimator(tmp_path: Path, runtime: RuntimeConfig | None = None, **changes: object) -> WildHands:
+def _estimator(
+    tmp_path: Path, runtime: RuntimeConfig | None = None, looks: int = 1, **changes: object
+) -> WildHands:  # fmt: skip
     path = tmp_path / "network.safetensors"
     save_checkpoint(path, made_up_network(_variant(**changes), 5), CheckpointInfo())
-    config = WildHandsConfig(path, all_hands=True, runtime=runtime or RuntimeConfig(backend=Backend.TORCH))
+    config = WildHandsConfig(path, all_hands=True, looks=looks, runtime=runtime or RuntimeConfig(backend=Backend.TORCH))
     return WildHands.load(config, MODEL)
 
 
@@ -138,7 +142,7 @@ def _box(side: Side, xyxy: tuple[float, float, float, float], up: float) -> Hand
 
 
 def _only_one_look(estimator: WildHands, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimator, "_look_again", lambda *arguments: arguments[-1])
+    monkeypatch.setattr(estimator, "_look_again", lambda *arguments: arguments[-2:])
 
 
 @pytest.mark.parametrize("perspective", list(Perspective))
@@ -247,6 +251,86 @@ def test_landmarks_of_a_distorted_picture_are_rectified_first(tmp_path: Path) ->
     assert estimator._roll(box, camera, view) == pytest.approx(-math.atan2(*(ends[1] - ends[0]) * (1, -1)), abs=1e-3)
     (hand,) = estimator.estimate(Frame(_picture(320, 240), lens), [box]).hands
     assert np.isfinite(hand.joints).all()
+
+
+# --- several looks ----------------------------------------------------------------------------------------------------
+
+
+def _decoded(poses: np.ndarray, seed: int = 0) -> Decoded:
+    rng = np.random.default_rng(seed)
+    betas, translation, grasp, directions = (rng.normal(size=(len(poses), size)) for size in (10, 3, 9, 2))
+    return Decoded(poses, betas, translation, grasp, directions)
+
+
+def test_the_mean_lies_between_the_looks() -> None:
+    rng = np.random.default_rng(4)
+    middle, turn = exp_so3(rng.normal(size=(5, 16, 3))), rng.normal(size=(5, 16, 3)) * 0.3
+    looks = [_decoded(middle @ exp_so3(sign * turn), seed) for seed, sign in enumerate((0, 1, -1))]
+    mean = mean_of_looks(looks)
+    np.testing.assert_allclose(mean.pose, middle, atol=1e-12)
+    for name in ("betas", "translation", "grasp"):
+        first, second, third = (getattr(look, name) for look in looks)
+        np.testing.assert_allclose(getattr(mean, name), (first + second + third) / 3)
+    assert mean.directions is looks[0].directions
+    same = mean_of_looks([looks[1], looks[1]])
+    np.testing.assert_allclose(same.pose, looks[1].pose, atol=1e-12)
+    np.testing.assert_allclose(same.translation, looks[1].translation)
+
+
+def test_the_mean_of_looks_that_contradict_each_other_is_still_a_rotation() -> None:
+    axes = exp_so3(math.pi * np.eye(3)[:, None, :] * np.ones((3, 16, 1)))
+    for poses in ([axes[0], np.tile(np.eye(3), (16, 1, 1))], list(axes)):
+        mean = mean_of_looks([_decoded(pose[None]) for pose in poses]).pose
+        np.testing.assert_allclose(mean @ mean.swapaxes(-1, -2), np.tile(np.eye(3), (1, 16, 1, 1)), atol=1e-9)
+        np.testing.assert_allclose(np.linalg.det(mean), 1.0)
+
+
+def test_a_look_that_is_not_finite_spoils_its_own_hand_alone() -> None:
+    looks = [_decoded(exp_so3(np.random.default_rng(seed).normal(size=(3, 16, 3))), seed) for seed in range(2)]
+    expected = mean_of_looks(looks).pose[[0, 2]]
+    looks[1].pose[1, 4, 0, 2] = np.nan
+    mean = mean_of_looks(looks).pose
+    np.testing.assert_array_equal(mean[[0, 2]], expected)
+    assert np.isnan(mean[1, 4]).all()
+
+
+@pytest.mark.parametrize("looks", [2, 3])
+def test_hands_do_not_mix_in_several_looks(looks: int, tmp_path: Path) -> None:
+    estimator, once = _estimator(tmp_path, looks=looks), _estimator(tmp_path)
+    frame = Frame(_picture(320, 240), CAMERA)
+    together, before = estimator.estimate(frame, BOXES).hands, once.estimate(frame, BOXES).hands
+    for box, hand, other in zip(BOXES, together, before, strict=True):
+        (alone,) = estimator.estimate(frame, [box]).hands
+        np.testing.assert_allclose(hand.joints, alone.joints, atol=1e-5)
+        assert np.abs(hand.joints - other.joints).max() > 1e-4  # and the further looks do count
+
+
+def test_the_mirror_image_gives_the_mirrored_hand_in_several_looks(tmp_path: Path) -> None:
+    estimator = _estimator(tmp_path, looks=2)
+    found = estimator.estimate(Frame(_picture(320, 240), CAMERA), BOXES).hands
+    mirrored = [HandBox(b.side.other, (319 - b.xyxy[2], b.xyxy[1], 319 - b.xyxy[0], b.xyxy[3]), b.score) for b in BOXES]
+    picture = np.ascontiguousarray(_picture(320, 240)[:, ::-1])
+    for hand, other in zip(found, estimator.estimate(Frame(picture, CAMERA.mirrored()), mirrored).hands, strict=True):
+        np.testing.assert_allclose(other.joints * (-1, 1, 1), hand.joints, atol=1e-3)
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_looks_to_both_sides_cancel_out_where_they_see_the_same(side: Side, tmp_path: Path) -> None:
+    frame = Frame(np.zeros((241, 321, 3), np.uint8), Camera(321, 241, 260, 260, 160.0, 120.0))
+    box = HandBox(side, (110.0, 70.0, 210.0, 170.0), 1.0)
+    (one,), (three,) = (_estimator(tmp_path, looks=n).estimate(frame, [box]).hands for n in (1, 3))
+    np.testing.assert_allclose(three.pose, one.pose, atol=1e-4)
+    np.testing.assert_allclose(three.betas, one.betas, atol=1e-4)
+    along = np.array([0.0, 0.0, 1.0])
+    np.testing.assert_allclose(three.joints[0] @ along, one.joints[0] @ along, atol=1e-5)
+
+
+def test_numbers_of_looks_that_make_no_sense(tmp_path: Path) -> None:
+    for looks in (0, 4):
+        with pytest.raises(ConfigError, match=f"looks must lie between 1 and 3, not {looks}"):
+            WildHandsConfig(looks=looks)
+    with pytest.raises(ConfigError, match="not trained to see hands upright.*leave looks at 1"):
+        _estimator(tmp_path, looks=2, upright=False)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,12 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
         help="leave hands where the open network has them, whatever the landmarks say",
     )
     group.add_argument("--box-factor", type=float, metavar="F", help="edge of the network's crop over that of the box")
+    group.add_argument(
+        "--looks",
+        type=int,
+        metavar="N",
+        help="average N looks at each hand, 1 to 3: more accurate, and slower (default: 1)",
+    )
     group.add_argument("--precision", metavar="P", help="of the network: float32, bfloat16, float16, int8, auto")
     group.add_argument("--min-score", type=float, metavar="P", help="leave out hands less probable than this")
     group.add_argument("--smooth", action="store_true", help="filter the motion over time (One-Euro)")
@@ -121,7 +127,7 @@ def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
         estimation = replace(estimation, refine=False)
     if args.estimator is not None or args.checkpoint is not None:
         estimation = replace(estimation, estimator=args.estimator or _estimator_of(args.checkpoint))
-    for name in ("mano_dir", "checkpoint", "box_factor", "precision"):
+    for name in ("mano_dir", "checkpoint", "box_factor", "looks", "precision"):
         if (value := getattr(args, name)) is not None:
             estimation = replace(estimation, **{name: value})
     if args.smooth:

@@ -153,6 +153,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "detection.search_views": (1, 256),
     "detection.patrol_every": (1, 10000),
     "estimation.box_factor": (0, 10),
+    "estimation.looks": (1, 3),
     "estimation.threads": (0, 1024),
     "estimation.refinement.pixels": (1e-3, 1),
     "estimation.refinement.outlier": (0.1, 100),

@@ -38,6 +38,7 @@ class EstimationConfig:
     checkpoint: the network's weights; 'wildhands' needs them, 'open' has its own where none are named.
     box_factor: edge of the network's crop over the longer edge of the box, 0.5 or more; 0 takes the checkpoint's own.
     all_hands: 'wildhands' estimates every hand, not just the most probable one of each side; the others always do.
+    looks: how many looks at each hand 'open' averages, 1 to 3; more are more accurate, and each takes a network's time.
     refine: 'open' moves its hands towards the detector's landmarks.
     device: of the network: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
     backend: what runs the network: 'auto' (the fastest), 'torch', 'compile', 'onnxruntime' or 'openvino'.
@@ -55,6 +56,7 @@ class EstimationConfig:
     checkpoint: Path | None = None
     box_factor: float = 0.0
     all_hands: bool = False
+    looks: int = 1
     refine: bool = True
     device: str = "auto"
     backend: str = "auto"

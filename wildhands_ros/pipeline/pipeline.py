@@ -87,7 +87,11 @@ def make_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator
         cache_dir=config.cache_dir,
     )
     network = WildHandsConfig(
-        checkpoint=config.checkpoint, box_factor=config.box_factor, all_hands=config.all_hands, runtime=runtime
+        checkpoint=config.checkpoint,
+        box_factor=config.box_factor,
+        all_hands=config.all_hands,
+        looks=config.looks,
+        runtime=runtime,
     )
     if config.estimator == "open":
         return OpenHands.load(

@@ -40,6 +40,12 @@ class Decoded:
                 together[field.name][list(rows)] = theirs
         return replace(self, **together)
 
+    def split(self, count: int) -> list[Decoded]:
+        """As many equal parts, in order."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        pieces = {name: np.split(part, count) for name, part in parts.items()}
+        return [replace(self, **{name: piece[i] for name, piece in pieces.items()}) for i in range(count)]
+
 
 def decode(variant: Variant, prepared: Prepared, output: NetworkOutput) -> Decoded:
     """What the output for these inputs means. The only point at which a GPU is waited for.

@@ -19,6 +19,7 @@ from wildhands_ros.estimation.wildhands.checkpoint import checkpoint_missing
 from wildhands_ros.estimation.wildhands.crops import CropMaker, Prepared
 from wildhands_ros.estimation.wildhands.decode import Decoded, decode
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
+from wildhands_ros.estimation.wildhands.looks import FURTHER_ROLLS, MOST_LOOKS, mean_of_looks
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
 from wildhands_ros.estimation.wildhands.runtime import RuntimeConfig
 from wildhands_ros.estimation.wildhands.upright import (
@@ -54,12 +55,14 @@ class WildHandsConfig:
     checkpoint: the published file or one in this package's format.
     box_factor: edge of the crop over the longer edge of the box; 0 takes the checkpoint's own (1.75 for the published).
     all_hands: every box, not just the most probable one of each side.
+    looks: how many looks at each hand are averaged, 1 to 3; more than one only with networks of upright hands.
     nearest, farthest: metres; hands whose wrist lies outside are marked invalid.
     """
 
     checkpoint: Path | None = None
     box_factor: float = 0.0
     all_hands: bool = False
+    looks: int = 1
     nearest: float = 0.05
     farthest: float = 3.0
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -67,6 +70,8 @@ class WildHandsConfig:
     def __post_init__(self) -> None:
         if self.box_factor != 0 and not 0.5 <= self.box_factor <= 10:
             raise ConfigError(f"box_factor must lie between 0.5 and 10 or be 0, not {self.box_factor}")
+        if not 1 <= self.looks <= MOST_LOOKS:
+            raise ConfigError(f"looks must lie between 1 and {MOST_LOOKS}, not {self.looks}")
         if not 0 < self.nearest < self.farthest:
             raise ConfigError(f"nearest ({self.nearest}) must be positive and less than farthest ({self.farthest})")
 
@@ -112,6 +117,11 @@ class WildHands:
                 "this checkpoint was trained on the hand model '%s' but poses the hand model '%s', so every hand will "
                 "have wrong joints and a wrong shape: %s", trained, hand_model.name, _HAND_MODELS[trained],
             )  # fmt: skip
+        if config.looks > 1 and not variant.upright:
+            raise ConfigError(
+                f"this network was not trained to see hands upright and gains nothing by {config.looks} looks: leave "
+                "looks at 1"
+            )
         self._crops = CropMaker(variant, config.box_factor or variant.box_factor, network.runtime.device)
         self._layers = {side: self.bare_layer(hand_model.layer(side)) for side in Side}
         self._view: RectifiedView | None = None
@@ -156,7 +166,8 @@ class WildHands:
         places = self._steadied(places, estimated, frame.stamp_ns)
         rolls = [self._roll(box, camera, view) for box in estimated]
         decoded = self._look(image, camera, places, estimated, rolls)
-        decoded = self._look_again(image, camera, places, estimated, rolls, decoded)
+        rolls, decoded = self._look_again(image, camera, places, estimated, rolls, decoded)
+        decoded = self._look_further(image, camera, places, estimated, rolls, decoded)
         hands = []
         for position, (index, box) in enumerate(zip(kept, estimated, strict=True)):
             hand = self._hand(frame, box, decoded, position)
@@ -245,20 +256,37 @@ class WildHands:
 
     def _look_again(
         self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
-        rolls: Sequence[float], decoded: Decoded,
-    ) -> Decoded:  # fmt: skip
-        """The same after a second look at the hands that do not point up in their crops: without landmarks, or with
-        wrong ones, the first look tells where up is. Hands whose networks see them as they are stay."""
+        rolls: list[float], decoded: Decoded,
+    ) -> tuple[list[float], Decoded]:  # fmt: skip
+        """Rolls and answers after a second look at the hands that do not point up in their crops: without landmarks, or
+        with wrong ones, the first look tells where up is. Hands whose networks see them as they are stay."""
         if decoded.directions is None:
-            return decoded
+            return rolls, decoded
         off = [roll_of_direction(direction) for direction in decoded.directions]
         again = [i for i, roll in enumerate(off) if abs(roll) > _UPRIGHT_ENOUGH]
         if not again:
-            return decoded
+            return rolls, decoded
+        rolls = [roll + off[i] if i in again else roll for i, roll in enumerate(rolls)]
         second = self._look(
-            image, camera, [places[i] for i in again], [boxes[i] for i in again], [rolls[i] + off[i] for i in again]
+            image, camera, [places[i] for i in again], [boxes[i] for i in again], [rolls[i] for i in again]
         )
-        return decoded.with_rows(again, second)
+        return rolls, decoded.with_rows(again, second)
+
+    def _look_further(
+        self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
+        rolls: Sequence[float], decoded: Decoded,
+    ) -> Decoded:  # fmt: skip
+        """The mean of these answers and those of further looks, all of them in one pass."""
+        further = FURTHER_ROLLS[: self.config.looks - 1]
+        if not further:
+            return decoded
+        turned = [
+            roll + (more if box.side is Side.RIGHT else -more)
+            for more in further
+            for roll, box in zip(rolls, boxes, strict=True)
+        ]
+        found = self._look(image, camera, [*places] * len(further), [*boxes] * len(further), turned)
+        return mean_of_looks([decoded, *found.split(len(further))])
 
     def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:
         found = Found(decoded.pose[index], decoded.betas[index], decoded.translation[index])
