@@ -57,27 +57,17 @@ def test_published_box_is_truncated_and_shifted_by_one():
     assert placed(BOXES[0], factor=1.0) == CropPlace((143.0, 127.0), 41.0, (123, 107, 163, 147))
 
 
+def recorded_places():
+    """What the published demo made of boxes everywhere, half of them of whole pixels: near borders, over them, tiny,
+    larger than the picture; several sizes of picture, among them such of which it shows a pixel less."""
+    for width, height, x0, y0, x1, y1, factor, *place in EXPECTED["places"].tolist():
+        yield (x0, y0, x1, y1), Camera.pinhole(int(width), int(height), 500), factor, place
+
+
 def test_recorded_places():
-    for row, (box, width, height, factor) in zip(EXPECTED["places"], place_cases(), strict=True):
-        place = placed(box, Camera.pinhole(width, height, 500), factor)
-        assert [*place.center, place.extent, *place.box] == row.tolist()
-
-
-def place_cases():
-    """Boxes everywhere: near borders, over them, tiny, larger than the picture; several sizes of picture."""
-    rng = np.random.default_rng(5)
-    for width, height in ((1280, 720), (640, 480), (480, 640), (1456, 1080), (333, 777)):
-        for _ in range(6):
-            center = rng.uniform(0, 1, 2) * (width, height)
-            edges = np.exp(rng.uniform(np.log(8), np.log(2 * width), 2)).round(2)
-            x0, y0, x1, y1 = np.float32([*(center - edges / 2), *(center + edges / 2)]).tolist()
-            yield (x0, y0, x1, y1), width, height, float(rng.choice([1.5, 1.75]))
-
-
-def test_places_stay_in_the_frame():
-    for box, width, height, factor in place_cases():
-        x0, y0, x1, y1 = placed(box, Camera.pinhole(width, height, 500), factor).box
-        assert 0 <= x0 <= x1 <= 223 and 0 <= y0 <= y1 <= 223
+    for box, camera, factor, expected in recorded_places():
+        place = placed(box, camera, factor)
+        assert [*place.center, place.extent, *place.box] == expected
 
 
 @pytest.mark.parametrize(
@@ -118,6 +108,20 @@ def test_published_pictures_are_those_recorded():
     assert np.abs(crop[::16, ::16] - EXPECTED["crop"]).mean() < 5e-4
 
 
+def test_some_pictures_lose_a_pixel_as_published():
+    assert [published.frame_edge(width, 100) for width in (456, 457, 1920, 1408, 640)] == [455, 457, 1920, 1408, 640]
+    shrunk = published.shrink(picture(456, 256))[::16, ::16]
+    assert np.abs(shrunk - EXPECTED["shrunk_456"] / 255).mean() < 5e-4
+
+
+def test_torch_blurs_to_the_same_grey_levels_as_opencv():
+    for width, height in ((64, 48), (33, 21), (5, 4), (3, 2), (2, 9), (1, 1)):
+        image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+        expected = cv2.GaussianBlur(image, (published.BLUR_KERNEL, published.BLUR_KERNEL), published.BLUR_SIGMA)
+        blurred = resample.blur(torch.from_numpy(image).permute(2, 0, 1).float())
+        np.testing.assert_array_equal(blurred.permute(1, 2, 0).numpy(), expected)
+
+
 def test_published_frame_is_padded_with_black():
     shrunk = published.shrink(np.full((720, 1280, 3), 200, np.uint8))
     assert shrunk.dtype == np.float32 and shrunk.shape == (224, 224, 3)
@@ -125,7 +129,7 @@ def test_published_frame_is_padded_with_black():
     np.testing.assert_allclose(shrunk[52:170, 2:222], 200 / 255)
 
 
-@pytest.mark.parametrize("size", [(1280, 720), (500, 700), (224, 224), (90, 60)])
+@pytest.mark.parametrize("size", [(1280, 720), (500, 700), (456, 256), (224, 224), (90, 60)])
 def test_torch_cuts_as_opencv_does(size):
     width, height = size
     image, camera = picture(*size), Camera.pinhole(width, height, 500)
@@ -135,8 +139,10 @@ def test_torch_cuts_as_opencv_does(size):
     planes = torch.from_numpy(image).permute(2, 0, 1).float()
     pictures = maker._published(planes, maker.frame(camera), places)
     pictures = (pictures.clamp(0, 1) - maker._mean) / maker._std
-    assert (pictures[0] - on_cpu.frame[0]).abs().mean() < 2e-3
-    assert (pictures[1] - on_cpu.crops[0]).abs().mean() < 2e-3
+    # but for ties, which fall to the next grey level (1/57 of a standard deviation) in a few pixels
+    assert ((pictures[0] - on_cpu.frame[0]).abs() > 1e-4).float().mean() < 5e-3
+    assert (pictures[0] - on_cpu.frame[0]).abs().max() < 0.02
+    assert (pictures[1] - on_cpu.crops[0]).abs().mean() < 5e-4
 
 
 def test_inputs_are_normalised_and_batched():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.estimation.wildhands import kpe, published, resample
-from wildhands_ros.estimation.wildhands.devices import on_device, whole_float32
+from wildhands_ros.estimation.wildhands.devices import on_device
 from wildhands_ros.estimation.wildhands.network import CELLS, INPUT_SIZE, NetworkInputs
 from wildhands_ros.estimation.wildhands.places import (
     Box,
@@ -147,8 +147,7 @@ class CropMaker:
         uploaded = torch.from_numpy(writable).to(self.device, non_blocking=True)
         planes = uploaded.permute(2, 0, 1)
         if variant.crops is Crops.PUBLISHED:
-            with whole_float32(self.device):
-                cut = self._published(planes, frame, places)
+            cut = self._published(planes, frame, places)
         else:
             cut = self._sharp(planes, frame, places, boxes, matrix, rolls)
         normalised = cut.clamp_(0, 1).sub_(self._mean).div_(self._std)
@@ -175,8 +174,8 @@ class CropMaker:
         return pictures
 
     def _published(self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace]) -> Tensor:
-        longest = float(max(planes.shape[1:]))
-        whole = resample.cut_cubic(resample.blur(planes.float()), frame.half, longest).round_().clamp_(0, 255).div_(255)
+        edge = published.frame_edge(planes.shape[2], planes.shape[1])
+        whole = resample.cut_cubic(resample.blur(planes.float()), frame.half, edge).round_().clamp_(0, 255).div_(255)
         return torch.stack([whole, *(resample.cut_cubic(whole, place.center, place.extent) for place in places)])
 
     def _sharp(

@@ -7,7 +7,6 @@ times the box) and its demo runs that way (1.75 times), so all of it is kept, in
 
 from __future__ import annotations
 
-import math
 from typing import TypeVar
 
 import cv2
@@ -42,25 +41,27 @@ def published_frame(camera: Camera) -> SquareFrame:
 def place_published_crop(camera: Camera, box: Box, factor: float) -> CropPlace | None:
     """The crop of a box (x0, y0, x1, y1) in pixels of the picture; None where rounding leaves nothing of it.
 
-    The arithmetic is done in the published code's own order and types: float64 up to integer pixels, float32 after.
+    The arithmetic is done in the published code's own order and types, which decide what becomes of a box whose corners
+    come close to whole pixels: the box in float32, then float64 up to the normalised corners, and float32 after.
     """
-    longest = max(camera.width, camera.height)
-    scale = SIZE / longest
-    shift = np.array([SIZE * (0.5 - camera.width / 2 / longest), SIZE * (0.5 - camera.height / 2 / longest)])
-    placed = np.array(box, dtype=np.float64).reshape(2, 2) * scale + shift
+    edge = _edge(camera.width, camera.height)
+    x, y = (SIZE * (-half / edge + 0.5) for half in (camera.width / 2, camera.height / 2))
+    to_frame = np.array([[SIZE / edge, 0.0, x], [0.0, SIZE / edge, y], [0.0, 0.0, 1.0]])
+    ends = np.array(box, dtype=np.float32).astype(np.float64).reshape(2, 2)
+    placed = np.array([np.dot(to_frame, [*((end + 1) - 1), 1.0])[:2] for end in ends])
     corners = np.clip(placed, -2 * SIZE, 3 * SIZE).astype(int) + 1  # truncated towards zero, then the shift by one
-    normalised = 2 * corners.astype(np.float32) / SIZE - 1  # there and back again, in float32
-    corners = np.clip(SIZE / 2 * (normalised + 1), 0, _LAST).astype(np.float32)
-    (x0, y0), (width, height) = corners[0], corners[1] - corners[0]
-    side = float(max(width, height))
+    normalised = (2.0 * corners / SIZE - 1.0).astype(np.float32)
+    first, last = np.clip((normalised + 1) / 2 * SIZE, 0, _LAST).astype(np.float32)
+    start, end = first.astype(int), (first + (last - first)).astype(int)
+    side = int((end - start).max())
     if side <= 0:
         return None
-    center = ((x0 + int(x0 + width)) // 2, (y0 + int(y0 + height)) // 2)
-    reach = math.floor(side * factor / 2)
-    seen = [int(np.clip(c + sign * reach, 0, _LAST)) for sign in (-1, 1) for c in center]
+    center = (start + end) // 2
+    reach = side * factor // 2
+    seen = np.clip([*(center - reach), *(center + reach)], 0, _LAST).astype(int)
     return CropPlace(
-        (float(center[0]), float(center[1])), side * factor, (seen[0], seen[1], seen[2], seen[3])
-    )  # fmt: skip
+        (float(center[0]), float(center[1])), side * factor, (int(seen[0]), int(seen[1]), int(seen[2]), int(seen[3]))
+    )
 
 
 def joint_rotations(pose: ArrayLike, hands_mean: ArrayLike) -> NDArray[np.float64]:
@@ -85,7 +86,13 @@ def shrink(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The picture (H, W, 3) uint8 as the network's frame (224, 224, 3), 0 to 1: blurred, padded with black, shrunk."""
     height, width = image.shape[:2]
     blurred = np.asarray(cv2.GaussianBlur(image, (BLUR_KERNEL, BLUR_KERNEL), BLUR_SIGMA), dtype=np.uint8)
-    return _cut(blurred, (width / 2, height / 2), max(width, height)).astype(np.float32) / np.float32(255)
+    return _cut(blurred, (width / 2, height / 2), frame_edge(width, height)).astype(np.float32) / np.float32(255)
+
+
+def frame_edge(width: int, height: int) -> float:
+    """Edge in pixels of the square of a picture that the frame shows: its longer edge, or a pixel less where 200 times
+    a 200th of it is, in float64, a hair less (of 456, for one, which is the width of EPIC-KITCHENS' small videos)."""
+    return float(int(_edge(width, height)))
 
 
 def cut_crop(frame: NDArray[np.float32], place: CropPlace) -> NDArray[np.float32]:
@@ -99,6 +106,11 @@ def crop_affine(center: tuple[float, float], extent: float) -> NDArray[np.float3
     source = c + np.array([[0, 0], [0, half], [half, 0]], dtype=np.float32)
     target = np.array([[SIZE / 2, SIZE / 2], [SIZE / 2, SIZE], [SIZE, SIZE / 2]], dtype=np.float32)
     return cv2.getAffineTransform(source.astype(np.float32), target).astype(np.float32)
+
+
+def _edge(width: int, height: int) -> float:
+    """The longer edge, after a detour over a scale in 200ths of it."""
+    return 200 * (max(width, height) / 200)
 
 
 def _cut(image: NDArray[_Number], center: tuple[float, float], extent: float) -> NDArray[_Number]:

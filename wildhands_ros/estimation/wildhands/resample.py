@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from wildhands_ros.estimation.wildhands.devices import on_device
 from wildhands_ros.estimation.wildhands.places import SIZE
-from wildhands_ros.estimation.wildhands.published import BLUR_KERNEL, BLUR_SIGMA
+from wildhands_ros.estimation.wildhands.published import BLUR_KERNEL, crop_affine
 
 _FloatArray = NDArray[np.float64]
 _Kernel = Callable[[_FloatArray, _FloatArray, float, int], _FloatArray]
 """samples (N, 1), pixels (N, K), reach, length of the picture → weights (N, K)."""
 
 _Picture = NDArray[np.uint8] | NDArray[np.float32]
+
+_BLUR_256THS = (50.0, 52.0, 52.0, 52.0, 50.0)
+"""The Gaussian of `BLUR_KERNEL` pixels with `BLUR_SIGMA`, as OpenCV's 8-bit filter has it."""
 
 _CUBIC = -0.75
 """The free parameter of the cubic kernel (Keys, 1981), as OpenCV has it."""
@@ -54,9 +58,10 @@ def _sharp_axes(center: tuple[float, float], extent: float, size: tuple[int, int
 
 def cut_cubic(image: Tensor, center: tuple[float, float], extent: float) -> Tensor:
     """The published cut (cubic interpolation, no averaging; the middle of the square lies at pixel 112)."""
+    affine = crop_affine(center, extent).astype(np.float64)
     x, y = (
-        _Axis(c - extent / 2, extent / SIZE, 2.0, length, _cubic)
-        for c, length in zip(center, (image.shape[2], image.shape[1]), strict=True)
+        _Axis(-affine[i, 2] / affine[i, i], 1 / affine[i, i], 2.0, length, _cubic)
+        for i, length in enumerate((image.shape[2], image.shape[1]))
     )
     if image.device.type == "cpu":
         return _planes(_cut_host(image.permute(1, 2, 0).numpy(), (x, y)))
@@ -64,15 +69,18 @@ def cut_cubic(image: Tensor, center: tuple[float, float], extent: float) -> Tens
 
 
 def blur(image: Tensor) -> Tensor:
-    """The published blur of a picture (3, H, W), 0 to 255, rounded to whole grey levels as OpenCV rounds uint8."""
-    offsets = torch.arange(BLUR_KERNEL, device=image.device, dtype=image.dtype) - BLUR_KERNEL // 2
-    weights = torch.exp(-offsets.square() / (2 * BLUR_SIGMA**2))
-    weights = weights / weights.sum()
-    pad = BLUR_KERNEL // 2
-    mode = "reflect" if min(image.shape[1:]) > pad else "replicate"
-    padded = torch.nn.functional.pad(image[:, None], (pad, pad, pad, pad), mode=mode)
-    across = torch.nn.functional.conv2d(padded, weights.view(1, 1, 1, -1))
-    return torch.nn.functional.conv2d(across, weights.view(1, 1, -1, 1))[:, 0].round()
+    """The published blur of a picture (3, H, W), float32 of whole grey levels 0 to 255, to the very grey levels that
+    OpenCV gives uint8: its weights are whole 256ths, and the sum over both directions is rounded once."""
+    pad, blurred = BLUR_KERNEL // 2, image
+    for dim in (1, 2):
+        length = image.shape[dim]
+        period = max(2 * length - 2, 1)
+        places = torch.arange(-pad, length + pad, device=image.device) % period
+        mirrored = torch.minimum(places, period - places)  # at the first and the last pixel
+        padded = blurred.index_select(dim, mirrored)
+        parts = (weight * padded.narrow(dim, start, length) for start, weight in enumerate(_BLUR_256THS))
+        blurred = functools.reduce(torch.add, parts)  # whole numbers below 2^24: exact, unlike some convolutions
+    return ((blurred + 2.0**15) / 2.0**16).floor()
 
 
 def cut_perspective(image: Tensor, homography: Tensor) -> Tensor:
