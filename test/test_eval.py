@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
@@ -16,8 +17,8 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.cli import main
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation.estimator import Estimates
-from wildhands_ros.evaluation import Predictions, SampleScores, score_samples
-from wildhands_ros.evaluation.facts import group_order
+from wildhands_ros.evaluation import Predictions, SampleScores, plots, score_samples
+from wildhands_ros.evaluation.facts import describe, group_order
 from wildhands_ros.evaluation.metrics import (
     mpjpe,
     mpjpe_errors,
@@ -27,14 +28,23 @@ from wildhands_ros.evaluation.metrics import (
     weighted_keypoint_errors,
 )
 from wildhands_ros.evaluation.outline import Outline
-from wildhands_ros.evaluation.report import breakdown_table, make_report, overall_table, read_json, write_json
+from wildhands_ros.evaluation.report import (
+    Report,
+    breakdown_table,
+    make_report,
+    overall_table,
+    read_json,
+    short_names,
+    write_json,
+)
 from wildhands_ros.evaluation.running import evaluate_estimator, frame_from_scene
 from wildhands_ros.evaluation.sample_scores import crop_pixels
-from wildhands_ros.evaluation.statistics import by_group, estimate_mean
+from wildhands_ros.evaluation.statistics import Estimate, by_group, estimate_mean
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side, wrist_rotation
 from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample, ShardWriter, inside_picture
+from wildhands_ros.samples.sample import Tag
 
 CAMERA = Camera(1280, 720, 640, 640, 640, 360)
 
@@ -171,14 +181,14 @@ def test_labels_that_are_not_finite_leave_gaps_of_their_own(model: HandModel) ->
         replace(full, key="joints", joints=joints),
         replace(full, key="keypoints", keypoints=np.where(np.arange(21)[:, None] == 4, np.nan, keypoints)),
         replace(full, key="weights", keypoint_weights=weights),
-        replace(full, key="box", box=(5.0, 5.0, 5.0, 5.0)),
         replace(full, key="wrist", joints=joints_of(full) - joints_of(full)[0]),
     ]
-    scores = score_samples(Predictions(np.stack([joints_of(full)] * 6)), samples)
-    assert list(np.isnan(scores.values["pa_mpjpe_mm"])) == [False, True, False, False, False, False]
-    assert list(np.isnan(scores.values["wrist_percent"])) == [False, False, False, False, False, True]
+    scores = score_samples(Predictions(np.stack([joints_of(full)] * 5)), samples)
+    assert list(np.isnan(scores.values["pa_mpjpe_mm"])) == [False, True, False, False, False]
+    assert list(np.isnan(scores.values["wrist_percent"])) == [False, False, False, False, True]
     assert scores.values["keypoint_px"] == pytest.approx(0, abs=1e-9)
-    assert list(np.isnan(scores.values["keypoint_percent"])) == [False, False, False, False, True, False]
+    for measure, labelled in scores.labelled.items():
+        assert list(labelled) == list(np.isfinite(scores.values[measure]))
     assert scores.groups["angle off the axis"][1] == "" != scores.groups["angle off the axis"][0]
 
 
@@ -383,6 +393,31 @@ def test_groups_are_in_order() -> None:
     ]  # fmt: skip
 
 
+def test_any_text_may_be_a_group() -> None:
+    words = ["1.5.2", ".", "²", "1.5", "over 2", "-3", "over the top", "under 0", "0–0.2", ""]
+    assert group_order(words) == ["-3", "under 0", "0–0.2", "1.5", "1.5.2", "over 2", ".", "over the top", "²", ""]
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ([0.0, 0.1, 0.99, 1.0, -3.5], ["0–0.2", "0–0.2", "over 0.8", "over 0.8", "under 0"]),
+        ([0, 1, -3, 10**400], ["0", "1", "-3", "1" + 400 * "0"]),
+        (["1.5.2", "²", ""], ["1.5.2", "²", "unnamed"]),
+    ],
+    ids=["floats", "whole numbers", "words"],
+)
+def test_tags_are_grouped_by_their_kind(model: HandModel, tag: list[Tag], expected: list[str]) -> None:
+    sample = made_sample(model)
+    assert [describe(replace(sample, tags={"light": value}))["light"] for value in tag] == expected
+
+
+def test_shares_that_cannot_be_are_no_small_ones(model: HandModel) -> None:
+    sample = made_sample(model)
+    groups = [describe(replace(sample, tags={"occlusion": share}))["occlusion"] for share in (-0.5, 0.0, 0.019, 0.02)]
+    assert groups == ["under 0 %", "0–2 %", "0–2 %", "2–15 %"]
+
+
 @pytest.fixture
 def scores(model: HandModel) -> SampleScores:
     samples = some_samples(model)
@@ -409,6 +444,23 @@ def test_report_is_read_as_it_was_written(tmp_path: Path, scores: SampleScores) 
     assert "10.0" in overall_table([report]) and "bare" in breakdown_table(report, "glove")
 
 
+def head_of(*reports: Report) -> list[str]:
+    """Names of a table's columns, without the medians."""
+    return [cell.strip() for cell in overall_table(reports).splitlines()[0].strip("|").split("|")][1::2]
+
+
+def test_reports_are_told_apart_and_other_samples_marked(scores: SampleScores) -> None:
+    report = make_report(scores, "oracle", "made")
+    assert head_of(report) == ["oracle, 9 hands of made"] and "other samples" not in overall_table([report])
+    other, fewer = replace(report, source="real"), replace(report, samples=5)
+    columns = ["oracle, 9 hands of made", "oracle, 9 hands of real *", "oracle, 5 hands of made *"]
+    assert head_of(report, other, fewer) == columns
+    assert overall_table([report, other]).endswith("Columns with * are of other samples than the first.")
+    same = ["oracle, 9 hands of made", "oracle, 9 hands of made (2)", "oracle, 9 hands of made (3)"]
+    assert head_of(report, report, report) == same == short_names([report] * 3)
+    assert short_names([report, replace(other, estimator="open")]) == ["oracle", "open"]
+
+
 def test_files_that_are_no_reports_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[1]")
     with pytest.raises(WildHandsError, match="x.json"):
@@ -418,13 +470,46 @@ def test_files_that_are_no_reports_are_named(tmp_path: Path) -> None:
 
 
 def test_plots_are_drawn(tmp_path: Path, scores: SampleScores) -> None:
-    from wildhands_ros.evaluation.plots import plot_breakdowns, plot_curves
-
-    plot_breakdowns([make_report(scores, "oracle", "made")], tmp_path / "b.png")
-    plot_curves({"oracle": scores}, tmp_path / "c.png")
+    plots.plot_breakdowns([make_report(scores, "oracle", "made")], tmp_path / "b.png")
+    plots.plot_curves({"oracle": scores}, tmp_path / "c.png")
     for name in ("b.png", "c.png"):
         picture = cv2.imread(str(tmp_path / name))
         assert picture is not None and picture.std() > 5
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Figures that the test draws, instead of files."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def test_equal_names_have_lines_of_their_own(scores: SampleScores, drawn: list[Figure]) -> None:
+    report = make_report(scores, "oracle", "made")
+    plots.plot_breakdowns([report, replace(report, source="real")], Path("b.png"))
+    legend = drawn[0].axes[0].get_legend()
+    assert legend is not None
+    names = ["oracle, 9 hands of made", "oracle, 9 hands of real"]
+    assert [text.get_text() for text in legend.get_texts()] == names
+
+
+def test_curves_end_at_the_share_of_labelled_hands_that_were_found(model: HandModel, drawn: list[Figure]) -> None:
+    full = made_sample(model)
+    bare = replace(full, joints=None, mano=None)
+    joints = np.stack([joints_of(full) * [1, 1, 1.1]] * 16)
+    joints[:4] = np.nan
+    scores = score_samples(Predictions(joints), [full] * 8 + [bare] * 8)
+    plots.plot_curves({"it": SampleScores.joined([scores, scores])}, Path("c.png"))
+    ends = {axis.get_xlabel(): np.asarray(axis.lines[0].get_ydata())[-1] for axis in drawn[0].axes}
+    assert ends == {"MPJPE mm": 50, "PA-MPJPE mm": 50, "wrist % of distance": 50, "2D % of box": 75}
+
+
+def test_groups_of_equal_errors_are_drawn(scores: SampleScores, drawn: list[Figure]) -> None:
+    report = make_report(scores, "oracle", "made")
+    rounded = Estimate(np.nextafter(10, 11), 10.0, 10.0, 10.0, 4), Estimate(np.nextafter(10, 9), 10.0, 10.0, 10.0, 4)
+    groups = {f"{k}": {"mpjpe_mm": found} for k, found in enumerate(rounded)}
+    assert plots.plot_breakdowns([replace(report, breakdowns={"distance": groups})], Path("b.png"))
 
 
 def test_command_scores_the_landmark_fit(tmp_path: Path, model: HandModel, models_dir: Path, capsys) -> None:

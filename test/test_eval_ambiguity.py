@@ -80,9 +80,15 @@ def test_turned_hands_are_found_as_pairs(views: Views) -> None:
             assert pair.orientation_degrees == pytest.approx(25, abs=1e-3)
             assert pair.joints_mm > 15 and pair.apart_percent < 8
     assert all(p.ray_degrees >= 20 for p in pairs)
-    assert [p.apart_percent for p in find_pairs(views, limit=2)] == sorted(
-        p.apart_percent for p in find_pairs(views, limit=2)
-    )
+
+
+def test_pairs_are_chosen_by_the_root_mean_square_distance(views: Views) -> None:
+    pairs = find_pairs(views, most_apart_percent=8)
+    apart = [np.linalg.norm(views.looks[p.first] - views.looks[p.second], axis=1) * 100 / 4 for p in pairs]
+    squares = [float(np.sqrt((distances**2).mean())) for distances in apart]
+    assert squares == sorted(squares) and squares[-1] < 8
+    assert [pair.apart_percent for pair in pairs] == pytest.approx([distances.mean() for distances in apart])
+    assert all(pair.apart_percent <= square for pair, square in zip(pairs, squares, strict=True))
 
 
 def test_masks_of_pairs_are_laid_over_each_other(views: Views) -> None:

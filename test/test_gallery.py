@@ -21,7 +21,7 @@ from wildhands_ros.drawing.style import FINGER_COLORS
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation.estimator import Estimates
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
-from wildhands_ros.evaluation import Predictions, SampleScores, score_samples
+from wildhands_ros.evaluation import Predictions, SampleScores, gallery, score_samples
 from wildhands_ros.evaluation.gallery import (
     Panel,
     Section,
@@ -338,6 +338,19 @@ def test_files_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     section = Section("x", [sample_panel(made_sample(0), np.full((21, 3), np.nan), {})])
     with pytest.raises(WildHandsError, match="cannot write .*file"):
         write_gallery([section], tmp_path / "file" / "x.png")
+
+
+def test_more_hands_than_a_picture_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise cv2.error("too large")
+
+    monkeypatch.setattr(gallery, "draw_sheet", lambda *_, **__: np.zeros((65_501, 2, 3), np.uint8))
+    with pytest.raises(WildHandsError, match="g.jpg: 65501 rows .* too many .* a smaller --worst, or .*png"):
+        write_gallery([], tmp_path / "g.jpg")
+    monkeypatch.setattr(cv2, "imencode", fail)  # as OpenCV 4 does
+    with pytest.raises(WildHandsError, match="g.png: .* a smaller --worst$"):
+        write_gallery([], tmp_path / "g.png")
+    assert not list(tmp_path.iterdir())
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

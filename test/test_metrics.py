@@ -116,6 +116,14 @@ def test_ids_that_start_anew_with_the_next_sequence_are_no_changes() -> None:
     assert (both.id_changes, both.frames, both.hands, both.recall) == (1, 6, 6, 1)
 
 
+def test_pairs_of_which_one_hand_is_hidden_have_no_error() -> None:
+    left, right = hand(Side.LEFT, -0.2), hand(Side.RIGHT, 0.2)
+    off = replace(left, joints=left.joints + [0.03, 0, 0])
+    truth = [FrameTruth([left, right], [True, True]), FrameTruth([left, right], [False, True])]
+    assert score_sequence([[left, right], [off, right]], truth).mrrpe_mm == 0
+    assert np.isnan(score_sequence([[off, right]], truth[1:]).mrrpe_mm)
+
+
 def test_hidden_hands_are_not_expected() -> None:
     left = hand(Side.LEFT, -0.2)
     score = score_sequence([[], [left]], [FrameTruth([left], [False])] * 2)

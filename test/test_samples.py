@@ -178,8 +178,8 @@ def test_a_shard_whose_rest_is_lost_is_refused(tmp_path: Path, damage: Callable[
     "change",
     [
         {"camera": {"K": [700, 0]}}, {"center": [1]}, {"center": [1, float("nan")]}, {"size": [float("inf"), 3]},
-        {"box": [1, 2, 3]}, {"extent": float("inf")}, {"grasp": 99}, {"grasp": "fist"}, {"tags": None},
-        {"tags": {"light": ["a"]}}, {"scene": ["s"]}, {"side": None},
+        {"box": [1, 2, 3]}, {"box": [300, 300, 200, 250]}, {"extent": float("inf")}, {"grasp": 99}, {"grasp": "fist"},
+        {"tags": None}, {"tags": {"light": ["a"]}}, {"scene": ["s"]}, {"side": None},
         {"mano": {"pose": [[1]], "betas": [0] * 10, "translation": [0] * 3, "hand_model": "open"}},
     ],
     ids=lambda change: ", ".join(f"{k} {v}" for k, v in change.items())[:30],
@@ -223,6 +223,9 @@ def test_samples_check_themselves() -> None:
         replace(sample, joints=np.zeros((20, 3)))
     with pytest.raises(ValueError, match="key"):
         replace(sample, key="a.b")
+    for box in ((300, 300, 200, 350), (300, 300, 400, 250), (5, 5, 5, 9), (5, 5, 9, 5)):
+        with pytest.raises(ValueError, match="sample 000001: box must have x0 < x1 and y0 < y1"):
+            replace(sample, box=box)
     with pytest.raises(ValueError, match="undistorted"):
         fisheye = Camera(640, 480, 300, 300, 320, 240, Distortion.EQUIDISTANT, (0.1, 0, 0, 0))
         replace(sample, camera=fisheye)

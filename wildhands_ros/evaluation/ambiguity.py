@@ -60,8 +60,10 @@ class Views:
 class Pair:
     """Two hands (numbers of `Views`) that look the same.
 
-    apart_percent: of the hand's size in the crop (four root mean square lengths), mean distance of keypoints. mask_iou:
-        of the visible hands, laid over each other. ray_degrees: between the two viewing directions.
+    apart_percent: of the hand's size in the crop (four root mean square lengths), mean distance of keypoints; at most
+        the root mean square distance, by which `find_pairs` chooses.
+    mask_iou: of the visible hands, laid over each other.
+    ray_degrees: between the two viewing directions.
     joints_mm: mean distance of joints, wrists together. orientation_degrees: between the hands in the camera frame.
     """
 
@@ -122,12 +124,13 @@ def find_pairs(
 ) -> list[Pair]:
     """The pairs that look most alike first; of different scenes, each hand in at most one. Without mask IoU (NaN).
 
-    most_apart_percent: as `Pair.apart_percent`. least_ray_degrees: of the angle between the viewing directions.
+    Chosen and ordered by the root mean square distance of keypoints, not by their mean distance (`Pair.apart_percent`).
+    most_apart_percent: of the hand's size in the crop, the root mean square distance below which a pair counts.
+    least_ray_degrees: of the angle between the viewing directions.
     """
     flat = views.looks.reshape(len(views), -1)
     squares = (flat**2).sum(axis=1)
-    # the mean distance of 21 keypoints is at most the root of their mean square distance
-    largest = 21 * (4 * most_apart_percent / 100) ** 2
+    largest = 21 * (4 * most_apart_percent / 100) ** 2  # the sum over 21 keypoints: it comes as one matrix product
     found: list[tuple[float, int, int]] = []
     for start in range(0, len(flat), _BLOCK):
         block = slice(start, start + _BLOCK)

@@ -56,7 +56,7 @@ def _draw_pair(views: Views, pair: Pair, cells: Sequence[Axes], *, with_legend: 
     axis.set_aspect("equal")
     axis.set_title(
         f"from above: {pair.orientation_degrees:.0f}° and {pair.joints_mm:.0f} mm apart\n"
-        f"(in the crops {pair.apart_percent:.1f} %, mask IoU {pair.mask_iou:.2f})",
+        f"(in the crops {pair.apart_percent:.1f} % on average, mask IoU {pair.mask_iou:.2f})",
         fontsize=8,
     )
     if with_legend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -47,7 +48,7 @@ def _occlusion(sample: Sample) -> str:
         if hidden + seen == 0:
             return UNKNOWN
         share = hidden / (hidden + seen)
-    return "0–2 %" if share < 0.02 else _bin(100 * float(share), (2, 15, 35, 60), "{}–{} %", "over {} %")
+    return _bin(100 * float(share), (0, 2, 15, 35, 60), "{}–{} %", "over {} %")
 
 
 def _visible(sample: Sample) -> str:
@@ -64,7 +65,7 @@ def _size(sample: Sample) -> str:
 
 
 def _tag(name: str, without: str) -> Callable[[Sample], str]:
-    """Groups by a tag's value; `without` names the group where it is false or empty."""
+    """Groups by a tag's value; `without` names the group where it is false or empty. Floats are taken for shares."""
 
     def group(sample: Sample) -> str:
         if name not in sample.tags:
@@ -72,9 +73,9 @@ def _tag(name: str, without: str) -> Callable[[Sample], str]:
         value = sample.tags[name]
         if isinstance(value, bool):
             return name if value else without
-        if isinstance(value, float) and not value.is_integer():
+        if isinstance(value, float):  # also a whole one: 0.0 belongs with 0.1
             return _bin(value, (0, 0.2, 0.4, 0.6, 0.8), "{}–{}", "over {}")
-        return f"{value:g}" if isinstance(value, (int, float)) else value or without
+        return str(value) or without
 
     return group
 
@@ -107,6 +108,8 @@ BREAKDOWNS: Mapping[str, Callable[[Sample], str]] = {
 def _bin(value: float, edges: Sequence[float], between: str, above: str, *, inclusive: bool = False) -> str:
     if math.isnan(value):  # of a label that is not finite
         return UNKNOWN
+    if value < edges[0]:
+        return above.replace("over", "under").format(f"{edges[0]:g}")
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         if value < high:
             return between.format(f"{low:g}", f"{high - 1 if inclusive else high:g}")
@@ -116,12 +119,11 @@ def _bin(value: float, edges: Sequence[float], between: str, above: str, *, incl
 def group_order(groups: Sequence[str]) -> list[str]:
     """The groups by their first number, then by name; unknown last."""
 
-    def key(group: str) -> tuple[bool, bool, float, str]:
-        number = ""
-        for character in group.removeprefix("over "):
-            if not (character.isdigit() or character == "."):
-                break
-            number += character
-        return group == UNKNOWN, not number, float(number or 0) + 1e-6 * group.startswith("over "), group
+    def key(group: str) -> tuple[bool, bool, float, int, str]:
+        # names are the data's own words: ".", "²" and "1.5.2" are no numbers, but may begin like one
+        found = re.match(r"(under |over )?(-?[0-9]+(?:\.[0-9]+)?)", group)
+        if found is None:
+            return group == UNKNOWN, True, 0.0, 0, group
+        return False, False, float(found[2]), {"under ": -1, None: 0, "over ": 1}[found[1]], group
 
     return sorted(set(groups), key=key)

@@ -228,14 +228,28 @@ def gallery_sections(
 
 
 def write_gallery(sections: Sequence[Section], path: Path, *, edge: int = 256) -> None:
-    """Draws a sheet into a file; its folder is made. Raises WildHandsError."""
+    """Draws a sheet into a file; its folder is made. Raises WildHandsError, also for more than one picture can hold."""
     check_picture_name(path)
-    _, data = cv2.imencode(path.suffix, draw_sheet(sections, edge=edge)[..., ::-1])
+    content = _encoded(draw_sheet(sections, edge=edge), path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
+        path.write_bytes(content)
     except OSError as error:
         raise WildHandsError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _encoded(sheet: Image, path: Path) -> bytes:
+    """As the file's ending says. JPEG ends at 65,500 pixels, PNG far beyond."""
+    try:
+        done, data = cv2.imencode(path.suffix, sheet[..., ::-1])
+    except cv2.error:  # what OpenCV 4 does, where OpenCV 5 says that it is not done
+        done, data = False, np.empty(0, np.uint8)
+    if not done:
+        remedy = "a smaller --worst" if path.suffix.lower() == ".png" else "a smaller --worst, or a name ending in .png"
+        raise WildHandsError(
+            f"cannot write {path}: {sheet.shape[0]} rows of pixels are too many for one picture: give {remedy}"
+        )
+    return data.tobytes()
 
 
 def check_picture_name(path: Path) -> None:

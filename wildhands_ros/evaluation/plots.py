@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from wildhands_ros.errors import WildHandsError
-from wildhands_ros.evaluation.report import Report
+from wildhands_ros.evaluation.report import Report, short_names
 from wildhands_ros.evaluation.sample_scores import MEASURES, SampleScores
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ def plot_breakdowns(reports: Sequence[Report], path: Path) -> bool:
 
 
 def plot_curves(scores: Mapping[str, SampleScores], path: Path) -> None:
-    """Share of hands whose error is at most x, for the main measures; hands without an estimate count as worse."""
+    """Share of hands whose error is at most x, for the main measures, of the hands that have the label.
+
+    Hands without an estimate count as worse.
+    """
     figure = new_figure(4.2 * len(_CURVES), 3.2)
     axes = figure.subplots(1, len(_CURVES), squeeze=False)[0]
     for axis, measure in zip(axes, _CURVES, strict=True):
@@ -63,8 +66,8 @@ def plot_curves(scores: Mapping[str, SampleScores], path: Path) -> None:
             values = np.sort(found.values[measure][np.isfinite(found.values[measure])])
             if not len(values):
                 continue
-            measurable = len(values) / max(np.mean(found.values["estimated_percent"]) / 100, 1e-9)
-            axis.plot(values, 100 * np.arange(1, len(values) + 1) / measurable, color=color, label=name, linewidth=2)
+            share = 100 * np.arange(1, len(values) + 1) / np.count_nonzero(found.labelled[measure])
+            axis.plot(values, share, color=color, label=name, linewidth=2)
             ends.append(float(np.percentile(values, 95)))
         axis.set_xlim(0, max(ends, default=1.0))
         axis.set_ylim(0, 100)
@@ -83,7 +86,7 @@ def _add_legend(axis: Axes, axes: Iterable[Axes], place: Literal["best", "lower 
 
 def _draw_groups(axis: Axes, reports: Sequence[Report], measure: str, breakdown: str) -> None:
     groups = list(dict.fromkeys(g for report in reports for g in report.breakdowns.get(breakdown, {})))
-    for number, (color, report) in enumerate(zip(cycle(COLORS), reports)):
+    for number, (color, report, name) in enumerate(zip(cycle(COLORS), reports, short_names(reports))):
         found = report.breakdowns.get(breakdown, {})
         points = [(groups.index(g), v[measure]) for g, v in found.items() if measure in v]
         if not points:
@@ -91,9 +94,10 @@ def _draw_groups(axis: Axes, reports: Sequence[Report], measure: str, breakdown:
         x = [place + 0.08 * (number - (len(reports) - 1) / 2) for place, _ in points]
         mean = np.array([value.mean for _, value in points])
         whole = [math.isfinite(value.low) for _, value in points]
-        below = [value.mean - value.low if w else 0.0 for w, (_, value) in zip(whole, points, strict=True)]
-        above = [value.high - value.mean if w else 0.0 for w, (_, value) in zip(whole, points, strict=True)]
-        axis.errorbar(x, mean, yerr=[below, above], color=color, marker="o", capsize=3, label=report.estimator)
+        # of equal errors the mean can lie outside the interval by rounding
+        below = [max(value.mean - value.low, 0.0) if w else 0.0 for w, (_, value) in zip(whole, points, strict=True)]
+        above = [max(value.high - value.mean, 0.0) if w else 0.0 for w, (_, value) in zip(whole, points, strict=True)]
+        axis.errorbar(x, mean, yerr=[below, above], color=color, marker="o", capsize=3, label=name)
     axis.set_xticks(range(len(groups)), groups, fontsize=8)
     axis.set_xlim(-0.5, len(groups) - 0.5)
     axis.grid(axis="y", alpha=0.3)

@@ -47,15 +47,42 @@ def make_report(scores: SampleScores, estimator: str, source: str) -> Report:
 
 
 def overall_table(reports: Sequence[Report]) -> str:
-    """All measures, a row each; for each estimator means with 95 % confidence intervals, and medians."""
+    """All measures, a row each; for each estimator means with 95 % confidence intervals, and medians.
+
+    Reports on other samples than the first's, as far as source and number tell, are marked; a line below says so.
+    """
     rows = []
     for measure in MEASURES:
         found = [report.overall.get(measure.name) for report in reports]
         if any(found):
             cells = ((_cell(f, measure, interval=True), f"{f.median:.{measure.decimals}f}" if f else "") for f in found)
             rows.append([measure.title, *(cell for pair in cells for cell in pair)])
-    heads = (head for r in reports for head in (f"{r.estimator}, {r.samples} hands", "median"))
-    return table(["mean (95 % interval)", *heads], rows)
+    differs = [(r.source, r.samples) != (reports[0].source, reports[0].samples) for r in reports]
+    names = (f"{name}{' *' if other else ''}" for name, other in zip(_full_names(reports), differs, strict=True))
+    heads = (head for name in names for head in (name, "median"))
+    text = table(["mean (95 % interval)", *heads], rows)
+    return f"{text}\n\nColumns with * are of other samples than the first." if any(differs) else text
+
+
+def short_names(reports: Sequence[Report]) -> list[str]:
+    """What to call each report in a plot: its estimator; where several have the same, with the number of hands and the
+    source too. No two are alike."""
+    estimators = [report.estimator for report in reports]
+    full = _full_names(reports)
+    return [name if estimators.count(name) == 1 else long for name, long in zip(estimators, full, strict=True)]
+
+
+def _full_names(reports: Sequence[Report]) -> list[str]:
+    """Estimator, number of hands and source; numbered from the second on, where all of these are the same."""
+    names: list[str] = []
+    for report in reports:
+        name = plain = f"{report.estimator}, {report.samples} hands of {report.source}"
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{plain} ({number})"
+        names.append(name)
+    return names
 
 
 def breakdown_table(report: Report, breakdown: str) -> str:

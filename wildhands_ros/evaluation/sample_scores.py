@@ -24,6 +24,7 @@ from wildhands_ros.hands import FINGERS, Side
 from wildhands_ros.samples import CROP_SIZE, HIDDEN, Sample, inside_picture
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 _FRAME = 224  # edge of the padded frame in whose pixels the field reports 2D errors
 _NEAREST = 0.01  # metres; joints that are predicted nearer, or behind the camera, are projected from here
@@ -93,12 +94,15 @@ class SampleScores:
     values: measure's name → (N,), in the unit of its title; NaN where the sample has no such label or there was no
         estimate. `estimated_percent` is 100 or 0, so that means of the others can be read beside it.
     groups: breakdown's name (`facts.BREAKDOWNS`) → (N) the group of each sample.
+    labelled: measure's name → (N,) which samples have the label that it needs, estimated or not; for the measures in
+        `plots.plot_curves`.
     """
 
     keys: tuple[str, ...]
     scenes: tuple[str, ...]
     values: Mapping[str, FloatArray]
     groups: Mapping[str, tuple[str, ...]]
+    labelled: Mapping[str, BoolArray]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -124,6 +128,7 @@ class SampleScores:
             tuple(scene for part in parts for scene in part.scenes),
             {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values},
             {name: tuple(g for part in parts for g in part.groups[name]) for name in parts[0].groups},
+            {name: np.concatenate([part.labelled[name] for part in parts]) for name in parts[0].labelled},
         )
 
 
@@ -154,11 +159,28 @@ def score_samples(predictions: Predictions, samples: Sequence[Sample], *, with_m
         tuple(sample.scene or f"{sample.source}/{sample.key}" for sample in samples),
         values,
         {name: tuple(facts[name] for facts in described) for name in BREAKDOWNS},
+        _labelled(samples),
     )
 
 
+def _labelled(samples: Sequence[Sample]) -> dict[str, BoolArray]:
+    """`SampleScores.labelled`: the samples for which any estimate has an error."""
+    joints = [np.full((21, 3), np.nan) if sample.joints is None else sample.joints for sample in samples]
+    whole = np.array([np.isfinite(points).all() for points in joints], dtype=bool)
+    wrist = np.array([np.isfinite(points[0]).all() and points[0].any() for points in joints], dtype=bool)
+    keypoints = np.array([_has_keypoints(sample) for sample in samples], dtype=bool)
+    return {"mpjpe_mm": whole, "pa_mpjpe_mm": whole, "wrist_percent": wrist, "keypoint_percent": keypoints}
+
+
+def _has_keypoints(sample: Sample) -> bool:
+    if sample.keypoints is None or sample.keypoint_weights is None:
+        return False
+    error = weighted_keypoint_errors(np.zeros((21, 2)), sample.keypoints, sample.keypoint_weights)
+    return bool(np.isfinite(error))
+
+
 def _score_joints(
-    values: dict[str, FloatArray], joints: FloatArray, samples: Sequence[Sample], estimated: NDArray[np.bool_]
+    values: dict[str, FloatArray], joints: FloatArray, samples: Sequence[Sample], estimated: BoolArray
 ) -> None:
     chosen = [i for i in np.flatnonzero(estimated).tolist() if samples[i].joints is not None]
     if not chosen:
@@ -212,7 +234,7 @@ def pair_errors(joints: FloatArray, hands: Sequence[SceneHand]) -> FloatArray:
 
 
 def _score_keypoints(
-    values: dict[str, FloatArray], joints: FloatArray, samples: Sequence[Sample], estimated: NDArray[np.bool_]
+    values: dict[str, FloatArray], joints: FloatArray, samples: Sequence[Sample], estimated: BoolArray
 ) -> None:
     for i in np.flatnonzero(estimated).tolist():
         sample = samples[i]
@@ -222,7 +244,7 @@ def _score_keypoints(
         found = _project(camera, joints[i], limit=float(np.hypot(camera.width, camera.height)), near=sample.keypoints)
         error = float(weighted_keypoint_errors(found, sample.keypoints, sample.keypoint_weights))
         x0, y0, x1, y1 = sample.box
-        edge = max(x1 - x0, y1 - y0) or np.nan
+        edge = max(x1 - x0, y1 - y0)
         values["keypoint_px"][i] = error * _FRAME / max(camera.width, camera.height)
         values["keypoint_percent"][i] = 100 * error / edge
         tips = sample.keypoint_weights[_TIPS]

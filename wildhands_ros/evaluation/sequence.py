@@ -31,7 +31,7 @@ class FrameTruth(Protocol):
 
 @dataclass(frozen=True)
 class SequenceScore:
-    """What came out over a sequence. Errors are means over the matched hands; NaN where nothing was matched.
+    """What came out over a sequence. Errors are means over the visible hands that were found; NaN where none was.
 
     recall: fraction of visible hands found, per side and over all. false: found hands that match no true one.
     side_accuracy: fraction with the right side, of the hands found after their first `SETTLED_AFTER` frames.
@@ -135,7 +135,7 @@ def _count(tally: _Tally, results: Sequence[Sequence[Hand]], truths: Sequence[Fr
             tally.id_changes += last_ids.get(i, hand.track_id) != hand.track_id
             last_ids[i] = hand.track_id
             _add_errors(tally, hand, true_hand)
-        _add_pair_error(tally, matches, truth.hands)
+        _add_pair_error(tally, {i: hand for i, hand in matches.items() if truth.visible[i]}, truth.hands)
 
 
 def _match(hands: Sequence[Hand], truths: Sequence[Hand]) -> dict[int, Hand]:

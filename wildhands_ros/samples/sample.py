@@ -49,7 +49,7 @@ class Sample:
     camera: of the whole picture, undistorted (for a distorted lens that of the rectified view that shows the hand).
     center: (x, y) and extent: edge of the crop's square, in pixels of the picture. A pixel p of the crop (integer
         coordinates at pixel centres) lies at center + (p − 111.5) · extent / 224 in the picture.
-    box: (x0, y0, x1, y1) of the hand, in pixels of the picture.
+    box: (x0, y0, x1, y1) of the hand, in pixels of the picture; x0 < x1 and y0 < y1.
     joints: (21, 3) metres, camera frame, keypoint order.
     mano: MANO-format parameters of the same.
     keypoints: (21, 2) pixels of the picture. keypoint_weights: (21,) how far each may be trusted, 0 (unknown) to 1.
@@ -92,6 +92,9 @@ class Sample:
             value = getattr(self, name)
             if len(value) != length or not np.isfinite(value).all():
                 raise ValueError(f"sample {self.key}: {name} must be {length} finite numbers, not {value}")
+        x0, y0, x1, y1 = self.box
+        if not (x0 < x1 and y0 < y1):
+            raise ValueError(f"sample {self.key}: box must have x0 < x1 and y0 < y1, not {self.box}")
         wanted: dict[str, tuple[int, ...]] = {
             "image": (CROP_SIZE, CROP_SIZE, 3), "joints": (21, 3), "keypoints": (21, 2), "keypoint_weights": (21,),
             "visible": (21,), "mask": (CROP_SIZE, CROP_SIZE),

@@ -54,7 +54,7 @@ class RectifiedView:
         if len(seen) == 0:
             return None
         (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
-        if right <= 0 or bottom <= 0 or left >= self.camera.width or top >= self.camera.height:
+        if right <= 0 or bottom <= 0 or left >= self.camera.width - 0.5 or top >= self.camera.height - 0.5:
             return None
         left, right = np.clip([left, right], -0.5, self.camera.width - 0.5)
         top, bottom = np.clip([top, bottom], -0.5, self.camera.height - 0.5)
