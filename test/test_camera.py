@@ -206,6 +206,7 @@ NINE = "camera_matrix: {data: [400, 0, 320, 0, 400, 240, 0, 0, 1]}"
         "", "a: [", "image_width: 3", "image_width: x\nimage_height: 1\ncamera_matrix: {}", "[" * 100_000,
         f"image_width: .inf\nimage_height: 480\n{NINE}", f"image_width: true\nimage_height: 480\n{NINE}",
         f"image_width: 640.7\nimage_height: 480\n{NINE}",
+        f"camera_name: 2023-45-67\nimage_width: 640\nimage_height: 480\n{NINE}",
         f"image_width: 640\nimage_height: 480\n{NINE}".replace("400", "yes"),
         f"image_width: 640\nimage_height: 480\n{NINE}".replace("400", "1" * 400),
     ],

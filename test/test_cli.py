@@ -5,10 +5,13 @@ from __future__ import annotations
 import _thread
 import json
 import math
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import cv2
@@ -16,18 +19,23 @@ import numpy as np
 import pytest
 
 from wildhands_ros.camera import Camera
+from wildhands_ros.cli import bench as bench_module
 from wildhands_ros.cli import doctor as doctor_module
 from wildhands_ros.cli import main
 from wildhands_ros.cli import run as run_module
-from wildhands_ros.cli.bench import node_parameters
+from wildhands_ros.cli.bench import Timing, node_parameters
+from wildhands_ros.cli.common import make_room
+from wildhands_ros.evaluation import SequenceScore
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import HandBox, Side
 from wildhands_ros.json_lines import BoxFile, frame_to_json
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, EstimationConfig, PipelineConfig
 from wildhands_ros.recordings import BagReader, BagWriter, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
+from wildhands_ros.samples import ShardWriter
 from wildhands_ros.synthetic import demo_photos
 from wildhands_ros.synthetic.demo_scenes import Held, Slideshow
+from wildhands_ros.whole_files import write_whole
 
 VALUES_OF_A_HAND = {
     "side", "score", "track_id", "box", "keypoints", "joints", "wrist", "pose", "betas", "translation", "valid",
@@ -201,6 +209,45 @@ def test_stamps_before_zero_and_pictures_that_change_their_size_cost_nothing(odd
         assert [f.image.shape for f in video] == [(48, 96, 3)] * 4
 
 
+def test_a_run_that_fails_at_once_keeps_what_was_there(video: Path, tmp_path: Path, capsys) -> None:
+    lines, calibration = tmp_path / "hands.jsonl", tmp_path / "camera.yaml"
+    options = ("--out", tmp_path, "--json", lines, "--frames", 2, *LANDMARKS)
+    assert run("run", video, "--focal", 700, *options) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {path.suffix for path in before} == {".jsonl", ".mp4", ".mcap"}
+    calibration.write_text(
+        "image_width: 100\nimage_height: 900\ncamera_matrix: {data: [650, 0, 50, 0, 660, 450, 0, 0, 1]}\n"
+    )
+    assert run("run", video, "--camera", calibration, *options) == 1
+    assert "another shape" in capsys.readouterr().err
+    calibration.unlink()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    path = tmp_path / "1.png"
+    assert cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "1_hands.jpg").write_bytes(b"an older one")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert run("run", path, "--focal", 60, "--out", tmp_path, *LANDMARKS) == 1
+    assert "1_hands.jpg: No space left on device" in capsys.readouterr().err
+    assert (tmp_path / "1_hands.jpg").read_bytes() == b"an older one" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_pictures_whose_names_are_not_utf8_are_written(tmp_path: Path) -> None:
+    """OpenCV would end the process."""
+    assert cv2.imwrite(str(tmp_path / "1.png"), np.zeros((48, 64, 3), np.uint8))
+    shutil.copy(tmp_path / "1.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    assert run("run", tmp_path, "--focal", 60, "--out", tmp_path / "out", *LANDMARKS) == 0
+    assert set(os.listdir(os.fsencode(tmp_path / "out"))) == {b"1_hands.jpg", b"caf\xe9_hands.jpg"}
+
+
 def test_a_full_disk_is_named(odd_bag: Path, tmp_path: Path, capsys) -> None:
     options = ("--focal", 60, "--out", tmp_path, "--no-video", "--no-bag", *LANDMARKS)
     assert run("run", odd_bag, "--json", "/dev/full", *options) == 1
@@ -278,6 +325,20 @@ def test_an_interrupted_run_says_so_and_keeps_what_is_done(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_interruption_while_the_first_picture_is_encoded_leaves_no_video(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    begin = VideoWriter._open
+
+    def interrupted(self: VideoWriter, width: int, height: int) -> None:
+        self._writer = begin(self, width, height)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoWriter, "_open", interrupted)
+    assert run("run", video, "--focal", 700, "--out", tmp_path, "--no-bag", *LANDMARKS) == 130
+    assert "wrote" not in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -320,6 +381,20 @@ def test_bench_says_before_it_measures_where_it_cannot_write(tmp_path: Path, cap
     assert "figures.json cannot be written" in capsys.readouterr().err
 
 
+def test_bench_writes_all_its_figures_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    score = SequenceScore(**dict.fromkeys((field.name for field in fields(SequenceScore)), math.nan))
+    monkeypatch.setattr(bench_module, "_accuracy", lambda *_: (score, []))
+    for timings in ("_look_timings", "_empty_timings"):
+        monkeypatch.setattr(bench_module, timings, lambda _: [Timing("nothing", 1.5, 2.5, 3)])
+    monkeypatch.setattr(bench_module, "_over_topics", lambda *_: {"results": 3, "latency, p95 (ms)": math.nan})
+    path = tmp_path / "figures.json"
+    assert run("bench", "--topics", "--json", path) == 0
+    figures = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert figures["over_topics"] == {"results": 3, "latency, p95 (ms)": None}
+    assert figures["scores"]["open, wide"]["mpjpe_mm"] is None and figures["timings"][0]["median_ms"] == 1.5
+    assert re.search(r"\| results +\| +3 \|", capsys.readouterr().out)
+
+
 def test_bench_tells_the_node_all_that_it_is_to_run() -> None:
     estimation = EstimationConfig("wildhands", Path("mano"), checkpoint=Path("a.ckpt"), precision="int8", refine=False)
     config = PipelineConfig(models_dir=Path("models"), min_score=0.2, estimation=estimation)
@@ -346,6 +421,86 @@ def test_what_cannot_be_read_ends_with_one_line_and_exit_code_1(tmp_path: Path, 
         assert error.startswith("wildhands: ") and "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("ablate", "no.yaml", "out", "--table"), ("eval", "no.tar", "--json"), ("eval", "no.tar", "--ambiguity")],
+    ids=["ablate", "eval", "ambiguity"],
+)
+def test_what_cannot_be_written_is_said_before_the_work(arguments: tuple[str, ...], capsys) -> None:
+    assert run(*arguments, "/proc/result.png") == 1
+    assert "wildhands: /proc/result.png cannot be written" in capsys.readouterr().err
+
+
+def test_that_matplotlib_is_missing_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for option in (("--plots", tmp_path), ("--ambiguity", tmp_path / "a.png")):
+        assert run("eval", tmp_path / "no.tar", *option) == 1
+        assert "pip install matplotlib" in capsys.readouterr().err
+
+
+def test_trying_to_write_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("content")
+    link.symlink_to(tmp_path / "nothing")
+    make_room(file, link, tmp_path / "new", tmp_path / "folder" / "new", Path("/dev/full"), None)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "link", "folder"}
+    assert file.read_text() == "content" and link.is_symlink() and list((tmp_path / "folder").iterdir()) == []
+
+
+def test_whole_files_follow_links_and_leave_pipes_in_their_places(tmp_path: Path) -> None:
+    file, link, pipe = tmp_path / "file", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(file)
+    write_whole(link, b"content")
+    assert link.is_symlink() and file.read_bytes() == b"content"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, b"content")
+    assert os.read(reader, 99) == b"content" and pipe.is_fifo()
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("eval", "x.tar", "--ambiguity", "a.png", "--json", "a.json", "--baseline"), "come of --json, --baseline:"),
+        (("eval", "x.tar", *LANDMARKS, "--checkpoint", "x.ckpt"), "leave out --checkpoint"),
+        (("run", "{picture}", *LANDMARKS, "--checkpoint", "x.ckpt"), "leave out --checkpoint"),
+        (("run", "{picture}", *LANDMARKS, "--no-video"), "nothing would be written: name a file with --json"),
+        (("run", "{video}", *LANDMARKS, "--no-video", "--no-bag"), "leave out --no-video and --no-bag"),
+        (("ablate", "no.yaml", "out", "--auxiliary", "--variants", "ours"), "leave out --variants"),
+    ],
+    ids=["ambiguity", "eval weights", "run weights", "picture", "video", "variants"],
+)
+def test_options_that_would_do_nothing_are_refused(
+    arguments: tuple[str, ...], message: str, picture: Path, video: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ShardWriter(tmp_path / "x.tar"):
+        pass
+    assert run(*(argument.format(picture=picture, video=video) for argument in arguments)) == 1
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["x.tar"]
+
+
+def test_options_that_do_nothing_are_named(tmp_path: Path, caplog) -> None:
+    path = tmp_path / "1.png"
+    assert cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
+    options = ("--looks", 2, "--precision", "auto", "--no-refine", "--box-factor", 2)
+    assert run("run", path, "--focal", 60, "--out", tmp_path, *LANDMARKS, *options) == 0
+    message = "no effect with the estimator 'landmarks': --box-factor, --looks, --precision, --no-refine"
+    assert [record.getMessage() for record in caplog.records] == [message]
+
+
+def test_a_seed_that_is_named_twice_is_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("wildhands_ros.training.config.read_training_config", lambda path: None)
+    monkeypatch.setattr("wildhands_ros.training.ablation.run_ablation", lambda *given: asked.append(given[-1]) or [])
+    assert run("ablate", "some.yaml", tmp_path, "--seeds", 2, 1, 2, 3) == 0
+    assert asked == [[2, 1, 3]]
+
+
 def test_a_configuration_file_is_used_and_checked(picture: Path, tmp_path: Path, capsys) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("min_score: 0.999999\n")
@@ -355,6 +510,9 @@ def test_a_configuration_file_is_used_and_checked(picture: Path, tmp_path: Path,
     config.write_text("traking: {smooth: true}\n")
     assert run("run", picture, "--config", config, "--out", tmp_path) == 1
     assert "did you mean 'tracking'" in capsys.readouterr().err
+    config.write_text("min_score: 2024-02-31\n")  # which YAML takes for a date
+    assert run("run", picture, "--config", config, "--out", tmp_path) == 1
+    assert "config.yaml is not YAML" in capsys.readouterr().err
 
 
 def test_models_are_fetched_from_a_local_folder_and_wrong_ones_refused(tmp_path: Path, capsys) -> None:
@@ -367,6 +525,35 @@ def test_models_are_fetched_from_a_local_folder_and_wrong_ones_refused(tmp_path:
     first.write_bytes(first.read_bytes()[:-1])
     assert run("doctor", "--models-dir", target, "--no-topics") == 1
     assert first.name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["ModuleNotFoundError(\"No module named 'torch'\", name='torch')", "OSError('libtorch.so: cannot open it')"],
+    ids=["missing", "broken"],
+)
+def test_without_torch_doctor_checks_the_rest_and_run_says_what_it_needs(
+    error: str, picture: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text(f"raise {error}\n")
+    script = """if True:
+        import sys
+        from wildhands_ros.cli import main
+        codes = [main(["doctor", "--no-topics", "--json"])]
+        for options in [], ["--checkpoint", "some.ckpt"]:
+            codes.append(main(["run", sys.argv[1], "--out", sys.argv[2], *options]))
+        sys.exit(codes != [1, 1, 1])"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(picture), str(tmp_path)], cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    findings = json.loads(done.stdout)
+    failed = [finding["text"] for finding in findings if finding["level"] == "fail"]
+    assert len(failed) == 2 and failed[0].startswith("torch: ") and failed[1].startswith("cannot be tried: ")
+    assert findings[-1]["area"] == "ROS 2"
+    said = [line for line in done.stderr.splitlines() if line.startswith("wildhands: ")]
+    assert len(said) == 2 and all("needs torch" in line and "pip install torch" in line for line in said)
 
 
 def test_doctor_has_a_verdict_where_the_middleware_hangs(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from wildhands_ros.images import encode_jpeg
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR
 from wildhands_ros.recordings import BagReader, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
@@ -77,6 +79,13 @@ def test_a_demo_that_is_ended_takes_its_processes_along(tmp_path: Path, how: sig
 def test_the_demo_says_what_is_missing(tmp_path: Path, arguments: list[str]) -> None:
     result = demo("--out", tmp_path, *arguments)
     assert result.returncode == 1 and "/nowhere" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_demo_refuses_names_that_no_video_can_have(tmp_path: Path) -> None:
+    picture = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Path(os.fsdecode(picture)).write_bytes(encode_jpeg(np.zeros((48, 64, 3), np.uint8)))
+    result = demo("--out", tmp_path, "--input", os.fsdecode(picture))
+    assert result.returncode == 1 and "rename the file" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_a_rendered_scene_is_kept_and_read_back(tmp_path: Path) -> None:

@@ -356,6 +356,14 @@ def test_sensor_msgs_py_makes_the_cloud_where_it_is_installed(monkeypatch):
 # --- results in a bag -----------------------------------------------------------------------------------------------
 
 
+def test_a_recording_stays_where_no_frame_comes(tmp_path):
+    path = tmp_path / "hands.mcap"
+    path.write_bytes(b"an older one")
+    with HandsBag(path, FACES):
+        pass
+    assert path.read_bytes() == b"an older one" and list(tmp_path.iterdir()) == [path]
+
+
 def test_results_of_a_recording_whose_clock_was_set_back_stay_in_order(tmp_path):
     """They are read by when they were recorded, which therefore only goes on; their stamps are the frames'."""
     camera = Camera.pinhole(64, 48, 60.0)

@@ -612,6 +612,13 @@ def test_folders_that_are_no_bags(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def test_a_metadata_yaml_of_another_program_makes_no_bag_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "metadata.yaml").write_text("camera: head\n")
+    (tmp_path / "1.jpg").write_bytes(encode_jpeg(np.zeros((48, 64, 3), np.uint8)))
+    with open_source(tmp_path) as source:
+        assert source.kind is SourceKind.FOLDER and len(list(source)) == 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(place=st.floats(0, 1), rubbish=st.binary(min_size=1, max_size=300))
 def test_no_damage_escapes_as_anything_but_our_errors(
@@ -752,6 +759,16 @@ def test_existing_recordings_are_not_overwritten_by_mistake(tmp_path: Path, name
     assert read_all(open_source(tmp_path / name)) == [1]
     write(3, True)
     assert read_all(open_source(tmp_path / name)) == [3]
+
+
+def test_a_recording_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "bag.mcap"
+    for index in (1, 2):
+        with BagWriter(path, overwrite=True) as writer:
+            assert index == 1 or read_all(open_source(path)) == [1]
+            writer.add_topic("/i", "sensor_msgs/msg/Image")
+            writer.write("/i", image(index), START)
+    assert read_all(open_source(path)) == [2]
 
 
 def test_a_folder_with_anything_else_in_it_is_never_deleted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -238,6 +239,17 @@ def test_colons_are_part_of_a_videos_name(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(list(open_source("12:30:05.mp4"))) == 4
 
 
+def test_videos_whose_names_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    """OpenCV would end the process."""
+    write_video(tmp_path / "clip.mp4", 4)
+    strange = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
+    (tmp_path / "clip.mp4").rename(strange)
+    with pytest.raises(RecordingError, match="rename the file"):
+        open_source(strange)
+    with pytest.raises(RecordingError, match="rename the file"):
+        VideoWriter(strange, 25)
+
+
 def test_a_webm_that_ends_early_says_so(tmp_path: Path) -> None:
     path = tmp_path / "clip.webm"
     write_video(path)
@@ -280,6 +292,21 @@ def test_a_failed_run_leaves_no_video_and_keeps_the_old_one(tmp_path: Path) -> N
         video.write(scene(0))
         video.write(scene(0, 64, 64))
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_an_interruption_while_a_video_is_begun_leaves_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = VideoWriter._open
+
+    def interrupted(self: VideoWriter, width: int, height: int) -> None:
+        begin(self, width, height)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoWriter, "_open", interrupted)
+    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "out.mp4", 25) as video:
+        video.write(scene(0))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_what_cannot_be_written(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ class Camera:
             data = yaml.safe_load(path.read_text())
         except OSError as error:
             raise CameraError(f"cannot read the camera file {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or dates as 2023-45-67
             raise CameraError(f"{path} is not YAML: {error}") from error
         try:
             k = [_number(v) for v in data["camera_matrix"]["data"]]

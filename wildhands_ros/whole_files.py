@@ -11,8 +11,13 @@ from pathlib import Path
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file so that whoever opens it finds what was there before or all of the new content, never a part.
 
-    It gets the permissions of any new file. Raises OSError, and leaves nothing behind then.
+    It gets the permissions of any new file. Raises OSError, and leaves nothing behind then. Links are followed, and
+    what is no file, such as /dev/stdout or a pipe, is written to and not replaced.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    path = Path(os.path.realpath(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several processes may write the same file
     try:
         partial.write_bytes(data)

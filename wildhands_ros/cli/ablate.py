@@ -31,6 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.auxiliary and args.variants:
+        raise WildHandsError("--auxiliary compares runs of its own, not variants: leave out --variants")
     try:
         from wildhands_ros.training.ablation import VARIANTS, ablation_table, run_ablation, run_auxiliary
         from wildhands_ros.training.config import read_training_config
@@ -44,11 +46,12 @@ def run(args: argparse.Namespace) -> int:
     make_room(args.table)
     config, hand_model = read_training_config(args.config), load_hand_model()
     weights = load_model(LANDMARK_MODEL, args.models_dir)
+    seeds = list(dict.fromkeys(args.seeds))  # one run must not count twice in the means
     if args.auxiliary:
-        runs = run_auxiliary(config, args.out, hand_model, weights, args.seeds)
+        runs = run_auxiliary(config, args.out, hand_model, weights, seeds)
     else:
         chosen = args.variants or [name for name in VARIANTS if name != "input"]
-        runs = run_ablation(config, args.out, hand_model, weights, chosen, args.seeds)
+        runs = run_ablation(config, args.out, hand_model, weights, chosen, seeds)
     results = []
     for result in runs:
         results.append(result)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.cli.common import add_pipeline, has_ros, read_pipeline, sigterm_interrupts
+from wildhands_ros.cli.common import add_pipeline, has_ros, read_pipeline, require_writable, sigterm_interrupts
 from wildhands_ros.drawing import draw_hands
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.evaluation import FrameTruth, SequenceScore, score_sequences
@@ -28,6 +29,7 @@ from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig, c
 from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence, demo_photos
 from wildhands_ros.tables import table
+from wildhands_ros.whole_files import write_whole
 
 if TYPE_CHECKING:  # the network's torch takes seconds to import
     from wildhands_ros.estimation.wildhands.bench import BenchRow, StageTiming
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.work <= 1000:
         raise WildHandsError(f"--work must lie between 0 and 1000 ms, not {args.work:g}")
     if args.json is not None:
-        _require_writable(args.json)
+        require_writable(args.json)
     machine = describe_machine()
     print(f"machine: {machine}\n")
     if args.node:
@@ -108,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
     print(timing_table(timings))
     print()
     print(score_table(scores))
+    live = _over_topics(config, args.seconds) if args.topics else {}
     if args.topics:
-        live = _over_topics(config, args.seconds)
-        print(f"\n{table(['over topics, 1280x720 raw at 30 Hz', ''], list(live.items()))}")
+        print(f"\n{live_table(live)}")
     if args.json is not None:
         _write_json(
             args.json,
@@ -120,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
                 "network": [asdict(row) for row in network],
                 "timings": [asdict(t) for t in timings],
                 "scores": {name: asdict(score) for name, score in scores.items()},
+                "over_topics": live,
             },
         )
     return 0
@@ -137,17 +140,21 @@ def _bench_node(seconds: float, work_ms: float, machine: str, path: Path | None)
         _write_json(path, {"machine": machine, "node": [asdict(row) for row in rows]})
 
 
-def _require_writable(path: Path) -> None:
-    """Before minutes of measuring."""
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise WildHandsError(f"{path} cannot be written ({error.strerror or error}): name another file") from error
-
-
 def _write_json(path: Path, figures: dict[str, object]) -> None:
-    path.write_text(json.dumps(figures, indent=2))
+    """Raises WildHandsError. Values without a number are null."""
+    try:
+        write_whole(path, json.dumps(_without_nan(figures), indent=2, allow_nan=False).encode())
+    except OSError as error:
+        raise WildHandsError(f"cannot write {path}: {error.strerror}") from error
     print(f"\nwrote {path}")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _speaks_open(config: EstimationConfig) -> bool:
@@ -207,8 +214,14 @@ def network_table(rows: Sequence[BenchRow]) -> str:
     )  # fmt: skip
 
 
-def _over_topics(config: PipelineConfig, seconds: float) -> dict[str, str]:
-    """The live node's rate and latency, as a consumer of the hands sees them."""
+def live_table(live: Mapping[str, float]) -> str:
+    """The live node's figures as text."""
+    rows = [[what, str(value) if isinstance(value, int) else f"{value:.1f}"] for what, value in live.items()]
+    return table(["over topics, 1280x720 raw at 30 Hz", ""], rows)
+
+
+def _over_topics(config: PipelineConfig, seconds: float) -> dict[str, float]:
+    """The live node's rate and latency, as a consumer of the hands sees them; NaN where nothing came."""
     from wildhands_ros.node.chain import LiveChain  # needs ROS
     from wildhands_ros.synthetic.demo_scenes import RenderedScene
 
@@ -218,15 +231,15 @@ def _over_topics(config: PipelineConfig, seconds: float) -> dict[str, str]:
     latency_ms = 1e3 * np.array(report.latencies_s or [np.nan])
     processing_ms = 1e3 * np.array(report.processing_s or [np.nan])
     return {
-        "pictures published": str(report.published),
-        "results": str(len(report.latencies_s)),
-        "results a second": f"{len(report.latencies_s) / report.seconds:.1f}",
-        "latency, median (ms)": f"{np.median(latency_ms):.1f}",
-        "latency, p95 (ms)": f"{np.percentile(latency_ms, 95):.1f}",
-        "processing, median (ms)": f"{np.median(processing_ms):.1f}",
-        "processing, p95 (ms)": f"{np.percentile(processing_ms, 95):.1f}",
-        "latency beyond processing, median (ms)": f"{np.median(latency_ms - processing_ms):.1f}",
-        "latency beyond processing, p95 (ms)": f"{np.percentile(latency_ms - processing_ms, 95):.1f}",
+        "pictures published": report.published,
+        "results": len(report.latencies_s),
+        "results a second": len(report.latencies_s) / report.seconds,
+        "latency, median (ms)": float(np.median(latency_ms)),
+        "latency, p95 (ms)": float(np.percentile(latency_ms, 95)),
+        "processing, median (ms)": float(np.median(processing_ms)),
+        "processing, p95 (ms)": float(np.percentile(processing_ms, 95)),
+        "latency beyond processing, median (ms)": float(np.median(latency_ms - processing_ms)),
+        "latency beyond processing, p95 (ms)": float(np.percentile(latency_ms - processing_ms, 95)),
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,6 +19,9 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.detection import default_models_dir
 from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig, config_from_dict
+from wildhands_ros.pipeline.pipeline import needs_torch
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -135,20 +140,63 @@ def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
     return replace(config, estimation=estimation)
 
 
+def refuse_unused(args: argparse.Namespace, config: PipelineConfig) -> None:
+    """Names options of `add_pipeline` that do nothing with the one estimator of `config`: a warning, but for weights.
+
+    Raises ConfigError for weights, whose results the user would take for what comes.
+    """
+    estimator = config.estimation.estimator
+    if estimator == "landmarks" and args.checkpoint is not None:
+        raise ConfigError(
+            f"the estimator 'landmarks' has no network that could use {args.checkpoint}: leave out --checkpoint, or "
+            "--estimator landmarks"
+        )
+    networks = ("open", "wildhands")
+    unused = [
+        name
+        for name, given, users in (
+            ("--box-factor", args.box_factor is not None, networks),
+            ("--looks", args.looks is not None, networks),
+            ("--precision", args.precision is not None, networks),
+            ("--no-refine", args.no_refine, ("open",)),
+        )
+        if given and estimator not in users
+    ]
+    if unused:
+        logger.warning("no effect with the estimator '%s': %s", estimator, ", ".join(unused))
+
+
 def _estimator_of(checkpoint: Path) -> str:
     """Which estimator is meant by weights alone. Of those that cannot be read it says what is wrong."""
-    from wildhands_ros.estimation.wildhands import OPEN_HAND, hand_model_of
+    with needs_torch("--checkpoint"):
+        from wildhands_ros.estimation.wildhands import OPEN_HAND, hand_model_of
 
     return "open" if hand_model_of(checkpoint) == OPEN_HAND else "wildhands"
 
 
 def make_room(*files: Path | None) -> None:
-    """Makes the folders of files that will be written: what cannot be is said now, rather than after the work."""
+    """Makes the folders of files that will be written, and tries to: what cannot be is said now, not after the work.
+
+    Raises OSError for a folder, WildHandsError for a file.
+    """
     for path in files:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise WildHandsError(f"{path} is a folder: name a file in it")
+            require_writable(path)
+
+
+def require_writable(path: Path) -> None:
+    """Raises WildHandsError for a file that cannot be written; leaves everything as it was."""
+    try:
+        if path.is_dir():
+            raise WildHandsError(f"{path} is a folder: name a file in it")
+        is_new = not path.exists()
+        if is_new or path.is_file():  # who reads a pipe would take the trial for all that comes
+            path.open("a").close()
+        if is_new:
+            os.unlink(os.path.realpath(path))  # what was made, not a link that led there
+    except OSError as error:
+        raise WildHandsError(f"{path} cannot be written ({error.strerror or error}): name another file") from error
 
 
 def has_ros() -> bool:
@@ -161,7 +209,7 @@ def _yaml(path: Path) -> dict[str, object]:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or dates as 2024-02-31
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds no settings: expected names and values")

@@ -21,11 +21,14 @@ from wildhands_ros.evaluation import SequenceScore, score_sequence
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand, Side
+from wildhands_ros.images import encode_jpeg
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import RecordedHands, read_hands
+from wildhands_ros.recordings.video import require_utf8
 from wildhands_ros.synthetic.demo_scenes import Held, RenderedScene, Slideshow
 from wildhands_ros.tables import table
+from wildhands_ros.whole_files import write_whole
 
 _STILLS = 4
 
@@ -101,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     scenes = [_own_scene(args)] if args.input else _our_scenes(args)
+    for scene in scenes:
+        require_utf8(args.out / scene.name)  # now, rather than when its video is drawn
     outcomes = []
     with sigterm_interrupts(), LiveChain() as chain:
         print(f"watch it live: export ROS_DOMAIN_ID={chain.domain}, then rviz2, Foxglove or ros2 topic echo\n")
@@ -183,8 +188,7 @@ def _draw_video(outcome: Outcome, mano_dir: Path | None) -> None:
         half = [cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in sheet]
         columns = 2 if len(half) % 2 == 0 else 1
         rows = [np.concatenate(half[i : i + columns], axis=1) for i in range(0, len(half), columns)]
-        image = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(outcome.bag.with_suffix(".jpg")), image, [cv2.IMWRITE_JPEG_QUALITY, 88])
+        write_whole(outcome.bag.with_suffix(".jpg"), encode_jpeg(np.concatenate(rows), 88))
 
 
 def _with_results(source: FrameSource, outcome: Outcome) -> Iterator[tuple[Frame, RecordedHands]]:

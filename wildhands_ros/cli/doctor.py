@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from wildhands_ros.cli.common import add_models_dir
-from wildhands_ros.errors import WildHandsError
-from wildhands_ros.pipeline import DEFAULT_ESTIMATOR
+from wildhands_ros.errors import ModelFileError, WildHandsError
 
 _MARKS = {"ok": "✓", "note": "·", "warn": "!", "fail": "✗"}
 _PATIENCE_S = 60
@@ -128,13 +127,18 @@ def _libraries() -> Iterator[Finding]:
             if finding.level == "ok"
             else Finding(finding.area, "note", f"{finding.text}; only needed for {use}", finding.remedy)
         )
-    if importlib.util.find_spec("torch"):
-        import torch
+    yield from _gpu()
 
-        if torch.cuda.is_available():
-            yield Finding("Libraries", "ok", f"CUDA: {torch.cuda.get_device_name(0)}")
-        else:
-            yield Finding("Libraries", "note", "CUDA: no GPU that torch can use; everything runs on the CPU")
+
+def _gpu() -> Iterator[Finding]:
+    try:
+        import torch
+    except Exception:  # which was said among the libraries
+        return
+    if torch.cuda.is_available():
+        yield Finding("Libraries", "ok", f"CUDA: {torch.cuda.get_device_name(0)}")
+    else:
+        yield Finding("Libraries", "note", "CUDA: no GPU that torch can use; everything runs on the CPU")
 
 
 def _library(area: str, module: str, package: str, *, needed: bool) -> Finding:
@@ -183,12 +187,11 @@ def _hand_model(path: Path | None) -> Iterator[Finding]:
 
 
 def _open_network() -> Finding:
-    from wildhands_ros.estimation.wildhands import SHIPPED_CHECKPOINT, load_checkpoint, open_checkpoint_missing
-
-    if missing := open_checkpoint_missing():
-        return Finding("Network", "fail" if DEFAULT_ESTIMATOR == "open" else "note", missing)
-
     def works() -> str:
+        from wildhands_ros.estimation.wildhands import SHIPPED_CHECKPOINT, load_checkpoint, open_checkpoint_missing
+
+        if missing := open_checkpoint_missing():
+            raise ModelFileError(missing)
         _, info = load_checkpoint(SHIPPED_CHECKPOINT)
         size = SHIPPED_CHECKPOINT.stat().st_size / 1e6
         return f"the open network, from the package: {size:.0f} MB, {info.licence}, sha256 {info.sha256[:12]}…"
@@ -197,16 +200,24 @@ def _open_network() -> Finding:
 
 
 def _network(checkpoint: Path | None) -> Finding:
-    from wildhands_ros.estimation.wildhands import checkpoint_missing, load_checkpoint
-
     if checkpoint is None:
-        return Finding("Network", "note", "WildHands weights: not asked for", checkpoint_missing(None) or "")
+        return Finding("Network", "note", "WildHands weights: not asked for", _how_to_get_weights())
 
     def works() -> str:
+        from wildhands_ros.estimation.wildhands import load_checkpoint
+
         _, info = load_checkpoint(checkpoint)
         return f"{checkpoint}: {info.variant.trunk.value}, encoding '{info.variant.encoding.value}', {info.licence}"
 
     return _attempt("Network", works)
+
+
+def _how_to_get_weights() -> str:
+    try:
+        from wildhands_ros.estimation.wildhands import checkpoint_missing
+    except Exception:  # without torch, which was said among the libraries
+        return ""
+    return checkpoint_missing(None) or ""
 
 
 def _attempt(area: str, works: Callable[[], str]) -> Finding:

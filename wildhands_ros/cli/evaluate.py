@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wildhands_ros.cli.common import add_pipeline, make_room, read_pipeline
+from wildhands_ros.cli.common import add_pipeline, make_room, read_pipeline, refuse_unused
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.pipeline import EstimationConfig, PipelineConfig
@@ -72,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
         raise WildHandsError("--max must be at least 1")
     if args.worst < 1:
         raise WildHandsError("--worst must be at least 1")
+    _refuse_beside_ambiguity(args)
     from wildhands_ros.evaluation.gallery import check_picture_name, gallery_sections, write_gallery
+    from wildhands_ros.evaluation.plots import new_figure
     from wildhands_ros.evaluation.report import (
         breakdown_table,
         make_report,
@@ -81,12 +83,16 @@ def run(args: argparse.Namespace) -> int:
         write_json,
     )
 
-    make_room(args.ambiguity, args.json, args.pictures, None if args.plots is None else args.plots / "curves.png")
+    plots = [] if args.plots is None else [args.plots / "breakdowns.png", args.plots / "curves.png"]
+    make_room(args.ambiguity, args.json, args.pictures, *plots)
+    if plots or args.ambiguity is not None:
+        new_figure(1, 1)  # without matplotlib it is said now, rather than after the work
     if args.ambiguity is not None:
         return _ambiguity(ShardReader(args.shards), args.max, args.ambiguity)
     earlier = [report for path in args.compare for report in read_json(path)]
     source = ShardReader(args.shards)
     config = read_pipeline(args)
+    refuse_unused(args, config)
     if args.pictures is not None:
         check_picture_name(args.pictures)  # now, rather than after the work
     scores: dict[str, SampleScores] = {}
@@ -112,6 +118,17 @@ def run(args: argparse.Namespace) -> int:
         write_gallery(gallery_sections(source, scores[first], joints[first], first, worst=args.worst), args.pictures)
         print(f"\nwrote {args.pictures}")
     return 0
+
+
+def _refuse_beside_ambiguity(args: argparse.Namespace) -> None:
+    asked = {
+        "--json": args.json, "--plots": args.plots, "--pictures": args.pictures, "--compare": args.compare,
+        "--baseline": args.baseline,
+    }  # fmt: skip
+    if args.ambiguity is not None and (given := [option for option, value in asked.items() if value]):
+        raise WildHandsError(
+            f"--ambiguity runs no estimator, so nothing would come of {', '.join(given)}: leave one or the other out"
+        )
 
 
 def _ambiguity(source: SampleSource, limit: int | None, path: Path) -> int:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -21,16 +20,20 @@ from wildhands_ros.cli.common import (
     add_camera,
     add_pipeline,
     has_ros,
+    make_room,
     read_camera,
     read_pipeline,
+    refuse_unused,
     sigterm_interrupts,
 )
 from wildhands_ros.drawing import draw_hands, fitted
 from wildhands_ros.errors import RecordingError
 from wildhands_ros.frames import Frame
+from wildhands_ros.images import encode_jpeg
 from wildhands_ros.json_lines import BoxFile, frame_to_json
 from wildhands_ros.pipeline import Pipeline, PipelineResult
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
+from wildhands_ros.whole_files import write_whole
 
 _STILLS = (SourceKind.PICTURE, SourceKind.FOLDER)
 _DEFAULT_FPS = 30.0
@@ -77,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
     if args.every < 1 or (args.frames is not None and args.frames < 1):
         raise RecordingError("--every and --frames must be at least 1")
     boxes = None if args.boxes is None else BoxFile.read(args.boxes)
-    pipeline = Pipeline.from_config(read_pipeline(args), with_detector=boxes is None)
+    config = read_pipeline(args)
+    refuse_unused(args, config)
+    pipeline = Pipeline.from_config(config, with_detector=boxes is None)
     with (
         sigterm_interrupts(),
         open_source(
@@ -101,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
                     tally.add(frame, result)
                     for outlet in outlets:
                         outlet.write(frame, result)
+                        outlet.wrote = True
             except KeyboardInterrupt:
                 if not tally.frames:
                     raise
@@ -111,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
             logger.warning(
                 "no frame that was looked at has the name or number of these boxes: %s", ", ".join(unused[:4])
             )
-        tally.print(source, [outlet.path for outlet in outlets])
+        tally.print(source, [outlet.path for outlet in outlets if outlet.wrote])
     return 130 if interrupted else 0
 
 
@@ -137,9 +143,13 @@ def _frames(source: FrameSource, args: argparse.Namespace) -> Iterator[Frame]:
 
 
 class _Outlet:
-    """Somewhere that results go. path: what to tell the user."""
+    """Somewhere that results go; what was there before stays until the first frame is written.
+
+    path: what to tell the user. wrote: whether a frame was written to it.
+    """
 
     path: Path
+    wrote = False
 
     def write(self, frame: Frame, result: PipelineResult) -> None:
         raise NotImplementedError
@@ -159,9 +169,10 @@ class _Pictures(_Outlet):
         stem = name.name if name.stem in self._stems else name.stem  # 1.jpg and 1.png may lie side by side
         self._stems.add(stem)
         path = _named(self.path, stem, ".jpg")
-        image = cv2.cvtColor(_annotated(frame, result, self._pipeline), cv2.COLOR_RGB2BGR)
-        if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 92]):
-            raise RecordingError(f"cannot write {path}: is the folder writable and the disk not full?")
+        try:
+            write_whole(path, encode_jpeg(_annotated(frame, result, self._pipeline), 92))
+        except OSError as error:
+            raise RecordingError(f"cannot write {path}: {error.strerror}") from error
         if self._single:
             self.path = path
 
@@ -193,6 +204,8 @@ class _Video(_Outlet):
         """Finishes the video also when the source broke off: the frames before that are good."""
         if self._writer.count:
             self._writer.close()
+        else:
+            self._writer.abort()
 
 
 class _Json(_Outlet):
@@ -202,26 +215,26 @@ class _Json(_Outlet):
         self.path = path
         self._pipeline = pipeline
         self._vertices = vertices
-        self._file: TextIO = sys.stdout
+        self._file: TextIO | None = sys.stdout
         if str(path) != "-":
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = path.open("w", encoding="utf-8")
-            except OSError as error:
-                raise RecordingError(f"cannot write {path}: {error.strerror}") from error
+            make_room(path)
+            self._file = None
             stack.callback(self._close)
 
     def write(self, frame: Frame, result: PipelineResult) -> None:
         estimator, model = self._pipeline.estimator.name, self._pipeline.hand_model.name
         line = frame_to_json(frame, result, estimator=estimator, hand_model=model, vertices=self._vertices)
         try:
+            if self._file is None:
+                self._file = self.path.open("w", encoding="utf-8")
             print(line, file=self._file, flush=True)  # a full disk shows here, and who follows the file sees each frame
         except OSError as error:
             raise RecordingError(f"cannot write {self.path}: {error.strerror}") from error
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError):  # of a line that could not be written, which was said
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # of a line that could not be written, which was said
+                self._file.close()
 
 
 class _Bag(_Outlet):
@@ -242,10 +255,6 @@ def _open_outlets(
 ) -> list[_Outlet]:
     outlets: list[_Outlet] = []
     stem = _stem(str(args.source))
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecordingError(f"cannot create the folder {args.out}: {error.strerror}") from error
     if args.json is not None:
         outlets.append(_Json(args.json, pipeline, args.vertices, stack))
     if not args.no_video:
@@ -259,7 +268,17 @@ def _open_outlets(
             outlets.append(_Bag(_named(args.out, stem, ".mcap"), pipeline, stack))
         else:
             logger.warning("no ROS here, so no bag is written (--no-bag silences this; wildhands doctor tells more)")
+    if not outlets:
+        raise RecordingError(f"nothing would be written: name a file with --json, or leave out {_silencers(args)}")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordingError(f"cannot create the folder {args.out}: {error.strerror}") from error
     return outlets
+
+
+def _silencers(args: argparse.Namespace) -> str:
+    return " and ".join(name for name, given in (("--no-video", args.no_video), ("--no-bag", args.no_bag)) if given)
 
 
 def _stem(source: str) -> str:

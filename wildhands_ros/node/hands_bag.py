@@ -39,15 +39,14 @@ _SECOND = 10**9
 class HandsBag:
     """Writes frames and their hands to an MCAP bag: pictures (JPEG), camera_info, hands, TF and markers.
 
-    A context manager; what was written before an exception is kept. path: `.mcap` file, replaced if it exists.
-    faces: triangles of each side's mesh, for the markers.
+    A context manager; what was written before an exception is kept. path: `.mcap` file, replaced if it exists; it is
+    opened by the first frame, so that what was there stays where none comes. faces: triangles of each side's mesh, for
+    the markers.
     """
 
     def __init__(self, path: Path, faces: Mapping[Side, NDArray[np.integer]]) -> None:
-        self._faces = faces
-        self._writer = BagWriter(path, overwrite=True)
-        for topic, kind in _TYPES.items():
-            self._writer.add_topic(topic, kind)
+        self._path, self._faces = path, faces
+        self._writer: BagWriter | None = None
         self._frame_names = FrameNames()
         self._shown: frozenset[tuple[str, int]] = frozenset()
         self._last_ns: int | None = None
@@ -71,8 +70,17 @@ class HandsBag:
             TF: TFMessage(transforms=hand_transforms(self._frame_names(result.hands, frame.stamp_ns), header)),
         }
         recorded_ns = self._recorded(max(frame.stamp_ns, 0))
-        for topic, message in messages.items():
-            self._writer.write_serialized(topic, serialize_message(message), recorded_ns)
+        serialized = {topic: serialize_message(message) for topic, message in messages.items()}
+        if self._writer is None:
+            self._writer = self._open()
+        for topic, data in serialized.items():
+            self._writer.write_serialized(topic, data, recorded_ns)
+
+    def _open(self) -> BagWriter:
+        writer = BagWriter(self._path, overwrite=True)
+        for topic, kind in _TYPES.items():
+            writer.add_topic(topic, kind)
+        return writer
 
     def _recorded(self, stamp_ns: int) -> int:
         if self._last_ns is not None:
@@ -88,4 +96,5 @@ class HandsBag:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -62,20 +63,22 @@ class Detector(Protocol):
 def make_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator:
     """The estimator that the configuration names, ready to run.
 
-    Raises ModelFileError saying which files are missing and where to get them, ConfigError for an impossible runtime.
+    Raises ModelFileError saying which files are missing and where to get them, ConfigError for an impossible runtime or
+    where there is no torch.
     """
     _require_its_hand_model(config)
     if config.estimator == "landmarks":
         return LandmarkFit(hand_model, with_mesh=config.mesh)
     # torch takes seconds to import, and the landmark fit does without it
-    from wildhands_ros.estimation.wildhands import (
-        Backend,
-        OpenHands,
-        Precision,
-        RuntimeConfig,
-        WildHands,
-        WildHandsConfig,
-    )
+    with needs_torch(f"the estimator '{config.estimator}'"):
+        from wildhands_ros.estimation.wildhands import (
+            Backend,
+            OpenHands,
+            Precision,
+            RuntimeConfig,
+            WildHands,
+            WildHandsConfig,
+        )
 
     runtime = RuntimeConfig(
         device=config.device,
@@ -98,6 +101,19 @@ def make_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator
             network, hand_model, with_mesh=config.mesh, refine=config.refine, refinement=config.refinement
         )
     return WildHands.load(network, hand_model, with_mesh=config.mesh)
+
+
+@contextmanager
+def needs_torch(what: str) -> Iterator[None]:
+    """Around imports of the network: raises ConfigError, saying that `what` needs torch, where one does not load."""
+    try:
+        yield
+    except (ImportError, OSError) as error:  # OSError: torch is there, and a library of its own is not
+        library = (getattr(error, "name", None) or "torch").partition(".")[0]
+        raise ConfigError(
+            f"{what} needs {library}, which cannot be loaded ({error}): pip install {library}, or take the estimator "
+            "'landmarks' (wildhands doctor tells more)"
+        ) from error
 
 
 def _require_its_hand_model(config: EstimationConfig) -> None:

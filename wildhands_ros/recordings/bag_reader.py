@@ -42,9 +42,9 @@ class BagTopic:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether this is a bag file, compressed or not, or a folder with metadata.yaml or bag files in it."""
+    """Whether this is a bag file, compressed or not, or a folder with rosbag2's metadata.yaml or bag files in it."""
     if path.is_dir():
-        return (path / "metadata.yaml").is_file() or bool(_bag_files(path))
+        return bool(_bag_files(path)) or _describes_a_bag(path / "metadata.yaml")
     return _is_bag_file(path)
 
 
@@ -328,6 +328,14 @@ def _bag_files(folder: Path) -> list[Path]:
     files = [p for p in folder.iterdir() if _is_bag_file(p) and p.is_file()]
     plain = {p for p in files if not _is_packed(p)}
     return sorted((p for p in files if p in plain or p.with_suffix("") not in plain), key=lambda p: natural_key(p.name))
+
+
+def _describes_a_bag(metadata: Path) -> bool:
+    """Whether a metadata.yaml, damaged or not, is rosbag2's: others have files of that name too."""
+    try:
+        return b"rosbag2_bagfile_information" in metadata.read_bytes()
+    except OSError:
+        return False
 
 
 def _is_packed(path: Path) -> bool:

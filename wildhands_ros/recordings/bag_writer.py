@@ -48,7 +48,7 @@ class BagWriter:
     """Writes a rosbag2 of MCAP, with message definitions and QoS embedded: Foxglove, rerun and `ros2 bag` open it.
 
     path: a folder to create (with metadata.yaml), or a file ending in `.mcap`, which appears when it is complete; until
-        then it lies in a folder `<path>.recording`.
+        then it lies in a folder `<path>.recording`, and a file that was there before stays.
     overwrite: replace what is there; otherwise that is an error.
 
     Nothing recorded is lost: every second (and every MiB) what was written goes to the operating system, so that at
@@ -173,7 +173,7 @@ class BagWriter:
                 if not _is_only_a_bag(existing):
                     raise RecordingError(f"{existing} holds more than a bag and is kept: choose another name")
                 shutil.rmtree(existing)
-            else:
+            elif existing == self._folder:  # a single file stays until the new one takes its place
                 existing.unlink()
 
 

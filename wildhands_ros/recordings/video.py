@@ -6,6 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -136,6 +137,7 @@ class VideoWriter:
         if not 0 < fps < 1e4:
             raise RecordingError(f"a video needs a positive number of frames a second, not {fps}")
         self._fps = _mpeg4_rate(fps) if self.path.suffix.lower() == ".mp4" else fps
+        require_utf8(self.path)
         self._partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
@@ -166,11 +168,12 @@ class VideoWriter:
         self._partial.replace(self.path)
 
     def abort(self) -> None:
-        """Gives up: leaves no file."""
+        """Gives up: leaves no file, and what was there before."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None
-            self._partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be there without a writer: Ctrl-C can come while the writer is made
+            self._partial.unlink()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -245,8 +248,21 @@ def _mpeg4_rate(fps: float) -> float:
 
 
 def _file_name(path: Path) -> str:
-    """As FFmpeg takes it for a file whatever is in it: what comes before a colon would be a protocol."""
+    """As FFmpeg takes it for a file whatever is in it: what comes before a colon would be a protocol.
+
+    Raises RecordingError for a name that is not UTF-8.
+    """
+    require_utf8(path)
     return str(path.absolute())
+
+
+def require_utf8(path: Path) -> None:
+    """Raises RecordingError for a video whose name, or folder's name, is not UTF-8: OpenCV would end the process."""
+    name = str(path.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise RecordingError(f"{name!r} is not UTF-8, as names of videos must be: rename the file or folder") from error
 
 
 def _rgb(bgr: np.ndarray) -> RgbImage:
