@@ -170,7 +170,9 @@ def test_kpe_lets_a_fixed_network_see_where_a_crop_was_cut(encoding):
         image = np.zeros((448, 448, 3), np.uint8)
         image[y : y + 64, x : x + 64] = patch
         maker = CropMaker(variant, 1.0)
-        prepared = maker.prepare(image, camera, [maker.place(camera, (x + 8, y + 8, x + 56, y + 56))], [True])
+        # half a pixel off: what lies on whole pixels of the frame falls to either side by rounding, as published
+        box = (x + 8.5, y + 8.5, x + 56.5, y + 56.5)
+        prepared = maker.prepare(image, camera, [maker.place(camera, box)], [True])
         outputs.append((prepared.inputs.crops, network(prepared.inputs)))
     torch.testing.assert_close(outputs[0][0], outputs[1][0], atol=1e-4, rtol=0)
     change = (outputs[0][1].pose - outputs[1][1].pose).abs().max()
