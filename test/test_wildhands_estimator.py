@@ -345,12 +345,30 @@ def test_float32_backends_agree_with_eager_torch(checkpoint, cache, network, bac
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
-def test_coarser_precisions_stay_close(checkpoint, cache, network, precision):
-    loaded = load_network(
-        checkpoint, RuntimeConfig("cpu", Backend.OPENVINO, precision, threads=1, tolerance_mm=50, cache_dir=cache)
-    )
-    assert 0 < loaded.agreement_mm < 25  # the most is that of int8 with made-up weights: 15
-    assert precision.value in loaded.runtime.name
+def test_coarser_precisions_stay_close(cache, tmp_path, precision):
+    distances = []
+    for seed in (1, 2, 3):  # one made-up network bears int8 twice as well as another
+        path = tmp_path / f"{seed}.safetensors"
+        save_checkpoint(path, made_up_network(SMALL, seed), CheckpointInfo(SMALL, "none", "open", "Apache-2.0"))
+        config = RuntimeConfig("cpu", Backend.OPENVINO, precision, threads=1, tolerance_mm=50, cache_dir=cache)
+        loaded = load_network(path, config)
+        distances.append(loaded.agreement_mm)
+        assert precision.value in loaded.runtime.name
+    assert min(distances) > 0 and np.mean(distances) < 15
+
+
+def test_cached_networks_are_checked_with_the_inputs_that_they_were_made_with():
+    """What the check expects lies in the cache: where its inputs change, `loading._LAYOUT` must, too."""
+    recorded = {
+        Crops.PUBLISHED: ([40.25, 63.0, 38.5, 38.5, 96.25, 85.75, 84.0, 134.75], [-0.286, -0.273, -0.658, 0.144]),
+        Crops.SHARP: ([39.22, 63.36, 37.96, 39.27, 94.54, 84.68, 84.50, 133.36], [-0.303, -0.276, -0.654, 0.149]),
+    }
+    assert loading_module._LAYOUT == "9"
+    for crops, (extents, means) in recorded.items():
+        variant = Variant(crops=crops)
+        samples = sample_inputs(variant, loading_module._CHECKS, loading_module._CHECK_SEED)
+        np.testing.assert_allclose(np.concatenate([s.extents for s in samples]), extents, atol=0.01)
+        np.testing.assert_allclose([float(s.inputs.crops.mean()) for s in samples], means, atol=1e-3)
 
 
 def test_what_strays_too_far_is_refused(checkpoint, cache):
