@@ -12,6 +12,7 @@ from wildhands_ros.rotations import (
     exp_so3,
     log_so3,
     matrix_from_quaternion,
+    nearest_rotation,
     quaternion_from_matrix,
 )
 
@@ -49,3 +50,22 @@ def test_angle_between_is_the_angle_turned(seed: int) -> None:
     start, axis, angle = exp_so3(rng.normal(size=3)), rng.normal(size=3), rng.uniform(0, np.pi)
     turned = start @ exp_so3(angle * axis / np.linalg.norm(axis))
     assert np.isclose(angle_between(start, turned), angle)
+
+
+@given(seeds)
+def test_the_nearest_rotation_is_nearer_than_any_other(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrices = rng.normal(size=(4, 3, 3))
+    nearest = nearest_rotation(matrices)
+    np.testing.assert_allclose(np.linalg.det(nearest), 1.0)
+    np.testing.assert_allclose(nearest @ nearest.swapaxes(-1, -2), np.tile(np.eye(3), (4, 1, 1)), atol=1e-12)
+    others = Rotation.random(50, random_state=seed).as_matrix()[:, None]
+    least = np.linalg.norm(nearest - matrices, axis=(-2, -1))
+    assert (np.linalg.norm(others - matrices, axis=(-2, -1)) >= least - 1e-12).all()
+
+
+@given(seeds)
+def test_the_nearest_of_a_mean_agrees_with_scipy(seed: int) -> None:
+    rotations = Rotation.random(5, random_state=seed)
+    ours = nearest_rotation(rotations.as_matrix().mean(axis=0))
+    assert angle_between(ours, rotations.mean().as_matrix()) < 1e-6

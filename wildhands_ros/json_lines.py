@@ -23,6 +23,7 @@ from typing import Any
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, HandBox, Side
+from wildhands_ros.json_values import without_nan
 from wildhands_ros.pipeline import PipelineResult
 from wildhands_ros.rotations import quaternion_from_matrix
 
@@ -42,7 +43,7 @@ def frame_to_json(frame: Frame, result: PipelineResult, *, estimator: str, hand_
         "skipped": list(result.skipped),
         "timings": dict(result.timings),
     }
-    return json.dumps(_finite(record), allow_nan=False, separators=(",", ":"))
+    return json.dumps(without_nan(record), allow_nan=False, separators=(",", ":"))
 
 
 def hand_to_dict(hand: Hand, *, vertices: bool = False) -> dict[str, Any]:
@@ -132,14 +133,3 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{value!r} is no number")
     return float(value)
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity have no place in JSON: null says that a number is not known."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return value

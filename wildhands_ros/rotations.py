@@ -75,6 +75,17 @@ def matrix_from_quaternion(quaternions: ArrayLike) -> FloatArray:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
+def nearest_rotation(matrices: ArrayLike) -> FloatArray:
+    """Matrices (..., 3, 3), finite → the rotations that are nearest to them in the Frobenius norm.
+
+    Of a mean of rotations that is their mean in the chordal metric (Hartley et al., Rotation Averaging, IJCV 2013,
+    section 5.3), of a cross-covariance of points the turn that fits them best (Kabsch 1976).
+    """
+    u, _, vt = np.linalg.svd(np.asarray(matrices, dtype=np.float64))
+    u[..., -1] *= np.sign(np.linalg.det(u @ vt))[..., None]
+    return np.asarray(u @ vt)
+
+
 def angle_between(a: ArrayLike, b: ArrayLike) -> FloatArray:
     """Angle in radians of the rotation that leads from matrices a to b, (..., 3, 3) → (...)."""
     relative = np.swapaxes(np.asarray(a, dtype=np.float64), -1, -2) @ np.asarray(b, dtype=np.float64)

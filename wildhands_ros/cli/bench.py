@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import time
@@ -25,6 +24,7 @@ from wildhands_ros.evaluation import FrameTruth, SequenceScore, score_sequences
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand
+from wildhands_ros.json_values import without_nan
 from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig, config_to_dict
 from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence, demo_photos
@@ -143,18 +143,10 @@ def _bench_node(seconds: float, work_ms: float, machine: str, path: Path | None)
 def _write_json(path: Path, figures: dict[str, object]) -> None:
     """Raises WildHandsError. Values without a number are null."""
     try:
-        write_whole(path, json.dumps(_without_nan(figures), indent=2, allow_nan=False).encode())
+        write_whole(path, json.dumps(without_nan(figures), indent=2, allow_nan=False).encode())
     except OSError as error:
         raise WildHandsError(f"cannot write {path}: {error.strerror}") from error
     print(f"\nwrote {path}")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _speaks_open(config: EstimationConfig) -> bool:

@@ -13,6 +13,7 @@ from wildhands_ros.errors import WildHandsError
 from wildhands_ros.evaluation.facts import BREAKDOWNS
 from wildhands_ros.evaluation.sample_scores import MEASURES, Measure, SampleScores
 from wildhands_ros.evaluation.statistics import Estimate, by_group, overall
+from wildhands_ros.json_values import without_nan
 from wildhands_ros.tables import table
 
 _IN_BREAKDOWNS = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_percent", "keypoint_percent", "mrrpe_mm", "mask_iou_percent")
@@ -103,7 +104,7 @@ def write_json(reports: Sequence[Report], path: Path) -> None:
     """Raises WildHandsError where the file cannot be written. Values without a number are null."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([_without_nan(asdict(report)) for report in reports], indent=1, ensure_ascii=False))
+        path.write_text(json.dumps(without_nan([asdict(report) for report in reports]), indent=1, ensure_ascii=False))
     except OSError as error:
         raise WildHandsError(f"cannot write {path}: {error.strerror}") from error
 
@@ -142,9 +143,3 @@ def _estimates(record: Mapping[str, Any]) -> dict[str, Estimate]:
         measure: Estimate(number(f["mean"]), number(f["median"]), number(f["low"]), number(f["high"]), int(f["count"]))
         for measure, f in record.items()
     }
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,7 @@ from wildhands_ros.estimation.fitting.kinematics import Kinematics, Posture
 from wildhands_ros.estimation.fitting.terms import Prior
 from wildhands_ros.estimation.landmark_fit.objective import Estimate
 from wildhands_ros.hands import SKELETON
+from wildhands_ros.rotations import nearest_rotation
 
 FloatArray = NDArray[np.float64]
 
@@ -71,7 +72,5 @@ def place(points: FloatArray, evidence: Evidence) -> FloatArray:
 
 
 def _rotation_between(source: FloatArray, target: FloatArray) -> FloatArray:
-    """The rotation (3, 3) that turns centred source points onto centred target points best (Kabsch 1976)."""
-    u, _, vt = np.linalg.svd((target - target.mean(axis=0)).T @ (source - source.mean(axis=0)))
-    u[:, -1] *= np.sign(np.linalg.det(u @ vt))
-    return u @ vt
+    """The rotation (3, 3) that turns centred source points onto centred target points best."""
+    return nearest_rotation((target - target.mean(axis=0)).T @ (source - source.mean(axis=0)))

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.estimation.wildhands.decode import Decoded
+from wildhands_ros.rotations import nearest_rotation
 
 FloatArray = NDArray[np.float64]
-
 
 FURTHER_ROLLS = (math.radians(15), math.radians(-15))
 """By how much more the camera is rolled in each further look at a right hand, and the other way at a left one."""
@@ -23,8 +23,7 @@ MOST_LOOKS = 1 + len(FURTHER_ROLLS)
 def mean_of_looks(looks: Sequence[Decoded]) -> Decoded:
     """The mean of what looks at the same N hands found, each in the camera's frame.
 
-    Rotations have the mean that is nearest to all in the chordal metric (Hartley et al., Rotation Averaging, IJCV 2013,
-    section 5.3). Which way the hands point is what the first look says.
+    Which way the hands point is what the first look says.
     """
     grasps = [look.grasp for look in looks if look.grasp is not None]
     return replace(
@@ -38,10 +37,7 @@ def mean_of_looks(looks: Sequence[Decoded]) -> Decoded:
 
 
 def _mean_rotations(rotations: FloatArray) -> FloatArray:
-    """(K, ..., 3, 3) → (..., 3, 3); NaN where one is not finite."""
+    """(K, ..., 3, 3) → (..., 3, 3), the mean in the chordal metric; NaN where one is not finite."""
     mean = rotations.mean(axis=0)
     known = np.isfinite(mean).all(axis=(-2, -1), keepdims=True)
-    u, _, vt = np.linalg.svd(np.where(known, mean, np.eye(3)))
-    signs = np.ones(u.shape[:-1])
-    signs[..., 2] = np.linalg.det(u @ vt)
-    return np.where(known, (u * signs[..., None, :]) @ vt, np.nan)
+    return np.where(known, nearest_rotation(np.where(known, mean, np.eye(3))), np.nan)

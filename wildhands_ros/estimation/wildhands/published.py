@@ -58,10 +58,8 @@ def place_published_crop(camera: Camera, box: Box, factor: float) -> CropPlace |
         return None
     center = (start + end) // 2
     reach = side * factor // 2
-    seen = np.clip([*(center - reach), *(center + reach)], 0, _LAST).astype(int)
-    return CropPlace(
-        (float(center[0]), float(center[1])), side * factor, (int(seen[0]), int(seen[1]), int(seen[2]), int(seen[3]))
-    )
+    x0, y0, x1, y1 = np.clip([*(center - reach), *(center + reach)], 0, _LAST).astype(int).tolist()
+    return CropPlace((float(center[0]), float(center[1])), side * factor, (x0, y0, x1, y1))
 
 
 def joint_rotations(pose: ArrayLike, hands_mean: ArrayLike) -> NDArray[np.float64]:
