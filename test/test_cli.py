@@ -25,6 +25,7 @@ from wildhands_ros.cli import main
 from wildhands_ros.cli import run as run_module
 from wildhands_ros.cli.bench import Timing, node_parameters
 from wildhands_ros.cli.common import make_room
+from wildhands_ros.estimation import hand_length
 from wildhands_ros.evaluation import SequenceScore
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import HandBox, Side
@@ -469,19 +470,35 @@ def test_whole_files_follow_links_and_leave_pipes_in_their_places(tmp_path: Path
         (("run", "{picture}", *LANDMARKS, "--checkpoint", "x.ckpt"), "leave out --checkpoint"),
         (("run", "{picture}", *LANDMARKS, "--no-video"), "nothing would be written: name a file with --json"),
         (("run", "{video}", *LANDMARKS, "--no-video", "--no-bag"), "leave out --no-video and --no-bag"),
+        (("eval", "x.tar", *LANDMARKS, "--known-length", "--hand-length", 0.19), "leave out --hand-length, or it"),
         (("ablate", "no.yaml", "out", "--auxiliary", "--variants", "ours"), "leave out --variants"),
     ],
-    ids=["ambiguity", "eval weights", "run weights", "picture", "video", "variants"],
+    ids=["ambiguity", "eval weights", "run weights", "picture", "video", "lengths", "variants"],
 )
 def test_options_that_would_do_nothing_are_refused(
-    arguments: tuple[str, ...], message: str, picture: Path, video: Path, tmp_path: Path, monkeypatch, capsys
+    arguments: tuple[object, ...], message: str, picture: Path, video: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with ShardWriter(tmp_path / "x.tar"):
         pass
-    assert run(*(argument.format(picture=picture, video=video) for argument in arguments)) == 1
+    assert run(*(str(argument).format(picture=picture, video=video) for argument in arguments)) == 1
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["x.tar"]
+
+
+def test_hands_of_a_known_length_are_as_far_away_as_it_says(picture: Path, tmp_path: Path, capsys) -> None:
+    found = {}
+    for length in (0.16, 0.2):
+        lines = tmp_path / f"{length}.jsonl"
+        options = ("--out", tmp_path, "--json", lines, "--no-video", "--hand-length", length)
+        assert run("run", picture, *options) == 0
+        found[length] = read_lines(lines)[0]["hands"]
+    assert found[0.16]
+    for near, far in zip(found[0.16], found[0.2], strict=True):
+        np.testing.assert_allclose(far["joints"][0], 1.25 * np.array(near["joints"][0]), rtol=1e-3)
+        assert hand_length(np.array(near["joints"])) == pytest.approx(0.16, rel=0.01)
+    assert run("run", picture, "--out", tmp_path, "--hand-length", 19) == 1
+    assert "given in centimetres? in metres 0.19" in capsys.readouterr().err
 
 
 def test_options_that_do_nothing_are_named(tmp_path: Path, caplog) -> None:

@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from node_bench import Bench, plain, raw_image
 from std_msgs.msg import Float64
 
+from wildhands_ros.estimation import KnownLength
 from wildhands_ros.estimation.wildhands import CheckpointInfo
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.node.diagnostics import Condition, Drop, State, Statistics, diagnostic_array
@@ -134,20 +135,32 @@ def test_models_are_named_with_their_hashes(tmp_path: Path) -> None:
     assert facts["hand model"] == f"open (open, sha256 {load_hand_model().sha256[:12]})"
 
 
+class TheEstimator:
+    class network:
+        class runtime:
+            device, name = "cuda:0", "torch"
+
+        info = CheckpointInfo(sha256="0123456789abcdef" * 4)
+
+
 def test_the_networks_device_is_told() -> None:
-    class Runtime:
-        device, name = "cuda:0", "torch"
-
-    class Network:
-        runtime, info = Runtime, CheckpointInfo(sha256="0123456789abcdef" * 4)
-
     class LoadedPipeline:
         hand_model = None
-        estimator = type("Estimator", (), {"network": Network})
+        estimator = TheEstimator()
 
     facts = model_facts(PipelineConfig(), LoadedPipeline())
     assert facts["device"] == "cuda:0 (torch)"
     assert "0123456789ab" in facts["checkpoint"]
+    assert "hand length" not in facts
+
+
+def test_the_network_is_told_also_where_hands_are_resized() -> None:
+    class LoadedPipeline:
+        hand_model = None
+        estimator = KnownLength(TheEstimator(), 0.19)  # type: ignore[arg-type]
+
+    facts = model_facts(PipelineConfig(estimation=EstimationConfig(hand_length=0.19)), LoadedPipeline())
+    assert facts["device"] == "cuda:0 (torch)" and facts["hand length"] == "0.19 m"
 
 
 def test_memory_is_this_processs_own() -> None:

@@ -16,7 +16,9 @@ from scipy.spatial.transform import Rotation
 from wildhands_ros.camera import Camera
 from wildhands_ros.cli import main
 from wildhands_ros.errors import WildHandsError
+from wildhands_ros.estimation import hand_length
 from wildhands_ros.estimation.estimator import Estimates
+from wildhands_ros.estimation.hand_length import resized
 from wildhands_ros.evaluation import Predictions, SampleScores, plots, score_samples
 from wildhands_ros.evaluation.facts import describe, group_order
 from wildhands_ros.evaluation.metrics import (
@@ -307,6 +309,26 @@ def test_estimators_are_run_scene_by_scene(model: HandModel) -> None:
     assert np.isfinite(scores.values["mrrpe_mm"]).sum() == 6
     assert scores.mean("grasp_percent") == 100 and 40 < scores.mean("mask_iou_percent") < 95
     assert np.isfinite(scores.values["latency_ms"]).all()
+
+
+class TakesThemForSmaller(Oracle):
+    """Says of every hand that it is smaller and nearer than it is, as pictures allow."""
+
+    def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
+        found = super().estimate(frame, boxes).hands
+        return Estimates(tuple(resized(hand, 0.16, self, frame.camera) for hand in found))
+
+
+def test_known_lengths_bring_hands_to_their_distance(model: HandModel) -> None:
+    samples = some_samples(model)
+    unknown = replace(samples[0], key="no joints", scene="other", joints=None)
+    estimator = TakesThemForSmaller(model, samples)
+    mistaken, _ = evaluate_estimator(estimator, [*samples, unknown])
+    assert mistaken.mean("wrist_percent") > 10
+    scores, joints = evaluate_estimator(estimator, [*samples, unknown], known_lengths=True)
+    assert scores.values["wrist_mm"][:-1] == pytest.approx(np.full(9, 10), abs=2)  # the oracle's own 10 mm, scaled
+    assert scores.mean("keypoint_percent") == pytest.approx(mistaken.mean("keypoint_percent"), abs=1)
+    assert hand_length(joints[-1]) == pytest.approx(0.16, rel=0.02)  # whose length nobody knows
 
 
 def test_pairs_are_found_wherever_their_hands_are_and_cameras_of_their_own_are_no_pairs(model: HandModel) -> None:

@@ -159,7 +159,7 @@ def _stage_rows(config: EstimationConfig) -> list[StageTiming]:
     from wildhands_ros.estimation.wildhands.bench import bench_open
 
     checkpoint = config.checkpoint if _speaks_open(config) else None
-    chosen = replace(config, estimator="open", mano_dir=None, checkpoint=checkpoint)
+    chosen = replace(config, estimator="open", mano_dir=None, checkpoint=checkpoint, hand_length=0.0)
     estimator = make_estimator(chosen, load_hand_model())
     assert isinstance(estimator, OpenHands)
     print(f"timing the open network, {estimator.network.runtime.name}")

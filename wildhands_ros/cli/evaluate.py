@@ -46,6 +46,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--compare", type=Path, nargs="+", default=[], metavar="FILE", help="figures of earlier runs (--json) beside it"
     )
+    parser.add_argument(
+        "--known-length",
+        action="store_true",
+        help="tell the estimator how long each person's hand is, as the labels have it (see --hand-length)",
+    )
     parser.add_argument("--name", help="what to call the estimator in tables and plots (default: its own name)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures as JSON")
     parser.add_argument(
@@ -97,8 +102,10 @@ def run(args: argparse.Namespace) -> int:
         check_picture_name(args.pictures)  # now, rather than after the work
     scores: dict[str, SampleScores] = {}
     joints: dict[str, FloatArray] = {}
+    if args.known_length and config.estimation.hand_length:
+        raise WildHandsError("--known-length takes each person's own hand length: leave out --hand-length, or it")
     for name, chosen in _estimators(config, args.name, args.baseline).items():
-        scores[name], joints[name] = _score(name, chosen, source, args.max)
+        scores[name], joints[name] = _score(name, chosen, source, args.max, known_lengths=args.known_length)
     reports = [make_report(found, name, source.name) for name, found in scores.items()]
     print(f"\n{overall_table([*reports, *earlier])}")
     for report in reports:
@@ -123,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 def _refuse_beside_ambiguity(args: argparse.Namespace) -> None:
     asked = {
         "--json": args.json, "--plots": args.plots, "--pictures": args.pictures, "--compare": args.compare,
-        "--baseline": args.baseline,
+        "--baseline": args.baseline, "--known-length": args.known_length,
     }  # fmt: skip
     if args.ambiguity is not None and (given := [option for option, value in asked.items() if value]):
         raise WildHandsError(
@@ -189,7 +196,7 @@ def _every_hand(config: PipelineConfig) -> PipelineConfig:
 
 
 def _score(
-    name: str, config: PipelineConfig, source: SampleSource, limit: int | None
+    name: str, config: PipelineConfig, source: SampleSource, limit: int | None, *, known_lengths: bool
 ) -> tuple[SampleScores, FloatArray]:  # fmt: skip
     from wildhands_ros.evaluation.running import evaluate_estimator
 
@@ -199,7 +206,8 @@ def _score(
     chosen = config.estimation
     from_landmarks = chosen.estimator == "landmarks" or (chosen.estimator == "open" and chosen.refine)
     landmarks = _landmark_finder(config) if from_landmarks else None
-    return evaluate_estimator(estimator, _with_progress(source, limit, name), landmarks=landmarks)
+    samples = _with_progress(source, limit, name)
+    return evaluate_estimator(estimator, samples, landmarks=landmarks, known_lengths=known_lengths)
 
 
 def _landmark_finder(config: PipelineConfig) -> LandmarkFinder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -10,9 +11,11 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from wildhands_ros.camera import Camera
 from wildhands_ros.detection.landmarks import LandmarkNetwork, region_of_landmarks
 from wildhands_ros.detection.regions import Pyramid, Region
-from wildhands_ros.estimation import Estimator
+from wildhands_ros.estimation import Estimator, hand_length
+from wildhands_ros.estimation.hand_length import resized
 from wildhands_ros.evaluation.sample_scores import Predictions, SampleScores, SceneHand, pair_errors, score_samples
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, HandBox, Landmarks, Side
@@ -113,12 +116,14 @@ def evaluate_estimator(
     *,
     landmarks: LandmarkFinder | None = None,
     with_masks: bool = True,
+    known_lengths: bool = False,
 ) -> tuple[SampleScores, FloatArray]:
     """Scores an estimator that is told each hand's side and box, as a perfect detector would; and the joints (N, 21, 3)
     that it found, metres, camera frame, NaN where it found none.
 
     Hands of one scene that follow each other are given together, in one picture (`frame_from_scene`). landmarks: given
     to the estimator with the boxes; the landmark fit needs them. Their time does not count: a detector has them anyway.
+    known_lengths: hands are resized to the length that their labels' joints have, as if somebody had measured it.
     Latency is the wall time of `Estimator.estimate` over the number of hands. Raises ValueError without samples.
     """
     faces = {side: estimator.hand_model.layer(side).faces for side in Side}
@@ -139,6 +144,8 @@ def evaluate_estimator(
         estimates = estimator.estimate(frame, boxes)
         seconds = time.perf_counter() - start
         hands = [_hand_of(box, estimates.hands) for box in boxes]
+        if known_lengths:
+            hands = [_of_true_length(*pair, estimator, frame.camera) for pair in zip(hands, scene, strict=True)]
         predictions = _predictions(hands, faces, seconds / len(scene))
         parts.append(score_samples(predictions, scene, with_masks=with_masks))
         joints.append(predictions.joints)
@@ -151,6 +158,11 @@ def evaluate_estimator(
 
 def _hand_of(box: HandBox, hands: Sequence[Hand]) -> Hand | None:
     return next((hand for hand in hands if hand.side is box.side and hand.box == box.xyxy), None)
+
+
+def _of_true_length(hand: Hand | None, sample: Sample, estimator: Estimator, camera: Camera) -> Hand | None:
+    length = math.nan if sample.joints is None else float(hand_length(sample.joints))
+    return hand if hand is None or not length > 0 else resized(hand, length, estimator, camera)
 
 
 def _predictions(hands: Sequence[Hand | None], faces: dict[Side, NDArray[np.int32]], seconds: float) -> Predictions:

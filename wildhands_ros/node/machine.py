@@ -23,7 +23,8 @@ def model_facts(config: PipelineConfig, pipeline: object) -> dict[str, str]:
     """
     estimation = config.estimation
     hand_model = getattr(pipeline, "hand_model", None)
-    network = getattr(getattr(pipeline, "estimator", None), "network", None)
+    estimator = getattr(pipeline, "estimator", None)
+    network = getattr(getattr(estimator, "inner", estimator), "network", None)  # hands of a known length are wrapped
     named = "open" if estimation.mano_dir is None else str(estimation.mano_dir)
     facts = {
         "estimator": estimation.estimator,
@@ -35,6 +36,8 @@ def model_facts(config: PipelineConfig, pipeline: object) -> dict[str, str]:
     }
     if estimation.checkpoint is None and estimation.estimator == "open" and network is not None:
         facts["checkpoint"] = f"the package's own (sha256 {_short(network.info.sha256)})"
+    if estimation.hand_length:
+        facts["hand length"] = f"{estimation.hand_length:g} m"
     if estimation.checkpoint is not None:
         facts["checkpoint"] = _with_hash(estimation.checkpoint)
     return facts

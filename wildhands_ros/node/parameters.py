@@ -19,6 +19,7 @@ from rclpy.node import Node
 
 from wildhands_ros.detection.config import THRESHOLDS
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.hand_length import LONGEST
 from wildhands_ros.images import JPEG_QUALITY
 from wildhands_ros.pipeline import ESTIMATORS, PipelineConfig, config_from_dict
 
@@ -153,6 +154,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "detection.search_views": (1, 256),
     "detection.patrol_every": (1, 10000),
     "estimation.box_factor": (0, 10),
+    "estimation.hand_length": (0, LONGEST),
     "estimation.looks": (1, 3),
     "estimation.threads": (0, 1024),
     "estimation.refinement.pixels": (1e-3, 1),

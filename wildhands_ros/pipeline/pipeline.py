@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import DetectorConfig, HandDetector
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation import Estimates, Estimator, LandmarkFit
+from wildhands_ros.estimation import Estimates, Estimator, KnownLength, LandmarkFit
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
@@ -67,6 +67,11 @@ def make_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator
     where there is no torch.
     """
     _require_its_hand_model(config)
+    estimator = _plain_estimator(config, hand_model)
+    return KnownLength(estimator, config.hand_length) if config.hand_length else estimator
+
+
+def _plain_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator:
     if config.estimator == "landmarks":
         return LandmarkFit(hand_model, with_mesh=config.mesh)
     # torch takes seconds to import, and the landmark fit does without it
