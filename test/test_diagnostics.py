@@ -151,7 +151,6 @@ def test_the_networks_device_is_told() -> None:
     facts = model_facts(PipelineConfig(), LoadedPipeline())
     assert facts["device"] == "cuda:0 (torch)"
     assert "0123456789ab" in facts["checkpoint"]
-    assert "hand length" not in facts
 
 
 def test_the_network_is_told_also_where_hands_are_resized() -> None:
@@ -159,8 +158,7 @@ def test_the_network_is_told_also_where_hands_are_resized() -> None:
         hand_model = None
         estimator = KnownLength(TheEstimator(), 0.19)  # type: ignore[arg-type]
 
-    facts = model_facts(PipelineConfig(estimation=EstimationConfig(hand_length=0.19)), LoadedPipeline())
-    assert facts["device"] == "cuda:0 (torch)" and facts["hand length"] == "0.19 m"
+    assert model_facts(PipelineConfig(), LoadedPipeline())["device"] == "cuda:0 (torch)"
 
 
 def test_memory_is_this_processs_own() -> None:

@@ -10,12 +10,12 @@ import pytest
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import DetectorConfig
 from wildhands_ros.errors import ImageError
-from wildhands_ros.estimation import LandmarkFit
+from wildhands_ros.estimation import LandmarkFit, hand_length
 from wildhands_ros.evaluation import score_sequence
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import HandBox, Landmarks, Side
-from wildhands_ros.pipeline import Pipeline, PipelineConfig
+from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig
 from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence
 from wildhands_ros.tracking import TrackingConfig
 
@@ -157,6 +157,11 @@ def test_settings_that_need_no_models_change_in_place() -> None:
     assert pipeline.process(frame(2)).hands == ()
     assert pipeline.configure(replace(pipeline.config, detection=DetectorConfig(score_threshold=0.8)))
     assert detector.calls[-1] == "score_threshold 0.8" and pipeline.config.detection.score_threshold == 0.8
+    assert pipeline.configure(replace(pipeline.config, min_score=0.5))
+    for length in (0.16, 0.2, 0.0):
+        assert pipeline.configure(replace(pipeline.config, estimation=EstimationConfig(hand_length=length)))
+        (hand,) = pipeline.process(frame(3)).raw
+        assert hand.track_id == track_id and hand_length(hand.joints) == pytest.approx(length or 0.189, rel=0.02)
     assert not pipeline.configure(replace(pipeline.config, detection=DetectorConfig(threads=1)))
     elsewhere = replace(pipeline.config, models_dir=pipeline.config.models_dir / "other")
     assert not pipeline.configure(elsewhere) and pipeline.config != elsewhere

@@ -109,7 +109,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="M",
         help="the person's hand in metres, from the crease of the wrist to the tip of the middle finger: makes "
-        "distances about a fifth more accurate",
+        "distances about a quarter more accurate",
     )
     group.add_argument(
         "--looks",

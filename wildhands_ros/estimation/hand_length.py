@@ -71,6 +71,12 @@ def resized(hand: Hand, length: float, estimator: Estimator, camera: Camera) -> 
     )
 
 
+def of_length(estimator: Estimator, length: float) -> Estimator:
+    """The estimator with hands of that length instead of whatever they were before; 0: of the length that it sees."""
+    plain = estimator.inner if isinstance(estimator, KnownLength) else estimator
+    return KnownLength(plain, length) if length else plain
+
+
 class KnownLength:
     """An estimator whose hands are all of one known length, and lie as far away as hands of that length must.
 

@@ -36,8 +36,6 @@ def model_facts(config: PipelineConfig, pipeline: object) -> dict[str, str]:
     }
     if estimation.checkpoint is None and estimation.estimator == "open" and network is not None:
         facts["checkpoint"] = f"the package's own (sha256 {_short(network.info.sha256)})"
-    if estimation.hand_length:
-        facts["hand length"] = f"{estimation.hand_length:g} m"
     if estimation.checkpoint is not None:
         facts["checkpoint"] = _with_hash(estimation.checkpoint)
     return facts

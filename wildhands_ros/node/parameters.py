@@ -138,7 +138,7 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
 )  # fmt: skip
 """What concerns the topics; what concerns the hands themselves follows from `PipelineConfig`."""
 
-_LIVE = ("min_score", "tracking.", *(f"detection.{name}" for name in THRESHOLDS))
+_LIVE = ("min_score", "tracking.", "estimation.hand_length", *(f"detection.{name}" for name in THRESHOLDS))
 _CHOICES: Mapping[str, tuple[str, ...]] = {"estimation.estimator": ESTIMATORS}
 _RANGES: Mapping[str, tuple[float, float]] = {
     "min_score": (0, 1),

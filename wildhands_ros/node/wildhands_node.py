@@ -447,11 +447,13 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         return diagnostics.diagnostic_values(self._statistics.summary(), self._condition(), self._facts())
 
     def _facts(self) -> dict[str, str]:
+        length = self._settings.pipeline.estimation.hand_length
         return {
             "image topic": self._topics.image,
             "camera_info topic": self._topics.info,
             "target frame": self._settings.target_frame,
             **self._model_facts,
+            "hand length": f"{length:g} m" if length else "not measured",
             **memory_facts(),
             "images decoded by": "wildhands_ros" if self._bridge is None else "cv_bridge",
             "middleware": get_rmw_implementation_identifier(),

@@ -40,7 +40,7 @@ class EstimationConfig:
     box_factor: edge of the network's crop over the longer edge of the box, 0.5 or more; 0 takes the checkpoint's own.
     all_hands: 'wildhands' estimates every hand, not just the most probable one of each side; the others always do.
     hand_length: of the person, in metres from the crease of the wrist to the tip of the middle finger; every hand is
-      taken to be as long, which makes distances about a fifth more accurate. 0: nobody measured it.
+      taken to be as long, which makes distances about a quarter more accurate. 0: nobody measured it.
     looks: how many looks at each hand 'open' averages, 1 to 3; more are more accurate, and each takes a network's time.
     refine: 'open' moves its hands towards the detector's landmarks.
     device: of the network: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.

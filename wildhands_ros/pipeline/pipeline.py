@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import DetectorConfig, HandDetector
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation import Estimates, Estimator, KnownLength, LandmarkFit
+from wildhands_ros.estimation import Estimates, Estimator, LandmarkFit
+from wildhands_ros.estimation.hand_length import of_length
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
@@ -67,8 +68,7 @@ def make_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator
     where there is no torch.
     """
     _require_its_hand_model(config)
-    estimator = _plain_estimator(config, hand_model)
-    return KnownLength(estimator, config.hand_length) if config.hand_length else estimator
+    return of_length(_plain_estimator(config, hand_model), config.hand_length)
 
 
 def _plain_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimator:
@@ -185,17 +185,23 @@ class Pipeline:
         self._stamp_ns = None
 
     def configure(self, config: PipelineConfig) -> bool:
-        """Takes another configuration where that needs no models: `min_score`, `tracking` or the detector's thresholds.
+        """Takes another configuration where that needs no models: `min_score`, `tracking`, the detector's thresholds or
+        the hands' length.
 
         Hands keep their track ids. False, and nothing is changed, where more differs: make a new pipeline.
         """
-        same = replace(self.config, min_score=config.min_score, tracking=config.tracking, detection=config.detection)
+        length = config.estimation.hand_length
+        same = replace(
+            self.config, min_score=config.min_score, tracking=config.tracking, detection=config.detection,
+            estimation=replace(self.config.estimation, hand_length=length),
+        )  # fmt: skip
         if same != config:
             return False
         detector = self._detector
         if config.detection != self.config.detection and not (detector and detector.configure(config.detection)):
             return False
         self.config = config
+        self.estimator = of_length(self.estimator, length)
         self._tracker.configure(config.tracking)
         return True
 
