@@ -102,6 +102,12 @@ def test_a_rendered_scene_is_kept_and_read_back(tmp_path: Path) -> None:
         assert known.visible == tuple(truth.visible)
 
 
+def test_a_scene_is_kept_in_folders_of_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"scene-\xff")
+    config = SequenceConfig(seed=2, seconds=0.1)
+    assert len(list(RenderedScene(folder, config).open())) == 3
+
+
 def test_the_demo_finds_the_hands_of_a_single_picture(tmp_path: Path) -> None:
     picture = tmp_path / "palm.png"
     cv2.imwrite(str(picture), list(Slideshow())[1].image[..., ::-1])

@@ -613,8 +613,17 @@ def test_int8_takes_its_ranges_from_the_users_pictures(checkpoint, cache, hand_m
         estimator="wildhands", checkpoint=checkpoint, device="cpu", backend="openvino", precision="int8",
         calibration=tmp_path, cache_dir=cache,
     )  # fmt: skip
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(ConfigError, match="no readable .*calibration"):
         make_estimator(config, hand_model)
+    done, grey = cv2.imencode(".png", np.full((480, 640, 3), 120, np.uint8))
+    assert done
+    (tmp_path / os.fsdecode(b"grey-\xff.png")).write_bytes(grey.tobytes())  # a name that is no text
+    exported = loading_module.exported_network(checkpoint, cache)
+    own = loading_module.calibration(exported, RuntimeConfig("cpu", Backend.OPENVINO, calibration=tmp_path))
+    made_up = loading_module.calibration(exported, RuntimeConfig("cpu", Backend.OPENVINO))
+    assert own.ranges.keys() == made_up.ranges.keys()
+    assert own.ranges["crops:0"][1] < made_up.ranges["crops:0"][1]  # where all is grey, no number is large
 
 
 def test_backends_say_what_they_cannot_do(checkpoint, cache, monkeypatch):

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -18,6 +17,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.drawing import fitted
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, Side
+from wildhands_ros.images import encode_jpeg
 from wildhands_ros.recordings import FrameSource, SourceKind, open_source
 from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence, demo_photos
 
@@ -98,9 +98,7 @@ class RenderedScene:
         truths = []
         bar = tqdm(sequence, total=len(sequence), desc="rendering (only the first time)", unit=" frames", disable=None)
         for frame, truth in bar:
-            bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-            path = partial / f"frame_{frame.index:05d}.jpg"
-            cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            (partial / f"frame_{frame.index:05d}.jpg").write_bytes(encode_jpeg(frame.image, _JPEG_QUALITY))
             truths.append(truth)
         (partial / "camera.json").write_text(json.dumps(sequence.camera.to_dict()))
         np.savez_compressed(

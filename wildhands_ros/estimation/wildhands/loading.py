@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wildhands_ros.errors import ConfigError, ModelFileError
+from wildhands_ros.errors import ConfigError, ImageError, ModelFileError
 from wildhands_ros.estimation.wildhands import accelerated
 from wildhands_ros.estimation.wildhands.agreement import (
     joint_distance,
@@ -48,6 +47,7 @@ from wildhands_ros.estimation.wildhands.runtime import (
     resolve_device,
 )
 from wildhands_ros.estimation.wildhands.variant import Variant
+from wildhands_ros.images import decode_compressed
 from wildhands_ros.whole_files import checksum
 
 logger = logging.getLogger(__name__)
@@ -366,11 +366,10 @@ def calibration(exported: ExportedNetwork, config: RuntimeConfig) -> accelerated
 def _read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
     folder = Path(folder).expanduser()
     paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))[:64]
-    pictures = [
-        np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-        for path in paths
-        if (found := cv2.imread(str(path))) is not None
-    ]
+    pictures = []
+    for path in paths:
+        with contextlib.suppress(OSError, ImageError):  # one of them more or less does not matter
+            pictures.append(decode_compressed(path.read_bytes(), path.suffix))
     if not pictures:
         raise ConfigError(f"no readable .jpg or .png pictures in the calibration folder {folder}")
     return pictures
