@@ -161,6 +161,19 @@ def test_camera_info_raw_uses_k_and_d_and_rectified_uses_p() -> None:
     assert Camera.from_camera_info(camera_info(roi=region(0, 0, 0, 0, do_rectify=True))) == rectified
 
 
+def test_rectified_pictures_without_p_need_an_undistorted_camera() -> None:
+    empty = {"p": [0.0] * 12}
+    plain = Camera.from_camera_info(camera_info(**empty, d=[0.0] * 5), rectified=True)
+    assert (plain.fx, plain.cx, plain.has_distortion) == (600, 640, False)
+    for changes in (
+        {"distortion_model": "equidistant", "d": []},
+        {"distortion_model": "equidistant", "d": [0.0] * 4},
+        {},
+    ):
+        with pytest.raises(CameraError, match="no P"):  # an ideal fisheye is not what its rectified pictures show
+            Camera.from_camera_info(camera_info(**empty, **changes), rectified=True)
+
+
 def test_camera_info_roi_then_binning() -> None:
     camera = Camera.from_camera_info(camera_info(roi=region(100, 60, 800, 600), binning_x=2, binning_y=4))
     assert (camera.width, camera.height) == (400, 150)
@@ -198,6 +211,17 @@ def test_calibration_yaml(tmp_path) -> None:
 
 
 NINE = "camera_matrix: {data: [400, 0, 320, 0, 400, 240, 0, 0, 1]}"
+
+
+@pytest.mark.parametrize("name", ["", "distortion_model:\n", 'distortion_model: ""\n'])
+def test_calibration_yaml_without_the_name_of_its_model_is_plumb_bob(tmp_path, name: str) -> None:
+    """As an empty name in a camera_info: coefficients are never dropped."""
+    path = tmp_path / "camera.yaml"
+    path.write_text(
+        f"image_width: 640\nimage_height: 480\n{NINE}\n{name}distortion_coefficients: {{data: [-0.1, 0, 0, 0]}}"
+    )
+    camera = Camera.from_yaml(path)
+    assert (camera.model, camera.coefficients) == (Distortion.PLUMB_BOB, (-0.1, 0, 0, 0))
 
 
 @pytest.mark.parametrize(

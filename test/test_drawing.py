@@ -216,6 +216,14 @@ def test_invalid_hands_are_hollow():
     assert np.array_equal(invalid, dashed)
 
 
+@pytest.mark.parametrize("opacity", [0.0, 0.3, 1.0])
+def test_the_outline_of_an_invalid_hand_is_the_same_for_every_opacity(opacity):
+    image, hand = picture(), hand_at((0.0, 0.0, 0.4), valid=False)
+    expected = draw_hands(image, [hand], CAMERA, ALL_FACES, MESH_ONLY)
+    drawn = draw_hands(image, [hand], CAMERA, ALL_FACES, replace(MESH_ONLY, opacity=opacity))
+    assert np.array_equal(drawn, expected)
+
+
 def test_sides_have_their_colours():
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     for side in Side:
@@ -243,6 +251,9 @@ def test_style_switches_parts_on_and_off():
     boxed = draw_hands(image, [hand], CAMERA, ALL_FACES, replace(nothing, boxes=True))
     mask = changed(image, boxed)
     assert mask[100, 100:500].mean() > 0.9 and mask[100:400, 500].mean() > 0.9 and not mask[200, 300]
+    far = replace(hand, box=(100.0, -1e12, 1e12, 400.0))  # as somebody's file may have it
+    mask = changed(image, draw_hands(image, [far], CAMERA, ALL_FACES, replace(nothing, boxes=True)))
+    assert mask[:400, 100].mean() > 0.9 and mask[400, 100:].mean() > 0.9 and not mask[200, 300]
     labelled = changed(image, draw_hands(image, [hand], CAMERA, ALL_FACES, replace(nothing, labels=True)))
     rows, _ = np.nonzero(labelled)
     assert len(rows) and rows.max() < bounding_region(hand, CAMERA)[1]  # above the hand, not over it

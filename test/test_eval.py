@@ -18,7 +18,7 @@ from wildhands_ros.cli import main
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation import hand_length
 from wildhands_ros.estimation.estimator import Estimates
-from wildhands_ros.estimation.hand_length import resized
+from wildhands_ros.estimation.known_length import resized
 from wildhands_ros.evaluation import Predictions, SampleScores, plots, score_samples
 from wildhands_ros.evaluation.facts import describe, group_order
 from wildhands_ros.evaluation.metrics import (

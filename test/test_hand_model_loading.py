@@ -13,6 +13,7 @@ import struct
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -389,6 +390,21 @@ def test_missing_files_are_named(tmp_path):
     (tmp_path / "hand.pkl").write_bytes(b"")
     with pytest.raises(ModelFileError, match="RIGHT or LEFT"):
         load_hand_model(tmp_path / "hand.pkl")
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "~nobody_of_this_name/mano"])
+def test_paths_that_no_file_can_have(path):
+    with pytest.raises(ModelFileError, match="cannot look for a hand model at"):
+        load_hand_model(path)
+
+
+def test_folders_that_may_not_be_read(monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(ModelFileError, match="/secret/mano.*Permission denied"):
+        load_hand_model("/secret/mano")
 
 
 def test_hands_of_different_models_are_refused(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.hand_model import HandModel, load_hand_model
-from wildhands_ros.hands import Hand, Side
-from wildhands_ros.rotations import angle_between, exp_so3
+from wildhands_ros.hands import Hand, Side, wrist_rotation
+from wildhands_ros.rotations import angle_between, exp_so3, log_so3
 from wildhands_ros.tracking import HandTracker, OneEuro, OneEuroConfig, PlaceOneEuro, RotationOneEuro, TrackingConfig
 
 CAMERA = Camera.pinhole(1280, 720, 640)
@@ -163,6 +163,20 @@ def test_a_hand_that_is_not_valid_leaves_no_trace_in_the_following_ones(model: H
     for i, hand in enumerate([sound] * 20 + [wrong] + [sound] * 3 + [far] + [sound] * 3):
         (raw,), (smooth,) = tracker.update([hand], i * FRAME_NS, CAMERA)
         assert raw.jump == (hand is far) and smooth.smoothed and smooth.track_id == 0
+        if hand is sound:
+            np.testing.assert_allclose(smooth.joints, sound.joints, atol=1e-9)
+
+
+def test_a_hand_that_is_not_finite_leaves_no_trace_in_the_following_ones(model: HandModel) -> None:
+    """Also where an estimator takes it for valid."""
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    side = Side.RIGHT
+    turn = wrist_rotation(model.layer(side).rest_joints(np.zeros(10)), side).T  # makes its wrist's frame the camera's
+    sound = make_hand(model, side, (0.0, 0, 0.5), turn=log_so3(turn), follow_id=1)
+    broken = replace(sound, joints=np.full((21, 3), np.nan), translation=np.full(3, np.nan))
+    for i, hand in enumerate([sound] * 3 + [broken] + [sound] * 3):
+        (raw,), (smooth,) = tracker.update([hand], i * FRAME_NS, CAMERA)
+        assert raw.track_id == 0 and not raw.jump
         if hand is sound:
             np.testing.assert_allclose(smooth.joints, sound.joints, atol=1e-9)
 

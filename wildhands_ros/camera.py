@@ -175,7 +175,13 @@ class Camera:
         p = [float(v) for v in info.p]
         if len(k) != 9 or len(p) != 12:
             raise CameraError(f"camera_info has {len(k)} values in K and {len(p)} in P, expected 9 and 12")
-        if use_p and p[0] == 0 and k[0] != 0 and all(v == 0 for v in info.d):
+        if use_p and p[0] == 0 and k[0] != 0:
+            model, coefficients = _distortion(info.distortion_model, info.d)
+            if model is Distortion.EQUIDISTANT or any(coefficients):  # a fisheye is one also without coefficients
+                raise CameraError(
+                    "camera_info has no P (P[0] is 0), and of a distorted camera's rectified pictures nothing else "
+                    "tells the focal length: calibrate the camera, or take its raw pictures (rectified false)"
+                )
             use_p = False  # an undistorted camera whose driver left P empty: K says the same
         if use_p:
             fx, fy, cx, cy = p[0], p[5], p[2], p[6]
@@ -214,7 +220,7 @@ class Camera:
             k = [_number(v) for v in data["camera_matrix"]["data"]]
             d = [_number(v) for v in data.get("distortion_coefficients", {}).get("data", [])]
             width, height = _pixels(data["image_width"]), _pixels(data["image_height"])
-            name = str(data.get("distortion_model", ""))
+            name = str(data.get("distortion_model") or "")  # YAML takes a name left empty for null
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CameraError(
                 f"{path} is not a ROS camera calibration: needs image_width, image_height, camera_matrix.data (9 "

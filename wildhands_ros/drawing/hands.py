@@ -66,7 +66,8 @@ def _draw_hand(
     keypoints = camera.project(hand.joints)
     width = _bone_width(keypoints, style)
     if style.mesh and hand.vertices is not None and faces is not None:
-        layer = mesh_layer(hand.vertices, faces, camera, color, style.opacity)
+        # an outline goes around what is opaque of its layer
+        layer = mesh_layer(hand.vertices, faces, camera, color, 1.0 if dashed else style.opacity)
         if layer is not None and dashed:
             draw_outline(image, layer, color, max(round(width / 3), 1))
         elif layer is not None:
@@ -76,7 +77,8 @@ def _draw_hand(
         fingers = style.finger_colors[hand.side]
         draw_skeleton(image, keypoints, fingers, palm_color=color, depths=depths, width=width, dashed=dashed)
     if style.boxes and np.isfinite(hand.box).all():
-        x0, y0, x1, y1 = (round(float(v)) for v in hand.box)
+        farthest = 2 * max(image.shape[:2])  # OpenCV refuses numbers of more than 32 bits
+        x0, y0, x1, y1 = (round(min(max(float(v), -farthest), farthest)) for v in hand.box)
         cv2.rectangle(image, (x0, y0), (x1, y1), color, max(round(width / 3), 1), cv2.LINE_AA)
 
 

@@ -15,7 +15,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.detection.landmarks import LandmarkNetwork, region_of_landmarks
 from wildhands_ros.detection.regions import Pyramid, Region
 from wildhands_ros.estimation import Estimator, hand_length
-from wildhands_ros.estimation.hand_length import resized
+from wildhands_ros.estimation.known_length import resized
 from wildhands_ros.evaluation.sample_scores import Predictions, SampleScores, SceneHand, pair_errors, score_samples
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, HandBox, Landmarks, Side

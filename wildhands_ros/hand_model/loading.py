@@ -61,7 +61,10 @@ def load_hand_model(path: str | Path | None = None) -> HandModel:
         folder = resources.files("wildhands_ros.hand_model") / "data"
         files: dict[Side, _Readable] = {side: folder / f"open_hand_{side.value}.npz" for side in Side}
     else:
-        files = dict(_find_files(Path(path).expanduser()))
+        try:
+            files = dict(_find_files(Path(path).expanduser()))
+        except (OSError, RuntimeError) as error:  # no permission, too long a name, ~ of a user whom nobody knows
+            raise ModelFileError(f"cannot look for a hand model at {path}: {error}. {_REMEDY}") from error
     contents = {side: _read(file) for side, file in files.items()}
     layers, names = {}, set()
     for side, content in contents.items():

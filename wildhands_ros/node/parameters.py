@@ -19,7 +19,7 @@ from rclpy.node import Node
 
 from wildhands_ros.detection.config import THRESHOLDS
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation.hand_length import LONGEST
+from wildhands_ros.estimation.known_length import LONGEST
 from wildhands_ros.images import JPEG_QUALITY
 from wildhands_ros.pipeline import ESTIMATORS, PipelineConfig, config_from_dict
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from wildhands_ros.detection import DetectorConfig, default_models_dir
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation.hand_length import require_length
+from wildhands_ros.estimation.known_length import require_length
 from wildhands_ros.estimation.refinement import RefinementConfig
 from wildhands_ros.tracking import TrackingConfig
 

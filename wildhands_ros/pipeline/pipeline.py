@@ -15,7 +15,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.detection import DetectorConfig, HandDetector
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation import Estimates, Estimator, LandmarkFit
-from wildhands_ros.estimation.hand_length import of_length
+from wildhands_ros.estimation.known_length import of_length
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
@@ -200,9 +200,11 @@ class Pipeline:
         detector = self._detector
         if config.detection != self.config.detection and not (detector and detector.configure(config.detection)):
             return False
-        self.config = config
-        self.estimator = of_length(self.estimator, length)
         self._tracker.configure(config.tracking)
+        if length != self.config.estimation.hand_length:
+            self.estimator = of_length(self.estimator, length)
+            self._tracker.smooth_anew()  # shapes are smoothed over seconds: another person's would come as slowly
+        self.config = config
         return True
 
     def process(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:

@@ -111,8 +111,12 @@ class HandTracker:
         """Takes other settings from the next picture on; hands keep their ids, other filters start anew."""
         before, self._config = self._config, config
         if (config.smooth, config.min_cutoff, config.beta) != (before.smooth, before.min_cutoff, before.beta):
-            for track in self._tracks:
-                track.start_filters(config)
+            self.smooth_anew()
+
+    def smooth_anew(self) -> None:
+        """From the next picture on, what is smoothed knows nothing of the past; hands keep their ids."""
+        for track in self._tracks:
+            track.start_filters(self._config)
 
     def update(self, hands: Sequence[Hand], stamp_ns: int, camera: Camera) -> tuple[list[Hand], list[Hand]]:
         """The raw hands of one picture with ids and jump flags, and the same smoothed (or the same list again).
@@ -135,11 +139,12 @@ class HandTracker:
         for hand, track in zip(hands, self._assign(hands, stamp_ns), strict=True):
             hand = replace(hand, track_id=track.id, jump=self._jumped(track, hand, stamp_ns))
             raw.append(hand)
+            sound = hand.valid and bool(np.isfinite(hand.joints).all())
             if self._config.smooth:
                 # what is not to be trusted must not live on in the hands that follow
-                smooth.append(self._smoothed(track if hand.valid else track.copy(), hand, stamp_ns, camera))
+                smooth.append(self._smoothed(track if sound else track.copy(), hand, stamp_ns, camera))
             track.last, track.stamp_ns = hand, stamp_ns
-            if hand.valid:
+            if sound:
                 track.sound, track.sound_ns = hand, stamp_ns
         return raw, smooth if self._config.smooth else raw
 

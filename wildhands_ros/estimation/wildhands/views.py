@@ -13,8 +13,9 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.estimation.wildhands.places import Box
 
 WIDEST_HALF_ANGLE = math.radians(60)
-"""Half the field of view, along each axis, that a rectified view keeps at most: towards 90° a flat picture stretches
-without end, and the network's angles were learned below this."""
+"""Half the field of view, along each axis, that a rectified view is made to keep at most: towards 90° a flat picture
+stretches without end, and the network's angles were learned below this. Pixels are square, so the view reaches further
+along the longer edge of a picture whose shorter one shows as much."""
 
 _PER_EDGE = 9  # points along each edge of a box
 
@@ -24,7 +25,7 @@ class RectifiedView:
     """A pinhole picture of the same size that sees what a distorted camera sees, from the same place and direction.
 
     Its focal length lets it see everything that the distorted picture shows, up to `WIDEST_HALF_ANGLE` to each side;
-    what is further out is cut off. Hands found in it are in the same camera frame.
+    what its edges leave out is cut off. Hands found in it are in the same camera frame.
     """
 
     source: Camera

@@ -15,7 +15,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation import KnownLength, LandmarkFit, hand_length
 from wildhands_ros.estimation.estimator import Estimates
-from wildhands_ros.estimation.hand_length import LONGEST, SHORTEST, betas_of_length, resized
+from wildhands_ros.estimation.known_length import LONGEST, SHORTEST, betas_of_length, resized
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
@@ -196,3 +196,19 @@ def test_the_configured_length_reaches_the_pipelines_hands_also_when_smoothed() 
         found = pipeline.process(replace(frame, stamp_ns=step * 33_000_000), [HandBox(Side.RIGHT, BOX, 1.0)])
         for hand in (*found.hands, *found.raw):
             assert hand_length(hand.joints) == pytest.approx(0.16, rel=0.01)
+
+
+def test_another_persons_length_holds_at_once_also_when_smoothed() -> None:
+    config = PipelineConfig(estimation=EstimationConfig(estimator="landmarks"), tracking=TrackingConfig(smooth=True))
+    pipeline = Pipeline(config, None, Says(4), MODEL)
+    frame = Frame(np.zeros((720, 1280, 3), np.uint8), CAMERA)
+    track_ids = set()
+    for step, length in enumerate([0.16] * 5 + [0.2] * 3 + [0.0]):
+        taken = replace(config, estimation=replace(config.estimation, hand_length=length))
+        assert pipeline.configure(taken) and pipeline.config == taken
+        found = pipeline.process(replace(frame, stamp_ns=step * 33_000_000), [HandBox(Side.RIGHT, BOX, 1.0)])
+        ((hand,), (raw,)) = found.hands, found.raw
+        np.testing.assert_allclose(hand.joints, raw.joints, atol=1e-9)
+        assert not length or hand_length(hand.joints) == pytest.approx(length, rel=0.01)
+        track_ids.add(hand.track_id)
+    assert track_ids == {0}
