@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from wildhands_ros.hand_model import load_hand_model
+from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
 from wildhands_ros.hands import Side, wrist_rotation
 from wildhands_ros.rendered.arms import FOREARM, ArmMesh, ArmPose
 from wildhands_ros.rendered.backgrounds import _FAMILIES, _HELD_OUT, LEVELS, SIZE, TextureBank
@@ -51,6 +52,24 @@ def test_labels_of_both_sides_come_from_that_sides_hand(scenes):
             np.testing.assert_allclose(vertices, hand.vertices, atol=1e-9)
             start = scene.geometry.faces[scene.geometry.starts[hand.part]]
             np.testing.assert_allclose(scene.geometry.vertices[start], vertices[layer.faces[0]], atol=1e-9)
+
+
+def test_poses_are_the_same_for_a_model_with_a_mean_pose():
+    """What hands do, and so what fits into them, does not depend on what a model measures its poses from."""
+    mean = np.random.default_rng(0).normal(0, 0.2, 45)
+    means = {Side.RIGHT: mean, Side.LEFT: mean * np.tile([1, -1, -1], 15)}
+    right, left = (
+        HandLayer(replace(MODEL.layer(side).data, hands_mean=means[side])) for side in (Side.RIGHT, Side.LEFT)
+    )
+    samplers = SceneSampler(MODEL, 4), SceneSampler(HandModel("curled", right, left, ""), 4)
+    sides = set()
+    for i in range(6):
+        plain, curled = (sampler.sample(np.random.default_rng((3, i))) for sampler in samplers)
+        assert (plain is None) == (curled is None)
+        for a, b in zip(plain.hands if plain else (), curled.hands if curled else (), strict=True):
+            np.testing.assert_allclose(a.joints, b.joints, atol=1e-6)
+            sides.add(a.side)
+    assert len(sides) == 2
 
 
 def test_scenes_repeat():

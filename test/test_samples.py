@@ -84,6 +84,22 @@ def test_an_interrupted_shard_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_processes_may_write_the_same_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is started again while the first still works: under the shard's name there is always a whole one."""
+    samples, path = [made_sample(key) for key in "abc"], tmp_path / "x.tar"
+    with ShardWriter(path) as first:
+        for sample in samples:
+            first.add(sample)
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        second = ShardWriter(path)
+        second.add(samples[0])
+    assert [sample.key for sample in ShardReader(path)] == ["a", "b", "c"]
+    with second:
+        for sample in samples[1:]:
+            second.add(sample)
+    assert [sample.key for sample in ShardReader(path)] == ["a", "b", "c"] and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_shard_for_which_the_disk_is_too_small_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

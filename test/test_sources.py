@@ -186,6 +186,15 @@ def test_boxes_that_no_hand_has_are_none(tmp_path: Path, box: tuple[float, ...])
     assert len(EpicHandKps(*paths, boxes=boxes)) == 0
 
 
+@pytest.mark.parametrize(("box", "reason"), [((1, 2, 3), r"\(3,\)"), ("here", "does not hold numbers")])
+def test_boxes_of_other_layouts_are_named_with_their_file(tmp_path: Path, box: object, reason: str) -> None:
+    paths = write_epic(tmp_path, {KEY: {"right": written_hand()}})
+    boxes = tmp_path / "grasp_visor_val.pkl"
+    boxes.write_bytes(pickle.dumps({KEY: {"right_bbox": box}}))
+    with pytest.raises(SampleError, match=f"grasp_visor_val.pkl: .*{reason}"):
+        EpicHandKps(*paths, boxes=boxes)
+
+
 @pytest.mark.parametrize("far", [1e5, 1e8, 1e300, np.nan])
 def test_joints_far_outside_the_picture_are_not_visible(tmp_path: Path, far: float) -> None:
     joints = [np.array([700.0 + 10 * j, 400.0 + 5 * j]) for j in range(20)] + [np.array([far, 400.0])]

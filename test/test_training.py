@@ -460,6 +460,12 @@ def test_sources_are_drawn_by_weight_and_their_samples_equally() -> None:
     assert counts[50:].min() >= 99 and counts[50:].max() <= 101
 
 
+def test_a_source_that_would_never_be_drawn_is_named() -> None:
+    assert 1 in MixingSampler([1, 1], [500, 1], batch=1000, steps=1, seed=3).batch(0)
+    with pytest.raises(ConfigError, match="weight of source 2 is too small"):
+        MixingSampler([1, 1], [3000, 1], batch=1000, steps=1, seed=3)
+
+
 def test_an_interrupted_run_sees_the_same_batches() -> None:
     whole = list(MixingSampler([30, 7], [1, 1], batch=8, steps=20, seed=1))
     assert list(MixingSampler([30, 7], [1, 1], batch=8, steps=20, seed=1, first=12)) == whole[12:]

@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
     parser.add_argument(
         "--split", choices=("train", "held-out"), default="train",
-        help="held-out: other people, textures and things than for training (default: %(default)s)",
+        help="held-out: other people, and also textures and things that training never sees (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: %(default)s)")
     parser.add_argument("--size-per-shard", type=int, default=1000, metavar="N", help="default: %(default)s")

@@ -36,7 +36,8 @@ class Views:
     """What is seen of N hands, and what they are. Left hands are mirrored, so that all are right ones.
 
     looks: (N, 21, 2) keypoints in the crop, moved and scaled to middle 0 and mean square length 1: neither the place
-        nor the size of the crop plays a part. rays: (N, 3) unit vectors to the middle of the crop.
+        nor the size of the crop plays a part.
+    rays: (N, 3) unit vectors to the middle of the hand (the mean of its keypoints' rays).
     spans: (N,) angle in radians under which the hand is seen (root mean square). joints: (N, 21, 3) metres from the
         wrist, camera frame. samples: (N) as they came.
     """
@@ -52,7 +53,7 @@ class Views:
 
     @property
     def off_axis(self) -> FloatArray:
-        """(N,) degrees between the optical axis and the crop's middle."""
+        """(N,) degrees between the optical axis and the hand's middle."""
         return np.degrees(np.arccos(np.clip(self.rays[:, 2], -1, 1)))
 
 
@@ -80,7 +81,8 @@ class Pair:
 class Unexplained:
     """How well root-relative joints are told from what is seen, for hands of one group of angles.
 
-    mpjpe_mm: mean error of the regression. percent: of the joints' variance (over the group) that is left.
+    mpjpe_mm: mean error of the regression. percent: of the joints' variance that is left, over the group;
+        the variance is that about the mean of all hands that are predicted.
     """
 
     angles: str

@@ -29,7 +29,7 @@ _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 class Split(str, Enum):
-    """What samples are for. Held-out ones show other people, textures and things than those for training."""
+    """What samples are for. Held-out ones show other people, and also textures and things that training never sees."""
 
     TRAIN = "train"
     HELD_OUT = "held-out"

@@ -31,7 +31,9 @@ Faces = NDArray[np.int32]
 HELD_SHARE = 0.45
 TWO_HANDS_SHARE = 0.45
 OCCLUDER_SHARE = 0.13
-"""How many hands hold something, scenes show two hands, scenes have something in front."""
+"""How many hands hold something, scenes show two hands, scenes have something in front.
+
+The last two where there is room for it."""
 
 IDENTITIES = 100_000
 """Different people of a split; those of the held-out split come after them."""
@@ -88,7 +90,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Scene:
-    """What there is to see. identity: number of the person. skin: 1 (light) to 6 (dark)."""
+    """What there is to see. identity: number of the person. skin: fifth of the tones, 1 (light) to 5 (dark)."""
 
     view: View
     hands: tuple[SceneHand, ...]
@@ -167,15 +169,14 @@ class SceneSampler:
         if side is Side.LEFT:
             doing = doing.mirrored()
             mirror = np.array([-1.0, 1.0, 1.0])
-        rotations = doing.rotations.copy()
+        pose = doing.rotations.copy()
         orientation, elbow_offset, shoulder = _reach(rng, view, place * mirror, mirror)
         if side is Side.LEFT:
             elbow_offset, shoulder = elbow_offset * mirror, shoulder * mirror
             x, z = orientation[:, 0] * mirror, orientation[:, 2] * mirror
             orientation = frame_of(x, z)
         rest = arm.layer.rest_joints(betas)
-        rotations[0] = orientation @ wrist_rotation(rest, side).T
-        pose = arm.layer.pose_from_rotations(rotations)
+        pose[0] = orientation @ wrist_rotation(rest, side).T
         vertices, joints = arm.layer.numpy(pose, betas, np.zeros(3))
         translation = place - joints.mean(axis=0)
         vertices, joints = vertices + translation, joints + translation
@@ -183,7 +184,7 @@ class SceneSampler:
             return None
         held, solid = doing.held, vertices[::3]
         if held is not None:
-            held = held.moved(rotations[0], rest[0] - rotations[0] @ rest[0] + translation)
+            held = held.moved(pose[0], rest[0] - pose[0] @ rest[0] + translation)
             if held.vertices[:, 2].min() < _NEAREST:
                 return None
             solid = np.concatenate([solid, held.vertices])

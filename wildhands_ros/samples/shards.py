@@ -39,7 +39,8 @@ class ShardWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._keys: set[str] = set()
-        self._partial = path.with_name(path.name + ".partial")
+        # several processes may write the same shard, such as a run that was started again while the first still works
+        self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         self._tar = tarfile.open(self._partial, "w", format=tarfile.GNU_FORMAT)
 
     def __enter__(self) -> ShardWriter:

@@ -215,6 +215,11 @@ class MixingSampler(Sampler[list[int]]):
         # which source each position of a period draws from, and the how-manieth of that source's it is there
         self._which = _spread(np.array(weights) / np.sum(weights))
         self._counts = np.bincount(self._which, minlength=len(lengths))
+        if not self._counts.all():
+            raise ConfigError(
+                f"the weight of source {int(self._counts.argmin()) + 1} is too small beside the others': none of "
+                f"{_PERIOD} samples would come from it; give it more, or take it out of the configuration"
+            )
         self._ranks_in_period = np.zeros(_PERIOD, np.int64)
         for source, count in enumerate(self._counts):
             self._ranks_in_period[self._which == source] = np.arange(count)

@@ -83,7 +83,7 @@ class EpicHandKps:
                 continue
             found_boxes = None if detected is None else detected.get(key, {})
             for side in Side:
-                hand = _hand(annotations, key, frame, side, entry, found_boxes, min_visible)
+                hand = _hand(annotations, boxes, key, frame, side, entry, found_boxes, min_visible)
                 if hand is not None:
                     self._hands.append(hand)
         if entries and self.missing_frames == len(entries):
@@ -135,10 +135,10 @@ class EpicHandKps:
 
 
 def _hand(
-    annotations: Path, key: str, frame: Path, side: Side, entry: Mapping[str, Plain], boxes: Mapping[str, Plain] | None,
-    min_visible: int,
+    annotations: Path, boxes_file: Path | None, key: str, frame: Path, side: Side, entry: Mapping[str, Plain],
+    boxes: Mapping[str, Plain] | None, min_visible: int,
 ) -> _Annotation | None:  # fmt: skip
-    """The hand of one side, or None where there is none, or too little of it."""
+    """The hand of one side, or None where there is none, or too little of it. boxes: of the picture, from its file."""
     record = entry.get(side.value)
     if record is None:
         return None
@@ -152,13 +152,13 @@ def _hand(
     if weights.sum() < max(min_visible, 1):
         return None
     keypoints = np.where(weights[:, None] > 0, keypoints, 0.0)
-    if boxes is None:
+    if boxes is None or boxes_file is None:
         box = _box_of(keypoints[weights > 0])
     else:
         given = boxes.get(f"{side.value}_bbox")
         if given is None:
             return None
-        box = tuple(_numbers(annotations, key, given, (4,)).tolist())  # type: ignore[assignment]
+        box = tuple(_numbers(boxes_file, key, given, (4,)).tolist())  # type: ignore[assignment]
     if not (box[2] - box[0] >= 1 and box[3] - box[1] >= 1 and _is_near(np.reshape(box, (2, 2))).all()):
         return None
     name = re.sub(r"[^A-Za-z0-9_-]", "_", frame.stem)
