@@ -43,8 +43,8 @@ class ArmLook:
     """How one person's arms look in one scene.
 
     skin: of hand and forearm, gloved or not. skin_type: fifth of the tones, 1 (light) to 5 (dark). girth: of the
-    forearm. sleeve: its material or None for bare arms, where it begins (metres from the wrist) and how wide it is. band: a watch or bracelet,
-    on which arm.
+    forearm. sleeve: its material or None for bare arms, where it begins (metres from the wrist) and how wide it is.
+    band: a watch or bracelet, on which arm.
     """
 
     skin: Material
