@@ -98,12 +98,12 @@ def run(args: argparse.Namespace) -> int:
     source = ShardReader(args.shards)
     config = read_pipeline(args)
     refuse_unused(args, config)
+    if args.known_length and config.estimation.hand_length:
+        raise WildHandsError("--known-length takes each person's own hand length: leave out --hand-length, or it")
     if args.pictures is not None:
         check_picture_name(args.pictures)  # now, rather than after the work
     scores: dict[str, SampleScores] = {}
     joints: dict[str, FloatArray] = {}
-    if args.known_length and config.estimation.hand_length:
-        raise WildHandsError("--known-length takes each person's own hand length: leave out --hand-length, or it")
     for name, chosen in _estimators(config, args.name, args.baseline).items():
         scores[name], joints[name] = _score(name, chosen, source, args.max, known_lengths=args.known_length)
     reports = [make_report(found, name, source.name) for name, found in scores.items()]

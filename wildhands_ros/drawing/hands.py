@@ -78,7 +78,7 @@ def _draw_hand(
         draw_skeleton(image, keypoints, fingers, palm_color=color, depths=depths, width=width, dashed=dashed)
     if style.boxes and np.isfinite(hand.box).all():
         farthest = 2 * max(image.shape[:2])  # OpenCV refuses numbers of more than 32 bits
-        x0, y0, x1, y1 = (round(min(max(float(v), -farthest), farthest)) for v in hand.box)
+        x0, y0, x1, y1 = np.clip(hand.box, -farthest, farthest).round().astype(int).tolist()
         cv2.rectangle(image, (x0, y0), (x1, y1), color, max(round(width / 3), 1), cv2.LINE_AA)
 
 

@@ -145,7 +145,10 @@ def evaluate_estimator(
         seconds = time.perf_counter() - start
         hands = [_hand_of(box, estimates.hands) for box in boxes]
         if known_lengths:
-            hands = [_of_true_length(*pair, estimator, frame.camera) for pair in zip(hands, scene, strict=True)]
+            hands = [
+                _of_true_length(hand, sample, estimator, frame.camera)
+                for hand, sample in zip(hands, scene, strict=True)
+            ]
         predictions = _predictions(hands, faces, seconds / len(scene))
         parts.append(score_samples(predictions, scene, with_masks=with_masks))
         joints.append(predictions.joints)

@@ -369,7 +369,7 @@ def _read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
     pictures = []
     for path in paths:
         with contextlib.suppress(OSError, ImageError):  # one of them more or less does not matter
-            pictures.append(decode_compressed(path.read_bytes(), path.suffix))
+            pictures.append(decode_compressed(path.read_bytes()))
     if not pictures:
         raise ConfigError(f"no readable .jpg or .png pictures in the calibration folder {folder}")
     return pictures
