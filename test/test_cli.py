@@ -352,6 +352,7 @@ def test_an_interruption_while_the_first_picture_is_encoded_leaves_no_video(
         ('{"a": [{"side": "left", "box": [0, 0, 1' + "0" * 400 + ", 1]}]}", "'a', box 0"),
         ('{"a": [{"side": "left", "box": [0, "0", 9, true]}]}', "no number"),
         ("[" * 100_000, "not JSON"),
+        ('{"a": [], "b": [], "a": []}', "boxes.json: 'a' is there twice"),
     ],
     ids=lambda text: text[:48],
 )
@@ -460,6 +461,16 @@ def test_whole_files_follow_links_and_leave_pipes_in_their_places(tmp_path: Path
     write_whole(pipe, b"content")
     assert os.read(reader, 99) == b"content" and pipe.is_fifo()
     os.close(reader)
+
+
+def test_a_file_that_standard_output_was_sent_into_keeps_all_that_is_written_to_it(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path\nfrom wildhands_ros.whole_files import write_whole\n"
+        "print('before')\nwrite_whole(Path('/dev/stdout'), b'content\\n')\nprint('after')"
+    )
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "before\ncontent\nafter\n"
 
 
 @pytest.mark.parametrize(

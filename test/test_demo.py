@@ -102,6 +102,16 @@ def test_a_rendered_scene_is_kept_and_read_back(tmp_path: Path) -> None:
         assert known.visible == tuple(truth.visible)
 
 
+def test_a_rendered_scene_that_was_damaged_is_rendered_again(tmp_path: Path) -> None:
+    config = SequenceConfig(seconds=0.1, seed=2)
+    whole = RenderedScene(tmp_path, config).truth
+    (file,) = tmp_path.rglob("truth.npz")
+    for damaged in (b"", file.read_bytes()[:100], b"x" + file.read_bytes()[1:]):
+        file.write_bytes(damaged)
+        again = RenderedScene(tmp_path, config).truth
+        assert all(np.array_equal(a.hands[0].joints, b.hands[0].joints) for a, b in zip(again, whole, strict=True))
+
+
 def test_a_scene_is_kept_in_folders_of_any_name(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"scene-\xff")
     config = SequenceConfig(seed=2, seconds=0.1)

@@ -84,7 +84,9 @@ class BoxFile:
         """Raises ConfigError, naming the entry, for anything but the documented form."""
         path = Path(path)
         try:
-            data = json.loads(path.read_text(encoding="utf-8-sig"))
+            data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
         except OSError as error:
             raise ConfigError(f"cannot read the boxes in {path}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
@@ -104,6 +106,15 @@ class BoxFile:
     def unused(self) -> tuple[str, ...]:
         """The names and numbers in the file that no frame had which was asked for so far."""
         return tuple(key for key in self._boxes if key not in self._asked)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a key that is there twice, json would quietly drop the first value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ConfigError(f"'{next(key for key in keys if keys.count(key) > 1)}' is there twice in one object")
+    return found
 
 
 def _boxes(where: str, entries: Any) -> tuple[HandBox, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Left-aligned first column, right-aligned others, cells padded so that it also reads well in a terminal."""
+    head, rows = ([cell.replace("|", r"\|") for cell in head], [[c.replace("|", r"\|") for c in row] for row in rows])
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import zlib
 from pathlib import Path
+
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -14,6 +17,11 @@ def write_whole(path: Path, data: bytes) -> None:
     It gets the permissions of any new file. Raises OSError, and leaves nothing behind then. Links are followed, and
     what is no file, such as /dev/stdout or a pipe, is written to and not replaced.
     """
+    if (stream := _STREAMS.get(str(path))) is not None:  # which may be a file, where more is written before and after
+        sys.stdout.flush()
+        with os.fdopen(os.dup(stream), "wb") as file:
+            file.write(data)
+        return
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return

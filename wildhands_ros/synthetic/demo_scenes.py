@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,7 +83,12 @@ class RenderedScene:
         self._folder = folder / f"rendered_{key.hexdigest()[:12]}"
         if not (self._folder / "truth.npz").exists():
             self._render()
-        self.truth = self._read_truth()
+        try:
+            self.truth = self._read_truth()
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # damaged
+            shutil.rmtree(self._folder)
+            self._render()
+            self.truth = self._read_truth()
 
     def open(self) -> FrameSource:
         """The pictures, with their camera."""
