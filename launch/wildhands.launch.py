@@ -29,6 +29,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "config"
 FAST_DDS_2 = ("humble", "iron", "jazzy")
 
 BOOLEANS = {"true": True, "false": False}
+_UNSAID = {"image": "image", "camera_info": ""}  # values of arguments that leave a topic as it is
 
 
 class Setting(NamedTuple):
@@ -191,8 +192,11 @@ def _value(setting: Setting, text: str) -> bool | int | float | ParameterValue:
 
 
 def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
-    """Only what was asked for: the node finds camera_info and image/compressed by the image's name."""
-    return [(topic, given[topic]) for topic in ("image", "camera_info") if given[topic] not in ("", topic)]
+    """Only what was asked for: the node finds camera_info and image/compressed by the image's name.
+
+    camera_info:=camera_info is asked for: not the one beside the image.
+    """
+    return [(topic, given[topic]) for topic in ("image", "camera_info") if given[topic] not in ("", _UNSAID[topic])]
 
 
 def ros_arguments(given: dict[str, str]) -> list[str]:

@@ -307,8 +307,13 @@ def test_forearms_from_below_are_the_wearers():
 @pytest.mark.parametrize(
     "bad",
     [{"threads": 0}, {"palm_threshold": 1.5}, {"score_threshold": float("nan")}, {"wanted_hands": 1.5},
-     {"keep_threshold": 0.6}, {"box_margin": -1}, {"wearer_prior": float("inf")}, {"max_hands": True}],
+     {"keep_threshold": 0.0}, {"box_margin": -1}, {"wearer_prior": float("inf")}, {"max_hands": True}],
 )  # fmt: skip
 def test_senseless_settings_are_named(bad):
     with pytest.raises(ConfigError, match=f"detector.{next(iter(bad))}"):
         DetectorConfig(**bad)
+
+
+def test_thresholds_may_be_set_one_after_the_other_in_any_order():
+    assert DetectorConfig().least_kept == DetectorConfig().keep_threshold == 0.3
+    assert DetectorConfig(score_threshold=0.2).least_kept == 0.2

@@ -213,6 +213,9 @@ def test_arguments_become_remappings_and_ros_arguments(built: None) -> None:
     chosen = {"image": "cam/image", "camera_info": "/info", "namespace": "a/b", "log_level": "debug", "enclave": "/e"}
     configurations = given("wildhands.launch.py", **chosen).launch_configurations
     assert file.remappings(configurations) == [("image", "cam/image"), ("camera_info", "/info")]
+    own_name = {"image": "image", "camera_info": "camera_info"}  # of camera_info it says: not the one beside the image
+    configurations = given("wildhands.launch.py", **own_name).launch_configurations
+    assert file.remappings(configurations) == [("camera_info", "camera_info")]
     assert file.ros_arguments(configurations) == ["--log-level", "a.b.wildhands:=debug", "--enclave", "/e"]
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ from std_srvs.srv import SetBool
 from tf2_msgs.msg import TFMessage
 
 from wildhands_ros.msg import HandPoseArray
+from wildhands_ros.node.diagnostics import InputWatch
 from wildhands_ros.node.wildhands_node import WildhandsNode
 
 
@@ -275,6 +277,7 @@ class FakeBond:
         self.alive = True
 
     def shutdown(self) -> None:
+        self.pub.publish(Empty())  # that it ends
         self.sub.destroy()
         self.pub.destroy()
         self.alive = False
@@ -297,6 +300,38 @@ def test_a_bond_is_nav2s_and_leaves_nothing_behind(node: WildhandsNode, monkeypa
         assert node.trigger_deactivate() is TransitionCallbackReturn.SUCCESS
         assert not bond.alive
         assert (len(list(node.publishers)), len(list(node.subscriptions))) == before
+
+
+def test_a_node_with_a_bond_ends_in_order_after_ros_was_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("bondpy.bondpy")
+    module.Bond = FakeBond  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bondpy", ModuleType("bondpy"))
+    monkeypatch.setitem(sys.modules, "bondpy.bondpy", module)
+    rclpy.init(args=[], domain_id=213)
+    overrides = [Parameter("autostart", value=False), Parameter("bond_heartbeat_period", value=0.1)]
+    node = WildhandsNode(fake_pipeline, overrides=overrides)
+    try:
+        assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    finally:
+        rclpy.shutdown()  # as Ctrl-C does
+        node.destroy_node()
+    assert not [thread for thread in threading.enumerate() if thread.name == "wildhands"]
+
+
+def test_nothing_is_said_of_a_clock_that_stands_before_anybody_could_play(node: WildhandsNode) -> None:
+    early, late = (InputWatch(time.monotonic() - seconds) for seconds in (1, 6))
+    assert early.is_early(time.monotonic()) and not late.is_early(time.monotonic())
+    assert node.set_parameters([Parameter("use_sim_time", value=True)])[0].successful
+
+    def said() -> set[str]:
+        return {kind for kind, _ in node._complaints()}
+
+    assert "no_clock" not in said()
+    for watch, expected in ((early, False), (late, True)):
+        node._watch = watch
+        assert ("no_clock" in said()) is expected
+    node._watch = None
 
 
 def test_qos_parameters_outlast_configurations(node: WildhandsNode) -> None:

@@ -6,6 +6,8 @@ import logging
 import subprocess
 import sys
 import threading
+import time
+import types
 from pathlib import Path
 
 import cv2
@@ -34,7 +36,7 @@ from wildhands_ros.node.diagnostics import (
     Throttle,
     shortened,
 )
-from wildhands_ros.node.images import compressed_message, decode, image_message
+from wildhands_ros.node.images import compressed_message, decode, find_bridge, image_message
 from wildhands_ros.node.inbox import Inbox
 from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics
 from wildhands_ros.node.parameter_file import parameter_file, parameter_table_in_markdown
@@ -77,6 +79,11 @@ def test_values_reach_their_place():
     taken = parameters.snapshot(values)
     assert (taken.pipeline.min_score, taken.pipeline.tracking.smooth) == (0.25, True)
     assert (taken.rectified, taken.tf_prefix) == (True, "robot/")
+    assert [parameters.snapshot({"rectified": value}).rectified for value in (False, "false", "auto")] == [
+        False,
+        False,
+        None,
+    ]
     assert parameters.snapshot({**values, "estimation.mano_dir": ""}).pipeline.estimation.mano_dir is None
 
 
@@ -225,6 +232,21 @@ def test_newer_images_do_not_prolong_the_wait_for_a_lost_info():
     assert taken and taken[0] is not None and taken[0].info == "a"
 
 
+def test_an_info_that_comes_just_after_its_image_is_waited_for_also_by_a_worker_that_was_busy(monkeypatch):
+    inbox, taken = Inbox(pair_timeout=1e6), []
+    inbox.put_info("old", 1)
+    inbox.put_image(1, 1)
+    inbox.take()
+    inbox.put_image(2, 2)
+    busy_until = time.monotonic() + 2e6  # for longer than an info is waited for
+    monkeypatch.setattr(time, "monotonic", lambda: busy_until)
+    worker = threading.Thread(target=lambda: taken.append(inbox.take()))
+    worker.start()
+    inbox.put_info("new", 2)
+    worker.join(5)
+    assert taken[0].info == "new"
+
+
 def test_a_camera_that_never_pairs_is_not_waited_for():
     inbox = Inbox(pair_timeout=1e6)
     inbox.put_info("a", 1)
@@ -329,6 +351,24 @@ def test_what_cv_bridge_would_get_wrong_never_reaches_it(padding, is_bigendian):
     rows = np.frombuffer(message.data, np.uint8).reshape(8, -1)[:, :30].reshape(8, 10, 3)
     np.testing.assert_array_equal(decode(message, bridge), rows[..., ::-1])
     assert bridge.asked == []
+
+
+@pytest.mark.parametrize("broken", [None, ImportError("numpy.core.multiarray failed to import")], ids=["works", "not"])
+def test_a_cv_bridge_that_fails_with_every_image_is_not_used(broken, monkeypatch):
+    class Installed(CvBridge):
+        def imgmsg_to_cv2(self, img_msg, desired_encoding="passthrough"):
+            if broken is not None:
+                raise broken
+            return super().imgmsg_to_cv2(img_msg, desired_encoding)
+
+    module, reasons = types.ModuleType("cv_bridge"), []
+    module.CvBridge = Installed
+    monkeypatch.setitem(sys.modules, "cv_bridge", module)
+    bridge = find_bridge(reasons.append)
+    assert (bridge is None, len(reasons)) == ((False, 0) if broken is None else (True, 1))
+    assert broken is None or "multiarray" in reasons[0]
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)  # as if it was not installed
+    assert find_bridge(reasons.append) is None and len(reasons) == (broken is not None)
 
 
 def test_what_cv_bridge_does_not_know_or_would_crash_on_never_reaches_it():

@@ -299,11 +299,12 @@ def test_what_is_published_is_in_the_bag(context: Context, tmp_path: Path) -> No
     sender.destroy_node()
 
 
-def _wait_until_matched(publisher: object) -> None:
-    """Until a subscription is known to the publisher (the recorder may know the publisher first)."""
+def _wait_until_matched(publisher: object, exactly: int = 0) -> None:
+    """Until a subscription, or `exactly` so many, is known to the publisher (the recorder may know it first)."""
     done = threading.Event()
     for _ in range(int(DEADLINE_S / 0.01)):
-        if publisher.get_subscription_count():
+        count = publisher.get_subscription_count()
+        if count == exactly if exactly else count:
             return
         done.wait(0.01)
     raise AssertionError("nobody subscribed")
@@ -324,6 +325,43 @@ def test_subscriptions_follow_the_publishers_qos(context: Context, tmp_path: Pat
     assert [f.image[0, 0, 0] for f in source] == [7]
     text = (tmp_path / "bag" / "metadata.yaml").read_text()
     assert "reliability: best_effort" in text
+
+
+def test_nothing_is_lost_or_kept_twice_where_another_publisher_asks_for_another_subscription(
+    context: Context, tmp_path: Path
+) -> None:
+    sender = Node("sender", context=context)
+    reliable = sender.create_publisher(HandPoseArray, "/hands", 1000)
+    pause = threading.Event()
+    with Recorder(tmp_path / "x.mcap", {"/hands": None}, context=context) as recorder:
+        assert recorder.wait_until_connected(["/hands"], DEADLINE_S)
+        _wait_until_matched(reliable)
+        for number in range(600):
+            if number == 100:
+                other = sender.create_publisher(HandPoseArray, "/hands", qos_profile_sensor_data)
+            if number == 400:
+                sender.destroy_publisher(other)
+            reliable.publish(HandPoseArray(image_width=number))
+            pause.wait(0.005)
+        assert recorder.wait_for("/hands", 600, DEADLINE_S)
+    assert [message.image_width for message in read(tmp_path / "x.mcap")["/hands"]] == list(range(600))
+    sender.destroy_node()
+
+
+def test_what_is_latched_is_kept_once_also_where_the_recorder_came_first(context: Context, tmp_path: Path) -> None:
+    latched = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    with Recorder(tmp_path / "x.mcap", {"/calibration": "tf2_msgs/msg/TFMessage"}, context=context) as recorder:
+        sender = Node("sender", context=context)
+        publisher = sender.create_publisher(TFMessage, "/calibration", latched)
+        _wait_until_matched(publisher)
+        publisher.publish(TFMessage(transforms=[TransformStamped(child_frame_id="a")]))
+        assert recorder.wait_for("/calibration", 1, DEADLINE_S)
+        assert recorder.wait_until_connected(["/calibration"], DEADLINE_S)
+        _wait_until_matched(publisher, exactly=1)  # those from before anybody published are gone
+        publisher.publish(TFMessage(transforms=[TransformStamped(child_frame_id="b")]))
+        assert recorder.wait_for("/calibration", 2, DEADLINE_S)
+    assert [m.transforms[0].child_frame_id for m in read(tmp_path / "x.mcap")["/calibration"]] == ["a", "b"]
+    sender.destroy_node()
 
 
 def test_everything_with_images_as_jpeg(context: Context, tmp_path: Path) -> None:
@@ -545,6 +583,9 @@ def test_what_the_commands_say_when_they_cannot(tmp_path: Path) -> None:
     commands = [
         (start("player", tmp_path / "missing.mp4"), "missing.mp4 does not exist"),
         (start("recorder", tmp_path / "there"), "exists already"),
+        (start("recorder", tmp_path / "new.mcap", "--jpeg", "--quality", "900"), "1 to 100, not 900"),
+        (start("recorder", tmp_path / "new.mcap", "no topic"), "'no topic' cannot be a topic's name"),
     ]
     for process, says in commands:
         assert says in finish(process, 1)
+    assert not (tmp_path / "new.mcap").exists()

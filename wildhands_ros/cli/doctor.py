@@ -252,7 +252,13 @@ def _ros() -> Iterator[Finding]:
         except ImportError as error:
             yield Finding("ROS 2", "fail", f"messages of {module.removesuffix('.msg')}: {error}", remedy)
     for module in ("cv_bridge", "tf2_ros", "tf_transformations"):
-        if importlib.util.find_spec(module):
+        if module == "cv_bridge" and (reason := _broken_bridge()):
+            yield Finding(
+                "ROS 2",
+                "note",
+                f"cv_bridge is installed but does not work ({reason}); this package decodes images itself",
+            )
+        elif importlib.util.find_spec(module):
             yield Finding("ROS 2", "ok", f"{module}, from the distribution")
         else:
             yield Finding("ROS 2", "note", f"{module}: not on PyPI; this package's own stand-in does its work")
@@ -264,6 +270,15 @@ def _ros() -> Iterator[Finding]:
             "ROS 2", "warn", f"/dev/shm has {free >> 20} MB free: image topics use shared memory",
             "free some, or start the container with --shm-size=1g",
         )  # fmt: skip
+
+
+def _broken_bridge() -> str:
+    """Why a cv_bridge that is installed does not work; empty where it does, or where there is none."""
+    from wildhands_ros.node.images import find_bridge
+
+    reasons: list[str] = []
+    find_bridge(reasons.append)
+    return "".join(reasons)
 
 
 def _topics() -> Iterator[Finding]:

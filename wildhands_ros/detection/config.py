@@ -18,7 +18,8 @@ class DetectorConfig:
     wanted_hands: a stream is searched hard until so many hands are followed, and a still until so many are found.
     palm_threshold: least score of a palm to be looked at more closely, 0 to 1.
     score_threshold: least probability of a hand to be reported, 0 to 1.
-    keep_threshold: a hand that is followed is given up below this probability, 0 to 1; at most `score_threshold`.
+    keep_threshold: a hand that is followed is given up below this probability, 0 to 1, or below `score_threshold`, if
+        that is less.
     box_margin: how far a box reaches beyond the hand's landmarks, as a share of its longer edge. Landmarks lie inside
         the fingers: 0.1 brings the box to the outline of the skin.
     wearer_prior: weight of what is assumed of the wearer's own hands when telling left from right
@@ -52,8 +53,14 @@ class DetectorConfig:
         for name in THRESHOLDS:
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"detector.{name} is a probability between 0 and 1, not {getattr(self, name)}")
-        if self.keep_threshold > self.score_threshold:
-            raise ConfigError("detector.keep_threshold must not exceed detector.score_threshold")
         for name in ("box_margin", "wearer_prior"):
             if not 0 <= getattr(self, name) <= 10:
                 raise ConfigError(f"detector.{name} must lie between 0 and 10, not {getattr(self, name)}")
+
+    @property
+    def least_kept(self) -> float:
+        """Below which probability a followed hand is given up.
+
+        Not an error where `keep_threshold` is the larger: ROS tools set parameters one after the other, in any order.
+        """
+        return min(self.keep_threshold, self.score_threshold)

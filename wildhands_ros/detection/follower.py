@@ -205,7 +205,7 @@ class HandFollower:
         if not 0.4 < growth < 2.5:
             return False
         presence = 0.5 * (follow.presence + log_odds(seen.presence))
-        return hand_score(follow.palm, presence) >= self._search.config.keep_threshold
+        return hand_score(follow.palm, presence) >= self._search.config.least_kept
 
     def _advance(self, follow: _Follow, seen: LandmarkResult, stamp_ns: int, gap: float) -> None:
         follow.moved = follow.moved + (seen.landmarks.image - follow.places).mean(axis=0)
@@ -300,7 +300,7 @@ class HandFollower:
         if first is None or first.presence < _FIRST_PRESENCE or self._is_followed(first.landmarks.image):
             return False
         sighting = settle(network, picture, first.landmarks.image, _evidence(palm, near))
-        if sighting is None or sighting.score < self._search.config.keep_threshold:
+        if sighting is None or sighting.score < self._search.config.least_kept:
             return False
         if self._is_followed(sighting.landmarks.image, sighting.doubt):
             return False

@@ -233,6 +233,10 @@ class InputWatch:
         self._images: deque[float] = deque(maxlen=_MOST_KEPT)
         self._infos: deque[float] = deque(maxlen=_MOST_KEPT)
 
+    def is_early(self, now: float) -> bool:
+        """Whether the node has only begun to listen, and nothing can be said yet of what does not come."""
+        return now - self._started <= self._patience_s
+
     def image(self, now: float) -> None:
         """An image came."""
         self._first_image = now if self._first_image is None else self._first_image
@@ -246,7 +250,7 @@ class InputWatch:
         """Kind and text of what is wrong with the inputs, or None."""
         if self._first_image is not None and not self._infos and now - self._first_image > self._info_patience_s:
             return "no_camera_info", self._no_info(around)
-        if now - self._started <= self._patience_s:
+        if self.is_early(now):
             return None
         images, infos = (
             sum(at > now - self._patience_s for at in list(times)) for times in (self._images, self._infos)

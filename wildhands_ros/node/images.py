@@ -7,6 +7,7 @@ decoded by `wildhands_ros.images`. Both ways call the same OpenCV conversions an
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -32,13 +33,20 @@ class Bridge(Protocol):
         ...
 
 
-def find_bridge() -> Bridge | None:
-    """cv_bridge where it is installed and works, else None."""
+def find_bridge(on_broken: Callable[[str], None]) -> Bridge | None:
+    """cv_bridge where it is installed and works, else None. on_broken: told why one that is installed does not."""
     try:
         from cv_bridge import CvBridge
-    except (ImportError, AttributeError):  # AttributeError: built for another numpy
+
+        bridge: Bridge = CvBridge()
+        # one that was built for another numpy can be imported all the same, and fails with the first image
+        pixel = Image(height=1, width=1, encoding="bgr8", step=3, data=array("B", bytes(3)))
+        bridge.imgmsg_to_cv2(pixel, desired_encoding="rgb8")
+    except Exception as error:  # whatever it is, images can be decoded without
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "cv_bridge"):
+            on_broken(f"{type(error).__name__}: {error}")
         return None
-    return CvBridge()
+    return bridge
 
 
 def decode(message: Image | CompressedImage, bridge: Bridge | None = None) -> RgbImage:

@@ -34,7 +34,7 @@ class Inbox(Generic[ImageT, InfoT]):
     its own stamp, the next one is expected to have one too and is waited for: images and infos are separate topics, and
     either may come first. Without any info the newest image is kept until one comes.
 
-    pair_timeout: seconds to wait for the info of the same stamp.
+    pair_timeout: seconds that `take` waits for the info of the same stamp.
     """
 
     def __init__(self, pair_timeout: float = 0.05) -> None:
@@ -76,6 +76,7 @@ class Inbox(Generic[ImageT, InfoT]):
     def take(self) -> Parcel[ImageT, InfoT] | None:
         """Waits for the next image and its info; None once the inbox is closed."""
         with self._changed:
+            self._waiting_since = time.monotonic()  # while a slow worker was busy nobody waited for an info
             while not self._closed:
                 parcel, wait = self._next()
                 if parcel is not None:

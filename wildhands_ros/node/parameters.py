@@ -65,6 +65,7 @@ class Parameter:
             name=self.name,
             description=self.description,
             read_only=self.when is When.START,
+            dynamic_typing="true" in self.choices,  # which YAML and `ros2 param set` take for a truth value
             additional_constraints=" ".join(text for text in (limits, _WHEN_IN_WORDS[self.when]) if text),
         )
         if self.minimum is None and self.maximum is None:
@@ -223,6 +224,8 @@ def snapshot(values: Mapping[str, Value]) -> NodeParameters:
     rows = {row.name: row for row in parameter_table()}
     complete = {name: values.get(name, row.default) for name, row in rows.items()}
     for name, row in rows.items():
+        if row.choices and isinstance(complete[name], bool):
+            complete[name] = str(complete[name]).lower()
         _require_allowed(row, complete[name])
     own = {row.name: complete.pop(row.name) for row in NODE_PARAMETERS}
     own["capture_dir"] = Path(str(own["capture_dir"])).expanduser()  # type: ignore[assignment]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import rclpy
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 _LOOK_PERIOD_S = 0.1
 _DEPTH, _IMAGE_DEPTH = 100, 10
 _REPORTED_PROBLEMS = 100
+_OVERLAP_S = 1.0  # publishers need a while until they know a new subscription; an old one stays as long
+_REMEMBERED = 1000  # messages of a topic, by which one that two subscriptions bring is known
 _TWIN_NS = 3_000_000_000  # a camera that publishes compressed pictures as well does so at least this often
 
 
@@ -55,16 +59,36 @@ class RecordingReport:
     problems: tuple[str, ...]
 
 
+class _Recent:
+    """The latest messages of a topic: two subscriptions bring the same one twice."""
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[tuple[int, int | None], None] = OrderedDict()
+
+    def is_new(self, info: Mapping[str, Any]) -> bool:
+        """Whether this message comes for the first time; also where the middleware does not say when it was sent."""
+        key = info.get("source_timestamp", 0), info.get("publication_sequence_number")
+        if key[0] and key in self._keys:
+            return False
+        self._keys[key] = None
+        if len(self._keys) > _REMEMBERED:
+            self._keys.popitem(last=False)
+        return True
+
+
 @dataclass
 class _Channel:
-    """One topic being recorded."""
+    """One topic being recorded. former: subscriptions that another one follows, and until when they stay."""
 
     msgtype: str
+    message_class: type
     reliable: bool
     transient_local: bool
     subscription: Subscription[object]
     recorded_as: str
     jpeg: bool
+    former: list[tuple[Subscription[object], float]] = field(default_factory=list)
+    recent: _Recent = field(default_factory=_Recent)
     added: bool = False
     refused: bool = False
     received: int = 0
@@ -77,12 +101,14 @@ class Recorder:
 
     path: a bag folder, or a file ending in .mcap (see BagWriter). topics: names, as keys of their message types
         ("sensor_msgs/msg/Image"), or None where the type is to be learnt from the publishers; no topics at all means
-        every one there is, also later. Topics of known type are subscribed at once, before anybody publishes.
+        every one there is, also later. Topics of known type are subscribed at once, before anybody publishes, and
+        recorded from the first message on whatever its publisher offers.
     jpeg: keep raw images as JPEG of `quality`, as CompressedImage on `<topic>/compressed`, but where that is recorded
         as well, from a camera that publishes both.
 
     Subscriptions follow the QoS of the publishers (reliable if all are, transient local if all are), and what they
-    offer is noted in the bag. Messages carry the time of receipt by the node's clock. Everything received is in the
+    offer is noted in the bag. Where that changes nothing is lost: the old subscription stays until the new one works.
+    Messages carry the time of receipt by the node's clock. Everything received is in the
     file after at most about a second, also if this process is killed.
     """
 
@@ -97,6 +123,8 @@ class Recorder:
         node_name: str = "wildhands_record",
         context: Context | None = None,
     ) -> None:
+        if not 1 <= quality <= 100:
+            raise RecordingError(f"the quality of JPEGs is 1 to 100, not {quality}")
         self._jpeg, self._quality = jpeg, quality
         self._changed = threading.Condition()
         self._channels: dict[str, _Channel] = {}
@@ -104,8 +132,8 @@ class Recorder:
         self._failure: RecordingError | None = None
         self._report: RecordingReport | None = None
         self.node = Node(node_name, context=context)
-        self._wanted = {self.node.resolve_topic_name(n): t for n, t in topics.items()} if topics else None
         try:
+            self._wanted = {self._resolved(n): t for n, t in topics.items()} if topics else None
             self._writer = BagWriter(path, overwrite=overwrite)
         except RecordingError:
             self.node.destroy_node()
@@ -168,6 +196,12 @@ class Recorder:
     ) -> None:
         self.stop()
 
+    def _resolved(self, name: str) -> str:
+        try:
+            return self.node.resolve_topic_name(name)
+        except Exception as error:  # rclpy has several kinds for it, and another one in each distribution
+            raise RecordingError(f"'{name}' cannot be a topic's name: {str(error).splitlines()[0]}") from error
+
     def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         with self._changed:
             return self._changed.wait_for(condition, timeout_s) and self._failure is None
@@ -196,6 +230,8 @@ class Recorder:
                 self._note(f"{name} is published with several types ({', '.join(types)}) and not recorded")
             elif types:
                 self._follow(name, types[0], endpoints)
+        for channel in self._channels.values():
+            self._retire(channel)
 
     def _follow(self, name: str, msgtype: str, endpoints: Sequence[TopicEndpointInfo]) -> None:
         channel = self._channels.get(name)
@@ -206,6 +242,12 @@ class Recorder:
             transient = all(p.durability is DurabilityPolicy.TRANSIENT_LOCAL for p in profiles)
         if channel is None or (profiles and (channel.reliable, channel.transient_local) != (reliable, transient)):
             channel = self._subscribe(name, msgtype, reliable=reliable, transient_local=transient)
+            if channel is not None and not profiles:  # nobody publishes yet, and whoever will may offer less
+                anything = self._subscription(name, channel.message_class, reliable=False, transient_local=False)
+                channel.former.append((anything, math.inf))
+        if channel is not None and profiles:
+            latest = time.monotonic() + _OVERLAP_S
+            channel.former = [(subscription, min(until, latest)) for subscription, until in channel.former]
         if channel is not None and len(endpoints) != len(channel.endpoints):
             with self._changed:
                 channel.endpoints = list(endpoints)
@@ -220,30 +262,44 @@ class Recorder:
                 f"{name} is of type {msgtype}, which is not installed here, and not recorded: source its workspace"
             )
             return None
-        is_image = msgtype == IMAGE
-        profile = QoSProfile(
-            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL if transient_local else DurabilityPolicy.VOLATILE,
-            history=HistoryPolicy.KEEP_LAST,
-            depth=_IMAGE_DEPTH if is_image else _DEPTH,
-        )
         old = self._channels.get(name)
-        subscription = self.node.create_subscription(message_class, name, partial(self._take, name), profile, raw=True)
+        subscription = self._subscription(name, message_class, reliable=reliable, transient_local=transient_local)
         if old is not None:
-            self.node.destroy_subscription(old.subscription)
+            old.former.append((old.subscription, time.monotonic() + _OVERLAP_S))
             old.subscription, old.reliable, old.transient_local = subscription, reliable, transient_local
             return old
-        jpeg = is_image and self._jpeg
-        channel = _Channel(
-            msgtype, reliable, transient_local, subscription, f"{name}/compressed" if jpeg else name, jpeg
-        )
+        jpeg = msgtype == IMAGE and self._jpeg
+        recorded_as = f"{name}/compressed" if jpeg else name
+        channel = _Channel(msgtype, message_class, reliable, transient_local, subscription, recorded_as, jpeg)
         with self._changed:
             self._channels[name] = channel
         return channel
 
-    def _take(self, name: str, serialized: bytes) -> None:
+    def _subscription(
+        self, name: str, message_class: type, *, reliable: bool, transient_local: bool
+    ) -> Subscription[object]:
+        def take(serialized: bytes, info: Mapping[str, Any]) -> None:
+            self._take(name, serialized, info)
+
+        profile = QoSProfile(
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if transient_local else DurabilityPolicy.VOLATILE,
+            history=HistoryPolicy.KEEP_LAST,
+            depth=_IMAGE_DEPTH if message_class.__name__ == "Image" else _DEPTH,
+        )
+        return self.node.create_subscription(message_class, name, take, profile, raw=True)
+
+    def _retire(self, channel: _Channel) -> None:
+        """Ends the subscriptions whose time is over."""
+        now = time.monotonic()
+        for subscription, until in channel.former:
+            if until <= now:
+                self.node.destroy_subscription(subscription)
+        channel.former = [entry for entry in channel.former if entry[1] > now]
+
+    def _take(self, name: str, serialized: bytes, info: Mapping[str, Any]) -> None:
         channel = self._channels[name]
-        if self._failure is not None:
+        if self._failure is not None or not channel.recent.is_new(info):
             return
         time_ns = self.node.get_clock().now().nanoseconds
         try:

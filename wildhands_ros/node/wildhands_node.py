@@ -88,7 +88,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         self._failed_transition = ""
         self._statistics = diagnostics.Statistics()
         self._throttle = diagnostics.Throttle()
-        self._bridge = find_bridge()
+        self._bridge = find_bridge(self._without_bridge)
         self._watch: diagnostics.InputWatch | None = None
         self._model_facts: dict[str, str] = {}
         self._pipeline: HandPipeline | None = None
@@ -377,6 +377,12 @@ class WildhandsNode(LifecycleNodeMixin, Node):
     def _not_active(self) -> str:
         return f"the node is {self._state.value}: activate it first (ros2 lifecycle set {self.get_name()} activate)"
 
+    def _without_bridge(self, reason: str) -> None:
+        self.get_logger().warning(
+            f"cv_bridge is installed but does not work ({reason}), so images are decoded without it, as well: install "
+            "the one that was built for this numpy, if you need it elsewhere"
+        )
+
     # --- parameters and reports -------------------------------------------------------------------------------------
 
     def _on_set_parameters(self, changed: list[RosParameter]) -> SetParametersResult:
@@ -429,12 +435,14 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         )
 
     def _complaints(self) -> Iterable[tuple[str, str]]:
-        watch = self._watch
-        if watch is not None:
-            about_inputs = watch.complaint(time.monotonic(), survey(self, self._topics))
-            if about_inputs is not None:
-                yield about_inputs
-        if self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0:
+        watch, now = self._watch, time.monotonic()
+        if watch is None:
+            return
+        about_inputs = watch.complaint(now, survey(self, self._topics))
+        if about_inputs is not None:
+            yield about_inputs
+        stands_still = self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0
+        if stands_still and not watch.is_early(now):  # a bag is played only once the node listens
             yield (
                 "no_clock",
                 "use_sim_time is set but nothing comes on /clock: play the bag with --clock, or unset it",
