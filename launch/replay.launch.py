@@ -21,10 +21,12 @@ from launch.actions import (
     OpaqueFunction,
     RegisterEventHandler,
     SetLaunchConfiguration,
+    TimerAction,
 )
 from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource, load_python_launch_file_as_module
 from launch.substitutions import LaunchConfiguration
@@ -32,6 +34,7 @@ from launch_ros.event_handlers import OnStateTransition
 
 HERE = Path(__file__).resolve().parent
 
+LAST_IMAGES_S = 2.0
 IMAGE_TYPES = {"sensor_msgs/msg/Image": "raw", "sensor_msgs/msg/CompressedImage": "compressed"}
 
 
@@ -88,8 +91,7 @@ def prepare(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     entities: list[LaunchDescriptionEntity] = []
     image = given["image"]
     if image:
-        compressed = image not in types and f"{image}/compressed" in types
-        transport = "compressed" if compressed else ""
+        image, transport = named_image(image, types, node_file.whole_namespace(given))
     else:
         image, transport = only_image({name: kind for name, kind in types.items() if not name.startswith(own)})
     entities.append(SetLaunchConfiguration("image", image))
@@ -111,9 +113,37 @@ def prepare(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     ready = OnStateTransition(goal_state="active", entities=[player], handle_once=True)
     entities.append(RegisterEventHandler(ready))
     if given["at_end"] == "shutdown":
-        ended = EmitEvent(event=Shutdown(reason="the bag has ended"))
-        entities.append(RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[ended])))
+        entities.append(RegisterEventHandler(OnProcessExit(target_action=player, on_exit=after_playing)))
+        for state in ("configuring", "errorprocessing"):
+            failed = OnStateTransition(
+                start_state=state, goal_state="unconfigured", entities=[OpaqueFunction(function=give_up)]
+            )
+            entities.append(RegisterEventHandler(failed))
     return entities
+
+
+def after_playing(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Ends everything, once the last images have had the time that hands take."""
+    if context.is_shutdown:
+        return []
+    if event.returncode != 0:
+        raise RuntimeError(f"the bag was not played to its end (exit code {event.returncode}); why, is said above")
+    return [TimerAction(period=LAST_IMAGES_S, actions=[EmitEvent(event=Shutdown(reason="the bag has ended"))])]
+
+
+def give_up(context: LaunchContext) -> None:
+    """Nobody would ever play the bag, and whoever waits for its end would wait for ever."""
+    raise RuntimeError("the node could not be configured, so the bag is not played; why, is said above")
+
+
+def named_image(image: str, types: dict[str, str], namespace: str) -> tuple[str, str]:
+    """The topic that somebody named, as the argument `image` wants it, and its transport; empty: not to be changed."""
+    plain = image.removesuffix("/compressed")
+    absolute = plain if plain.startswith("/") else f"{namespace}/{plain}"
+    compressed = IMAGE_TYPES.get(types.get(f"{absolute}/compressed", "")) == "compressed"
+    if compressed and (plain != image or absolute not in types):
+        return plain, "compressed"
+    return image, ""
 
 
 def checked_bag(text: str) -> Path:

@@ -42,11 +42,12 @@ LAUNCH_NAMES = {
     "launch": {"LaunchContext", "LaunchDescription"},
     "launch.actions": {
         "DeclareLaunchArgument", "EmitEvent", "ExecuteProcess", "GroupAction", "IncludeLaunchDescription", "LogInfo",
-        "OpaqueFunction", "RegisterEventHandler", "SetLaunchConfiguration",
+        "OpaqueFunction", "RegisterEventHandler", "SetLaunchConfiguration", "TimerAction",
     },
     "launch.conditions": {"IfCondition"},
     "launch.event_handlers": {"OnProcessExit", "OnProcessStart"},
     "launch.events": {"Shutdown", "matches_action"},
+    "launch.events.process": {"ProcessExited"},
     "launch.launch_description_entity": {"LaunchDescriptionEntity"},
     "launch.launch_description_sources": {"PythonLaunchDescriptionSource", "load_python_launch_file_as_module"},
     "launch.substitutions": {"LaunchConfiguration"},
@@ -213,10 +214,10 @@ def test_arguments_become_remappings_and_ros_arguments(built: None) -> None:
     chosen = {"image": "cam/image", "camera_info": "/info", "namespace": "a/b", "log_level": "debug", "enclave": "/e"}
     configurations = given("wildhands.launch.py", **chosen).launch_configurations
     assert file.remappings(configurations) == [("image", "cam/image"), ("camera_info", "/info")]
+    assert file.ros_arguments(configurations) == ["--log-level", "a.b.wildhands:=debug", "--enclave", "/e"]
     own_name = {"image": "image", "camera_info": "camera_info"}  # of camera_info it says: not the one beside the image
     configurations = given("wildhands.launch.py", **own_name).launch_configurations
     assert file.remappings(configurations) == [("camera_info", "camera_info")]
-    assert file.ros_arguments(configurations) == ["--log-level", "a.b.wildhands:=debug", "--enclave", "/e"]
 
 
 def test_a_groups_namespace_comes_before_a_relative_one(built: None) -> None:
@@ -315,6 +316,12 @@ def test_replay_takes_the_bags_only_images(built: None, tmp_path: Path) -> None:
     for entity in entities[:2]:
         entity.visit(named)
     assert named.launch_configurations["image_transport"] == "compressed"  # the bag has no other one of that name
+    types = file.topic_types(tmp_path / "bag")
+    for name in ("/head/image_raw/compressed", "head/image_raw"):  # as the bag has it; as seen from the namespace
+        assert file.named_image(name, types, "") == (name.removesuffix("/compressed"), "compressed")
+    assert file.named_image("image_raw", types, "/head") == ("image_raw", "compressed")
+    assert file.named_image("image_raw", types, "") == ("image_raw", "")
+    assert file.named_image("/wildhands/image_annotated", types, "") == ("/wildhands/image_annotated", "")
     two = {"/a": "sensor_msgs/msg/Image", "/b": "sensor_msgs/msg/Image"}
     with pytest.raises(RuntimeError, match="image:=/topic; it has /a, /b"):
         file.prepare(given("replay.launch.py", bag=str(write_bag(tmp_path / "two", two))))
@@ -411,17 +418,46 @@ def test_nodes_are_launched_activated_and_stopped(
     built: None, rig_install: Path, models_dir: Path, tmp_path: Path, name: str, nodes: list[str]
 ) -> None:
     """The real thing: processes, the life cycle over services, and Ctrl-C."""
+    said = launched(rig_install, tmp_path, name, len(nodes), f"models_dir:={models_dir}")
+    assert f"ACTIVE {nodes}" in said, said
+    assert said.count("process has finished cleanly") == len(nodes), said
+
+
+@pytest.mark.parametrize(
+    ("chosen", "player_code", "code", "reason"),
+    [
+        ((), 0, 0, "[bag-2]: process has finished cleanly"),
+        ((), 3, 1, "the bag was not played to its end (exit code 3)"),
+        (("estimator:=open", "checkpoint:=/nowhere.safetensors"), 0, 1, "the node could not be configured"),
+    ],
+    ids=["played", "not played", "not configured"],
+)
+def test_a_replay_ends_and_says_whether_it_went_well(
+    built: None, rig_install: Path, models_dir: Path, tmp_path: Path,
+    chosen: tuple[str, ...], player_code: int, code: int, reason: str,
+) -> None:  # fmt: skip
+    bag = write_bag(tmp_path / "bag", {"/image": "sensor_msgs/msg/Image"})
+    player = tmp_path / "bin" / "ros2"
+    player.parent.mkdir()
+    player.write_text(f"#!/bin/sh\nexit {player_code}\n")
+    player.chmod(0o755)
+    said = launched(rig_install, tmp_path, "replay.launch.py", 99, f"models_dir:={models_dir}", f"bag:={bag}", *chosen)
+    assert reason in said and f"CODE {code}" in said, said
+
+
+def launched(rig_install: Path, folder: Path, name: str, wanted: int, *arguments: str) -> str:
+    """What a launch file of the installed package says until it has ended. folder/bin: programs found first."""
     prefixes = [str(rig_install), *filter(None, [os.environ.get("AMENT_PREFIX_PATH"), sys.prefix])]
     site_packages = next(rig_install.glob("lib/python3*/*-packages"))
     environment = os.environ | {
         "AMENT_PREFIX_PATH": os.pathsep.join(prefixes),
         "PYTHONPATH": os.pathsep.join([str(site_packages), os.environ.get("PYTHONPATH", "")]),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
-        "ROS_LOG_DIR": str(tmp_path),
+        "ROS_LOG_DIR": str(folder),
     }
     file = rig_install / "share/wildhands_ros/launch" / name
-    command = [sys.executable, "-c", textwrap.dedent(RUN), str(file), str(len(nodes)), f"models_dir:={models_dir}"]
+    command = [sys.executable, "-c", textwrap.dedent(RUN), str(file), str(wanted), *arguments]
     process = subprocess.Popen(
         command, env=environment, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
@@ -431,8 +467,7 @@ def test_nodes_are_launched_activated_and_stopped(
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError(f"launch does not end:\n{process.communicate()[0]}") from None
-    assert f"ACTIVE {nodes}" in said, said
-    assert said.count("process has finished cleanly") == len(nodes), said
+    return said
 
 
 # --- RViz, Foxglove and SROS 2 against the node that runs -----------------------------------------------------------
