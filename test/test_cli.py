@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import json
 import math
 import os
@@ -11,8 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -113,6 +116,71 @@ def test_a_picture_becomes_an_annotated_picture_and_a_json_line(picture: Path, t
     annotated = cv2.imread(str(tmp_path / "palm_hands.jpg"))
     assert annotated.shape == cv2.imread(str(picture)).shape
     assert "guess" not in capsys.readouterr().err
+
+
+def test_an_annotated_video_runs_as_long_as_its_source(tmp_path: Path) -> None:
+    image, camera = np.zeros((48, 64, 3), np.uint8), Camera.pinhole(64, 48, 50)
+    pipeline, nothing = SimpleNamespace(faces={}), SimpleNamespace(hands=())
+    # three are missing, one is too many, then a pause of ten minutes, then a clock that is set
+    seconds = [5.0, 5.1, 5.2, 5.6, 5.64, 5.7, 605.0, 605.1, 3.0, 3.1]
+    with contextlib.ExitStack() as stack:
+        video = run_module._Video(tmp_path / "x.avi", 10.0, pipeline, stack)  # type: ignore[arg-type]
+        for index, stamp in enumerate(seconds):
+            frame = Frame(image, camera, round(stamp * 1e9), index=index)
+            video.write(frame, nothing)  # type: ignore[arg-type]
+    assert len(list(open_source(tmp_path / "x.avi"))) == len(seconds) + 3 + 20
+
+
+def test_options_that_do_nothing_with_such_a_source_are_named(
+    picture: Path, video: Path, tmp_path: Path, caplog
+) -> None:
+    options = ("--smooth", "--stream", "--fps", 5, "--topic", "/x", "--no-rectified", "--vertices")
+    assert run("run", picture, *LANDMARKS, "--focal", 700, "--out", tmp_path, *options) == 0
+    named = {message.split()[0] for message in caplog.messages if "no effect here" in message}
+    assert named == {"--smooth", "--stream", "--fps", "--topic", "--rectified", "--vertices"}
+    caplog.clear()
+    assert run("run", video, *LANDMARKS, "--focal", 700, "--out", tmp_path, "--smooth", "--frames", 2, "--no-bag") == 0
+    assert not [message for message in caplog.messages if "no effect here" in message]
+
+
+def test_a_picture_too_long_for_a_jpeg_costs_only_its_own(picture: Path, tmp_path: Path, caplog) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "1.png"), np.zeros((9, 70_000, 3), np.uint8))
+    shutil.copy(picture, folder / "2.png")
+    assert run("run", folder, *LANDMARKS, "--focal", 700, "--out", tmp_path, "--json", tmp_path / "x.jsonl") == 0
+    assert [record["name"] for record in read_lines(tmp_path / "x.jsonl")] == ["1.png", "2.png"]
+    assert (tmp_path / "2_hands.jpg").exists() and "no annotated picture of 1.png" in caplog.text
+
+
+def test_models_named_beside_a_configuration_are_taken(picture: Path, models_dir: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "c.yaml").write_text(f"models_dir: {tmp_path}/none\n")
+    options = (*LANDMARKS, "--focal", 700, "--out", tmp_path, "--config", tmp_path / "c.yaml")
+    assert run("run", picture, *options, "--models-dir", models_dir) == 0
+    assert run("run", picture, *options) == 1 and f"{tmp_path}/none" in capsys.readouterr().err
+
+
+def test_a_variable_that_is_not_set_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("run", "", *LANDMARKS) == 1 and "no source was named" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_it_still_loads_ends_it_in_one_line() -> None:
+    program = """
+        import os, signal, sys
+
+        class Impatient:
+            def find_spec(self, name, path=None, target=None):
+                if name == "wildhands_ros.cli.commands":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Impatient())
+        from wildhands_ros.cli import main
+
+        sys.exit(main(["doctor"]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "wildhands: interrupted\n")
 
 
 def test_depth_is_proportional_to_the_focal_length(picture: Path, tmp_path: Path) -> None:

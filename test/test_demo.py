@@ -16,7 +16,7 @@ import pytest
 
 from wildhands_ros.images import encode_jpeg
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR
-from wildhands_ros.recordings import BagReader, open_source
+from wildhands_ros.recordings import BagReader, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.synthetic import SequenceConfig, SyntheticSequence
 from wildhands_ros.synthetic.demo_scenes import Held, RenderedScene, Slideshow
@@ -79,6 +79,16 @@ def test_a_demo_that_is_ended_takes_its_processes_along(tmp_path: Path, how: sig
 def test_the_demo_says_what_is_missing(tmp_path: Path, arguments: list[str]) -> None:
     result = demo("--out", tmp_path, *arguments)
     assert result.returncode == 1 and "/nowhere" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_demo_never_replaces_what_it_plays(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    with VideoWriter(clip, 30) as video:
+        video.write(np.zeros((48, 64, 3), np.uint8))
+    content = clip.read_bytes()
+    result = demo("--input", clip, "--out", tmp_path, "--focal", 50)
+    assert result.returncode == 1 and "is the input itself" in result.stderr
+    assert clip.read_bytes() == content and [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_the_demo_refuses_names_that_no_video_can_have(tmp_path: Path) -> None:

@@ -771,6 +771,18 @@ def test_a_recording_file_stays_until_the_new_one_is_complete(tmp_path: Path) ->
     assert read_all(open_source(path)) == [2]
 
 
+@pytest.mark.parametrize("name", ["bag", "bag.mcap"])
+def test_a_bag_that_is_being_written_is_not_taken_away(tmp_path: Path, name: str) -> None:
+    with BagWriter(tmp_path / name) as first:
+        first.add_topic("/i", "sensor_msgs/msg/Image")
+        first.write("/i", image(7), START)
+        with pytest.raises(RecordingError, match="another program is writing"):
+            BagWriter(tmp_path / name, overwrite=True)
+        first.write("/i", image(8), START + PERIOD)
+    assert read_all(open_source(tmp_path / name)) == [7, 8]
+    BagWriter(tmp_path / name, overwrite=True).close()  # nobody does any more
+
+
 def test_a_folder_with_anything_else_in_it_is_never_deleted(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(RecordingError, match="more than a bag"):

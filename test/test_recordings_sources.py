@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -260,6 +262,38 @@ def test_a_webm_that_ends_early_says_so(tmp_path: Path) -> None:
     assert 3 < len(frames) < 20
     assert [brightness_index(f.image) for f in frames] == list(range(len(frames)))
     assert "ends early" in source.problems[0] and str(len(frames)) in source.problems[0]
+
+
+def test_a_webm_of_unknown_rate_has_the_rate_of_its_frames(tmp_path: Path) -> None:
+    """Browsers' recordings: without a default duration, and in milliseconds, which FFmpeg takes for 1000 a second."""
+    path = tmp_path / "clip.webm"
+    write_video(path, 20, fps=30)
+    data = path.read_bytes()
+    place = data.index(b"\x23\xe3\x83\x84")  # DefaultDuration, of four bytes
+    data = bytearray(data[:place] + b"\xec\x86" + bytes(6) + data[place + 8 :])
+    block = data.index(b"\x1f\x43\xb6\x75")  # Cluster
+    time_ms = 0
+    for index in range(20):  # the blocks' times, as they come to a browser
+        block = data.index(b"\x81" + struct.pack(">h", round(index * 1000 / 30)), block) + 1
+        data[block : block + 2] = struct.pack(">h", time_ms)
+        time_ms += (29, 60, 31, 33, 41, 36)[index % 6]
+    path.write_bytes(data)
+    with cv2_capture(path) as capture:
+        assert capture.get(cv2.CAP_PROP_FPS) > 100
+    with open_source(path) as source:
+        assert source.fps == pytest.approx(1000 / 36, abs=4) and source.length is None
+        assert len(list(source)) == 20 and source.problems == ()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    with open_source(path) as source:
+        assert len(list(source)) < 20 and "ends early" in source.problems[0]
+
+
+@contextlib.contextmanager
+def cv2_capture(path: Path) -> Iterator[cv2.VideoCapture]:
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    yield capture
+    capture.release()
 
 
 @pytest.mark.parametrize("content", ["no index", "garbage", "empty"])

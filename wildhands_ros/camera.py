@@ -228,6 +228,10 @@ class Camera:
             ) from error
         if len(k) != 9:
             raise CameraError(f"{path}: camera_matrix.data has {len(k)} numbers, expected 9")
+        if any((k[3], k[6], k[7])) or abs(k[8] - 1) > 1e-6:
+            raise CameraError(
+                f"{path}: camera_matrix.data must be fx 0 cx, 0 fy cy, 0 0 1, row by row, not {k} (column by column?)"
+            )
         model, coefficients = _distortion(name, d)
         return cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
 

@@ -1,5 +1,20 @@
 """The command `wildhands`: thin over the package, see `wildhands --help`."""
 
-from wildhands_ros.cli.main import main
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    try:
+        from wildhands_ros.cli.commands import run_command  # takes seconds, in which somebody may press Ctrl-C
+
+        return run_command(arguments)
+    except KeyboardInterrupt:
+        print("wildhands: interrupted", file=sys.stderr)
+        return 130
+
 
 __all__ = ["main"]

@@ -2,7 +2,7 @@
 
 import sys
 
-from wildhands_ros.cli.main import main
+from wildhands_ros.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

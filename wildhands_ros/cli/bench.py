@@ -17,7 +17,14 @@ import numpy as np
 from tqdm import tqdm
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.cli.common import add_pipeline, has_ros, read_pipeline, require_writable, sigterm_interrupts
+from wildhands_ros.cli.common import (
+    add_pipeline,
+    has_ros,
+    output_file,
+    read_pipeline,
+    require_writable,
+    sigterm_interrupts,
+)
 from wildhands_ros.drawing import draw_hands
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.evaluation import FrameTruth, SequenceScore, score_sequences
@@ -74,7 +81,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--work", type=float, default=0.0, metavar="MS", help="with --node: how long the pipeline works on an image"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the figures as JSON; '-' writes to the terminal"
+    )
     add_pipeline(parser)
     parser.set_defaults(run=run)
 

@@ -46,15 +46,20 @@ def sigterm_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """`--models-dir`: where the detector's model files lie."""
+def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *, elsewhere: bool = False) -> None:
+    """`--models-dir`: where the detector's model files lie. elsewhere: None is "not given", as a file may name it."""
     parser.add_argument(
         "--models-dir",
         type=Path,
-        default=default_models_dir(),
+        default=None if elsewhere else default_models_dir(),
         metavar="DIR",
-        help="folder with the detector's models (default: %(default)s; filled by 'wildhands models fetch')",
+        help=f"folder with the detector's models (default: {default_models_dir()}; filled by 'wildhands models fetch')",
     )
+
+
+def output_file(text: str) -> Path:
+    """For options that name a file to write: '-' is standard output."""
+    return Path("/dev/stdout" if text == "-" else text)
 
 
 def add_camera(parser: argparse.ArgumentParser) -> None:
@@ -123,14 +128,14 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML with any setting of the pipeline; options here override it"
     )
-    add_models_dir(group)
+    add_models_dir(group, elsewhere=True)
 
 
 def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
     """The configuration that the command line asks for. Raises ConfigError naming what makes no sense."""
     config = PipelineConfig() if args.config is None else config_from_dict(PipelineConfig, _yaml(args.config))
     replace = dataclasses.replace
-    if args.config is None or args.models_dir != default_models_dir():
+    if args.models_dir is not None:
         config = replace(config, models_dir=args.models_dir)
     if args.min_score is not None:
         config = replace(config, min_score=args.min_score)
@@ -179,6 +184,12 @@ def _estimator_of(checkpoint: Path) -> str:
         from wildhands_ros.estimation.wildhands import OPEN_HAND, hand_model_of
 
     return "open" if hand_model_of(checkpoint) == OPEN_HAND else "wildhands"
+
+
+def stem_of(source: str | Path) -> str:
+    """A name for what comes of a source; a folder's is whole, and "." has one too."""
+    path = Path(os.path.abspath(source))
+    return (path.name if path.is_dir() else path.stem).replace(":", "_")
 
 
 def make_room(*files: Path | None) -> None:

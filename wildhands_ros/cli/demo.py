@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wildhands_ros.cli.common import add_camera, add_models_dir, has_ros, read_camera, sigterm_interrupts
+from wildhands_ros.cli.common import add_camera, add_models_dir, has_ros, read_camera, sigterm_interrupts, stem_of
 from wildhands_ros.detection import models_missing
 from wildhands_ros.drawing import TRUTH_STYLE, draw_hands, draw_status, fitted
-from wildhands_ros.errors import ModelFileError, WildHandsError
+from wildhands_ros.errors import ModelFileError, RecordingError, WildHandsError
 from wildhands_ros.evaluation import SequenceScore, score_sequence
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
@@ -106,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
     scenes = [_own_scene(args)] if args.input else _our_scenes(args)
     for scene in scenes:
         require_utf8(args.out / scene.name)  # now, rather than when its video is drawn
+        for estimator in args.estimators:
+            _require_other_than_input(args, _bag_of(scene, estimator, args))
     outcomes = []
     with sigterm_interrupts(), LiveChain() as chain:
         print(f"watch it live: export ROS_DOMAIN_ID={chain.domain}, then rviz2, Foxglove or ros2 topic echo\n")
@@ -120,7 +122,7 @@ def _own_scene(args: argparse.Namespace) -> Scene:
     source = open_source(args.input, camera=read_camera(args), focal=args.focal)
     if source.kind is SourceKind.PICTURE:
         source = Held(source)
-    return Scene(Path(args.input).stem, source, focal_is_guess=source.camera_is_guess)
+    return Scene(stem_of(args.input), source, focal_is_guess=source.camera_is_guess)
 
 
 def _our_scenes(args: argparse.Namespace) -> list[Scene]:
@@ -134,12 +136,23 @@ def _our_scenes(args: argparse.Namespace) -> list[Scene]:
     ]
 
 
+def _bag_of(scene: Scene, estimator: str, args: argparse.Namespace) -> Path:
+    name = f"{scene.name}_{estimator}" if len(args.estimators) > 1 else scene.name
+    return Path(args.out) / f"{name}.mcap"
+
+
+def _require_other_than_input(args: argparse.Namespace, bag: Path) -> None:
+    """Raises RecordingError where results would take the place of the user's own recording."""
+    for path in (bag, *map(bag.with_suffix, (".mp4", ".jpg"))):
+        if args.input and path.exists() and Path(args.input).exists() and path.samefile(args.input):
+            raise RecordingError(f"{path}, which would be written, is the input itself: name another --out")
+
+
 def _play(chain: object, scene: Scene, estimator: str, args: argparse.Namespace) -> Outcome:
     from wildhands_ros.node.chain import LiveChain
 
     assert isinstance(chain, LiveChain)
-    name = f"{scene.name}_{estimator}" if len(args.estimators) > 1 else scene.name
-    bag = args.out / f"{name}.mcap"
+    bag = _bag_of(scene, estimator, args)
     frames = scene.source.length or "?"
     print(f"{scene.name}: {frames} frames through the node, estimator '{estimator}' ...", flush=True)
     parameters: dict[str, object] = {

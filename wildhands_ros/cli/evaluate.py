@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wildhands_ros.cli.common import add_pipeline, make_room, read_pipeline, refuse_unused
+from wildhands_ros.cli.common import add_pipeline, make_room, output_file, read_pipeline, refuse_unused
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.pipeline import EstimationConfig, PipelineConfig
@@ -52,7 +52,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="tell the estimator how long each person's hand is, as the labels have it (see --hand-length)",
     )
     parser.add_argument("--name", help="what to call the estimator in tables and plots (default: its own name)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures as JSON")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write all figures as JSON; '-' writes to the terminal"
+    )
     parser.add_argument(
         "--ambiguity",
         type=Path,

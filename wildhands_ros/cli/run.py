@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -25,18 +24,20 @@ from wildhands_ros.cli.common import (
     read_pipeline,
     refuse_unused,
     sigterm_interrupts,
+    stem_of,
 )
 from wildhands_ros.drawing import draw_hands, fitted
-from wildhands_ros.errors import RecordingError
+from wildhands_ros.errors import ImageError, RecordingError
 from wildhands_ros.frames import Frame
 from wildhands_ros.images import encode_jpeg
 from wildhands_ros.json_lines import BoxFile, frame_to_json
-from wildhands_ros.pipeline import Pipeline, PipelineResult
+from wildhands_ros.pipeline import Pipeline, PipelineConfig, PipelineResult
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
 from wildhands_ros.whole_files import write_whole
 
 _STILLS = (SourceKind.PICTURE, SourceKind.FOLDER)
 _DEFAULT_FPS = 30.0
+_LONGEST_STAND_S = 2.0  # for which an annotated video shows its last picture where nothing came
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--stream", action="store_true", help="treat a folder of pictures as a video: follow hands from one to the next"
     )
-    parser.add_argument("--fps", type=float, default=_DEFAULT_FPS, help="rate of a folder of pictures (default: 30)")
+    parser.add_argument("--fps", type=float, help="rate of a folder of pictures (default: 30)")
     parser.add_argument("--topic", help="image topic of a bag (needed if it has several)")
     parser.add_argument("--camera-info-topic", metavar="TOPIC", help="camera_info topic of a bag")
     parser.add_argument(
@@ -92,10 +93,11 @@ def run(args: argparse.Namespace) -> int:
             topic=args.topic,
             camera_info_topic=args.camera_info_topic,
             rectified=args.rectified,
-            fps=args.fps,
+            fps=_DEFAULT_FPS if args.fps is None else args.fps,
         ) as source,
     ):
         still = source.kind is SourceKind.PICTURE or (source.kind is SourceKind.FOLDER and not args.stream)
+        _warn_of_unused(args, config, source.kind, still)
         tally, interrupted = _Tally(), False
         with contextlib.ExitStack() as stack:
             outlets = _open_outlets(args, source, pipeline, still, stack)
@@ -119,6 +121,23 @@ def run(args: argparse.Namespace) -> int:
             )
         tally.print(source, [outlet.path for outlet in outlets if outlet.wrote])
     return 130 if interrupted else 0
+
+
+def _warn_of_unused(args: argparse.Namespace, config: PipelineConfig, kind: SourceKind, still: bool) -> None:
+    """Names options that do nothing with such a source, or such outputs: who gave them expects something else."""
+    asked = (
+        ("--smooth", args.smooth and still, "single pictures have no motion (a folder has with --stream)"),
+        ("--stream", args.stream and kind is not SourceKind.FOLDER, "it is for folders of pictures"),
+        ("--fps", args.fps is not None and kind is not SourceKind.FOLDER, "it is for folders of pictures"),
+        ("--topic", args.topic is not None and kind is not SourceKind.BAG, "it is for bags"),
+        ("--camera-info-topic", args.camera_info_topic is not None and kind is not SourceKind.BAG, "it is for bags"),
+        ("--rectified", args.rectified is not None and kind is not SourceKind.BAG, "it is for bags"),
+        ("--vertices", args.vertices and args.json is None, "they belong to the JSON lines: name a file with --json"),
+        ("--vertices", args.vertices and not config.estimation.mesh, "estimation.mesh is false in --config"),
+    )
+    for option, without_effect, why in asked:
+        if without_effect:
+            logger.warning("%s has no effect here: %s", option, why)
 
 
 def _frames(source: FrameSource, args: argparse.Namespace) -> Iterator[Frame]:
@@ -171,6 +190,9 @@ class _Pictures(_Outlet):
         path = _named(self.path, stem, ".jpg")
         try:
             write_whole(path, encode_jpeg(_annotated(frame, result, self._pipeline), 92))
+        except ImageError as error:  # longer than a JPEG can be; its hands, and the other pictures, are good
+            logger.warning("there is no annotated picture of %s: %s", frame.name, error)
+            return
         except OSError as error:
             raise RecordingError(f"cannot write {path}: {error.strerror}") from error
         if self._single:
@@ -178,12 +200,16 @@ class _Pictures(_Outlet):
 
 
 class _Video(_Outlet):
-    """An annotated video. It keeps the size of its first picture; others are fitted into that."""
+    """An annotated video. It keeps the size of its first picture; others are fitted into that.
+
+    It runs as long as the source: where frames are missing, or come at a varying rate, the last one is shown on.
+    """
 
     def __init__(self, path: Path, fps: float, pipeline: Pipeline, stack: contextlib.ExitStack) -> None:
         self.path = path
         self._pipeline = pipeline
         self._writer = VideoWriter(path, fps)
+        self._fps, self._start_s, self._last = fps, 0.0, np.empty(0, np.uint8)
         self._size: tuple[int, int] | None = None
         self._fits = False
         stack.push(self._close)
@@ -198,7 +224,19 @@ class _Video(_Outlet):
                 logger.warning("the pictures change their size; the video stays at %dx%d", *self._size)
             self._fits = True
             image = fitted(image, *self._size)
+        for _ in range(self._behind(frame.stamp_ns * 1e-9)):
+            self._writer.write(self._last)
         self._writer.write(image)
+        self._last = image
+
+    def _behind(self, seconds: float) -> int:
+        """How many pictures are missing before this one; few where a clock was set or nothing came for long."""
+        written = self._writer.count
+        missing = (seconds - self._start_s) * self._fps - written
+        if written == 0 or abs(missing) > _LONGEST_STAND_S * self._fps:
+            missing = min(max(missing, 0), _LONGEST_STAND_S * self._fps) if written else 0
+            self._start_s = seconds - (written + round(missing)) / self._fps
+        return max(round(missing), 0)
 
     def _close(self, *exception: object) -> None:
         """Finishes the video also when the source broke off: the frames before that are good."""
@@ -254,7 +292,7 @@ def _open_outlets(
     args: argparse.Namespace, source: FrameSource, pipeline: Pipeline, still: bool, stack: contextlib.ExitStack
 ) -> list[_Outlet]:
     outlets: list[_Outlet] = []
-    stem = _stem(str(args.source))
+    stem = stem_of(args.source)
     if args.json is not None:
         outlets.append(_Json(args.json, pipeline, args.vertices, stack))
     if not args.no_video:
@@ -279,12 +317,6 @@ def _open_outlets(
 
 def _silencers(args: argparse.Namespace) -> str:
     return " and ".join(name for name, given in (("--no-video", args.no_video), ("--no-bag", args.no_bag)) if given)
-
-
-def _stem(source: str) -> str:
-    """A name for what comes of it; a folder's is whole, and "." has one too."""
-    path = Path(os.path.abspath(source))
-    return (path.name if path.is_dir() else path.stem).replace(":", "_")
 
 
 def _named(folder: Path, stem: str, suffix: str) -> Path:
@@ -335,8 +367,9 @@ class _Tally:
 
 def _warn_if_guessed(source: FrameSource) -> None:
     if source.camera_is_guess:
+        topic = ", --camera-info-topic TOPIC" if source.kind is SourceKind.BAG else ""
         print(
             "warning: the focal length is a guess, so distances and sizes are too (they are proportional to it): "
-            "give --focal PX or --camera FILE",
+            f"give --focal PX{topic} or --camera FILE",
             file=sys.stderr,
         )

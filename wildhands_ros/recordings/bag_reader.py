@@ -127,7 +127,8 @@ class BagReader:
         # the files of others are opened, and unpacked, one after the other
         few = len(files) <= _OPEN_AT_ONCE and sum(_is_packed(file) for file in files) <= 1
         if not (path / "metadata.yaml").is_file():
-            self._report(f"{path} has no metadata.yaml: the recording was not finished; reading its files one by one")
+            several = f"; its {len(files)} files are read as one recording" if len(files) > 1 else ""
+            self._report(f"{path} has no metadata.yaml, as after a recording that was not finished{several}")
         elif few and not any(write_ahead_log(f) for f in files):
             try:
                 return [_Part(path, files, self._report, _opened(path), self._plain)]
@@ -147,9 +148,13 @@ class BagReader:
         plain = self._plain.of(file)
         if plain.suffix.lower() == ".bag":
             raise RecordingError(f"{plain} is a ROS 1 bag: convert it with rosbags-convert --src {plain}")
+        reason = "it has a write-ahead log"
         if write_ahead_log(plain) is None:
-            with suppress(_Unreadable):
+            try:
                 reader = _opened(plain)
+            except _Unreadable as error:
+                reason = str(error).removesuffix(".")
+            else:
                 if stays_open:
                     return _Part(plain, [plain], self._report, reader, self._plain)
                 part = _Part(file, [file], self._report, reader, self._plain, stays_open=False)
@@ -157,7 +162,10 @@ class BagReader:
                 self._plain.release(plain)
                 return part
         part = _Part(plain, [plain], self._report, None, self._plain)
-        part.look_over()
+        try:
+            part.look_over(reason)
+        except RecordingError as error:  # which knows it by where it was unpacked
+            raise RecordingError(str(error).replace(str(plain), str(file))) from error
         return part
 
     def _learn(self, message: RawMessage) -> bool:
@@ -236,12 +244,16 @@ class _Part:
         self._topics = [BagTopic(c.topic, c.msgtype, c.msgcount) for c in connections]
         self._definitions = [_definition(c) for c in connections]
 
-    def look_over(self) -> None:
-        """Finds out what can be salvaged. Raises RecordingError where there is nothing."""
+    def look_over(self, reason: str) -> None:
+        """Finds out what can be salvaged. Raises RecordingError where there is nothing.
+
+        reason: why it is not read by its index, for files that seem to be whole.
+        """
         for file in self._files:
             self._salvaged[file] = salvage(file)
             found = sum(self._salvaged[file].counts.values())
-            self._report(f"{file} {', '.join(self._salvaged[file].damage) or 'has no index'}: {found} messages saved")
+            damage = ", ".join(self._salvaged[file].damage) or f"is read from the front ({reason})"
+            self._report(f"{file} {damage}: {found} messages saved")
 
     def topics(self) -> list[BagTopic]:
         if self._indexed:

@@ -269,7 +269,8 @@ def _list_images(images: Mapping[str, BagTopic]) -> str:
 
 def _list_others(topics: Mapping[str, BagTopic]) -> str:
     names = [f"{t.name} ({t.msgtype}, {t.count})" for t in topics.values()]
-    return f"; its topics are: {', '.join(names) or 'none'}"
+    ros_1 = "" if all(t.msgtype.count("/") == 2 for t in topics.values()) else " (types of ROS 1: convert it first)"
+    return f"; its topics are: {', '.join(names) or 'none'}{ros_1}"
 
 
 def _decode(picture: _ImageMessage, msgtype: str) -> RgbImage:

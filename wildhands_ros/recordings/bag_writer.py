@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -70,6 +72,7 @@ class BagWriter:
         self.counts: dict[str, int] = {}
         try:
             self._writer.open()
+            self._lock = _locked(self._folder)
         except (OSError, WriterError) as error:
             raise RecordingError(f"cannot create the bag {self.path}: {error}") from error
         self._flushed = time.monotonic()
@@ -146,6 +149,8 @@ class BagWriter:
             raise RecordingError(
                 f"the bag {self.path} could not be finished ({error.strerror}): what was written is in {self._folder}"
             ) from error
+        finally:
+            os.close(self._lock)
 
     def __enter__(self) -> BagWriter:
         return self
@@ -170,11 +175,28 @@ class BagWriter:
             if not overwrite:
                 raise RecordingError(f"{existing} exists already: choose another name, or allow overwriting")
             if existing.is_dir():
+                os.close(_locked(existing))
                 if not _is_only_a_bag(existing):
                     raise RecordingError(f"{existing} holds more than a bag and is kept: choose another name")
                 shutil.rmtree(existing)
             elif existing == self._folder:  # a single file stays until the new one takes its place
                 existing.unlink()
+
+
+def _locked(folder: Path) -> int:
+    """A file descriptor that keeps others from writing there until it is closed, or the process ends.
+
+    Raises RecordingError where somebody else writes there. On file systems without locks nobody is kept away.
+    """
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(held)
+        raise RecordingError(f"another program is writing {folder} at this moment: choose another name") from error
+    except OSError:
+        pass
+    return held
 
 
 def _is_only_a_bag(folder: Path) -> bool:

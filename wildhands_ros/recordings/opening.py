@@ -41,13 +41,15 @@ def open_source(
     Raises RecordingError or CameraError with what is wrong and what to do.
     """
     choice = CameraChoice(camera, focal)
-    if not 0 < fps < 1e6:
-        raise RecordingError(f"fps must be a positive number of frames a second, not {fps}")
+    if not 1e-3 <= fps < 1e6:
+        raise RecordingError(f"fps must be a number of frames a second from 0.001 on, not {fps}")
     if str(source).startswith(WEBCAM_PREFIX):
         number = str(source)[len(WEBCAM_PREFIX) :]
         if not number.isdecimal():
             raise RecordingError(f"'{source}' is no webcam: write webcam: and its number, as in webcam:0")
         return WebcamSource(int(number), choice, frame_id=frame_id)
+    if not str(source):  # which would be the current folder
+        raise RecordingError("no source was named: it is empty (a shell variable that is not set?)")
     path = Path(source).expanduser()
     if not path.exists():
         raise RecordingError(f"{path} does not exist")

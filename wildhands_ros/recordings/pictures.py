@@ -31,7 +31,8 @@ class PictureSource(FrameSource):
             kind, description = SourceKind.FOLDER, f"folder {path} ({len(self._paths)} pictures)"
             if not self._paths:
                 raise RecordingError(
-                    f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}), no video and no rosbag2"
+                    f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) and is no rosbag2; of videos "
+                    "name one, not their folder"
                 )
         else:
             self._paths, kind, description = [path], SourceKind.PICTURE, f"picture {path}"

@@ -21,7 +21,9 @@ from wildhands_ros.recordings.source import CameraChoice, FrameSource, SourceKin
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".ogv"})
 
 _CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}
-_COUNT_TOLERANCE = 0.02
+_COUNTED_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi"})  # others know how long they are, not how many frames
+_TOLERANCE = 0.02
+_FIRST_FRAMES = 16
 
 
 class VideoSource(FrameSource):
@@ -31,11 +33,21 @@ class VideoSource(FrameSource):
         self._path, self._choice, self._frame_id = path, choice, frame_id
         capture = self._open()
         count, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+        length = int(count) if 0 < count < 1e9 else None
+        rate = fps if 0 < fps < 1e4 else None
+        self._missing_after_s: float | None = None
+        if path.suffix.lower() not in _COUNTED_SUFFIXES:
+            # here FFmpeg guesses the rate, 1000 where it cannot, and OpenCV the count, from that and the duration
+            start_s, step_s = _beginning(capture, fps)
+            if step_s and not 0.8 < fps * step_s < 1.25:
+                rate = 1 / step_s
+            if length is not None:
+                self._missing_after_s = length / fps * (1 - _TOLERANCE) - 3 / (rate or 30.0) - start_s
+                length = length if rate == fps else None
         capture.release()
         super().__init__(
-            SourceKind.VIDEO, f"video {path}", camera_is_guess=not choice.is_given,
-            length=int(count) if 0 < count < 1e9 else None, fps=fps if 0 < fps < 1e4 else None,
-        )  # fmt: skip
+            SourceKind.VIDEO, f"video {path}", camera_is_guess=not choice.is_given, length=length, fps=rate
+        )
 
     def _open(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(_file_name(self._path), cv2.CAP_FFMPEG)
@@ -62,7 +74,11 @@ class VideoSource(FrameSource):
             self._report(
                 f"{self.description} is cut off: {max(read - 1, 0)} whole frames were read of {self.length or '?'}"
             )
-        elif self.length is not None and read < self.length * (1 - _COUNT_TOLERANCE) - 1:
+        elif self._missing_after_s is not None:
+            end_s = 0.0 if held is None else held.stamp_ns * 1e-9
+            if end_s < self._missing_after_s:
+                self._report(f"{self.description} ends early: its {read} frames do not last as long as it announces")
+        elif self.length is not None and read < self.length * (1 - _TOLERANCE) - 1:
             self._report(f"{self.description} ends early: {read} frames were read of the {self.length} it announces")
         if held is not None and not cut_off:
             yield held
@@ -199,6 +215,21 @@ class VideoWriter:
                 "writable, and does this OpenCV write videos (wildhands doctor)?"
             )
         return writer
+
+
+def _beginning(capture: cv2.VideoCapture, fps: float) -> tuple[float, float]:
+    """Seconds: when the first frame is shown, by the file's own clock, and the median time from one to the next.
+
+    0 where that is unknown. fps: which OpenCV counts the file's clock by.
+    """
+    times_ms: list[float] = []
+    start = 0.0
+    while len(times_ms) < _FIRST_FRAMES and capture.grab():
+        if not times_ms:
+            start = max(capture.get(cv2.CAP_PROP_PTS), 0.0) / fps if fps > 0 else 0.0
+        times_ms.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+    steps = np.diff(times_ms)
+    return start, float(np.median(steps)) * 1e-3 if len(steps) else 0.0
 
 
 def is_complete_video(path: Path) -> bool:

@@ -28,8 +28,8 @@ examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code."""
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code. Ctrl-C is the caller's, as KeyboardInterrupt."""
     args = _parser().parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.DEBUG if args.verbose else logging.WARNING)
     try:
@@ -46,9 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"wildhands: {where}{error.strerror or error} (-v tells where this happened)", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("wildhands: interrupted", file=sys.stderr)
-        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
