@@ -132,6 +132,8 @@ def test_scores_worked_out_by_hand(model: HandModel) -> None:
     distance = np.linalg.norm(joints_of(right)[0])
     assert scores.values["wrist_percent"][1] == pytest.approx(100 * 0.01 / distance)
     assert scores.values["mrrpe_mm"] == pytest.approx([1e3 * np.linalg.norm([0.03, 0.01, 0.04])] * 2)
+    again = score_samples(Predictions(joints[[0, 1, 1]]), [left, right, right])  # two right ones: nobody knows whose
+    assert np.isnan(again.values["mrrpe_mm"]).all()
     assert list(scores.values["grasp_percent"]) == [100, 0]
     shift = np.linalg.norm(CAMERA.project(joints[1]) - CAMERA.project(joints_of(right)), axis=1).mean()
     assert scores.values["keypoint_px"][1] == pytest.approx(shift * 224 / 1280)

@@ -564,6 +564,14 @@ def test_devices():
             resolve_device(name)
 
 
+def test_a_gpu_that_cannot_be_used_is_a_sentence(checkpoint, monkeypatch):
+    """Seen by torch, but busy, or without a driver that fits: which it says when something is moved there."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="on 'cuda.*choose another backend or device"):
+        load_network(checkpoint, RuntimeConfig(device="cuda", backend=Backend.TORCH))
+
+
 @pytest.mark.parametrize("change", [{"threads": -1}, {"tolerance_mm": 0}])
 def test_runtime_configurations_that_make_no_sense(change):
     with pytest.raises(ConfigError):

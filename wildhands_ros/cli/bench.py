@@ -33,7 +33,7 @@ from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand
 from wildhands_ros.json_values import without_nan
 from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig, config_to_dict
-from wildhands_ros.pipeline.pipeline import make_estimator
+from wildhands_ros.pipeline.pipeline import make_estimator, needs_torch
 from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence, demo_photos
 from wildhands_ros.tables import table
 from wildhands_ros.whole_files import write_whole
@@ -164,8 +164,9 @@ def _speaks_open(config: EstimationConfig) -> bool:
 
 
 def _stage_rows(config: EstimationConfig) -> list[StageTiming]:
-    from wildhands_ros.estimation.wildhands import OpenHands
-    from wildhands_ros.estimation.wildhands.bench import bench_open
+    with needs_torch("wildhands bench --network"):
+        from wildhands_ros.estimation.wildhands import OpenHands
+        from wildhands_ros.estimation.wildhands.bench import bench_open
 
     checkpoint = config.checkpoint if _speaks_open(config) else None
     chosen = replace(config, estimator="open", mano_dir=None, checkpoint=checkpoint, hand_length=0.0)
@@ -176,9 +177,10 @@ def _stage_rows(config: EstimationConfig) -> list[StageTiming]:
 
 
 def _network_rows(config: EstimationConfig) -> list[BenchRow]:
-    from wildhands_ros.estimation.wildhands import CheckpointInfo, Variant, save_checkpoint
-    from wildhands_ros.estimation.wildhands.bench import bench_wildhands
-    from wildhands_ros.estimation.wildhands.made_up import made_up_network
+    with needs_torch("wildhands bench --network"):
+        from wildhands_ros.estimation.wildhands import CheckpointInfo, Variant, save_checkpoint
+        from wildhands_ros.estimation.wildhands.bench import bench_wildhands
+        from wildhands_ros.estimation.wildhands.made_up import made_up_network
 
     model = load_hand_model(config.mano_dir)
     if config.checkpoint is not None and not _speaks_open(config):

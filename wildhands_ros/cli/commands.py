@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ examples:
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. Ctrl-C is the caller's, as KeyboardInterrupt."""
+    for stream in (sys.stdout, sys.stderr):  # of terminals that cannot show everything: after the work is too late
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     args = _parser().parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.DEBUG if args.verbose else logging.WARNING)
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from wildhands_ros.pipeline.pipeline import needs_torch
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
@@ -19,8 +21,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    from wildhands_ros.estimation.wildhands import load_checkpoint
-    from wildhands_ros.estimation.wildhands.export import export_onnx
+    with needs_torch("wildhands export"):
+        from wildhands_ros.estimation.wildhands import load_checkpoint
+        from wildhands_ros.estimation.wildhands.export import export_onnx
 
     network, info = load_checkpoint(args.checkpoint)
     export_onnx(network, args.onnx)

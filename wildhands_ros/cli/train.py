@@ -19,7 +19,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="folder of this run")
     parser.add_argument("--steps", type=int, metavar="N", help="instead of the configuration's")
     parser.add_argument("--seed", type=int, metavar="S", help="instead of the configuration's")
-    parser.add_argument("--minutes", type=float, metavar="M", help="stop after so long, with the best there is")
+    parser.add_argument(
+        "--minutes", type=float, metavar="M",
+        help="train no longer than this, with the best there is then; what is cached before, and the directions "
+        "afterwards, take their own time",
+    )  # fmt: skip
     parser.add_argument("--half", action="store_true", help="write the checkpoint in float16, half as large")
     add_models_dir(parser)
     parser.set_defaults(run=run)

@@ -214,17 +214,18 @@ class SceneHand:
 
 
 def pair_errors(joints: FloatArray, hands: Sequence[SceneHand]) -> FloatArray:
-    """MRRPE (N,) in millimetres of joints (N, 21, 3); NaN for hands that are no pair.
+    """MRRPE (N,) in millimetres of joints (N, 21, 3); NaN for hands that are no pair: one left, one right hand.
 
     Given to both hands of a pair, so that its mean over samples is the mean over pairs.
     """
     errors = np.full(len(hands), np.nan)
-    scenes: dict[tuple[str, str, Camera], dict[Side, int]] = {}
+    scenes: dict[tuple[str, str, Camera], list[int]] = {}
     for i in np.flatnonzero(np.isfinite(joints).all(axis=(1, 2))).tolist():
         if hands[i].scene and hands[i].wrist is not None:
-            scenes.setdefault((hands[i].source, hands[i].scene, hands[i].camera), {})[hands[i].side] = i
-    for pair in scenes.values():
-        if len(pair) == 2:
+            scenes.setdefault((hands[i].source, hands[i].scene, hands[i].camera), []).append(i)
+    for together in scenes.values():
+        pair = {hands[i].side: i for i in together}
+        if len(pair) == len(together) == 2:
             left, right = pair[Side.LEFT], pair[Side.RIGHT]
             true_left, true_right = hands[left].wrist, hands[right].wrist
             if true_left is not None and true_right is not None:

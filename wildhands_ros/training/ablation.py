@@ -17,7 +17,8 @@ import torch
 
 from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.hand_model import HandModel
-from wildhands_ros.training.config import SourceConfig, TrainingConfig
+from wildhands_ros.training.config import NetworkConfig, SourceConfig, TrainingConfig
+from wildhands_ros.training.module import variant_of
 from wildhands_ros.training.run import SAMPLE_ERRORS, check_settings, train, write_record
 
 RESULT = "result.json"
@@ -75,12 +76,22 @@ def run_ablation(
     unknown = set(variants) - set(VARIANTS)
     if unknown:
         raise ConfigError(f"unknown variants {', '.join(sorted(unknown))}: known are {', '.join(VARIANTS)}")
+    networks = {name: _network_of(base, name, hand_model) for name in variants}  # what cannot be, is said now
     for seed in seeds:
-        for name in variants:
-            variant = VARIANTS[name]
-            network = replace(base.network, encoding=variant.encoding, perspective=variant.perspective)
+        for name, network in networks.items():
             config = replace(base, network=network, seed=seed)
             yield _run(config, out / f"{name}-{seed}", hand_model, landmark_weights, name)
+
+
+def _network_of(base: TrainingConfig, name: str, hand_model: HandModel) -> NetworkConfig:
+    """The network of `base` as a variant has it. Raises ConfigError where there is no such network."""
+    try:
+        variant = VARIANTS[name]
+        network = replace(base.network, encoding=variant.encoding, perspective=variant.perspective)
+        variant_of(network, hand_model)
+    except WildHandsError as error:
+        raise ConfigError(f"variant '{name}': {error}: leave it out with --variants") from error
+    return network
 
 
 def run_auxiliary(

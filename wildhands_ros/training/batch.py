@@ -100,10 +100,12 @@ def collate(batches: Sequence[Batch]) -> Batch:
     return Batch(*(torch.cat([getattr(b, f.name) for b in batches]) for f in fields(Batch)))
 
 
-def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = True) -> Batch:
+def batch_of(
+    sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = True, hand_model: str | None = None
+) -> Batch:
     """One sample as a batch of one. only: the labels that are used. picture: whether the crop is needed.
 
-    Labels that are not finite count as missing.
+    Labels that are not finite count as missing, and parameters of another hand model than `hand_model` (None: of any).
     """
     frame = square_frame(sample.camera)
     x, y = (
@@ -119,6 +121,8 @@ def batch_of(sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = T
     joints = sample.joints if "joints" in only and _finite(sample.joints) else None
     mano = sample.mano if "mano" in only else None
     if mano is not None and not all(_finite(part) for part in (mano.pose, mano.betas, mano.translation)):
+        mano = None
+    if mano is not None and hand_model not in (None, mano.hand_model):
         mano = None
     keypoints, weights = np.zeros((21, 2)), np.zeros(21)
     if sample.keypoints is not None and sample.keypoint_weights is not None and "keypoints" in only:

@@ -113,6 +113,11 @@ class NetworkConfig:
         _require_within(self, "network", 0, BLOCK_COUNT, "trained_from")
         _require_within(self, "network", 0, 0.99, "dropout")
         _require_within(self, "network", 0.5, BOX_FACTOR, "box_factor")
+        if self.keypoints and self.perspective == Perspective.CROP.value:
+            raise ConfigError(
+                "keypoints are read off heat maps of the crop as it is, which a network with perspective 'crop' does "
+                "not see: choose perspective 'correction' or 'none', or keypoints: false"
+            )
         if self.upright and self.trained_from > FINE_AFTER:
             raise ConfigError(
                 f"which way hands point is seen after {FINE_AFTER} blocks of the trunk: with upright, trained_from can "
@@ -136,6 +141,9 @@ class OptimiserConfig:
         _require_within(self, "optimiser", 0, 1, "ema")
 
 
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # in Lightning's others labels would be rounded as well
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """A whole run.
@@ -149,7 +157,8 @@ class TrainingConfig:
     cache: folder for what the untrained part of the network makes of the samples (computed once; no colour augmentation
     then); None computes it every time.
     precision: of Lightning ('32-true', 'bf16-mixed', '16-mixed'). accelerator, devices: of Lightning.
-    stop_minutes: ends the run after so long, with whatever it has; 0 for no limit.
+    stop_minutes: ends training after so long, with whatever it has; 0 for no limit. What is cached before, and the
+    directions afterwards, take their own time.
     """
 
     sources: tuple[SourceConfig, ...] = ()
@@ -178,6 +187,7 @@ class TrainingConfig:
         for name in ("steps", "direction_steps", "batch", "validate_every", "validation_samples", "devices"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+        _require_known("precision", self.precision, _PRECISIONS)
         _require_within(self, "", 0, 2**32 - 1, "seed")
         _require_within(self, "", 0, math.inf, "direction_samples", "workers", "stop_minutes")
 
@@ -186,7 +196,12 @@ def read_training_config(path: Path, **changes: object) -> TrainingConfig:
     """The configuration in a YAML file, with some entries replaced. Raises ConfigError naming what is wrong."""
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (
+        OSError,
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: no text, or 2024-02-31
         raise ConfigError(f"cannot read the training configuration {path} ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings: expected names and values")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import shutil
 import tempfile
@@ -39,6 +40,8 @@ from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, Pseud
 from wildhands_ros.training.sources.crops import square_of
 from wildhands_ros.whole_files import write_whole
 
+logger = logging.getLogger(__name__)
+
 _CHUNK = 64  # samples in a part of a cache
 _AT_ONCE = 8  # parts that a process is given at once
 _MAPS, _LABELS, _PARTS = "maps.npy", "labels.pt", "parts"
@@ -69,16 +72,18 @@ class Manner:
     upright: rolled until the hand points up, which turns like this (right) hand; None: as they are.
     turned: the crops are what cameras turned to them would see (perspective crop layers).
     box_factor: edge of the crops over the longer edge of the boxes; they are cut from the samples' own, black outside.
+    hand_model: the name of the one whose parameters count; None: of any.
     """
 
     upright: HandLayer | None = None
     turned: bool = False
     box_factor: float = BOX_FACTOR
+    hand_model: str | None = None
 
     @classmethod
     def of(cls, variant: Variant, hand_model: HandModel) -> Manner:
         turned = variant.perspective is Perspective.CROP
-        return cls(hand_model.right if variant.upright else None, turned, variant.box_factor)
+        return cls(hand_model.right if variant.upright else None, turned, variant.box_factor, hand_model.name)
 
     @property
     def name(self) -> str:
@@ -87,7 +92,7 @@ class Manner:
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """The samples, right hands all."""
-        batch = collate([batch_of(sample) for sample in samples])
+        batch = collate([batch_of(sample, hand_model=self.hand_model) for sample in samples])
         edges = [self.box_factor / BOX_FACTOR * square_of(s.box)[1] / s.extent for s in samples]  # 1.5 boxes: their own
         zooms = torch.tensor(edges, dtype=torch.float32)
         if self.upright is not None:
@@ -153,12 +158,19 @@ class CachedDataset(Dataset[Drawn]):
         place = folder / _cache_key(source, manner, trunk, blocks)
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / "lock"):  # one of a run's processes makes it for all of them
+            if (place / _LABELS).is_file():
+                try:
+                    labels, maps = _read_cache(place)
+                except Exception as error:  # whatever torch and numpy make of damaged files
+                    logger.warning("the cache %s is damaged (%s) and made anew", place, error)
+                    (place / _LABELS).unlink()
+                    (place / _MAPS).unlink(missing_ok=True)
             if not (place / _LABELS).is_file():
                 fixed = deepcopy(trunk).requires_grad_(False)  # a copy: the trunk's later blocks are to be trained
                 _fill(_Filler(source, manner, fixed, blocks, place))
-        labels = torch.load(place / _LABELS, weights_only=True, mmap=True)
-        self._labels = _without(Batch(**labels), only)
-        self._maps: NDArray[np.float16] = np.load(place / _MAPS, mmap_mode="r")
+                labels, maps = _read_cache(place)
+        self._labels = _without(labels, only)
+        self._maps = maps
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -401,6 +413,15 @@ def _early_part(trunk: LandmarkTrunk, blocks: int) -> Callable[[Tensor], NDArray
             return module(crop.to(memory_format=torch.channels_last)).numpy()
 
     return run
+
+
+def _read_cache(place: Path) -> tuple[Batch, NDArray[np.float16]]:
+    """Labels and maps, both on disk."""
+    labels = Batch(**torch.load(place / _LABELS, weights_only=True, mmap=True))
+    maps = np.load(place / _MAPS, mmap_mode="r")
+    if len(maps) != len(labels):
+        raise ValueError(f"{len(maps)} maps, {len(labels)} labels")
+    return labels, maps
 
 
 def _fill(filler: _Filler) -> None:

@@ -18,6 +18,7 @@ from wildhands_ros.training.batch import Batch
 from wildhands_ros.training.config import TrainingConfig
 from wildhands_ros.training.data import TrainingData
 from wildhands_ros.training.dataset import Drawn
+from wildhands_ros.training.interrupts import interrupts_as_such
 from wildhands_ros.training.module import TrainingModule
 
 DIRECTION_ERRORS = ("direction_median_deg", "direction_over_30_percent")
@@ -46,7 +47,8 @@ def learn_directions(
         enable_checkpointing=False, enable_progress_bar=progress, enable_model_summary=False,
         use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(module, datamodule=data)
+    with interrupts_as_such():
+        trainer.fit(module, datamodule=data)
     trainer.validate(module, datamodule=data, verbose=False)
     return {name: float(trainer.callback_metrics[f"val/{name}"]) for name in DIRECTION_ERRORS}
 

@@ -29,6 +29,7 @@ from wildhands_ros.training.config import SourceConfig, TrainingConfig
 from wildhands_ros.training.data import TrainingData
 from wildhands_ros.training.dataset import Drawn, SampleDataset
 from wildhands_ros.training.directions import learn_directions
+from wildhands_ros.training.interrupts import interrupts_as_such
 from wildhands_ros.training.module import ERRORS, TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.pictures import PictureLog
 from wildhands_ros.whole_files import write_whole
@@ -60,6 +61,34 @@ class _Average(EMAWeightAveraging):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+
+
+class _Best(ModelCheckpoint):
+    """Keeps the weights of the best validation, also of one that a resumed run does not know of.
+
+    What is gone on from may have been kept before the validation of its step, or in a folder that was moved since.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        path = Path(str(self.dirpath)) / BEST
+        if path.is_file():
+            kept = _read(path)["callbacks"][self.state_key]["best_model_score"]
+            self.best_model_score = self.kth_value = kept
+            self.best_model_path = self.kth_best_model_path = str(path)
+            self.best_k_models = {str(path): kept}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint of Lightning's. Raises ConfigError, with what to do, where it is damaged."""
+    try:
+        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as error:  # of damaged files torch raises whatever it stumbles over
+        raise ConfigError(
+            f"{path} is damaged ({type(error).__name__}): delete it; without {RESUME} a run begins anew, without "
+            f"{BEST} it goes on, and the next validation is the best"
+        ) from error
+    return found
 
 
 class _Limit(Timer):
@@ -110,7 +139,8 @@ def train(
     that labels video. half: the checkpoint's
     tensors in float16. extra: further callbacks. Writes into `out`:
     `last.ckpt` (to go on from), `best.ckpt`, TensorBoard logs, `settings.json`, and `network.safetensors`.
-    Raises ConfigError where `out` holds a run with other settings, once it got as far as something to go on from.
+    Raises ConfigError where `out` holds a run with other settings, once it got as far as something to go on from, and
+    where what it holds is damaged.
     """
     out.mkdir(parents=True, exist_ok=True)
     if (out / RESUME).is_file() or (out / NETWORK).is_file():
@@ -125,7 +155,7 @@ def train(
     fixed = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}
     data = TrainingData(config, module, module.manner, models_dir)
 
-    best = ModelCheckpoint(
+    best = _Best(
         out, "best", monitor="val/mpjpe_mm", mode="min", save_top_k=1, enable_version_counter=False,
     )  # fmt: skip  # whole: a file of weights only would hold the last ones, not the averaged ones that were validated
     regularly = ModelCheckpoint(
@@ -154,7 +184,10 @@ def train(
             f"be had here ({error})"
         ) from error
     resume = out / RESUME
-    trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume.is_file() else None, weights_only=True)
+    if resume.is_file():
+        _read(resume)
+    with interrupts_as_such():
+        trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume.is_file() else None, weights_only=True)
     info = CheckpointInfo(
         training_data=training_data or ", ".join(f"{s.kind}: {s.path.name}" for s in config.sources),
         hand_model=hand_model.name, licence=licence,
@@ -248,7 +281,7 @@ def _plain(value: Any) -> Any:
 
 def _put_best(module: TrainingModule, best: Path) -> None:
     if best.is_file():
-        module.load_state_dict(torch.load(best, weights_only=True, map_location="cpu")["state_dict"])
+        module.load_state_dict(_read(best)["state_dict"])
 
 
 @torch.inference_mode()
