@@ -58,6 +58,7 @@ from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, ShardWriter
 from wildhands_ros.training import ablation as ablation_module
 from wildhands_ros.training import dataset as dataset_module
 from wildhands_ros.training import module as module_module
+from wildhands_ros.training import precision as precision_module
 from wildhands_ros.training.ablation import AblationResult, ablation_table, read_result, run_ablation, run_auxiliary
 from wildhands_ros.training.batch import (
     Batch,
@@ -90,6 +91,7 @@ from wildhands_ros.training.dataset import (
 )
 from wildhands_ros.training.losses import hand_losses, masked_mean
 from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
+from wildhands_ros.training.precision import bfloat16_is_slower, precision_here
 from wildhands_ros.training.run import check_settings, settings_of, train
 
 MODEL = load_hand_model()
@@ -690,6 +692,31 @@ def test_a_start_that_fails_leaves_the_folder_to_others(
 def test_precisions_that_would_round_the_labels_are_refused_at_once(config: TrainingConfig, precision: str) -> None:
     with pytest.raises(ConfigError, match=f"precision '{precision}'.*bf16-mixed"):
         replace(config, precision=precision)
+
+
+@pytest.mark.parametrize("slower", [False, True])
+def test_bfloat16_gives_way_where_it_is_slower(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower: bool
+) -> None:
+    used: list[str] = []
+
+    class Watch(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            used.append(trainer.precision)
+
+    monkeypatch.setattr(precision_module, "bfloat16_is_slower", lambda: slower)
+    run = replace(config, steps=1, validate_every=1, precision="bf16-mixed")
+    train(run, tmp_path, MODEL, landmark_weights, progress=False, extra=(Watch(),))
+    assert used == ["32-true" if slower else "bf16-mixed"]
+    assert precision_here(replace(run, accelerator="gpu")) == "bf16-mixed"
+
+
+def test_whether_bfloat16_is_slower_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(
+        [0, 1, 0, 1, 0, 3, 0, 2, 0, 3, 0, 2, 0, 1, 0, 1]
+    )  # twice in float32, twice in bfloat16; the best counts
+    monkeypatch.setattr(precision_module.time, "perf_counter", lambda: next(ticks))
+    assert bfloat16_is_slower() and not bfloat16_is_slower()
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["same folder", "moved"])

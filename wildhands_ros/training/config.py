@@ -156,7 +156,8 @@ class TrainingConfig:
     validate_every: steps, about, so that the last validation is at the end.
     cache: folder for what the untrained part of the network makes of the samples (computed once; no colour augmentation
     then); None computes it every time.
-    precision: of Lightning ('32-true', 'bf16-mixed', '16-mixed'). accelerator, devices: of Lightning.
+    precision: of Lightning ('32-true', 'bf16-mixed', '16-mixed'); bfloat16 gives way to float32 on CPUs where it is
+    slower. accelerator, devices: of Lightning.
     stop_minutes: ends training after so long, with whatever it has; 0 for no limit. What is cached before, and the
     directions afterwards, take their own time.
     """

@@ -32,6 +32,7 @@ from wildhands_ros.training.directions import learn_directions
 from wildhands_ros.training.interrupts import interrupts_as_such
 from wildhands_ros.training.module import ERRORS, TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.pictures import PictureLog
+from wildhands_ros.training.precision import precision_here
 from wildhands_ros.whole_files import write_whole
 
 RESUME, BEST, NETWORK, SETTINGS, SAMPLE_ERRORS = (
@@ -171,7 +172,7 @@ def train(
     try:
         trainer = pl.Trainer(
             accelerator=config.accelerator, devices=config.devices,
-            precision=config.precision,  # type: ignore[arg-type]
+            precision=precision_here(config),  # type: ignore[arg-type]
             max_steps=config.steps, max_epochs=-1, callbacks=callbacks, gradient_clip_val=config.optimiser.clip,
             logger=TensorBoardLogger(str(out), name="", version="log"), default_root_dir=str(out),
             val_check_interval=_validation_interval(config), check_val_every_n_epoch=None,
