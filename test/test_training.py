@@ -712,9 +712,8 @@ def test_bfloat16_gives_way_where_it_is_slower(
 
 
 def test_whether_bfloat16_is_slower_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter(
-        [0, 1, 0, 1, 0, 3, 0, 2, 0, 3, 0, 2, 0, 1, 0, 1]
-    )  # twice in float32, twice in bfloat16; the best counts
+    # each twice in float32 and twice in bfloat16, of which the best counts
+    ticks = iter([0, 1, 0, 1, 0, 3, 0, 2, 0, 3, 0, 2, 0, 1, 0, 1])
     monkeypatch.setattr(precision_module.time, "perf_counter", lambda: next(ticks))
     assert bfloat16_is_slower() and not bfloat16_is_slower()
 
