@@ -452,7 +452,13 @@ def test_nobody_publishing_names_what_there_is():
     around = dataclasses.replace(AROUND, image_publishers=0)
     assert watch.complaint(4.9, around) is None
     kind, text = watch.complaint(5.1, around)
-    assert kind == "no_publisher" and "/other" in text and "/image" in text
+    assert kind == "no_publisher" and "/other" in text and "/image" in text and "image_transport" not in text
+    compressed = dataclasses.replace(around, other_images=(), other_transport=("/cam/image_raw/compressed",))
+    _, text = watch.complaint(5.1, compressed)
+    assert "seen: /cam/image_raw/compressed." in text
+    assert "image:=/cam/image_raw -p image_transport:=compressed" in text
+    _, text = watch.complaint(5.1, dataclasses.replace(around, other_images=()))
+    assert "seen: none." in text and "image_transport" not in text
 
 
 def test_images_announced_but_never_arriving_suggest_the_profile():

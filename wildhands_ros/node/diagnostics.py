@@ -201,7 +201,8 @@ class Surroundings:
     """What can be seen of the node's inputs from outside.
 
     image_topic, info_topic: resolved names. image_publishers, info_publishers: how many there are. other_images: image
-    topics that somebody publishes. fastdds_unprofiled: Fast DDS is in use without a profile of the user's.
+    topics that somebody publishes. other_transport: those that are compressed where raw ones are wanted, or the other way
+    round. fastdds_unprofiled: Fast DDS is in use without a profile of the user's.
     profile: where the profile for large images lies. wrong_image_type, wrong_info_type: what a topic's publishers send
     where none of them sends what the node listens for; else empty. info_is_latched: camera_info comes transient local.
     """
@@ -211,6 +212,7 @@ class Surroundings:
     image_publishers: int
     info_publishers: int
     other_images: tuple[str, ...] = ()
+    other_transport: tuple[str, ...] = ()
     fastdds_unprofiled: bool = False
     profile: str = ""
     wrong_image_type: str = ""
@@ -267,14 +269,19 @@ class InputWatch:
                 "publishers): has the camera or the player stopped?"
             )
         if around.image_publishers == 0:
-            others = ", ".join(around.other_images) or "none"
-            example = around.other_images[0] if around.other_images else "/camera/image_raw"
-            return "no_publisher", (
-                f"nobody publishes {around.image_topic}. Image topics seen: {others}. Remap the input "
-                f"(--ros-args -r image:={example.removesuffix('/compressed')}), and compare ROS_DOMAIN_ID and "
-                "ROS_AUTOMATIC_DISCOVERY_RANGE of both sides"
-            )
+            return "no_publisher", self._nobody(around)
         return "images_do_not_arrive", self._not_arriving(around, images, infos)
+
+    def _nobody(self, around: Surroundings) -> str:
+        seen = around.other_images or around.other_transport
+        example = seen[0] if seen else "/camera/image_raw"
+        remedy = f"Remap the input (--ros-args -r image:={example.removesuffix('/compressed')}"
+        if seen is around.other_transport and seen:
+            remedy += f" -p image_transport:={'compressed' if example.endswith('/compressed') else 'raw'}"
+        return (
+            f"nobody publishes {around.image_topic}. Image topics seen: {', '.join(seen) or 'none'}. {remedy}), and "
+            "compare ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE of both sides"
+        )
 
     def _no_info(self, around: Surroundings) -> str:
         if around.wrong_info_type:

@@ -95,21 +95,23 @@ def survey(node: Node, topics: InputTopics) -> Surroundings:
     profiled = any(variable in os.environ for variable in (profile_variable(), "FASTDDS_BUILTIN_TRANSPORTS"))
     unprofiled = "fastrtps" in get_rmw_implementation_identifier() and not profiled
     own = node.get_fully_qualified_name()
-    others = [
-        name
+    published = [
+        (name, types)
         for name, types in node.get_topic_names_and_types()
-        if _IMAGE_TYPES[topics.compressed] in types
-        and name != topics.image
-        and not name.startswith(f"{own}/")
-        and node.count_publishers(name)
+        if name != topics.image and not name.startswith(f"{own}/") and node.count_publishers(name)
     ]
+    others, of_other_transport = (
+        tuple(sorted(name for name, types in published if kind in types))
+        for kind in (_IMAGE_TYPES[topics.compressed], _IMAGE_TYPES[not topics.compressed])
+    )
     images, infos = (node.get_publishers_info_by_topic(topic) for topic in (topics.image, topics.info))
     return Surroundings(
         image_topic=topics.image,
         info_topic=topics.info,
         image_publishers=len(images),
         info_publishers=len(infos),
-        other_images=tuple(sorted(others)),
+        other_images=others,
+        other_transport=of_other_transport,
         fastdds_unprofiled=unprofiled,
         profile=str(fastdds_profile()) if unprofiled else "",
         wrong_image_type=_wrong_type(images, _IMAGE_TYPES[topics.compressed]),

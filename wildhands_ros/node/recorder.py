@@ -427,6 +427,8 @@ def main(args: Sequence[str] | None = None) -> int:
     for name, count in sorted(report.counts.items()):
         logger.info("%8d  %s", count, name)
     logger.info("%d messages in %s", sum(report.counts.values()), report.path)
+    for problem in report.problems:
+        logger.warning(problem)
     return 0
 
 
