@@ -201,8 +201,8 @@ class Surroundings:
     """What can be seen of the node's inputs from outside.
 
     image_topic, info_topic: resolved names. image_publishers, info_publishers: how many there are. other_images: image
-    topics that somebody publishes. other_transport: those that are compressed where raw ones are wanted, or the other way
-    round. fastdds_unprofiled: Fast DDS is in use without a profile of the user's.
+    topics that somebody publishes. other_transport: compressed ones where raw ones are wanted, or the other way round.
+    fastdds_unprofiled: Fast DDS is in use without a profile of the user's.
     profile: where the profile for large images lies. wrong_image_type, wrong_info_type: what a topic's publishers send
     where none of them sends what the node listens for; else empty. info_is_latched: camera_info comes transient local.
     """
