@@ -244,3 +244,16 @@ def test_bad_calibration_yaml_says_what_is_needed(tmp_path, text: str) -> None:
         Camera.from_yaml(path)
     with pytest.raises(CameraError, match="cannot read"):
         Camera.from_yaml(tmp_path / "missing.yaml")
+
+
+def test_models_by_name_and_coefficients_as_an_array_are_those_of_a_calibration() -> None:
+    wanted = Camera(640, 480, 400, 400, 320, 240, Distortion.EQUIDISTANT, (0.1, -0.02, 0.005, -0.001))
+    given = Camera(640, 480, 400, 400, 320, 240, "fisheye", np.array([[0.1], [-0.02], [0.005], [-0.001]]))
+    assert given == wanted and hash(given) == hash(wanted) and given.model is Distortion.EQUIDISTANT
+    with pytest.raises(CameraError, match="unknown distortion model 'foo': known are .*plumb_bob"):
+        Camera(640, 480, 400, 400, 320, 240, "foo")
+
+
+def test_a_matrix_column_by_column_is_refused() -> None:
+    with pytest.raises(CameraError, match="row by row"):
+        Camera.from_camera_info(camera_info(k=[400.0, 0, 0, 0, 400, 0, 320, 240, 1]))

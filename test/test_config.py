@@ -9,6 +9,7 @@ import pytest
 
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.pipeline import EstimationConfig, PipelineConfig, config_from_dict, config_to_dict
+from wildhands_ros.tracking import TrackingConfig
 
 
 def test_what_is_not_named_keeps_its_default() -> None:
@@ -58,3 +59,15 @@ def test_what_is_given_in_python_is_checked_like_a_file() -> None:
         PipelineConfig(min_score="0.5")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'mesh' must be a bool"):
         EstimationConfig(mesh=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [{"looks": 9}, {"threads": -3}, {"box_factor": -1.0}, {"tolerance_mm": float("nan")}])
+def test_numbers_of_the_network_are_checked_whichever_estimator_runs(bad: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        EstimationConfig(estimator="landmarks", **bad)
+
+
+@pytest.mark.parametrize("bad", [{"smooth": "no"}, {"min_cutoff": "1"}, {"reach_m": True}])
+def test_tracking_takes_nothing_for_what_it_is_not(bad: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"tracking.{next(iter(bad))}"):
+        TrackingConfig(**bad)

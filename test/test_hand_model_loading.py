@@ -13,6 +13,7 @@ import struct
 import sys
 import types
 import zipfile
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -617,4 +618,24 @@ def test_hostile_npz_files(tmp_path, content):
     (tmp_path / "MANO_LEFT.npz").write_bytes(_left_hand(as_npz))
     (tmp_path / "MANO_RIGHT.npz").write_bytes(content)
     with pytest.raises(ModelFileError, match="MANO_RIGHT.npz"):
+        load_hand_model(tmp_path)
+
+
+def test_layers_are_found_by_text_and_cannot_be_changed() -> None:
+    model = load_hand_model("")
+    assert model.name == "open" and all(model.layer(side.value).side is side for side in Side)
+    with pytest.raises(ValueError, match="banana"):
+        model.layer("banana")
+    for array in (model.right.faces, model.right.data.template):
+        with pytest.raises(ValueError, match="read-only"):
+            array += 1
+    pose = np.tile(np.eye(3), (16, 1, 1))
+    assert not np.shares_memory(model.right.rotations_from_pose(pose), pose)
+
+
+def test_one_hand_given_as_both_is_refused(tmp_path) -> None:
+    content = (resources.files("wildhands_ros.hand_model") / "data" / "open_hand_right.npz").read_bytes()
+    for side in ("right", "left"):
+        (tmp_path / f"open_hand_{side}.npz").write_bytes(content)
+    with pytest.raises(ModelFileError, match="hold the same hand"):
         load_hand_model(tmp_path)

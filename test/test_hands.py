@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,6 +67,14 @@ def test_names_skeleton_and_mano_order_belong_together() -> None:
     assert mano_tips == [16, 17, 18, 19, 20]
 
 
+@pytest.fixture
+def hand() -> Hand:
+    return Hand(
+        Side.RIGHT, 1.0, (0, 0, 1, 1), flat_right_hand(), np.zeros((21, 2)), np.tile(np.eye(3), (16, 1, 1)),
+        np.zeros(10), np.zeros(3), "test", "open",
+    )  # fmt: skip
+
+
 def test_what_is_given_out_cannot_be_changed() -> None:
     """Trackers and followers keep the hands that they give out; whoever makes one keeps their own arrays."""
     joints = flat_right_hand()
@@ -100,3 +110,18 @@ def test_boxes_take_what_other_detectors_give() -> None:
         HandBox("up", (0, 0, 1, 1), 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="four"):
         HandBox(Side.LEFT, (0, 0, 1), 1.0)  # type: ignore[arg-type]
+
+
+def test_sides_may_be_texts_and_are_never_mistaken(hand: Hand) -> None:
+    for side in Side:
+        named = replace(hand, side=side.value)
+        assert named.side is side
+        np.testing.assert_array_equal(named.wrist[1], replace(hand, side=side).wrist[1])
+        np.testing.assert_array_equal(wrist_rotation(hand.joints, side.value), wrist_rotation(hand.joints, side))
+    with pytest.raises(ValueError, match="banana"):
+        replace(hand, side="banana")
+
+
+def test_hands_can_be_looked_for_in_lists(hand: Hand) -> None:
+    other = replace(hand)
+    assert hand in [other, hand] and hand != other and len({hand, other}) == 2

@@ -91,6 +91,12 @@ def test_stills_and_the_stream_leave_each_other_alone() -> None:
         assert disturbed.process_still(frame(), []).hands == ()
 
 
+def test_boxes_may_come_one_by_one() -> None:
+    pipeline, box = make_pipeline(ScriptedDetector([])), seen_hand(Side.LEFT, -0.1)
+    for process in (pipeline.process, pipeline.process_still):
+        assert len(process(frame(), (each for each in [box])).hands) == 1
+
+
 def test_pictures_of_another_size_are_a_new_stream() -> None:
     """What was followed lies elsewhere in them: hands were lost, and one came back as the other side."""
     detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1)])

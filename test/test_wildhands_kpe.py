@@ -162,3 +162,13 @@ def test_perspective_crop_is_centred_on_the_box_and_filled_by_it():
         corners = torch.linalg.inv(homography) @ torch.cat([box.view(2, 2).T, torch.ones(1, 2)]).double()
         extent = (corners / corners[2])[:2, 1] - (corners / corners[2])[:2, 0]
         assert 0.8 * 224 < extent.max() < 1.25 * 224
+
+
+def test_encodings_are_known_by_name_too() -> None:
+    boxes, matrix = torch.tensor([[20.0, 30.0, 90.0, 100.0]]), torch.tensor([[200.0, 0, 112], [0, 200, 112], [0, 0, 1]])
+    for encoding in Encoding:
+        wanted = encode(encoding, boxes, matrix, 224, 7)
+        assert torch.equal(encode(encoding.value, boxes, matrix, 224, 7), wanted)
+        assert encoding_size(encoding.value) == encoding_size(encoding)
+    with pytest.raises(ValueError, match="nothing"):
+        encode("nothing", boxes, matrix, 224, 7)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
-from wildhands_ros.errors import ModelFileError
+from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.wildhands import (
     CheckpointInfo,
     Crops,
@@ -40,6 +40,7 @@ from wildhands_ros.estimation.wildhands.network import (
     hand_translation,
     rotation_from_6d,
 )
+from wildhands_ros.estimation.wildhands.runtime import Precision, RuntimeConfig
 from wildhands_ros.estimation.wildhands.trunks import make_trunk, picture_mean_std
 
 EXPECTED = np.load(Path(__file__).parent / "data" / "wildhands_expected.npz")
@@ -494,3 +495,16 @@ def test_training_starts_from_plausible_hands():
     out = network.eval()(example_inputs(network, 2))
     assert out.pose.isfinite().all()
     assert (out.pose - torch.eye(3)).abs().max() < 0.5
+
+
+def test_variants_and_runtimes_are_known_by_name_too() -> None:
+    assert Variant(encoding="center", trunk="resnet18", perspective="correction") == Variant(
+        encoding=Encoding.CENTER, trunk=Trunk.RESNET18, perspective=Perspective.CORRECTION
+    )
+    with pytest.raises(ModelFileError, match="must be 'sharp'"):
+        Variant(perspective="crop", crops="published")
+    with pytest.raises(ModelFileError, match="encoding must be one of .*sparse.*, not 'bogus'"):
+        Variant(encoding="bogus")
+    assert RuntimeConfig(backend="torch", precision="int8").precision is Precision.INT8
+    with pytest.raises(ConfigError, match="unknown backend 'bogus'"):
+        RuntimeConfig(backend="bogus")

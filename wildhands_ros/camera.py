@@ -117,6 +117,9 @@ class Camera:
     coefficients: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        """Takes what calibrations give: the models' names, arrays of coefficients."""
+        object.__setattr__(self, "model", _model_of(self.model))
+        object.__setattr__(self, "coefficients", tuple(float(c) for c in np.ravel(self.coefficients)))
         if self.width <= 0 or self.height <= 0:
             raise CameraError(f"camera size {self.width}x{self.height}: width and height must be positive")
         numbers = (self.fx, self.fy, self.cx, self.cy, *self.coefficients)
@@ -187,6 +190,8 @@ class Camera:
             fx, fy, cx, cy = p[0], p[5], p[2], p[6]
             model, coefficients = _distortion("none", ())
         else:
+            if any(abs(v) > 0 for v in k[6:8]):  # column by column
+                raise CameraError(f"K of camera_info must be fx 0 cx, 0 fy cy, 0 0 1, row by row, not {k}")
             fx, fy, cx, cy = k[0], k[4], k[2], k[5]
             model, coefficients = _distortion(info.distortion_model, info.d)
 
@@ -228,7 +233,7 @@ class Camera:
             ) from error
         if len(k) != 9:
             raise CameraError(f"{path}: camera_matrix.data has {len(k)} numbers, expected 9")
-        if any((k[3], k[6], k[7])) or abs(k[8] - 1) > 1e-6:
+        if any(abs(v) > 0 for v in (k[3], k[6], k[7])) or abs(k[8] - 1) > 1e-6:
             raise CameraError(
                 f"{path}: camera_matrix.data must be fx 0 cx, 0 fy cy, 0 0 1, row by row, not {k} (column by column?)"
             )
@@ -370,13 +375,20 @@ def _pixels(value: object) -> int:
     return int(number)
 
 
+def _model_of(name: str) -> Distortion:
+    """The distortion model that has this name somewhere. Raises CameraError where none has."""
+    if isinstance(name, Distortion):
+        return name
+    model = _MODEL_NAMES.get(str(name).strip().lower())
+    if model is None:
+        raise CameraError(f"unknown distortion model '{name}': known are {', '.join(m.value for m in Distortion)}")
+    return model
+
+
 def _distortion(name: str, values: Any) -> tuple[Distortion, tuple[float, ...]]:
     """Model and coefficients from CameraInfo's fields, with the shorthand that drivers use (empty or longer D)."""
     coefficients = tuple(float(v) for v in values)
-    model = _MODEL_NAMES.get(name.strip().lower())
-    if model is None:
-        known = ", ".join(m.value for m in Distortion)
-        raise CameraError(f"unknown distortion model '{name}': known are {known}")
+    model = _model_of(name)
     if not coefficients or model is Distortion.NONE:
         if model is Distortion.EQUIDISTANT:  # an ideal fisheye still is one
             return model, (0.0, 0.0, 0.0, 0.0)
@@ -414,7 +426,8 @@ class _Polynomial:
         """radial and its derivative by r²."""
         n, d = _horner(self.numerator, r2), _horner(self.denominator, r2)
         dn, dd = _horner(_derivative(self.numerator), r2), _horner(_derivative(self.denominator), r2)
-        return n / d, (dn * d - n * dd) / (d * d)
+        with np.errstate(divide="ignore", invalid="ignore"):  # at a pole, where the lens ends
+            return n / d, (dn * d - n * dd) / (d * d)
 
     def _turning_radius(self) -> float:
         """The smallest radius at which r·radial(r²) stops growing (infinity if it never does)."""

@@ -11,7 +11,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ImageError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """A picture and its camera.
 

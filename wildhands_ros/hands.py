@@ -54,7 +54,7 @@ class Side(str, Enum):
         return Side.RIGHT if self is Side.LEFT else Side.LEFT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Landmarks:
     """What the hand landmark network saw in one region of the picture.
 
@@ -71,7 +71,7 @@ class Landmarks:
     def __post_init__(self) -> None:
         _require_shape("landmarks.image", self.image, (21, 2))
         _require_shape("landmarks.world", self.world, (21, 3))
-        _seal(self, "image", "world")
+        seal(self, "image", "world")
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,12 @@ class HandBox:
         return max(x1 - x0, y1 - y0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hand:
     """One hand in metric 3D, in the camera's optical frame (x right, y down, z forward; REP-103).
 
-    Its arrays are read-only (trackers keep the hands that they give out): copy what you want to change.
+    Its arrays are read-only (trackers keep the hands that they give out): copy what you want to change. Equal is what
+    is the same object: arrays have no single answer.
 
     side: which of the person's hands.
     score: probability that this is a hand, 0 to 1.
@@ -163,12 +164,13 @@ class Hand:
     grasp: tuple[int, FloatArray] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "side", Side(self.side))
         _require_shape("joints", self.joints, (21, 3))
         _require_shape("keypoints", self.keypoints, (21, 2))
         _require_shape("pose", self.pose, (16, 3, 3))
         _require_shape("betas", self.betas, (10,))
         _require_shape("translation", self.translation, (3,))
-        _seal(self, "joints", "keypoints", "pose", "betas", "translation", "vertices")
+        seal(self, "joints", "keypoints", "pose", "betas", "translation", "vertices")
         if self.grasp is not None:
             probabilities = self.grasp[1].view()
             probabilities.flags.writeable = False
@@ -192,7 +194,7 @@ def wrist_rotation(joints: FloatArray, side: Side) -> FloatArray:
     """
     x = joints[MIDDLE_MCP] - joints[0]
     across = joints[INDEX_MCP] - joints[PINKY_MCP]  # towards the thumb's side
-    z = np.cross(x, across) if side is Side.RIGHT else np.cross(across, x)
+    z = np.cross(x, across) if Side(side) is Side.RIGHT else np.cross(across, x)
     x_length, z_length = np.linalg.norm(x), np.linalg.norm(z)
     if not (x_length > 0 and z_length > 1e-12 * x_length):  # collapsed or NaN joints have no orientation
         return np.eye(3)
@@ -200,7 +202,7 @@ def wrist_rotation(joints: FloatArray, side: Side) -> FloatArray:
     return np.stack([x, np.cross(z, x), z], axis=1)
 
 
-def _seal(record: object, *names: str) -> None:
+def seal(record: object, *names: str) -> None:
     """Puts read-only views in place of arrays; whoever made them may still write into their own."""
     for name in names:
         array = getattr(record, name)

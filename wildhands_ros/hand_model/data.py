@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.errors import ModelFileError
-from wildhands_ros.hands import Side
+from wildhands_ros.hands import Side, seal
 
 FloatArray = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ _MAX_FACES = 60_000
 
 @dataclass(frozen=True)
 class HandData:
-    """One hand, arrays named as in MANO's files. Metres; V vertices, F faces.
+    """One hand, arrays named as in MANO's files and read-only. Metres; V vertices, F faces.
 
     side: which hand.
     template: (V, 3) vertices of the average hand at rest. faces: (F, 3) int32.
@@ -59,6 +59,9 @@ class HandData:
     tip_vertices: NDArray[np.int32]
     albedo: FloatArray
     region: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        seal(self, *(field.name for field in fields(self) if field.name != "side"))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], side: Side, source: str) -> HandData:

@@ -171,7 +171,7 @@ class HandLayer:
 
     def _shifted(self, rotations: FloatArray, mean: FloatArray) -> FloatArray:
         if not self._has_mean:
-            return rotations
+            return rotations.copy()
         return np.concatenate([rotations[:1], exp_so3(log_so3(rotations[1:]) + mean.reshape(15, 3))])
 
     # --- many hands, torch ------------------------------------------------------------------------------------------

@@ -43,21 +43,21 @@ class HandModel:
     sha256: str
 
     def layer(self, side: Side) -> HandLayer:
-        return self.right if side is Side.RIGHT else self.left
+        return self.right if Side(side) is Side.RIGHT else self.left
 
 
 def load_hand_model(path: str | Path | None = None) -> HandModel:
     """Loads both hands.
 
-    path: None for the open hand; else a folder with MANO_RIGHT and MANO_LEFT (.pkl as published, or .npz with the
-        same arrays), or one of the two files. Pickles are read without running anything in them.
+    path: None, or empty, for the open hand; else a folder with MANO_RIGHT and MANO_LEFT (.pkl as published, or .npz
+        with the same arrays), or one of the two files. Pickles are read without running anything in them.
 
     The left hand's shape directions are used as they are in the file: the sign of MANO's first one is known to be
     wrong, but networks trained with it (WildHands among them) depend on it.
 
     Raises ModelFileError, naming the file, if one is missing, too large, damaged, malicious or not a hand.
     """
-    if path is None:
+    if path is None or not str(path):
         folder = resources.files("wildhands_ros.hand_model") / "data"
         files: dict[Side, _Readable] = {side: folder / f"open_hand_{side.value}.npz" for side in Side}
     else:
@@ -74,6 +74,8 @@ def load_hand_model(path: str | Path | None = None) -> HandModel:
         names.add(name)
     if len(names) != 1 or layers[Side.RIGHT].vertex_count != layers[Side.LEFT].vertex_count:
         raise ModelFileError(f"{files[Side.RIGHT]} and {files[Side.LEFT]} belong to different hand models. {_REMEDY}")
+    if np.array_equal(layers[Side.RIGHT].data.template, layers[Side.LEFT].data.template):
+        raise ModelFileError(f"{files[Side.RIGHT]} and {files[Side.LEFT]} hold the same hand. {_REMEDY}")
     digest = hashlib.sha256(contents[Side.RIGHT] + contents[Side.LEFT]).hexdigest()
     return HandModel(names.pop(), layers[Side.RIGHT], layers[Side.LEFT], digest)
 

@@ -27,8 +27,8 @@ class TorchHand(nn.Module):
             "mean": data.hands_mean.reshape(15, 3),
         }  # fmt: skip
         for name, value in arrays.items():
-            self.register_buffer(name, torch.from_numpy(value).float(), persistent=False)
-        basis = torch.from_numpy(data.posedirs).float() if data.posedirs.any() else None
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
+        basis = torch.tensor(data.posedirs, dtype=torch.float32) if data.posedirs.any() else None
         self.register_buffer("posedirs", basis, persistent=False)
         self.register_buffer("tips", torch.from_numpy(tips), persistent=False)
         self.register_buffer("order", torch.tensor(MANO_TO_KEYPOINTS), persistent=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import numbers
 import os
 import types
@@ -76,6 +77,11 @@ class EstimationConfig:
         _require_one_of("estimator", self.estimator, ESTIMATORS)
         _require_one_of("backend", self.backend, _BACKENDS)
         _require_one_of("precision", self.precision, _PRECISIONS)
+        for name, low, high in (("looks", 1, 3), ("threads", 0, 1024), ("box_factor", 0, 10)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"estimation.{name} must lie between {low} and {high}, not {getattr(self, name)}")
+        if not 0 < self.tolerance_mm < math.inf:
+            raise ConfigError(f"estimation.tolerance_mm must be positive, not {self.tolerance_mm}")
         if self.hand_length != 0:
             require_length(self.hand_length)
 

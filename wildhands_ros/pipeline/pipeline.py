@@ -23,7 +23,7 @@ from wildhands_ros.pipeline.config import EstimationConfig, PipelineConfig
 from wildhands_ros.tracking import HandTracker
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PipelineResult:
     """The hands of one picture.
 
@@ -221,6 +221,7 @@ class Pipeline:
         if boxes is None:
             boxes, left_out = self._require_detector().follow(frame.image, frame.stamp_ns), []
         else:
+            boxes = list(boxes)
             left_out = self._improbable(boxes)
         return self._hands(frame, boxes, start, left_out, tracked=True)
 
@@ -230,6 +231,7 @@ class Pipeline:
         if boxes is None:
             boxes, left_out = self._require_detector().detect(frame.image), []
         else:
+            boxes = list(boxes)
             left_out = self._improbable(boxes)
         # not followed, whoever followed them: the estimator would take the picture for one of the stream
         boxes = [replace(box, follow_id=-1) for box in boxes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -50,6 +50,10 @@ class TrackingConfig:
     max_turn_rad_s: float = 40.0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), bool if field.name == "smooth" else (int, float)
+            if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+                raise ConfigError(f"tracking.{field.name} must be like {field.default!r}, not {value!r}")
         OneEuroConfig(self.min_cutoff, self.beta)
         for name in ("max_gap_s", "reach_m", "max_speed_m_s", "max_turn_rad_s"):
             if not getattr(self, name) > 0:

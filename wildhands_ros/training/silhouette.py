@@ -60,9 +60,9 @@ class SilhouetteRasteriser(nn.Module):
         self.size = size
         self.sigma = sigma
         self._reach = math.ceil(_REACH * sigma) + 1
-        self.register_buffer("edges", torch.from_numpy(outline.edges), persistent=False)
-        self.register_buffer("edge_faces", torch.from_numpy(outline.edge_faces), persistent=False)
-        self.register_buffer("faces", torch.from_numpy(outline.faces), persistent=False)
+        self.register_buffer("edges", torch.tensor(outline.edges), persistent=False)
+        self.register_buffer("edge_faces", torch.tensor(outline.edge_faces), persistent=False)
+        self.register_buffer("faces", torch.tensor(outline.faces), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Vertices (N, V, 2) in pixels of the picture, pixel centres at integers → (N, size, size), 0 to 1.

@@ -324,7 +324,7 @@ def _best_of_each_side(boxes: Sequence[HandBox], usable: Sequence[int]) -> list[
     best: dict[Side, int] = {}
     for index in usable:
         side = boxes[index].side
-        if side not in best or boxes[index].score > boxes[best[side]].score:
+        if side not in best or not boxes[index].score <= boxes[best[side]].score:
             best[side] = index
     return list(best.values())
 

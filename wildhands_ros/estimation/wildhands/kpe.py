@@ -72,7 +72,7 @@ _SIZES = {
 
 def encoding_size(encoding: Encoding) -> EncodingSize:
     """How many channels `encoding` adds, and where."""
-    return _SIZES[encoding]
+    return _SIZES[Encoding(encoding)]
 
 
 def encode(encoding: Encoding, boxes: Tensor, matrix: Tensor, size: int, cells: int) -> Tensor:
@@ -84,6 +84,7 @@ def encode(encoding: Encoding, boxes: Tensor, matrix: Tensor, size: int, cells: 
 
     Returns (N, C) where one vector serves all cells, else (N, C, cells, cells); C as `encoding_size` says.
     """
+    encoding = Encoding(encoding)
     if encoding is Encoding.NONE:
         return boxes.new_zeros(len(boxes), 0)
     if encoding is Encoding.LOCATION:
@@ -163,6 +164,7 @@ def encode_points(angles: Tensor, encoding: Encoding = Encoding.SPARSE) -> Tenso
 
     Centre first. Its 16 numbers encode (θx, θy), the corners' 64 encode their eight angles as one vector.
     """
+    encoding = Encoding(encoding)
     center = sinusoid(angles[..., 0, :])
     corners = sinusoid(angles[..., 1:, :].flatten(-2))
     if encoding is Encoding.CENTER:

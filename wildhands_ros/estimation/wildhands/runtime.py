@@ -45,7 +45,7 @@ class RuntimeConfig:
     """How a network is run.
 
     device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
-    threads: of the CPU; 0 takes all.
+    threads: of the CPU; 0 takes all. Torch has one number for the whole process: the last network's that was loaded.
     tolerance_mm: how far joints may lie, on average, from where eager float32 has them. Measured when the network is
         loaded; what exceeds it is refused, or passed over where `precision` is 'auto'.
     calibration: a folder of pictures from which int8 takes the ranges of its numbers; None takes made-up pictures.
@@ -61,6 +61,12 @@ class RuntimeConfig:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("backend", Backend), ("precision", Precision)):
+            try:
+                object.__setattr__(self, name, kind(getattr(self, name)))
+            except ValueError as error:
+                known = ", ".join(item.value for item in kind)
+                raise ConfigError(f"unknown {name} {getattr(self, name)!r}: known are {known}") from error
         if self.threads < 0:
             raise ConfigError(f"threads must not be negative, got {self.threads}")
         if not self.tolerance_mm > 0:
