@@ -431,3 +431,8 @@ def test_the_thumbs_axes_agree_with_its_nail():
 def test_coinciding_joints_are_refused():
     with pytest.raises(ModelFileError, match="coincide"):
         hand_anatomy(np.zeros((16, 3)), np.zeros((5, 3)), Side.RIGHT)
+
+
+def test_no_hands_give_no_meshes():
+    mesh = MODEL.right.forward(torch.zeros(0, 16, 3, 3), torch.zeros(0, 10), torch.zeros(0, 3))
+    assert mesh.vertices.shape == (0, 778, 3) and mesh.joints.shape == (0, 21, 3)

@@ -189,6 +189,8 @@ class HandLayer:
             raise ValueError(f"pose has shape {tuple(pose.shape)}, expected (N, 16, 3, 3)")
         module = self.module(pose.device)
         pose = pose.to(torch.float32)
+        if not len(pose):  # which smplx cannot take
+            return HandMesh(pose.new_zeros(0, self.vertex_count, 3), pose.new_zeros(0, len(MANO_TO_KEYPOINTS), 3))
         fingers = pose[:, 1:]
         if self._has_mean:  # exactly the identity otherwise, so the round trip is left out
             mean = module.hand_mean.reshape(15, 3)
