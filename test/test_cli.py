@@ -174,6 +174,7 @@ def test_ctrl_c_while_it_still_loads_ends_it_in_one_line() -> None:
                 if name == "wildhands_ros.cli.commands":
                     os.kill(os.getpid(), signal.SIGINT)
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs tests may ignore it
         sys.meta_path.insert(0, Impatient())
         from wildhands_ros.cli import main
 
