@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -583,3 +586,14 @@ def test_command_says_before_its_work_what_cannot_be_written(
     assert main(["eval", "x.tar", *options]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_figures_on_standard_output_are_json_alone(tmp_path: Path, model: HandModel, models_dir: Path) -> None:
+    with ShardWriter(tmp_path / "x.tar") as shard:
+        shard.add(made_sample(model))
+    command = [sys.executable, "-m", "wildhands_ros.cli", "eval", str(tmp_path / "x.tar"), "--estimator", "landmarks"]
+    command += ["--models-dir", str(models_dir), "--json", "-"]
+    with (tmp_path / "figures.json").open("wb") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=True)
+    assert json.loads((tmp_path / "figures.json").read_text())[0]["samples"] == 1
+    assert "estimated %" in done.stderr

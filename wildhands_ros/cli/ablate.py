@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wildhands_ros.cli.common import add_models_dir, make_room
 from wildhands_ros.errors import WildHandsError
+from wildhands_ros.whole_files import write_whole
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -59,5 +60,5 @@ def run(args: argparse.Namespace) -> int:
     table = ablation_table(results)
     print(f"\n{table}")
     if args.table is not None:
-        args.table.write_text(table + "\n")
+        write_whole(args.table, f"{table}\n".encode())
     return 0

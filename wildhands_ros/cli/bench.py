@@ -82,7 +82,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--work", type=float, default=0.0, metavar="MS", help="with --node: how long the pipeline works on an image"
     )
     parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="also write the figures as JSON; '-' writes to the terminal"
+        "--json",
+        type=output_file,
+        metavar="FILE",
+        help="also write the figures as JSON; '-': to standard output, with the tables on standard error",
     )
     add_pipeline(parser)
     parser.set_defaults(run=run)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from wildhands_ros import __version__
 from wildhands_ros.cli import ablate, bench, demo, doctor, evaluate, export, models, render, run, train
+from wildhands_ros.cli.common import STANDARD_OUTPUT
 from wildhands_ros.errors import WildHandsError
 
 _DESCRIPTION = """\
@@ -37,7 +39,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.DEBUG if args.verbose else logging.WARNING)
     try:
-        code: int = args.run(args)
+        with _others_aside(getattr(args, "json", None)):
+            code: int = args.run(args)
         return code
     except WildHandsError as error:
         if args.verbose:
@@ -50,6 +53,13 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"wildhands: {where}{error.strerror or error} (-v tells where this happened)", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def _others_aside(json: object) -> Iterator[None]:
+    """Where figures go to standard output as JSON, tables for people go to standard error."""
+    with contextlib.redirect_stdout(sys.stderr) if json == STANDARD_OUTPUT else contextlib.nullcontext():
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,6 +23,8 @@ from wildhands_ros.pipeline.pipeline import needs_torch
 
 logger = logging.getLogger(__name__)
 
+STANDARD_OUTPUT = Path("/dev/stdout")
+
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
@@ -59,7 +61,7 @@ def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *,
 
 def output_file(text: str) -> Path:
     """For options that name a file to write: '-' is standard output."""
-    return Path("/dev/stdout" if text == "-" else text)
+    return STANDARD_OUTPUT if text == "-" else Path(text)
 
 
 def add_camera(parser: argparse.ArgumentParser) -> None:

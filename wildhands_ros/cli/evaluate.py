@@ -53,7 +53,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--name", help="what to call the estimator in tables and plots (default: its own name)")
     parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="also write all figures as JSON; '-' writes to the terminal"
+        "--json",
+        type=output_file,
+        metavar="FILE",
+        help="also write all figures as JSON; '-': to standard output, with the tables on standard error",
     )
     parser.add_argument(
         "--ambiguity",

@@ -15,6 +15,7 @@ from wildhands_ros.evaluation.sample_scores import MEASURES, Measure, SampleScor
 from wildhands_ros.evaluation.statistics import Estimate, by_group, overall
 from wildhands_ros.json_values import without_nan
 from wildhands_ros.tables import table
+from wildhands_ros.whole_files import write_whole
 
 _IN_BREAKDOWNS = ("mpjpe_mm", "pa_mpjpe_mm", "wrist_percent", "keypoint_percent", "mrrpe_mm", "mask_iou_percent")
 _LEAST = 2  # groups that a breakdown needs to be worth a table
@@ -104,7 +105,8 @@ def write_json(reports: Sequence[Report], path: Path) -> None:
     """Raises WildHandsError where the file cannot be written. Values without a number are null."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(without_nan([asdict(report) for report in reports]), indent=1, ensure_ascii=False))
+        text = json.dumps(without_nan([asdict(report) for report in reports]), indent=1, ensure_ascii=False)
+        write_whole(path, f"{text}\n".encode())
     except OSError as error:
         raise WildHandsError(f"cannot write {path}: {error.strerror}") from error
 
