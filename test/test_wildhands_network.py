@@ -503,7 +503,7 @@ def test_variants_and_runtimes_are_known_by_name_too() -> None:
     )
     with pytest.raises(ModelFileError, match="must be 'sharp'"):
         Variant(perspective="crop", crops="published")
-    with pytest.raises(ModelFileError, match="encoding must be one of .*sparse.*, not 'bogus'"):
+    with pytest.raises(ModelFileError, match="unknown encoding 'bogus': known are .*sparse"):
         Variant(encoding="bogus")
     assert RuntimeConfig(backend="torch", precision="int8").precision is Precision.INT8
     with pytest.raises(ConfigError, match="unknown backend 'bogus'"):

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -81,7 +82,6 @@ class _Channel:
     """One topic being recorded. former: subscriptions that another one follows, and until when they stay."""
 
     msgtype: str
-    message_class: type
     reliable: bool
     transient_local: bool
     subscription: Subscription[object]
@@ -241,10 +241,9 @@ class Recorder:
         if profiles:
             transient = all(p.durability is DurabilityPolicy.TRANSIENT_LOCAL for p in profiles)
         if channel is None or (profiles and (channel.reliable, channel.transient_local) != (reliable, transient)):
-            channel = self._subscribe(name, msgtype, reliable=reliable, transient_local=transient)
-            if channel is not None and not profiles:  # nobody publishes yet, and whoever will may offer less
-                anything = self._subscription(name, channel.message_class, reliable=False, transient_local=False)
-                channel.former.append((anything, math.inf))
+            channel = self._subscribe(
+                name, msgtype, reliable=reliable, transient_local=transient, published=bool(profiles)
+            )
         if channel is not None and profiles:
             latest = time.monotonic() + _OVERLAP_S
             channel.former = [(subscription, min(until, latest)) for subscription, until in channel.former]
@@ -253,30 +252,36 @@ class Recorder:
                 channel.endpoints = list(endpoints)
                 self._changed.notify_all()
 
-    def _subscribe(self, name: str, msgtype: str, *, reliable: bool, transient_local: bool) -> _Channel | None:
+    def _subscribe(
+        self, name: str, msgtype: str, *, reliable: bool, transient_local: bool, published: bool
+    ) -> _Channel | None:
         try:
             package, _, kind = msgtype.split("/")
-            message_class = getattr(import_module(f"{package}.msg"), kind)
+            message_class: type = getattr(import_module(f"{package}.msg"), kind)
         except (ImportError, AttributeError, ValueError):
             self._note(
                 f"{name} is of type {msgtype}, which is not installed here, and not recorded: source its workspace"
             )
             return None
+        depth = _IMAGE_DEPTH if msgtype == IMAGE else _DEPTH
+        subscribe = partial(self._subscription, name, message_class, depth)
         old = self._channels.get(name)
-        subscription = self._subscription(name, message_class, reliable=reliable, transient_local=transient_local)
+        subscription = subscribe(reliable=reliable, transient_local=transient_local)
         if old is not None:
             old.former.append((old.subscription, time.monotonic() + _OVERLAP_S))
             old.subscription, old.reliable, old.transient_local = subscription, reliable, transient_local
             return old
         jpeg = msgtype == IMAGE and self._jpeg
         recorded_as = f"{name}/compressed" if jpeg else name
-        channel = _Channel(msgtype, message_class, reliable, transient_local, subscription, recorded_as, jpeg)
+        channel = _Channel(msgtype, reliable, transient_local, subscription, recorded_as, jpeg)
+        if not published:  # yet, and whoever will publish may offer less
+            channel.former.append((subscribe(reliable=False, transient_local=False), math.inf))
         with self._changed:
             self._channels[name] = channel
         return channel
 
     def _subscription(
-        self, name: str, message_class: type, *, reliable: bool, transient_local: bool
+        self, name: str, message_class: type, depth: int, *, reliable: bool, transient_local: bool
     ) -> Subscription[object]:
         def take(serialized: bytes, info: Mapping[str, Any]) -> None:
             self._take(name, serialized, info)
@@ -285,7 +290,7 @@ class Recorder:
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if transient_local else DurabilityPolicy.VOLATILE,
             history=HistoryPolicy.KEEP_LAST,
-            depth=_IMAGE_DEPTH if message_class.__name__ == "Image" else _DEPTH,
+            depth=depth,
         )
         return self.node.create_subscription(message_class, name, take, profile, raw=True)
 

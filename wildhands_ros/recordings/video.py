@@ -41,7 +41,7 @@ class VideoSource(FrameSource):
             start_s, step_s = _beginning(capture, fps)
             if step_s and not 0.8 < fps * step_s < 1.25:
                 rate = 1 / step_s
-            if length is not None:
+            if length is not None and fps > 0:
                 self._missing_after_s = length / fps * (1 - _TOLERANCE) - 3 / (rate or 30.0) - start_s
                 length = length if rate == fps else None
         capture.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
@@ -51,7 +52,7 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, kind = getattr(self, field.name), bool if field.name == "smooth" else (int, float)
+            value, kind = getattr(self, field.name), bool if field.name == "smooth" else numbers.Real
             if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
                 raise ConfigError(f"tracking.{field.name} must be like {field.default!r}, not {value!r}")
         OneEuroConfig(self.min_cutoff, self.beta)

@@ -158,19 +158,13 @@ class CachedDataset(Dataset[Drawn]):
         place = folder / _cache_key(source, manner, trunk, blocks)
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / "lock"):  # one of a run's processes makes it for all of them
-            if (place / _LABELS).is_file():
-                try:
-                    labels, maps = _read_cache(place)
-                except Exception as error:  # whatever torch and numpy make of damaged files
-                    logger.warning("the cache %s is damaged (%s) and made anew", place, error)
-                    (place / _LABELS).unlink()
-                    (place / _MAPS).unlink(missing_ok=True)
-            if not (place / _LABELS).is_file():
+            kept = _kept(place)
+            if kept is None:
                 fixed = deepcopy(trunk).requires_grad_(False)  # a copy: the trunk's later blocks are to be trained
                 _fill(_Filler(source, manner, fixed, blocks, place))
-                labels, maps = _read_cache(place)
+                kept = _read_cache(place)
+        labels, self._maps = kept
         self._labels = _without(labels, only)
-        self._maps = maps
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -413,6 +407,19 @@ def _early_part(trunk: LandmarkTrunk, blocks: int) -> Callable[[Tensor], NDArray
             return module(crop.to(memory_format=torch.channels_last)).numpy()
 
     return run
+
+
+def _kept(place: Path) -> tuple[Batch, NDArray[np.float16]] | None:
+    """What is cached there; None where nothing whole is. What is damaged is taken away."""
+    if not (place / _LABELS).is_file():
+        return None
+    try:
+        return _read_cache(place)
+    except Exception as error:  # whatever torch and numpy make of damaged files
+        logger.warning("the cache %s is damaged (%s) and made anew", place, error)
+        (place / _LABELS).unlink()
+        (place / _MAPS).unlink(missing_ok=True)
+        return None
 
 
 def _read_cache(place: Path) -> tuple[Batch, NDArray[np.float16]]:

@@ -79,15 +79,10 @@ class Variant:
     roll_margin: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("encoding", Encoding), ("trunk", Trunk), ("crops", Crops), ("perspective", Perspective),
-            ("translation", Translation),
-        ):  # fmt: skip
-            try:
-                object.__setattr__(self, name, kind(getattr(self, name)))
-            except ValueError as error:
-                known = ", ".join(item.value for item in kind)
-                raise ModelFileError(f"{name} must be one of {known}, not {getattr(self, name)!r}") from error
+        for field in fields(self):
+            if isinstance(field.default, Enum):  # whose members may be given by their names
+                value = _converted(field.name, type(field.default), getattr(self, field.name))
+                object.__setattr__(self, field.name, value)
         sizes = (*self.fusion, self.features, self.hidden)
         if len(self.fusion) != 3 or not all(type(size) is int and 1 <= size <= 8192 for size in sizes):
             raise ModelFileError(f"layer widths must lie between 1 and 8192, not {sizes}")
