@@ -310,7 +310,7 @@ def test_forearms_from_below_are_the_wearers():
      {"keep_threshold": 0.0}, {"box_margin": -1}, {"wearer_prior": float("inf")}, {"max_hands": True}],
 )  # fmt: skip
 def test_senseless_settings_are_named(bad):
-    with pytest.raises(ConfigError, match=f"detector.{next(iter(bad))}"):
+    with pytest.raises(ConfigError, match=rf"detection\.{next(iter(bad))}"):
         DetectorConfig(**bad)
 
 

@@ -49,7 +49,8 @@ from wildhands_ros.node.qos import (
     profile_environment,
 )
 from wildhands_ros.node.rosout import library_messages_to
-from wildhands_ros.pipeline import PipelineConfig, config_to_dict
+from wildhands_ros.pipeline import PipelineConfig
+from wildhands_ros.settings import config_to_dict
 
 # --- parameters -----------------------------------------------------------------------------------------------------
 

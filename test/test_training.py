@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
+from pretend_cuda import pretended_gpu
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
@@ -445,6 +446,37 @@ def test_mixed_precision_is_the_convolutions_alone(
     expected = {"joints", "mask", "camera", "grasp"} | ({"heat", "depth"} if heat else set())
     assert found.keys() == wanted.keys() >= expected
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("perspective", ["correction", "crop"])
+def test_a_gpu_computes_the_same_losses(
+    perspective: str, landmark_weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(23)
+    heat = perspective != "crop"
+    network = replace(UPRIGHT, upright=False, keypoints=heat, depths=heat, perspective=perspective)
+    config = TrainingConfig(sources=(SourceConfig(),), network=network, losses=LossConfig(mask=1.0))
+    module = TrainingModule(fresh_network(variant_of(network, MODEL), landmark_weights), config, MODEL).eval()
+    samples = [drawn_hand(rng, str(i)) for i in range(3)]
+    drawn = Drawn(collate([batch_of(s) for s in [*samples, replace(samples[0], mask=None, grasp=None)]]), None)
+    wanted, errors = module.losses(drawn), joint_errors(module.estimate(drawn)[-1], drawn.batch, _where(module, drawn))
+    with pretended_gpu(monkeypatch):
+        module.to("cuda")
+        there = drawn.to(torch.device("cuda"))
+        found = module.losses(there)
+        assert found.keys() == wanted.keys() and all(value.device.type == "cuda" for value in found.values())
+        for name, value in found.items():
+            assert value.item() == pytest.approx(wanted[name].item(), rel=1e-4), name
+        found_errors = joint_errors(module.estimate(there)[-1], there.batch, _where(module, there))
+        torch.testing.assert_close(found_errors.cpu(), errors, rtol=1e-4, atol=1e-3)
+        with torch.autocast("cuda", torch.float16):
+            coarse = module.losses(there)
+        assert all(torch.isfinite(value.cpu()) for value in coarse.values())
+
+
+def _where(module: TrainingModule, drawn: Drawn) -> Geometry:
+    return geometry(drawn.batch, module.network.variant)
 
 
 def test_mask_loss_pulls_the_hand_onto_its_mask(landmark_weights: bytes) -> None:
@@ -930,7 +962,7 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
         ("sources: [{}]\nlosses: {pose: -1}", "losses.pose must be 0 or more"),
         ("sources: [{}]\nseed: -1", "seed must be from 0"),
         ("sources: [{}]\nworkers: -1", "workers must be 0 or more"),
-        ("[", "cannot read"),
+        ("[", "is not YAML"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=message.replace("[", "\\[")):

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import ConfigError, ModelFileError
@@ -35,7 +34,6 @@ from wildhands_ros.estimation.wildhands import (
 from wildhands_ros.estimation.wildhands import loading as loading_module
 from wildhands_ros.estimation.wildhands.agreement import sample_inputs
 from wildhands_ros.estimation.wildhands.bench import bench_frame, bench_wildhands, reference_way
-from wildhands_ros.estimation.wildhands.decode import mirror_back
 from wildhands_ros.estimation.wildhands.export import example_inputs, export_onnx
 from wildhands_ros.estimation.wildhands.loading import exported_network, load_network
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
@@ -576,34 +574,6 @@ def test_a_gpu_that_cannot_be_used_is_a_sentence(checkpoint, monkeypatch):
 def test_runtime_configurations_that_make_no_sense(change):
     with pytest.raises(ConfigError):
         RuntimeConfig(**change)
-
-
-class _FromTheHost(TorchDispatchMode):
-    """Notes every tensor that is made of numbers, or whose numbers are read, on the way: on a GPU both would wait for
-    it, and neither can be recorded in a CUDA graph."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.__name__.split(".")[0] in ("lift_fresh", "_local_scalar_dense", "item", "nonzero"):
-            self.seen.append(function.__name__)
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize(
-    "variant", [SMALL, replace(SMALL, crops=Crops.SHARP, translation=Translation.CROP, mirror=True, frame_trunk=False)]
-)
-def test_nothing_in_a_step_comes_from_the_host(variant):
-    runtime, inputs = TorchRuntime(made_up_network(variant, 1)), example_inputs(made_up_network(variant, 1), 2)
-    with _FromTheHost() as host:
-        torch.ones(3).new_tensor([1.0, 2.0])
-        assert host.seen.pop() == "lift_fresh.default"  # so these would be seen
-        output = runtime(inputs)
-        assert host.seen == []
-        mirror_back(output.pose, output.camera, inputs.right)
-        assert host.seen == []
 
 
 def test_what_torch_cannot_run_is_said_in_a_line(checkpoint, monkeypatch):

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from wildhands_ros.errors import CameraError
+from wildhands_ros.yaml_files import read_yaml
 
 FloatArray = NDArray[np.float64]
 
@@ -215,12 +215,7 @@ class Camera:
     def from_yaml(cls, path: str | Path) -> Camera:
         """Reads the YAML that ROS's camera_calibration writes (and camera_info_manager reads)."""
         path = Path(path)
-        try:
-            data = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise CameraError(f"cannot read the camera file {path}: {error.strerror}") from error
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or dates as 2023-45-67
-            raise CameraError(f"{path} is not YAML: {error}") from error
+        data = read_yaml(path, CameraError)
         try:
             k = [_number(v) for v in data["camera_matrix"]["data"]]
             d = [_number(v) for v in data.get("distortion_coefficients", {}).get("data", [])]

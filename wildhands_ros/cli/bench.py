@@ -32,8 +32,9 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand
 from wildhands_ros.json_values import without_nan
-from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig, config_to_dict
+from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig
 from wildhands_ros.pipeline.pipeline import make_estimator, needs_torch
+from wildhands_ros.settings import config_to_dict
 from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence, demo_photos
 from wildhands_ros.tables import table
 from wildhands_ros.whole_files import write_whole

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import default_models_dir
 from wildhands_ros.errors import ConfigError, WildHandsError
-from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig, config_from_dict
+from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig
 from wildhands_ros.pipeline.pipeline import needs_torch
+from wildhands_ros.settings import config_from_dict, read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
 
 def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
     """The configuration that the command line asks for. Raises ConfigError naming what makes no sense."""
-    config = PipelineConfig() if args.config is None else config_from_dict(PipelineConfig, _yaml(args.config))
+    config = PipelineConfig() if args.config is None else config_from_dict(PipelineConfig, read_settings(args.config))
     replace = dataclasses.replace
     if args.models_dir is not None:
         config = replace(config, models_dir=args.models_dir)
@@ -222,15 +221,3 @@ def require_writable(path: Path) -> None:
 def has_ros() -> bool:
     """Whether ROS 2 can be imported here."""
     return importlib.util.find_spec("rclpy") is not None
-
-
-def _yaml(path: Path) -> dict[str, object]:
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or dates as 2024-02-31
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds no settings: expected names and values")
-    return data

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.settings import check_types
 
 THRESHOLDS = ("palm_threshold", "score_threshold", "keep_threshold")
 
@@ -42,20 +43,16 @@ class DetectorConfig:
     patrol_every: int = 4
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            kind = int if isinstance(field.default, int) else (int, float)
-            if isinstance(value, bool) or not isinstance(value, kind):
-                raise ConfigError(f"detector.{field.name} must be a number like {field.default}, not {value!r}")
+        check_types(self, "detection.")
         for name in ("threads", "max_hands", "wanted_hands", "candidates", "search_views", "patrol_every"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"detector.{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigError(f"detection.{name} must be at least 1, not {getattr(self, name)}")
         for name in THRESHOLDS:
             if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"detector.{name} is a probability between 0 and 1, not {getattr(self, name)}")
+                raise ConfigError(f"detection.{name} is a probability between 0 and 1, not {getattr(self, name)}")
         for name in ("box_margin", "wearer_prior"):
             if not 0 <= getattr(self, name) <= 10:
-                raise ConfigError(f"detector.{name} must lie between 0 and 10, not {getattr(self, name)}")
+                raise ConfigError(f"detection.{name} must lie between 0 and 10, not {getattr(self, name)}")
 
     @property
     def least_kept(self) -> float:

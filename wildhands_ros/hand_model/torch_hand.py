@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -68,9 +70,9 @@ class TorchHand(nn.Module):
         for row in ROWS:
             parents = [PARENTS[j] for j in row]
             above = torch.stack([turned[p] for p in parents], dim=1)
-            offset = (joints[:, list(row)] - joints[:, parents])[..., None]
+            offset = (_chosen(joints, row) - _chosen(joints, parents))[..., None]
             places = torch.stack([placed[p] for p in parents], dim=1) + (above @ offset)[..., 0]
-            turns = above @ rotations[:, list(row)]
+            turns = above @ _chosen(rotations, row)
             for i, j in enumerate(row):
                 turned[j], placed[j] = turns[:, i], places[:, i]
         turn, place = torch.stack(turned, dim=1), torch.stack(placed, dim=1)
@@ -84,3 +86,8 @@ class TorchHand(nn.Module):
         transforms = torch.cat([turned.flatten(2), shifts], dim=2)  # (N, 16, 12)
         blended = torch.einsum("vj,njk->nvk", self.weights[which], transforms)
         return torch.einsum("nvij,nvj->nvi", blended[..., :9].unflatten(-1, (3, 3)), rest) + blended[..., 9:]
+
+
+def _chosen(values: Tensor, numbers: Sequence[int]) -> Tensor:
+    """values[:, numbers]; as an index, a list of numbers would be copied to a GPU every time, which waits for it."""
+    return torch.stack([values[:, number] for number in numbers], dim=1)

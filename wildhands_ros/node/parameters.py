@@ -21,7 +21,8 @@ from wildhands_ros.detection.config import THRESHOLDS
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.known_length import LONGEST
 from wildhands_ros.images import JPEG_QUALITY
-from wildhands_ros.pipeline import ESTIMATORS, PipelineConfig, config_from_dict
+from wildhands_ros.pipeline import ESTIMATORS, PipelineConfig
+from wildhands_ros.settings import config_from_dict
 
 Value: TypeAlias = "bool | int | float | str | list[float]"
 

@@ -5,12 +5,9 @@ from wildhands_ros.pipeline.config import (
     ESTIMATORS,
     EstimationConfig,
     PipelineConfig,
-    config_from_dict,
-    config_to_dict,
 )
 from wildhands_ros.pipeline.pipeline import Pipeline, PipelineResult
 
 __all__ = [
     "DEFAULT_ESTIMATOR", "ESTIMATORS", "EstimationConfig", "Pipeline", "PipelineConfig", "PipelineResult",
-    "config_from_dict", "config_to_dict",
 ]  # fmt: skip

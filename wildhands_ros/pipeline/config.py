@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import math
-import numbers
-import os
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 from wildhands_ros.detection import DetectorConfig, default_models_dir
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.known_length import require_length
 from wildhands_ros.estimation.refinement import RefinementConfig
+from wildhands_ros.settings import check_types
 from wildhands_ros.tracking import TrackingConfig
 
 ESTIMATORS = ("open", "landmarks", "wildhands")
@@ -26,7 +19,6 @@ DEFAULT_ESTIMATOR = "open"
 
 _BACKENDS = ("auto", "torch", "compile", "onnxruntime", "openvino")
 _PRECISIONS = ("float32", "bfloat16", "float16", "int8", "auto")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ class EstimationConfig:
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         _require_one_of("estimator", self.estimator, ESTIMATORS)
         _require_one_of("backend", self.backend, _BACKENDS)
         _require_one_of("precision", self.precision, _PRECISIONS)
@@ -101,81 +93,11 @@ class PipelineConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         if not 0 <= self.min_score <= 1:
             raise ConfigError(f"min_score must lie between 0 and 1, not {self.min_score}")
-
-
-def config_from_dict(kind: type[_T], values: Mapping[str, Any], prefix: str = "") -> _T:
-    """A configuration dataclass from nested mappings (YAML); what is not named keeps its default.
-
-    Raises ConfigError, naming the value by its dotted path, for unknown names and wrong types.
-    """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"settings are names with values, not {str(values)[:80]!r}")
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
-    arguments = {}
-    for name, value in values.items():
-        path = f"{prefix}{name}"
-        if name not in fields:
-            close = difflib.get_close_matches(str(name), fields, 1)
-            hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known are {', '.join(sorted(fields))}"
-            raise ConfigError(f"unknown setting '{path}': {hint}")
-        arguments[name] = _convert(path, hints[name], value)
-    return kind(**arguments)
-
-
-def config_to_dict(config: Any) -> dict[str, Any]:
-    """The inverse of `config_from_dict`: nested plain values."""
-    result: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            result[f.name] = config_to_dict(value)
-        elif isinstance(value, Path):
-            result[f.name] = str(value)
-        else:
-            result[f.name] = list(value) if isinstance(value, tuple) else value
-    return result
 
 
 def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"unknown {name} '{value}': known are {', '.join(known)}")
-
-
-def _check_types(config: Any) -> None:
-    """Values given in Python are checked, and paths given as text made paths, as those of a file are."""
-    hints = typing.get_type_hints(type(config))
-    for f in dataclasses.fields(config):
-        object.__setattr__(config, f.name, _convert(f.name, hints[f.name], getattr(config, f.name)))
-
-
-def _convert(path: str, kind: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(kind):
-        if isinstance(value, typing.cast(type, kind)):
-            return value
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"'{path}' holds settings of its own, not the value {value!r}")
-        return config_from_dict(typing.cast(type, kind), value, f"{path}.")
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        if value is None or value == "":  # ROS parameters have no null: empty stands for "not set"
-            return None
-        (kind,) = [k for k in typing.get_args(kind) if k is not type(None)]
-        return _convert(path, kind, value)
-    if kind is Path and isinstance(value, (str, Path)):
-        return Path(os.path.expanduser(value))  # which leaves the home of somebody unknown as it is
-    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise ConfigError(f"'{path}' is too large a number") from None
-    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
-    if kind in (bool, str) and isinstance(value, kind):
-        return value
-    if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-        item = typing.get_args(kind)[0]
-        return tuple(_convert(f"{path}[{i}]", item, v) for i, v in enumerate(value))
-    raise ConfigError(f"'{path}' must be a {getattr(kind, '__name__', kind)}, not {value!r}")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import numbers
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from wildhands_ros.errors import ConfigError
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.rotations import angle_between
+from wildhands_ros.settings import check_types
 from wildhands_ros.tracking.one_euro import OneEuro, OneEuroConfig, PlaceOneEuro, RotationOneEuro
 
 logger = logging.getLogger(__name__)
@@ -51,10 +51,7 @@ class TrackingConfig:
     max_turn_rad_s: float = 40.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, kind = getattr(self, field.name), bool if field.name == "smooth" else numbers.Real
-            if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-                raise ConfigError(f"tracking.{field.name} must be like {field.default!r}, not {value!r}")
+        check_types(self, "tracking.")
         OneEuroConfig(self.min_cutoff, self.beta)
         for name in ("max_gap_s", "reach_m", "max_speed_m_s", "max_turn_rad_s"):
             if not getattr(self, name) > 0:

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 
-import yaml
-
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.wildhands.kpe import Encoding
 from wildhands_ros.estimation.wildhands.landmark_trunk import BLOCK_COUNT, FINE_AFTER
 from wildhands_ros.estimation.wildhands.trunks import Trunk
 from wildhands_ros.estimation.wildhands.variant import Perspective, Translation
-from wildhands_ros.pipeline import config_from_dict
 from wildhands_ros.samples import BOX_FACTOR
+from wildhands_ros.settings import check_types, config_from_dict, read_settings
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class SourceConfig:
     focal: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self, "sources.")
         _require_known("kind of source", self.kind, ("rendered", "video", "epic-hand-kps"))
         if not 0 < self.weight < math.inf:
             raise ConfigError(f"the weight of a source must be positive, not {self.weight}")
@@ -78,6 +77,7 @@ class LossConfig:
     robust: float = 0.02
 
     def __post_init__(self) -> None:
+        check_types(self, "losses.")
         _require_within(self, "losses", 0, math.inf, *(f.name for f in fields(self)))
 
 
@@ -107,6 +107,7 @@ class NetworkConfig:
     upright: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self, "network.")
         _require_known("network.trunk", self.trunk, (Trunk.LANDMARKS, Trunk.LANDMARKS_FINE))
         for name, known in (("encoding", Encoding), ("perspective", Perspective), ("translation", Translation)):
             _require_known(f"network.{name}", getattr(self, name), known)
@@ -137,6 +138,7 @@ class OptimiserConfig:
     ema: float = 0.999
 
     def __post_init__(self) -> None:
+        check_types(self, "optimiser.")
         _require_within(self, "optimiser", 0, math.inf, "learning_rate", "trunk", "weight_decay", "warmup", "clip")
         _require_within(self, "optimiser", 0, 1, "ema")
 
@@ -183,6 +185,7 @@ class TrainingConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.sources:
             raise ConfigError("nothing to learn from: name at least one source under 'sources'")
         for name in ("steps", "direction_steps", "batch", "validate_every", "validation_samples", "devices"):
@@ -195,18 +198,8 @@ class TrainingConfig:
 
 def read_training_config(path: Path, **changes: object) -> TrainingConfig:
     """The configuration in a YAML file, with some entries replaced. Raises ConfigError naming what is wrong."""
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (
-        OSError,
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: no text, or 2024-02-31
-        raise ConfigError(f"cannot read the training configuration {path} ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no settings: expected names and values")
-    return config_from_dict(TrainingConfig, {**values, **{k: v for k, v in changes.items() if v is not None}})
+    values = {**read_settings(path), **{k: v for k, v in changes.items() if v is not None}}
+    return config_from_dict(TrainingConfig, values)
 
 
 def _require_known(name: str, value: str, known: Iterable[str]) -> None:

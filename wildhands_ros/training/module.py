@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.estimation.wildhands.decode import crop_view, in_camera
+from wildhands_ros.estimation.wildhands.devices import constants
 from wildhands_ros.estimation.wildhands.kpe import Encoding
 from wildhands_ros.estimation.wildhands.landmark_trunk import (
     FINE_AFTER,
@@ -156,7 +157,7 @@ class TrainingModule(pl.LightningModule):
         batch, variant, weights = drawn.batch, self.network.variant, self.config.losses
         output, where, pose, translation, joints = self.estimate(drawn)
         with _full_precision(joints):
-            target = batch.translation + batch.translation.new_tensor(variant.root)
+            target = batch.translation + constants(batch.translation, variant.root)
             if variant.perspective is Perspective.CROP and where.turns is not None:
                 target = (where.turns.transpose(1, 2) @ target[..., None])[..., 0]
             focal, rays = crop_view(variant, where.focal, where.rays)

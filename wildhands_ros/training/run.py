@@ -23,8 +23,8 @@ from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.wildhands import CheckpointInfo, load_checkpoint, save_checkpoint
 from wildhands_ros.estimation.wildhands.network import PLANE_OUTPUTS, WildHandsNetwork
 from wildhands_ros.hand_model import HandModel
-from wildhands_ros.pipeline import config_to_dict
 from wildhands_ros.samples import ShardReader
+from wildhands_ros.settings import config_to_dict
 from wildhands_ros.training.config import SourceConfig, TrainingConfig
 from wildhands_ros.training.data import TrainingData
 from wildhands_ros.training.dataset import Drawn, SampleDataset
@@ -238,7 +238,7 @@ def _with_depths(weights: Mapping[str, Tensor], network: WildHandsNetwork) -> di
 
 def settings_of(config: TrainingConfig) -> dict[str, Any]:
     """What `settings.json` holds of a configuration."""
-    wanted: dict[str, Any] = json.loads(json.dumps(config_to_dict(config), default=_plain))
+    wanted: dict[str, Any] = json.loads(json.dumps(config_to_dict(config)))
     return wanted
 
 
@@ -274,10 +274,6 @@ def _completed(found: Any, defaults: Any) -> Any:
 def write_record(path: Path, content: Any) -> None:
     """Writes a JSON file that is whole at any time; on several devices several processes write it."""
     write_whole(path, json.dumps(content, indent=1).encode())
-
-
-def _plain(value: Any) -> Any:
-    return config_to_dict(value) if hasattr(value, "__dataclass_fields__") else str(value)
 
 
 def _put_best(module: TrainingModule, best: Path) -> None:

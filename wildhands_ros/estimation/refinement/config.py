@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class RefinementConfig:
     largest_strain: float = 6.0
 
     def __post_init__(self) -> None:
+        check_types(self, "refinement.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not 0 < value < 1000:

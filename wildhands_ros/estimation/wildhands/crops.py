@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -33,6 +34,10 @@ from wildhands_ros.estimation.wildhands.upright import (
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Variant
 
 _LARGEST_BOX = 20  # pictures: no hand, and a sharp crop takes the more memory the larger it is
+
+
+Picture: TypeAlias = NDArray[np.uint8] | Tensor
+"""Where crops are cut: (H, W, 3) uint8 RGB in the computer's own memory, or (3, H, W) where torch cuts."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class CropMaker:
         self.device = torch.device(device)
         mean, std = picture_mean_std(self.device)
         self._mean, self._std = mean[:, None, None], std[:, None, None]
+        self._on_host = self.device.type == "cpu" and variant.perspective is not Perspective.CROP
         self._no_frame = torch.zeros(3, INPUT_SIZE, INPUT_SIZE, device=self.device)  # where no trunk looks at it
 
     def frame(self, camera: Camera) -> SquareFrame:
@@ -88,16 +94,25 @@ class CropMaker:
             return f"its box is more than {_LARGEST_BOX} times as large as the picture"
         return too_small if edge < 1 else place
 
+    def upload(self, image: NDArray[np.uint8]) -> Picture:
+        """A picture (H, W, 3) uint8 RGB for `prepare`, which would otherwise upload it to a GPU every time."""
+        if self._on_host:
+            return image
+        # torch takes neither what is read-only nor what runs backwards
+        writable = np.require(image if min(image.strides) >= 0 else image.copy(), requirements=["C", "W"])
+        return torch.from_numpy(writable).to(self.device, non_blocking=True).permute(2, 0, 1)
+
     def prepare(
-        self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], right: Sequence[bool],
+        self, picture: Picture, camera: Camera, places: Sequence[CropPlace], right: Sequence[bool],
         rolls: Sequence[float] | None = None,
     ) -> Prepared:  # fmt: skip
-        """The inputs of one picture (H, W, 3) uint8 RGB of an undistorted camera with its crops, one at least.
+        """The inputs of one picture of an undistorted camera with its crops, one at least.
 
+        picture: (H, W, 3) uint8 RGB, or what `upload` makes of it.
         rolls: of each hand in the picture as it is (`upright.roll_of`), for networks that see hands upright.
         """
         frame = self.frame(camera)
-        matrix = torch.from_numpy(frame.matrix).to(self.device)
+        matrix = on_device(frame.matrix.tolist(), self.device, torch.float32)
         boxes = on_device([place.box for place in places], self.device, torch.float32)
         centers = on_device([place.center for place in places], self.device, torch.float32)
         extents = on_device([place.extent for place in places], self.device, torch.float32)
@@ -105,7 +120,7 @@ class CropMaker:
         variant = self.variant
         turned = on_device(rolls or [0.0] * len(places), self.device, torch.float32) if variant.upright else None
         left = [variant.mirror and not is_right for is_right in right]
-        whole, crops = self._pictures(image, frame, places, boxes, matrix, turned, left)
+        whole, crops = self._pictures(picture, frame, places, boxes, matrix, turned, left)
         rays = (centers - matrix[:2, 2]) / torch.stack([matrix[0, 0], matrix[1, 1]])
         mirrored = ~sides if variant.mirror else None
         if mirrored is not None and any(left):
@@ -129,23 +144,20 @@ class CropMaker:
         )
 
     def _pictures(
-        self, image: NDArray[np.uint8], frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor,
+        self, picture: Picture, frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor,
         rolls: Tensor | None, mirrored: Sequence[bool],
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """The frame (3, 224, 224) and the crops (N, 3, 224, 224), normalised; rolled, then mirrored."""
         variant = self.variant
-        if self.device.type == "cpu" and variant.perspective is not Perspective.CROP:
+        planes = self.upload(picture) if isinstance(picture, np.ndarray) else picture
+        if isinstance(planes, np.ndarray):
             if variant.crops is Crops.PUBLISHED:
-                pictures = _published_on_host(image, places)
+                pictures = _published_on_host(planes, places)
             else:
-                pictures = self._sharp_on_host(image, frame, places, matrix, rolls)
+                pictures = self._sharp_on_host(planes, frame, places, matrix, rolls)
             whole = len(pictures) - len(places)
             normalised = _normalised(pictures, [False] * whole + list(mirrored))
             return (normalised[0] if whole else self._no_frame), normalised[whole:]
-        # torch takes neither what is read-only nor what runs backwards
-        writable = np.require(image if min(image.strides) >= 0 else image.copy(), requirements=["C", "W"])
-        uploaded = torch.from_numpy(writable).to(self.device, non_blocking=True)
-        planes = uploaded.permute(2, 0, 1)
         if variant.crops is Crops.PUBLISHED:
             cut = self._published(planes, frame, places)
         else:

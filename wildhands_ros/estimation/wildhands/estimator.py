@@ -16,7 +16,7 @@ from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.estimator import Estimates
 from wildhands_ros.estimation.wildhands import published
 from wildhands_ros.estimation.wildhands.checkpoint import checkpoint_missing
-from wildhands_ros.estimation.wildhands.crops import CropMaker, Prepared
+from wildhands_ros.estimation.wildhands.crops import CropMaker, Picture, Prepared
 from wildhands_ros.estimation.wildhands.decode import Decoded, decode
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.looks import FURTHER_ROLLS, MOST_LOOKS, mean_of_looks
@@ -33,6 +33,7 @@ from wildhands_ros.estimation.wildhands.views import RectifiedView
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, HandModel
 from wildhands_ros.hands import Hand, HandBox, Side
+from wildhands_ros.settings import check_types
 
 FloatArray = NDArray[np.float64]
 
@@ -68,6 +69,7 @@ class WildHandsConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.box_factor != 0 and not 0.5 <= self.box_factor <= 10:
             raise ConfigError(f"box_factor must lie between 0.5 and 10 or be 0, not {self.box_factor}")
         if not 1 <= self.looks <= MOST_LOOKS:
@@ -165,9 +167,10 @@ class WildHands:
         estimated = [boxes[index] for index in kept]
         places = self._steadied(places, estimated, frame.stamp_ns)
         rolls = [self._roll(box, camera, view) for box in estimated]
-        decoded = self._look(image, camera, places, estimated, rolls)
-        rolls, decoded = self._look_again(image, camera, places, estimated, rolls, decoded)
-        decoded = self._look_further(image, camera, places, estimated, rolls, decoded)
+        picture = self._crops.upload(image)  # once, for all looks at it
+        decoded = self._look(picture, camera, places, estimated, rolls)
+        rolls, decoded = self._look_again(picture, camera, places, estimated, rolls, decoded)
+        decoded = self._look_further(picture, camera, places, estimated, rolls, decoded)
         hands = []
         for position, (index, box) in enumerate(zip(kept, estimated, strict=True)):
             hand = self._hand(frame, box, decoded, position)
@@ -238,11 +241,11 @@ class WildHands:
         return roll if abs(roll) <= _BELIEVED else 0.0
 
     def _look(
-        self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
+        self, picture: Picture, camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
         rolls: Sequence[float],
     ) -> Decoded:  # fmt: skip
         """What the network says of crops rolled so, in the camera's frame."""
-        prepared = self._crops.prepare(image, camera, places, [box.side is Side.RIGHT for box in boxes], rolls)
+        prepared = self._crops.prepare(picture, camera, places, [box.side is Side.RIGHT for box in boxes], rolls)
         variant = self.network.info.variant
         decoded = decode(variant, prepared, self.network.runtime(prepared.inputs))
         if not variant.upright:
@@ -255,7 +258,7 @@ class WildHands:
         return replace(decoded, pose=np.stack([p for p, _ in back]), translation=np.stack([t for _, t in back]))
 
     def _look_again(
-        self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
+        self, picture: Picture, camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
         rolls: list[float], decoded: Decoded,
     ) -> tuple[list[float], Decoded]:  # fmt: skip
         """Rolls and answers after a second look at the hands that do not point up in their crops: without landmarks, or
@@ -268,12 +271,12 @@ class WildHands:
             return rolls, decoded
         rolls = [roll + off[i] if i in again else roll for i, roll in enumerate(rolls)]
         second = self._look(
-            image, camera, [places[i] for i in again], [boxes[i] for i in again], [rolls[i] for i in again]
+            picture, camera, [places[i] for i in again], [boxes[i] for i in again], [rolls[i] for i in again]
         )
         return rolls, decoded.with_rows(again, second)
 
     def _look_further(
-        self, image: NDArray[np.uint8], camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
+        self, picture: Picture, camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
         rolls: Sequence[float], decoded: Decoded,
     ) -> Decoded:  # fmt: skip
         """The mean of these answers and those of further looks, all of them in one pass."""
@@ -285,7 +288,7 @@ class WildHands:
             for more in further
             for roll, box in zip(rolls, boxes, strict=True)
         ]
-        found = self._look(image, camera, [*places] * len(further), [*boxes] * len(further), turned)
+        found = self._look(picture, camera, [*places] * len(further), [*boxes] * len(further), turned)
         return mean_of_looks([decoded, *found.split(len(further))])
 
     def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:

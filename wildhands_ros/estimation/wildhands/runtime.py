@@ -14,6 +14,7 @@ from torch import Tensor
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.wildhands.devices import whole_float32
 from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput, WildHandsNetwork
+from wildhands_ros.settings import check_types
 
 
 class Backend(str, Enum):
@@ -61,12 +62,7 @@ class RuntimeConfig:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("backend", Backend), ("precision", Precision)):
-            try:
-                object.__setattr__(self, name, kind(getattr(self, name)))
-            except ValueError as error:
-                known = ", ".join(item.value for item in kind)
-                raise ConfigError(f"unknown {name} {getattr(self, name)!r}: known are {known}") from error
+        check_types(self)
         if self.threads < 0:
             raise ConfigError(f"threads must not be negative, got {self.threads}")
         if not self.tolerance_mm > 0:
