@@ -1,0 +1,189 @@
+"""What a GPU would be asked to do, on a pretended one: the same hands, in one upload and one answer, in half precision.
+
+No substitute for a GPU: kernels, their speed and their rounding are not tested, nor memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pretend_cuda import Copy, PretendedGpu, pretended_gpu
+
+from wildhands_ros.estimation.estimator import Estimates
+from wildhands_ros.estimation.wildhands import (
+    Backend,
+    CheckpointInfo,
+    Crops,
+    Encoding,
+    OpenHands,
+    Perspective,
+    Precision,
+    RuntimeConfig,
+    Translation,
+    Trunk,
+    Variant,
+    WildHands,
+    WildHandsConfig,
+    save_checkpoint,
+)
+from wildhands_ros.estimation.wildhands.bench import bench_frame
+from wildhands_ros.estimation.wildhands.crops import CropMaker
+from wildhands_ros.estimation.wildhands.decode import decode
+from wildhands_ros.estimation.wildhands.made_up import made_up_network
+from wildhands_ros.estimation.wildhands.runtime import TorchRuntime
+from wildhands_ros.frames import Frame
+from wildhands_ros.hand_model import HandModel, load_hand_model
+from wildhands_ros.hands import HandBox, Side
+
+PUBLISHED = Variant(trunk=Trunk.RESNET18, fusion=(32, 24, 16), features=64, hidden=32, grasp=True)
+OURS = Variant(
+    trunk=Trunk.LANDMARKS, frame_trunk=False, fusion=(32, 24, 16), features=64, hidden=32, crops=Crops.SHARP,
+    perspective=Perspective.CORRECTION, translation=Translation.CROP, mirror=True,
+)  # fmt: skip
+BOXES = [
+    HandBox(Side.RIGHT, (700.0, 330.0, 930.0, 560.0), 0.9),
+    HandBox(Side.LEFT, (330.0, 350.0, 560.0, 550.0), 0.8),
+]
+PICTURE = (720, 1280, 3)
+MOST_ELSE = 50_000  # values that else go up: where crops lie, and what each of their pixels is made of
+
+FloatArray = NDArray[np.float64]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
+    with pretended_gpu(monkeypatch) as pretended:
+        yield pretended
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    return load_hand_model()
+
+
+@pytest.fixture(scope="module")
+def frames() -> tuple[Frame, Frame]:
+    """Two pictures of one camera."""
+    first = bench_frame()[0]
+    second = Frame(first.image[:, ::-1].copy(), first.camera, first.stamp_ns + 1)
+    return first, second
+
+
+def stored(variant: Variant, folder: Path) -> Path:
+    path = folder / "network.safetensors"
+    save_checkpoint(path, made_up_network(variant, 3), CheckpointInfo(variant))
+    return path
+
+
+def config(checkpoint: Path | None, device: str, precision: Precision = Precision.FLOAT32) -> WildHandsConfig:
+    return WildHandsConfig(checkpoint, runtime=RuntimeConfig(device, Backend.TORCH, precision, 1, tolerance_mm=50.0))
+
+
+def joints(estimates: Estimates) -> FloatArray:
+    return np.stack([hand.joints for hand in estimates.hands])
+
+
+def test_the_pretended_gpu_has_rules(gpu: PretendedGpu) -> None:
+    there = torch.ones(3).to("cuda")
+    assert there.device.type == "cuda" and gpu.copies == [Copy(True, (3,), waits=True)]
+    there[1:].mul_(2)
+    assert there.cpu().tolist() == [1, 2, 2]
+    assert gpu.waits == [] and there.sum().item() == 5 and len(gpu.waits) == 1
+    with pytest.raises(RuntimeError, match=r"of the GPU and of the CPU \(\(3,\)\)"):
+        there + torch.ones(3)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        doubled = torch.zeros(3, device="cuda") + 2 * there
+    there.copy_(torch.full((3,), 5.0))
+    graph.replay()
+    assert doubled.cpu().tolist() == [10, 10, 10]
+    for forbidden in (lambda: torch.ones(3).to("cuda"), lambda: there[0].item()):
+        with pytest.raises(RuntimeError, match="cannot be recorded"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+            forbidden()
+
+
+@pytest.mark.parametrize("variant", [PUBLISHED, OURS], ids=["published", "ours"])
+def test_a_gpu_finds_the_same_hands_and_keeps_nobody_waiting(
+    variant: Variant, gpu: PretendedGpu, model: HandModel, frames: tuple[Frame, Frame], tmp_path: Path
+) -> None:
+    checkpoint = stored(variant, tmp_path)
+    here, there = (WildHands.load(config(checkpoint, device), model) for device in ("cpu", "cuda"))
+    for frame in frames:  # through one graph, which was recorded with other pictures
+        gpu.forget()
+        found = there.estimate(frame, BOXES)
+        assert_one_upload_one_answer(gpu, answers=1)
+        np.testing.assert_allclose(joints(found), joints(here.estimate(frame, BOXES)), atol=2e-4)
+
+
+def assert_one_upload_one_answer(gpu: PretendedGpu, answers: int) -> None:
+    """The picture goes up once, little else does, and the host waits for the answers alone."""
+    assert [copy for copy in gpu.copies if copy.shape == PICTURE] == [Copy(True, PICTURE, waits=False)]
+    assert sum(np.prod(copy.shape) for copy in gpu.copies if copy.shape != PICTURE) < MOST_ELSE
+    assert [copy.up for copy in gpu.copies if copy.waits] == [False] * answers
+    assert gpu.waits == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"encoding": encoding} for encoding in Encoding]
+    + [{"perspective": Perspective.CROP}, {"perspective": Perspective.NONE}, {"frame_trunk": True, "mirror": False}],
+    ids=str,
+)
+def test_every_variant_is_the_same_on_a_gpu(
+    changes: dict[str, object], gpu: PretendedGpu, frames: tuple[Frame, Frame]
+) -> None:
+    variant = replace(OURS, **changes)  # type: ignore[arg-type]
+    camera, image = frames[0].camera, frames[0].image
+    found = []
+    for device in ("cpu", "cuda"):
+        maker = CropMaker(variant, variant.box_factor, device)
+        places = [maker.place(camera, box.xyxy) for box in BOXES]
+        prepared = maker.prepare(image, camera, places, [True, False])  # type: ignore[arg-type]
+        runtime = TorchRuntime(made_up_network(variant, 3), device)
+        found.append(decode(variant, prepared, runtime(prepared.inputs)))
+    assert gpu.waits == []
+    for name in ("pose", "betas", "translation"):
+        here, there = (getattr(decoded, name) for decoded in found)
+        np.testing.assert_allclose(there, here, atol=1e-3, err_msg=name)
+
+
+def test_looks_at_the_same_picture_need_one_upload(
+    gpu: PretendedGpu, model: HandModel, frames: tuple[Frame, Frame]
+) -> None:
+    here, there = (
+        OpenHands.load(replace(config(None, device), looks=3), model) for device in ("cpu", "cuda")
+    )  # fmt: skip
+    upside_down = Frame(frames[0].image[::-1].copy(), frames[0].camera)  # so that hands are looked at again
+    boxes = [replace(box, xyxy=(x0, 719 - y1, x1, 719 - y0)) for box in BOXES for x0, y0, x1, y1 in [box.xyxy]]
+    gpu.forget()
+    found = there.estimate(upside_down, boxes)
+    assert_one_upload_one_answer(gpu, answers=3)
+    np.testing.assert_allclose(joints(found), joints(here.estimate(upside_down, boxes)), atol=1e-3)
+
+
+def test_trunks_alone_are_in_half_precision_with_channels_last(
+    gpu: PretendedGpu, model: HandModel, frames: tuple[Frame, Frame], tmp_path: Path
+) -> None:
+    there = WildHands.load(config(stored(PUBLISHED, tmp_path), "cuda", Precision.AUTO), model)
+    assert {kind for kind, _ in gpu.convolutions} == {torch.float16, torch.float32}
+    trunks = [channels_last for kind, channels_last in gpu.convolutions if kind == torch.float16]
+    # graphs for two hands and for one, each run three times and then recorded; two trunks of ResNet-18
+    assert len(trunks) == 2 * (3 + 1) * 2 * 20 and all(trunks)
+    gpu.forget()
+    there.estimate(frames[0], BOXES[:1])
+    there.estimate(frames[0], BOXES)
+    assert gpu.convolutions == []  # they are in the graphs
