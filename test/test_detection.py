@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from wildhands_ros.detection import DetectorConfig, HandDetector
+from wildhands_ros.detection.landmarks import LandmarkNetwork
 from wildhands_ros.errors import ImageError
 from wildhands_ros.hands import Side
 
@@ -159,6 +160,23 @@ def test_parts_of_larger_arrays_are_pictures_too(detector):
     assert len(detector.detect(canvas[:, :, ::-1])) == 1  # channels in the other order: strange colours, same shape
 
 
+@pytest.mark.parametrize(("share", "black"), [(1 / 45, 0), (0.06, 120)], ids=["dark", "flat"])
+def test_a_dark_or_flat_picture_shows_the_same_hand(detector, share, black):
+    image = paste(background(), photo(), 500, 250)
+    (plain,), (other,) = detector.detect(image), detector.detect((share * image + black).astype(np.uint8))
+    assert other.score > 0.9
+    away = np.linalg.norm(other.landmarks.image - plain.landmarks.image, axis=1)
+    assert away.mean() < 0.05 * (plain.xyxy[3] - plain.xyxy[1])
+
+
+def test_the_noise_of_a_covered_lens_is_no_hand(detector):
+    rng = np.random.default_rng(8)
+    detector.reset()
+    for frame in range(6):
+        noise = rng.normal(1.5, 1.2, (480, 640, 3)).clip(0, 255).astype(np.uint8)
+        assert detector.detect(noise) == [] and detector.follow(noise, frame * PERIOD_NS) == []
+
+
 def test_the_most_hands_that_are_wanted(models_dir):
     hand = photo()
     image = paste(paste(background(), hand, 250, 300), mirrored(hand), 800, 280)
@@ -193,6 +211,27 @@ def test_thresholds_change_while_hands_are_followed(models_dir):
     assert detector.configure(strict)
     assert detector.follow(two_hands(11), 11 * PERIOD_NS) == []
     assert not detector.configure(replace(strict, threads=usual.threads + 1)) and detector.config == strict
+
+
+def test_a_second_hand_is_found_as_soon_where_pictures_come_seldom(stream):
+    boxes = [stream.follow(two_hands(frame, right=frame >= 2), frame * 500_000_000) for frame in range(4)]
+    assert [len(found) for found in boxes] == [1, 1, 2, 2]
+
+
+def test_more_hands_than_are_wanted_are_not_followed(models_dir, monkeypatch):
+    detector = HandDetector.from_directory(models_dir, DetectorConfig(max_hands=1, wanted_hands=8))
+    image, hand, looks = background(), photo(), []
+    for x in range(20, 1200, 210):
+        image = paste(paste(image, hand, x, 40), hand, x, 400)
+    real = LandmarkNetwork.look
+    monkeypatch.setattr(LandmarkNetwork, "look", lambda *given, **more: looks.append(0) or real(*given, **more))
+    most = []
+    for frame in range(12):
+        looks.clear()
+        assert len(detector.follow(image, frame * PERIOD_NS)) == 1
+        most.append(len(looks))
+    # the first look is at all of them; then three are followed, and at one more it is looked three times
+    assert most[0] > 12 and max(most[1:]) <= 3 + 3 + 3
 
 
 def by_place(boxes):

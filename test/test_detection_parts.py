@@ -157,6 +157,13 @@ def test_threshold_and_nonsense_are_left_out():
     assert decode_palms(values, logits, Region(0, 0, 192), 0.5) == []
 
 
+def test_a_threshold_that_all_places_pass_does_not_take_for_ever():
+    values, scores = np.ones((2016, 18), np.float32), np.linspace(-2, 2, 2016, dtype=np.float32)
+    found = decode_palms(values, scores, Region(0, 0, 192), 0.01)
+    assert len(found) == 200 and [palm.score for palm in found] == sorted([palm.score for palm in found], reverse=True)
+    assert found[-1].score == pytest.approx(1 / (1 + math.exp(-scores[-200])))
+
+
 palms = st.builds(
     lambda x, y, size, score: Palm(np.array([x, y]), size, np.full((7, 2), 1.0) * [x, y], score),
     st.floats(0, 300), st.floats(0, 300), st.floats(5, 100), st.floats(0.01, 0.99),

@@ -186,6 +186,16 @@ def test_tiny_pictures_are_safe(size):
     assert out.shape == (size[1], size[0], 3)
 
 
+@pytest.mark.parametrize(("size", "labelled"), [((64, 48), False), ((320, 240), True)])
+def test_labels_do_not_hide_a_small_picture(size, labelled):
+    camera = Camera.pinhole(*size, size[0] * 0.6)
+    hand = hand_at((0.0, 0.0, 0.4))
+    drawn, bare = (
+        draw_hands(picture(*size), [hand], camera, ALL_FACES, DrawingStyle(labels=labels)) for labels in (True, False)
+    )
+    assert np.array_equal(drawn, bare) != labelled
+
+
 def test_a_mirrored_scene_draws_the_mirrored_picture():
     def mirrored(points):
         return points * (-1, 1, 1)

@@ -91,6 +91,12 @@ def test_time_that_goes_backwards_starts_anew():
     assert names_of(names, [left(0, 0.5), left(1, 0.9)], 0) == {"left": 1, "left_2": 0}
 
 
+def test_a_picture_that_comes_late_keeps_the_names():
+    names = FrameNames()
+    names([left(0, 0.9), left(1, 0.5)], 10**9)
+    assert names_of(names, [left(0, 0.5), left(1, 0.9)], 10**9 - PICTURE_NS) == {"left": 0, "left_2": 1}
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_comes_and_goes(seed):
     """Every valid hand has one name, no name is given twice, and names of hands that are seen stay or move up."""

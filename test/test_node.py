@@ -225,6 +225,14 @@ def test_stamps_that_go_back_start_a_new_stream(bench: Bench) -> None:
     assert bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0].track_id == after
 
 
+def test_an_image_that_comes_late_belongs_to_the_stream(bench: Bench) -> None:
+    newer = bench.stamp()
+    before = bench.send(raw_image(plain(), "rgb8", newer)).hands[0].track_id
+    late = Time(sec=newer.sec - 1, nanosec=950_000_000)
+    assert bench.send(raw_image(plain(), "rgb8", late)).hands[0].track_id == before
+    assert "taken for as new" in bench.said("was taken 0.050 s before")
+
+
 def test_parameters_are_checked_and_take_effect(bench: Bench) -> None:
     assert bench.set_parameter("min_score", 0.25) == (True, "")
     hand = bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0]

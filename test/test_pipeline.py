@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import DetectorConfig
 from wildhands_ros.errors import ImageError
-from wildhands_ros.estimation import LandmarkFit, hand_length
+from wildhands_ros.estimation import Estimates, LandmarkFit, hand_length
 from wildhands_ros.evaluation import score_sequence
-from wildhands_ros.frames import Frame
+from wildhands_ros.frames import LATE_NS, Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import HandBox, Landmarks, Side
 from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig
@@ -37,6 +38,7 @@ def seen_hand(side: Side, x: float, score: float = 0.9, follow_id: int = 0) -> H
 class ScriptedDetector:
     boxes: list[HandBox]
     calls: list[str] = field(default_factory=list)
+    stamps: list[int] = field(default_factory=list)
 
     def detect(self, image: np.ndarray) -> list[HandBox]:
         self.calls.append("detect")
@@ -44,6 +46,7 @@ class ScriptedDetector:
 
     def follow(self, image: np.ndarray, stamp_ns: int) -> list[HandBox]:
         self.calls.append("follow")
+        self.stamps.append(stamp_ns)
         return self.boxes
 
     def configure(self, config: DetectorConfig) -> bool:
@@ -133,6 +136,52 @@ def test_time_going_backwards_starts_a_new_stream() -> None:
     first = pipeline.process(frame(10**9)).hands[0].track_id
     again = pipeline.process(frame(0)).hands[0].track_id
     assert detector.calls == ["follow", "reset", "follow"] and again != first
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_picture_that_comes_late_belongs_to_the_stream(smooth: bool) -> None:
+    detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1)])
+    pipeline = make_pipeline(detector, PipelineConfig(tracking=TrackingConfig(smooth=smooth)))
+    stamps = [10**9, 10**9 + 66, 10**9 + 33, 10**9 - LATE_NS + 66, 10**9 + 99]
+    results = [pipeline.process(frame(stamp)) for stamp in stamps]
+    assert [result.stamp_ns for result in results] == stamps
+    assert [hand.track_id for result in results for hand in result.hands] == [0] * 5
+    assert detector.stamps == [10**9, 10**9 + 66, 10**9 + 66, 10**9 + 66, 10**9 + 99] and "reset" not in detector.calls
+    assert all(np.isfinite(result.hands[0].joints).all() for result in results)
+
+
+@pytest.mark.parametrize(("shift", "focal", "glides"), [(2.0, 402.0, True), (60.0, 400.0, False), (0.0, 440.0, False)])
+def test_smoothing_begins_anew_with_another_camera(shift: float, focal: float, glides: bool) -> None:
+    pipeline = make_pipeline(
+        ScriptedDetector([seen_hand(Side.LEFT, -0.1)]), PipelineConfig(tracking=TrackingConfig(smooth=True))
+    )
+    for i in range(5):
+        pipeline.process(Frame(IMAGE, CAMERA, stamp_ns=i * 33_000_000))
+    other = replace(CAMERA, cx=CAMERA.cx + shift, fx=focal, fy=focal)
+    result = pipeline.process(Frame(IMAGE, other, stamp_ns=5 * 33_000_000))
+    (smooth,), (raw,) = result.hands, result.raw
+    assert smooth.track_id == 0
+    assert np.allclose(smooth.joints, raw.joints, atol=1e-6) != glides
+
+
+@pytest.mark.parametrize(("estimator", "exposed"), [("open", True), ("wildhands", False)])
+def test_dark_pictures_are_brightened_for_the_open_network_alone(estimator: str, exposed: bool) -> None:
+    model = load_hand_model()
+    seen: list[np.ndarray] = []
+
+    class Looking(LandmarkFit):
+        def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
+            seen.append(frame.image)
+            return super().estimate(frame, boxes)
+
+    config = PipelineConfig(estimation=EstimationConfig(estimator=estimator))
+    detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1)])
+    pipeline = Pipeline(config, detector, Looking(model), model)
+    dark = np.random.default_rng(1).integers(0, 20, IMAGE.shape, np.uint8)
+    for process in (pipeline.process, pipeline.process_still):
+        process(Frame(dark, CAMERA))
+    assert all((image.max() > 200) == exposed for image in seen) and len(seen) == 2
+    assert dark.max() < 20
 
 
 def test_raw_results_stay_available_when_smoothing() -> None:

@@ -90,6 +90,18 @@ def test_impossible_motion_is_marked_once(model: HandModel) -> None:
     assert [hands[0].jump for hands in results] == [False, False, True, False, True, False]
 
 
+def test_noise_is_no_jump_however_fast_the_camera_is(model: HandModel) -> None:
+    near, far, away = (
+        make_hand(model, Side.RIGHT, place, follow_id=1) for place in ((0.0, 0, 0.48), (0.0, 0, 0.55), (0.5, 0, 0.5))
+    )
+    tracker = HandTracker(TrackingConfig(), model)
+    jumps = []
+    for i, hand in enumerate([near, far] * 5 + [away]):
+        (raw,), _ = tracker.update([hand], i * 10**9 // 120, CAMERA)
+        jumps.append(raw.jump)
+    assert jumps == [False] * 10 + [True]
+
+
 def test_time_going_backwards_starts_anew_with_fresh_ids(model: HandModel) -> None:
     tracker = HandTracker(TrackingConfig(), model)
     hand = make_hand(model, Side.RIGHT, (0.0, 0, 0.4), follow_id=1)

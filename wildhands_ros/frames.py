@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ImageError
 
+LATE_NS = 300_000_000
+"""Pictures of a stream that come in another order than they were taken in are less than so many nanoseconds late."""
+
+
+def is_new_stream(last_ns: int, stamp_ns: int) -> bool:
+    """Whether a stamp lies so far before the last one that it belongs to another stream."""
+    return stamp_ns < last_ns - LATE_NS
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:

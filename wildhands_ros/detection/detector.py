@@ -18,7 +18,10 @@ from wildhands_ros.hands import HandBox
 
 
 class HandDetector:
-    """Finds hands in pictures. One instance for one stream; not safe for calls from several threads at once."""
+    """Finds hands in pictures, also dark and flat ones (`exposure.well_exposed`).
+
+    One instance for one stream; not safe for calls from several threads at once.
+    """
 
     def __init__(self, palms: PalmDetector, network: LandmarkNetwork, config: DetectorConfig | None = None) -> None:
         self.config = config or DetectorConfig()
@@ -40,7 +43,7 @@ class HandDetector:
 
         image: (H, W, 3) uint8 RGB of any size. Raises ImageError where it is anything else, or empty.
         """
-        picture = Pyramid(image)
+        picture = Pyramid(image, exposed=True)
         sightings = self._search.look_around(picture)[: self.config.max_hands]
         cues = [side_cue(s.landmarks.image, s.right, picture.width, picture.height) for s in sightings]
         rights = right_log_odds(cues, self.config.wearer_prior)
@@ -55,7 +58,7 @@ class HandDetector:
         image: (H, W, 3) uint8 RGB of any size. stamp_ns: when it was taken, integer nanoseconds; a stamp before the
         last one starts a new stream. Raises ImageError where the image is anything else, or empty.
         """
-        return self._follower.step(Pyramid(image), stamp_ns)
+        return self._follower.step(Pyramid(image, exposed=True), stamp_ns)
 
     def configure(self, config: DetectorConfig) -> bool:
         """Takes other thresholds from the next picture on; hands go on being followed.

@@ -45,6 +45,8 @@ _STREAM_PALM_THRESHOLD = 0.15  # least score of a palm that one view alone must 
 _FIRST_PRESENCE = 0.3  # least presence at a palm's place to look twice more
 _COAST_NS = 300_000_000  # for so long, a hand that was lost is looked for where it was going
 _SURE_PALM = 0.5  # score of a palm from which it may correct the landmarks of the hand that it belongs to
+_EFFORT_S = 0.1  # where pictures come less often, more is searched in each, so that as much is in a second
+_SPARE = 2  # hands that are followed beyond those that may be reported
 _VAIN_NS = 400_000_000  # for so long, a palm in which the landmark network saw no hand is not looked at again
 _SIDE_CORRELATION_S = 0.5  # looks closer together than this are one piece of evidence about the side
 _BELIEF_LIMIT = 6.0  # log-odds: no hand is so sure of its side that a few seconds could not change it
@@ -160,7 +162,7 @@ class HandFollower:
         else:
             self._look_at_followed(picture, stamp_ns, gap)
             self._drop_duplicates(stamp_ns)
-            self._look_for_more(picture, stamp_ns)
+            self._look_for_more(picture, stamp_ns, gap)
         self._forget(stamp_ns)
         self._frame += 1
         return self._report(picture, gap)
@@ -236,7 +238,7 @@ class HandFollower:
 
     # --- searching ------------------------------------------------------------------------------------------------
 
-    def _look_for_more(self, picture: Pyramid, stamp_ns: int) -> None:
+    def _look_for_more(self, picture: Pyramid, stamp_ns: int, gap: float) -> None:
         config, followed = self._search.config, sum(follow.reported for follow in self._seen())
         if followed == 0:
             coasting = sum(f.lost and stamp_ns - f.sure_ns <= _COAST_NS for f in self._follows)
@@ -245,6 +247,8 @@ class HandFollower:
             count = 1
         else:
             count = int(self._frame % config.patrol_every == 1 % config.patrol_every)
+        effort = max(gap / _EFFORT_S, 1.0)
+        count = math.ceil(count * effort)
         self._vain = [(palm, until) for palm, until in self._vain if until > stamp_ns]
         new: list[tuple[Palm, bool]] = []
         for glance in self._next_glances(picture, count, stamp_ns):
@@ -259,9 +263,14 @@ class HandFollower:
                     new.append((palm, glance.near))
             if glance.watched is not None and glance.watched not in owners:
                 glance.watched.palm = max(0.5 * glance.watched.palm, _LEAST_PALM_EVIDENCE)
-        # One look a frame, at the best palm that was not looked at in vain just before: clutter must not hide a hand.
-        if new:
-            palm, near = max(new, key=lambda item: item[0].score)
+        # One look, at the best palm that was not looked at in vain just before: clutter must not hide a hand.
+        looks = round(effort)
+        for palm, near in sorted(new, key=lambda item: -item[0].score):
+            if looks == 0:
+                break
+            if self._was_vain(palm) or self._owner(palm) is not None:
+                continue
+            looks -= 1
             if not self._look_at_palm(picture, palm, near, stamp_ns):
                 self._vain.append((palm, stamp_ns + _VAIN_NS))
 
@@ -357,7 +366,7 @@ class HandFollower:
     # --- telling --------------------------------------------------------------------------------------------------
 
     def _forget(self, stamp_ns: int) -> None:
-        """Lets go of hands lost long ago, and of suspicions that found no more support."""
+        """Lets go of hands lost long ago, of suspicions that found no more support, and of more than are needed."""
 
         def kept(follow: _Follow) -> bool:
             if follow.reported:
@@ -365,6 +374,9 @@ class HandFollower:
             return not follow.lost and stamp_ns - follow.begun_ns < _SUSPICION_NS
 
         self._follows = [follow for follow in self._follows if kept(follow)]
+        best = sorted(self._seen(), key=lambda follow: (follow.reported, follow.score), reverse=True)
+        for follow in best[self._search.config.max_hands + _SPARE :]:
+            self._follows.remove(follow)
 
     def _report(self, picture: Pyramid, gap: float) -> list[HandBox]:
         config = self._search.config

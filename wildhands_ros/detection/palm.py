@@ -26,6 +26,7 @@ WRIST, INDEX, MIDDLE, RING, PINKY, THUMB_CMC, THUMB_MCP = range(7)
 """The palm's seven keypoints: the wrist, four knuckles (mcp), and the thumb's lower joints."""
 
 # Feature maps as (stride, anchors per cell): every anchor is a point, so a cell's anchors coincide.
+_MOST_PALMS = 200  # of a view, before they are merged: a very low threshold would otherwise take seconds
 _FEATURE_MAPS = ((8, 2), (16, 6))
 
 
@@ -97,13 +98,15 @@ def anchors() -> FloatArray:
 def decode_palms(values: FloatTensor, logits: FloatTensor, view: Region, threshold: float) -> list[Palm]:
     """The palms of at least this score in one output of the network, in pixels of the frame, best first.
 
+    Of more than 200 the best.
+
     values: (2016, 18): centre, width and height of the box, then x and y of 7 keypoints, in pixels of the network's
         input and relative to the anchor (for the width and height: absolute). logits: (2016,).
     """
     scores = 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -100, 100)))
     best_first = np.argsort(-scores, kind="stable")
     palms = []
-    for i in best_first[: np.count_nonzero(scores >= threshold)]:
+    for i in best_first[: min(np.count_nonzero(scores >= threshold), _MOST_PALMS)]:
         row = values[i].astype(np.float64) / INPUT_PIXELS
         places = view.to_frame(np.concatenate([row[:2], row[4:]]).reshape(8, 2) + anchors()[i])
         size = float(max(row[2], row[3]) * view.size)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.errors import ImageError
+from wildhands_ros.exposure import well_exposed
 from wildhands_ros.hands import FloatArray
 
 RgbImage = NDArray[np.uint8]
@@ -54,14 +55,17 @@ class Region:
 class Pyramid:
     """A picture with its halvings, made when first needed: any region is cut from the level that suits its size."""
 
-    def __init__(self, image: RgbImage) -> None:
-        """image: (H, W, 3) uint8 RGB. Raises ImageError where it is anything else, or empty."""
+    def __init__(self, image: RgbImage, *, exposed: bool = False) -> None:
+        """image: (H, W, 3) uint8 RGB. exposed: dark and flat pictures are stretched (`exposure.well_exposed`).
+
+        Raises ImageError where it is anything else, or empty.
+        """
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             what = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
             raise ImageError(f"hands are sought in an RGB image of shape (H, W, 3) and type uint8, not in {what}")
         if image.size == 0:
             raise ImageError("the image is empty (zero width or height): check the camera driver or the file")
-        self._levels = [image]
+        self._levels = [well_exposed(image) if exposed else image]
 
     @property
     def width(self) -> int:

@@ -99,6 +99,8 @@ def _draw_label(image: Image, hand: Hand, camera: Camera, style: DrawingStyle, p
         return
     scale, text = text_scale(image), label_text(hand)
     w, h = plate_size(text, scale)
+    if w > width or 4 * h > height:
+        return  # a picture so small would be hidden by it
     x = float(np.clip((max(x0, 0) + min(x1, width) - w) / 2, 0, max(width - w, 0)))
     above, below = y0 - h - 6, y1 + 6
     places = [y for y in (above, above - h - 4, below, below + h + 4) if 0 <= y <= height - h]

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from wildhands_ros.errors import CameraError, ImageError, WildHandsError
-from wildhands_ros.frames import Frame
+from wildhands_ros.frames import Frame, is_new_stream
 from wildhands_ros.hands import Side
 from wildhands_ros.node.captures import Shutter, Sight
 from wildhands_ros.node.diagnostics import Drop, Statistics
@@ -214,7 +214,7 @@ class Worker:
             self._pipeline.configure(config)  # only live settings can have changed, and those it always takes
 
     def _look_at_the_clock(self, stamp: int) -> None:
-        last, self._last_stamp_ns = self._last_stamp_ns, stamp
+        last = self._last_stamp_ns
         self._same_stamps = self._same_stamps + 1 if stamp == last else 0
         if self._same_stamps >= _SUSPICIOUS:
             self._report(
@@ -222,7 +222,16 @@ class Worker:
                 f"{self._same_stamps} images on {self._topics.image} had the stamp of the one before: TF has the hands "
                 "of the first of them only, and motion cannot be followed; set header.stamp in the driver",
             )
-        if last is not None and stamp < last:
+        self._last_stamp_ns = stamp
+        if last is not None and stamp < last and not is_new_stream(last, stamp):
+            self._last_stamp_ns = last
+            self._report(
+                "images_out_of_order",
+                f"an image on {self._topics.image} was taken {(last - stamp) * 1e-9:.3f} s before the one that came "
+                "before it (two publishers, or a driver or a recorder that mixes up their order): it is taken for as "
+                "new as that one",
+            )
+        elif last is not None and stamp < last:
             self.reset()
             if self._transforms is not None and last - stamp > _A_SECOND_NS:  # less is a matter of order
                 self._transforms.clear()  # or the robot would be where it was when this time came before

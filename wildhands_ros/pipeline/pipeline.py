@@ -16,11 +16,14 @@ from wildhands_ros.detection import DetectorConfig, HandDetector
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation import Estimates, Estimator, LandmarkFit
 from wildhands_ros.estimation.known_length import of_length
-from wildhands_ros.frames import Frame
+from wildhands_ros.exposure import well_exposed
+from wildhands_ros.frames import Frame, is_new_stream
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
 from wildhands_ros.pipeline.config import EstimationConfig, PipelineConfig
 from wildhands_ros.tracking import HandTracker
+
+_SAME_CAMERA = 0.01  # by so much of focal length and picture a camera's intrinsics may change while it focuses
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +150,10 @@ class Pipeline:
         self.hand_model = hand_model
         self._detector = detector
         self._tracker = HandTracker(config.tracking, hand_model, estimator.pose_hand)
+        # published weights see pictures as they are, so that their numbers are the published ones
+        self._exposes = config.estimation.estimator == "open"
         self._stamp_ns: int | None = None
-        self._size = (0, 0)
+        self._camera: Camera | None = None
 
     @classmethod
     def from_config(cls, config: PipelineConfig, *, with_detector: bool = True) -> Pipeline:
@@ -183,6 +188,7 @@ class Pipeline:
         self.estimator.reset()
         self._tracker.reset()
         self._stamp_ns = None
+        self._camera = None
 
     def configure(self, config: PipelineConfig) -> bool:
         """Takes another configuration where that needs no models: `min_score`, `tracking`, the detector's thresholds or
@@ -210,20 +216,32 @@ class Pipeline:
     def process(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
         """The hands of the next picture of a stream.
 
-        boxes: take these instead of running the detector. A stamp before the last one (a bag that loops, a clock that
-        was set) starts a new stream, and so does another size of the pictures, in which nothing is where it was.
+        boxes: take these instead of running the detector. A stamp long before the last one (a bag that loops, a clock
+        that was set) starts a new stream, and so does another size of the pictures, in which nothing is where it was.
+        A picture that came late, by less than `LATE_NS`, is taken for as new as the one before it.
         """
-        size = (frame.camera.width, frame.camera.height)
-        if self._stamp_ns is not None and (frame.stamp_ns < self._stamp_ns or size != self._size):
-            self.reset()
-        self._stamp_ns, self._size = frame.stamp_ns, size
+        now_ns = self._stream_time(frame)
         start = time.perf_counter()
         if boxes is None:
-            boxes, left_out = self._require_detector().follow(frame.image, frame.stamp_ns), []
+            boxes, left_out = self._require_detector().follow(frame.image, now_ns), []
         else:
             boxes = list(boxes)
             left_out = self._improbable(boxes)
-        return self._hands(frame, boxes, start, left_out, tracked=True)
+        result = self._hands(replace(frame, stamp_ns=now_ns), boxes, start, left_out, tracked=True)
+        return replace(result, stamp_ns=frame.stamp_ns)
+
+    def _stream_time(self, frame: Frame) -> int:
+        """When the frame was taken, or, where it came late, the one before it; forgets what another stream showed."""
+        before_ns, before = self._stamp_ns, self._camera
+        if before_ns is not None and before is not None:
+            if is_new_stream(before_ns, frame.stamp_ns) or _sizes_differ(frame.camera, before):
+                self.reset()
+                before_ns = None
+            elif _is_another(frame.camera, before):
+                self._tracker.smooth_anew()  # what stood still is elsewhere for it
+        self._camera = frame.camera
+        self._stamp_ns = frame.stamp_ns if before_ns is None else max(frame.stamp_ns, before_ns)
+        return self._stamp_ns
 
     def process_still(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
         """The hands of a single picture that belongs to no stream: looked at more closely, without track ids."""
@@ -256,7 +274,8 @@ class Pipeline:
     ) -> PipelineResult:  # fmt: skip
         boxes = [box for box in boxes if box.score >= self.config.min_score]
         detected = time.perf_counter()
-        estimates = self.estimator.estimate(frame, boxes) if boxes or tracked else Estimates((), ())
+        seen = replace(frame, image=well_exposed(frame.image)) if boxes and self._exposes else frame
+        estimates = self.estimator.estimate(seen, boxes) if boxes or tracked else Estimates((), ())
         estimated = time.perf_counter()
         raw = smooth = list(estimates.hands)
         if tracked:
@@ -275,3 +294,14 @@ class Pipeline:
                 "total": end - start,
             },
         )
+
+
+def _sizes_differ(camera: Camera, other: Camera) -> bool:
+    return (camera.width, camera.height) != (other.width, other.height)
+
+
+def _is_another(camera: Camera, other: Camera) -> bool:
+    """Whether this is no longer the same camera, and not only one that focuses."""
+    focal = np.array([camera.fx / other.fx, camera.fy / other.fy]) - 1
+    center = np.array([(camera.cx - other.cx) / camera.width, (camera.cy - other.cy) / camera.height])
+    return camera.model is not other.model or bool(np.abs([focal, center]).max() > _SAME_CAMERA)

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
 PoseHand: TypeAlias = Callable[[Side, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
-_LEAST_S = 0.01  # between pictures that lie closer together (some are sent twice) noise alone looks like speed
+_LEAST_S = 1 / 30  # between pictures that lie closer together noise alone looks like speed
 _SHAPE_FILTER = OneEuroConfig(min_cutoff=0.1, beta=0.0)  # a person's hand does not change its shape
 
 
@@ -129,7 +129,9 @@ class HandTracker:
         if self._config.smooth and stamp_ns == self._stamp_ns and not self._warned:
             self._warned = True
             logger.warning(
-                "several pictures have the stamp %d ns: smoothing needs the time at which each was taken", stamp_ns
+                "several pictures have the stamp %d ns, or came after newer ones: smoothing needs the time at which "
+                "each was taken, and their order",
+                stamp_ns,
             )
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             self.reset()
