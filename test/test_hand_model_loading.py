@@ -3,6 +3,7 @@
 The MANO-like files here hold made-up numbers.
 """
 
+import collections
 import copy
 import functools
 import io
@@ -22,7 +23,7 @@ import scipy.sparse as sp
 from smplx.utils import Struct
 
 from wildhands_ros.errors import ModelFileError
-from wildhands_ros.hand_model import load_hand_model
+from wildhands_ros.hand_model import load_hand_model, pickles
 from wildhands_ros.hand_model.data import PARENTS
 from wildhands_ros.hands import Side
 
@@ -592,6 +593,139 @@ def test_chumpy_that_contains_itself(tmp_path):
     # Ch whose x is itself: memo 0 is the dictionary, 1 "v_template", 2 the class, 3 the instance
     content = b"\x80\x02}q\x00U\x0av_templateq\x01cchumpy.ch\nCh\nq\x02)\x81q\x03}U\x01xh\x03sbs."
     assert_refused(tmp_path, content, "nested too deeply")
+
+
+# --- small files that would take much -------------------------------------------------------------------------------
+
+
+def put(n):
+    return b"r" + struct.pack("<I", n)
+
+
+def get(n):
+    return b"j" + struct.pack("<I", n)
+
+
+def keyed(*values):
+    """A dictionary of MANO's keys, in its files' order, with these values."""
+    return (
+        b"}("
+        + b"".join(b"U" + bytes([len(k)]) + k.encode() + v for k, v in zip(made_up_hand(), values, strict=False))
+        + b"u."
+    )
+
+
+def array_of(array):
+    """The instructions for an array, without memo."""
+    kind, raw = array.dtype.str[1:].encode(), array.tobytes()
+    size = b"J" + struct.pack("<i", array.size)
+    return (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01" + size
+        + b"\x85cnumpy\ndtype\nU" + bytes([len(kind)]) + kind + b"K\x00K\x01\x87R\x89T"
+        + struct.pack("<i", len(raw)) + raw + b"tb"
+    )  # fmt: skip
+
+
+def selected(array, places):
+    return b"cchumpy.reordering\nSelect\n)\x81}(U\x01a" + array + b"U\x04idxs" + places + b"ub"
+
+
+def long_text(size):
+    return b"T" + struct.pack("<i", size) + b"x" * size
+
+
+def tuple_of(count, value=b"N"):
+    return b"(" + value * count + b"t"
+
+
+def nested_lists(levels):
+    """Each holds the one before twice: written out, 2^levels."""
+    return b"]" + b"".join(put(n) + b"0](" + get(n) * 2 + b"e" for n in range(levels))
+
+
+def of_shape(shape):
+    return b"\x80\x02" + keyed(array_of(np.zeros(1)).replace(b"J\x01\x00\x00\x00\x85", shape))
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (of_shape(nested_lists(40)), "shape"),
+        (of_shape(tuple_of(100_000, b"K\x01")), "tuple of 100000 entries for its shape"),
+        (b"\x80\x02}" + put(0) + b"0ccollections\nOrderedDict\n" + get(0) + b"\x85R.", "OrderedDict of Python 2"),
+        (b"\x80\x02ccollections\nOrderedDict\n](]\x85eR.", "damaged|OrderedDict"),
+        (b"\x80\x02cnumpy\ndtype\n" + tuple_of(1000) + b"R.", "1000 arguments"),
+        (b"\x80\x02ccopy_reg\n_reconstructor\n(cnumpy\nndarray\nNNNtR.", "no array"),
+        (b"\x80\x02" + tuple_of(2000) + put(0) + b"0}" + get(0) + b"Ns.", "keys"),
+        (b"\x80\x02" + tuple_of(900) + put(0) + b"0}(" + (get(0) + b"N") * 20 + b"u.", "keys"),
+        (b"\x80\x02" + tuple_of(900) + put(0) + b"0(" + (get(0) + b"N") * 20 + b"d.", "keys"),
+        (b"\x80\x04" + tuple_of(900) + put(0) + b"0\x8f(" + get(0) * 20 + b"\x90.", "keys"),
+        (b"\x80\x04" + tuple_of(900) + put(0) + b"0(" + get(0) * 20 + b"\x91.", "keys"),
+        (b"\x80\x02}" + long_text(2000) + b"Ns.", "keys"),
+        (b"\x80\x02}" + long_text(2000) + b"\x85Ns.", "keys"),
+        (b"\x80\x02}\x8b" + struct.pack("<i", 2000) + b"\x01" * 2000 + b"Ns.", "keys"),
+        (b"\x80\x02}(" + b"".join(b"J" + struct.pack("<i", n) + b"N" for n in range(20_000)) + b"u.", "keys"),
+        (b"\x80\x04" + b"\x8f0" * 600_000 + b"N.", "instructions"),
+    ],
+    ids=["shared shape", "long shape", "OrderedDict of one", "OrderedDict of pairs", "arguments", "reconstructor",
+         "key", "SETITEMS", "DICT", "ADDITEMS", "FROZENSET", "text", "text in tuple", "number", "numbers", "sets"],
+)  # fmt: skip
+def test_files_that_would_take_time_or_memory_without_end_are_refused(tmp_path, content, reason):
+    assert_refused(tmp_path, content, reason)
+
+
+def test_an_array_in_many_places_is_made_once(tmp_path, monkeypatch):
+    """Selections of selections, each of the one before twice: 2^19 when each is made anew."""
+    content = b"\x80\x02" + array_of(np.arange(3)) + put(0) + b"0"
+    for n in range(18):
+        content += selected(get(n), get(n)) + put(n + 1) + b"0"
+    read, original = [], pickles._state
+
+    def state(record):
+        read.append(record)
+        return original(record)
+
+    monkeypatch.setattr(pickles, "_state", state)
+    found = pickles.read_pickle(content + keyed(get(18), get(18)), ("v_template", "f"))
+    assert found["f"].tolist() == [0, 1, 2] and found["v_template"] is found["f"]
+    assert len(read) == 18
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_arrays_become_is_counted_together(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(pickles, "_LARGEST_ARRAY", 15_000_000)
+    places = b"\x80\x02" + array_of(np.zeros(400_000, np.uint8)) + put(0) + b"0"
+    content = places + keyed(*[selected(array_of(np.zeros(4)), get(0))] * count)
+    if count == 1:  # 400 kB of places choose 3.2 MB
+        assert pickles.read_pickle(content, made_up_hand())["v_template"].shape == (400_000,)
+        return
+    with pytest.raises(pickles.RefusedPickle, match="unpacks to more than"):
+        pickles.read_pickle(content, made_up_hand())
+
+
+def test_coordinates_are_not_spread_out(tmp_path):
+    """A column of row numbers and a row of column numbers would be a value for each pair."""
+
+    def dump(arrays):
+        places = np.zeros(3000, np.int32)
+        state = {"_shape": (16, COUNT), "row": places[:, None], "col": places[None], "data": np.ones(3000)}
+        record = Struct(module="scipy.sparse.coo", name="coo_matrix", state=state)
+        return python2_pickle({**arrays, "J_regressor": record})
+
+    with pytest.raises(ModelFileError, match="J_regressor.*different numbers"):
+        load_hand_model(write_pair(tmp_path, dump))
+
+
+def test_numbers_that_no_array_holds_are_refused(tmp_path):
+    with pytest.raises(ModelFileError, match="hands_mean.*no array can hold"):
+        load_hand_model(write_pair(tmp_path, change=lambda arrays: arrays.update(hands_mean=[1 << 70] * 45)))
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_ordered_dictionaries_of_python_3_are_read(protocol):
+    stored = collections.OrderedDict(b=np.arange(3.0), a=np.zeros(2))
+    found = pickles.read_pickle(pickle.dumps(stored, protocol=protocol), ("a", "b"))
+    assert found["a"].tolist() == [0, 0] and found["b"].tolist() == [0, 1, 2]
 
 
 def npz_with(name, header, size=8):

@@ -27,8 +27,13 @@ _OPCODES = frozenset(
     "EMPTY_DICT DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ".split()
 )
 _MEMO_OPCODES = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
-_LARGEST_ARRAY = 256 * 1024 * 1024  # bytes; MANO's largest is 2.5 MB
-_LARGEST_TUPLE = 1000  # of tuples in tuples, counted as if written out; arrays need a dozen
+_LARGEST_ARRAY = 256 * 1024 * 1024  # bytes, of all arrays together; MANO's largest is 2.5 MB
+_MOST_DIMENSIONS = 32
+_MOST_ARGUMENTS = 8  # of a record; arrays need 5
+_LARGEST_KEY = 1000  # values in a tuple as if written out, characters of a text, bytes of a number
+_MOST_KEYS = 10_000  # of dictionaries and sets, those that are short texts not counted
+_MOST_INSTRUCTIONS = 1_000_000  # of a file of arrays, each some 200 bytes at most; MANO's have hundreds
+_MOST_PLAIN_INSTRUCTIONS = 20_000_000
 _DEEPEST = 20  # nesting of chumpy expressions; MANO's is 2
 
 
@@ -41,30 +46,35 @@ def read_pickle(content: bytes, keys: Iterable[str]) -> dict[str, np.ndarray]:
 
     Chumpy expressions and sparse matrices become plain arrays. Raises RefusedPickle with the reason.
     """
-    stored = _load(content)
+    stored = _load(content, _MOST_INSTRUCTIONS)
     if not isinstance(stored, dict):
         raise RefusedPickle(f"holds a {type(stored).__name__}, expected a dictionary of arrays")
-    arrays = {}
+    arrays, reader = {}, _Reader()
     for key in keys:
         if key in stored:
             try:
-                arrays[key] = _array(stored[key])
+                arrays[key] = reader.array(stored[key])
             except RefusedPickle as refused:
                 raise RefusedPickle(f"holds no array under '{key}': {refused}") from refused
             except Exception as error:
-                raise RefusedPickle(f"is damaged at '{key}' ({type(error).__name__}: {error})") from error
+                raise RefusedPickle(f"is damaged at '{key}' ({_named(error)})") from error
     return arrays
 
 
-def _load(content: bytes) -> object:
-    """What the pickle holds, records in place of everything that is not built in."""
-    _check_opcodes(content)
+def _load(content: bytes, most: int) -> object:
+    """What the pickle holds, records in place of everything that is not built in. most: instructions in it."""
+    _check_opcodes(content, most)
     try:
         return _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except RefusedPickle:
         raise
     except Exception as error:  # a damaged pickle can fail in any way
-        raise RefusedPickle(f"is a damaged pickle ({type(error).__name__}: {error})") from error
+        raise RefusedPickle(f"is a damaged pickle ({_named(error)})") from error
+
+
+def _named(error: Exception) -> str:
+    """An error for a message, cut, since errors quote texts of the file."""
+    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 Plain = dict[str, "Plain"] | list["Plain"] | np.ndarray | str | bytes | float | int | bool | None
@@ -76,47 +86,52 @@ def read_plain_pickle(content: bytes) -> Plain:
 
     Raises RefusedPickle with the reason, also for dictionaries whose keys are not texts.
     """
-    stored = _load(content)
+    stored = _load(content, _MOST_PLAIN_INSTRUCTIONS)
     try:
-        return _plain(stored, {}, 0)
+        return _Reader().plain(stored, 0)
     except RefusedPickle:
         raise
     except Exception as error:  # records may have been given anything
-        raise RefusedPickle(f"is a damaged pickle ({type(error).__name__}: {error})") from error
+        raise RefusedPickle(f"is a damaged pickle ({_named(error)})") from error
 
 
-def _check_opcodes(content: bytes) -> None:
+def _check_opcodes(content: bytes, most: int) -> None:
     """Looks through the whole pickle before any of it is interpreted.
 
     This also makes sure that all announced data is there, before the unpickler takes memory for it.
     """
     count = 0
-    tuples = _Tuples()
+    keys = _Keys()
     try:
         for name, argument in _instructions(content):
             count += 1
+            if count > most:
+                raise RefusedPickle(f"has more than {most} pickle instructions, which no file of arrays needs")
             if name not in _OPCODES:
                 raise RefusedPickle(f"uses the pickle instruction {name}, which no file of arrays needs")
             if name in _MEMO_OPCODES and int(argument or 0) > count:  # would make the reader allocate that much
                 raise RefusedPickle("is a damaged pickle (its memo has holes)")
-            tuples.follow(name, argument)
+            keys.follow(name, argument)
     except RefusedPickle:
         raise
     except Exception as error:
-        raise RefusedPickle(f"is not a pickle, or a damaged one ({error})") from error
+        raise RefusedPickle(f"is not a pickle, or a damaged one ({_named(error)})") from error
 
 
-class _Tuples:
-    """How large the tuples become that a pickle builds out of one another.
+class _Keys:
+    """How much work the keys of a pickle's dictionaries and sets are.
 
-    A tuple is hashed anew each time that it is the key of something, with all that is in it: thirty that each hold the
-    one before twice would take minutes.
+    A key is hashed and compared anew each time that it is used, with all that is in it, and only the hashes of texts
+    cannot be foreseen. So a small file could take hours: with thirty tuples that each hold the one before twice, with
+    one long key in many places, or with many numbers of the same hash.
     """
 
     def __init__(self) -> None:
-        self._stack: list[int] = []  # what the unpickler has on its stack, as numbers of values: 1 but for tuples
+        # what the unpickler has on its stack, by its size as a key: 0 for texts, else as if written out
+        self._stack: list[int] = []
         self._marks: list[int] = []
         self._memo: dict[int, int] = {}
+        self._used = 0
 
     def follow(self, name: str, argument: Any) -> None:
         """One instruction of those that are allowed. Raises whatever damaged pickles make it raise."""
@@ -125,19 +140,30 @@ class _Tuples:
             pass
         elif name == "MARK":
             self._marks.append(len(stack))
-        elif name in ("TUPLE", "FROZENSET"):
-            stack.append(self._together(self._since_mark()))
+        elif name == "TUPLE":
+            stack.append(_together(self._since_mark()))
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            parts = [stack.pop() for _ in range(int(name[-1]))]
-            stack.append(self._together(parts))
-        elif name in ("LIST", "DICT"):
+            stack.append(_together([stack.pop() for _ in range(int(name[-1]))]))
+        elif name == "FROZENSET":
+            parts = self._since_mark()
+            self._use(parts)
+            stack.append(_together(parts))
+        elif name == "LIST":
             self._since_mark()
             stack.append(1)
-        elif name in ("APPENDS", "ADDITEMS", "SETITEMS", "POP_MARK"):
+        elif name == "DICT":
+            self._use(self._since_mark()[::2])
+            stack.append(1)
+        elif name in ("APPENDS", "POP_MARK"):
             self._since_mark()
+        elif name == "ADDITEMS":
+            self._use(self._since_mark())
+        elif name == "SETITEMS":
+            self._use(self._since_mark()[::2])
         elif name in ("APPEND", "BUILD"):
             stack.pop()
         elif name == "SETITEM":
+            self._use(stack[-2:-1])
             del stack[-2:]
         elif name in ("REDUCE", "NEWOBJ", "STACK_GLOBAL"):
             del stack[-2:]
@@ -155,6 +181,10 @@ class _Tuples:
             self._memo[len(self._memo)] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(self._memo[int(argument)])
+        elif isinstance(argument, (str, bytes)) and name != "GLOBAL":
+            stack.append(0 if len(argument) <= _LARGEST_KEY else _NO_KEY)
+        elif isinstance(argument, int) and argument.bit_length() > 8 * _LARGEST_KEY:
+            stack.append(_NO_KEY)
         else:
             stack.append(1)
 
@@ -164,12 +194,18 @@ class _Tuples:
         del self._stack[place:]
         return parts
 
-    @staticmethod
-    def _together(parts: list[int]) -> int:
-        size = 1 + sum(parts)
-        if size > _LARGEST_TUPLE and size > 1 + len(parts):
-            raise RefusedPickle("puts tuples into tuples over and over, which no file of arrays needs")
-        return size
+    def _use(self, keys: list[int]) -> None:
+        self._used += sum(keys)
+        if _NO_KEY in keys or self._used > _MOST_KEYS:
+            raise RefusedPickle("has keys that are too large or too many: files of arrays have a few short names")
+
+
+_NO_KEY = _LARGEST_KEY + 1
+
+
+def _together(parts: list[int]) -> int:
+    """A tuple's size as a key."""
+    return min(1 + sum(max(part, 1) for part in parts), _NO_KEY)
 
 
 _BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
@@ -184,9 +220,10 @@ def _instructions(content: bytes) -> Iterator[tuple[str, Any]]:
     while True:
         opcode = _BY_CODE[file.read(1)]
         if opcode.name == "STRING":
-            if not file.readline().endswith(b"\n"):
+            line = file.readline()
+            if not line.endswith(b"\n"):
                 raise ValueError("a text without an end")
-            yield opcode.name, None
+            yield opcode.name, line
             continue
         yield opcode.name, None if opcode.arg is None else opcode.arg.reader(file)
         if opcode.name == "STOP":
@@ -211,6 +248,8 @@ class _Record(metaclass=_Sealed):
     state: object
 
     def __new__(cls, *args: object) -> _Record:
+        if len(args) > _MOST_ARGUMENTS:  # each record has a copy of them
+            raise RefusedPickle(f"gives {len(args)} arguments to what an array is made of")
         record = super().__new__(cls)
         object.__setattr__(record, "args", args)
         object.__setattr__(record, "state", None)
@@ -277,15 +316,29 @@ class _Constructor:
     __slots__ = ()  # nothing that a pickle could alter
 
     def __call__(self, *args: object) -> _Record:
-        made = args[0] if args else None
+        made = args[0] if len(args) == 3 else None
         if not (isinstance(made, type) and issubclass(made, _Record)):
             raise RefusedPickle("reconstructs something that is no array")
         return made()
 
 
+class _OrderedDict:
+    """collections.OrderedDict(): a dictionary, into which Python 3's pickles put the content afterwards.
+
+    Not from arguments, as Python 2 did: a pickle can give the same ones any number of times.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, *args: object) -> dict[object, object]:
+        if args not in ((), ([],)):
+            raise RefusedPickle("holds a filled OrderedDict of Python 2, which is not read here: save a dictionary")
+        return {}
+
+
 _NUMPY_CORES = ("numpy.core", "numpy._core")
 _SPARSE_KINDS = {"csc": _Column, "csr": _Row, "coo": _Coordinates}
-_NAMES: dict[tuple[str, str], type | _Constructor] = {
+_NAMES: dict[tuple[str, str], type | _Constructor | _OrderedDict] = {
     ("numpy", "ndarray"): _Ndarray,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _Encode,
@@ -295,7 +348,7 @@ _NAMES: dict[tuple[str, str], type | _Constructor] = {
     ("builtins", "object"): _Object,
     ("__builtin__", "set"): _Object,
     ("builtins", "set"): _Object,
-    ("collections", "OrderedDict"): dict,
+    ("collections", "OrderedDict"): _OrderedDict(),
     ("chumpy.ch", "Ch"): _Ch,
     ("chumpy", "Ch"): _Ch,
     ("chumpy.reordering", "Select"): _Select,
@@ -323,7 +376,7 @@ _HARMLESS = frozenset(
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type | _Constructor:
+    def find_class(self, module: str, name: str) -> type | _Constructor | _OrderedDict:
         """What a name in the pickle stands for: never the thing itself."""
         found = _NAMES.get((module, name))
         if found is not None:
@@ -335,35 +388,132 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in _HARMLESS:
             raise RefusedPickle(f"holds a {module}.{name}, which is not read here: save plain dictionaries and arrays")
         raise RefusedPickle(
-            f"asks for {module}.{name}, which no file of arrays needs: it was made to run code on your computer, or "
-            "is not a hand model; do not open it with anything else"
+            f"asks for {module[:50]}.{name[:50]}, which no file of arrays needs: it was made to run code on your "
+            "computer, or is not a hand model; do not open it with anything else"
         )
 
     def persistent_load(self, pid: object) -> object:
         raise RefusedPickle("refers to an object outside itself")
 
 
-def _plain(value: object, done: dict[int, Plain], depth: int) -> Plain:
-    """`value` without records. done: what containers became, by id, since a pickle may hold one in many places."""
-    if depth > _DEEPEST:
-        raise RefusedPickle("nested too deeply")
-    if value is None or isinstance(value, (bool, int, float, str, bytes)):
-        return value
-    if id(value) in done:
-        return done[id(value)]
-    found: Plain
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise RefusedPickle("holds a dictionary whose keys are not texts")
-        found = {key: _plain(item, done, depth + 1) for key, item in value.items()}
-    elif isinstance(value, (list, tuple)):
-        found = [_plain(item, done, depth + 1) for item in value]
-    elif isinstance(value, _Scalar):
-        found = _number(value)
-    else:
-        found = _array(value, depth)
-    done[id(value)] = found
-    return found
+class _Reader:
+    """Makes what a pickle's records stand for, each once however often the pickle refers to it, within a budget."""
+
+    def __init__(self) -> None:
+        # by id: all of the pickle's objects live as long as the reader
+        self._arrays: dict[int, np.ndarray] = {}
+        self._containers: dict[int, Plain] = {}
+        self._left = _LARGEST_ARRAY
+
+    def plain(self, value: object, depth: int) -> Plain:
+        """`value` without records."""
+        if depth > _DEEPEST:
+            raise RefusedPickle("nested too deeply")
+        if value is None or isinstance(value, (bool, int, float, str, bytes)):
+            return value
+        if isinstance(value, _Scalar):
+            return _number(value)
+        if not isinstance(value, (dict, list, tuple)):
+            return self.array(value, depth)
+        if id(value) not in self._containers:
+            if not isinstance(value, dict):
+                self._containers[id(value)] = [self.plain(item, depth + 1) for item in value]
+            elif all(isinstance(key, str) for key in value):
+                self._containers[id(value)] = {key: self.plain(item, depth + 1) for key, item in value.items()}
+            else:
+                raise RefusedPickle("holds a dictionary whose keys are not texts")
+        return self._containers[id(value)]
+
+    def array(self, value: object, depth: int = 0) -> np.ndarray:
+        """The array that a record, a number or a list of them stands for."""
+        if depth > _DEEPEST:
+            raise RefusedPickle("nested too deeply")
+        if id(value) not in self._arrays:
+            self._arrays[id(value)] = self._made(value, depth)
+        return self._arrays[id(value)]
+
+    def _made(self, value: object, depth: int) -> np.ndarray:
+        if isinstance(value, (_Reconstruct, _FromBuffer)):
+            return self._dense(value)
+        if isinstance(value, (_Column, _Row, _Coordinates)):
+            return self._sparse(value, depth)
+        if isinstance(value, _Ch):
+            return self.array(_state(value).get("x"), depth + 1)
+        if isinstance(value, _Select):
+            return self._select(value, depth)
+        if isinstance(value, (int, float)):
+            return _numeric(value)
+        if isinstance(value, (list, tuple)) and all(isinstance(item, (int, float)) for item in value):
+            self._take(8 * len(value))
+            return _numeric(value)
+        raise RefusedPickle(f"a {type(value).__name__.strip('_')} is not a kind of array known here")
+
+    def _take(self, size: int) -> None:
+        """Called before so many bytes are taken."""
+        self._left -= size
+        if self._left < 0:
+            raise RefusedPickle(f"unpacks to more than {_LARGEST_ARRAY >> 20} MiB, far more than any file of arrays")
+
+    def _select(self, record: _Record, depth: int) -> np.ndarray:
+        state = _state(record)
+        whole, chosen = self.array(state.get("a"), depth + 1), self.array(state.get("idxs"), depth + 1)
+        self._take(whole.nbytes + 8 * chosen.size + whole.itemsize * chosen.size)  # with what NumPy needs meanwhile
+        found = whole.ravel()[chosen]
+        shape = state.get("preferred_shape")
+        return found if shape is None else found.reshape(_shape(shape))
+
+    def _dense(self, record: _Record) -> np.ndarray:
+        axes = None
+        if isinstance(record, _FromBuffer):
+            data, dtype, shape, order = record.args[:4]
+            fortran = order == "F"
+            axes = _shape(record.args[4]) if order == "K" and len(record.args) == 5 else None
+        else:
+            _, shape, dtype, flag, data = _tuple(record.state, 5)
+            fortran = bool(flag)
+        kind = _dtype(dtype)
+        sizes = _shape(shape)
+        raw = _bytes(data)
+        if math.prod(sizes) * kind.itemsize != len(raw):
+            raise RefusedPickle(f"shape {sizes} does not fit its {len(raw)} bytes")
+        self._take(len(raw))
+        stored = np.frombuffer(raw, dtype=kind).reshape(sizes, order="F" if fortran else "C")
+        return stored if axes is None else stored.transpose(axes)
+
+    def _sparse(self, record: _Record, depth: int) -> np.ndarray:
+        """The dense matrix of a scipy sparse one."""
+        state = _state(record)
+        shape = _shape(state["_shape"] if "_shape" in state else state["shape"])
+        if len(shape) != 2 or math.prod(shape) * 8 > _LARGEST_ARRAY:
+            raise RefusedPickle(f"has shape {shape}")
+        data = self.array(state["data"], depth + 1)
+        self._take(8 * (math.prod(shape) + 2 * data.size))  # with the places of its values
+        if isinstance(record, _Coordinates):
+            if "coords" in state:
+                rows, columns = (self.array(part, depth + 1) for part in _tuple(state["coords"], 2))
+            else:
+                rows, columns = self.array(state["row"], depth + 1), self.array(state["col"], depth + 1)
+        else:
+            starts, inner = self.array(state["indptr"], depth + 1), self.array(state["indices"], depth + 1)
+            lengths = np.diff(starts)
+            if len(lengths) != shape[1 if isinstance(record, _Column) else 0] or lengths.sum() != len(data):
+                raise RefusedPickle("has an index that does not fit its shape")
+            outer = np.repeat(np.arange(len(lengths)), lengths)
+            rows, columns = (inner, outer) if isinstance(record, _Column) else (outer, inner)
+        if data.dtype.kind not in "fiu" or rows.min(initial=0) < 0 or columns.min(initial=0) < 0:
+            raise RefusedPickle("has an index that does not fit its shape")
+        if not rows.shape == columns.shape == data.shape == (len(data),):
+            raise RefusedPickle("has values and places of different numbers")
+        dense = np.zeros(shape)
+        np.add.at(dense, (rows, columns), data)
+        return dense
+
+
+def _numeric(value: object) -> np.ndarray:
+    array = np.array(value)
+    if array.dtype.kind not in "fiub":
+        raise RefusedPickle("holds a number that no array can hold")
+    return array
 
 
 def _number(record: _Record) -> Plain:
@@ -376,84 +526,17 @@ def _number(record: _Record) -> Plain:
     return number
 
 
-def _array(value: object, depth: int = 0) -> np.ndarray:
-    """The array that a record, a number or a list of them stands for."""
-    if depth > _DEEPEST:
-        raise RefusedPickle("nested too deeply")
-    if isinstance(value, (_Reconstruct, _FromBuffer)):
-        return _dense(value)
-    if isinstance(value, (_Column, _Row, _Coordinates)):
-        return _sparse(value, depth)
-    if isinstance(value, _Ch):
-        return _array(_state(value).get("x"), depth + 1)
-    if isinstance(value, _Select):
-        state = _state(value)
-        whole = _array(state.get("a"), depth + 1).ravel()
-        chosen = whole[_array(state.get("idxs"), depth + 1)]
-        shape = state.get("preferred_shape")
-        return chosen if shape is None else chosen.reshape(_shape(shape))
-    if isinstance(value, (int, float)):
-        return np.array(value)
-    if isinstance(value, (list, tuple)) and all(isinstance(item, (int, float)) for item in value):
-        return np.array(value)
-    raise RefusedPickle(f"a {type(value).__name__.strip('_')} is not a kind of array known here")
-
-
-def _dense(record: _Record) -> np.ndarray:
-    axes = None
-    if isinstance(record, _FromBuffer):
-        data, dtype, shape, order = record.args[:4]
-        fortran = order == "F"
-        axes = _shape(record.args[4]) if order == "K" and len(record.args) == 5 else None
-    else:
-        _, shape, dtype, flag, data = _tuple(record.state, 5)
-        fortran = bool(flag)
-    kind = _dtype(dtype)
-    sizes = _shape(shape)
-    raw = _bytes(data)
-    if math.prod(sizes) * kind.itemsize != len(raw):
-        raise RefusedPickle(f"shape {sizes} does not fit its {len(raw)} bytes")
-    stored = np.frombuffer(raw, dtype=kind).reshape(sizes, order="F" if fortran else "C")
-    return stored if axes is None else stored.transpose(axes)
-
-
 def _dtype(record: object) -> np.dtype:
     """Plain numbers only: never objects, whose bytes would be taken for addresses."""
     if not isinstance(record, _Dtype) or not record.args or not isinstance(record.args[0], str):
         raise RefusedPickle("a type of numbers is missing")
     name = record.args[0].lstrip("<>|=")
     if name[:1] not in set("fiub") or not name[1:].isdigit():
-        raise RefusedPickle(f"holds '{name}', expected numbers")
+        raise RefusedPickle(f"holds '{name:.20}', expected numbers")
     order = "<"
     if isinstance(record.state, tuple) and len(record.state) > 1 and record.state[1] == ">":
         order = ">"
     return np.dtype(order + name)
-
-
-def _sparse(record: _Record, depth: int) -> np.ndarray:
-    """The dense matrix of a scipy sparse one."""
-    state = _state(record)
-    shape = _shape(state["_shape"] if "_shape" in state else state["shape"])
-    if len(shape) != 2 or math.prod(shape) * 8 > _LARGEST_ARRAY:
-        raise RefusedPickle(f"has shape {shape}")
-    data = _array(state["data"], depth + 1)
-    if isinstance(record, _Coordinates):
-        if "coords" in state:
-            rows, columns = (_array(part, depth + 1) for part in _tuple(state["coords"], 2))
-        else:
-            rows, columns = _array(state["row"], depth + 1), _array(state["col"], depth + 1)
-    else:
-        starts, inner = _array(state["indptr"], depth + 1), _array(state["indices"], depth + 1)
-        lengths = np.diff(starts)
-        if len(lengths) != shape[1 if isinstance(record, _Column) else 0] or lengths.sum() != len(data):
-            raise RefusedPickle("has an index that does not fit its shape")
-        outer = np.repeat(np.arange(len(lengths)), lengths)
-        rows, columns = (inner, outer) if isinstance(record, _Column) else (outer, inner)
-    if data.dtype.kind not in "fiu" or rows.min(initial=0) < 0 or columns.min(initial=0) < 0:
-        raise RefusedPickle("has an index that does not fit its shape")
-    dense = np.zeros(shape)
-    np.add.at(dense, (rows, columns), data)
-    return dense
 
 
 def _state(record: _Record) -> dict[object, object]:
@@ -469,9 +552,12 @@ def _tuple(value: object, length: int) -> tuple[object, ...]:
 
 
 def _shape(value: object) -> tuple[int, ...]:
-    sizes = tuple(value) if isinstance(value, (tuple, list)) else ()
-    if not sizes or not all(type(n) is int and 0 <= n <= _LARGEST_ARRAY for n in sizes):
-        raise RefusedPickle(f"has the shape {value!r:.80}")
+    if not isinstance(value, (tuple, list)) or not 0 < len(value) <= _MOST_DIMENSIONS:
+        count = f" of {len(value)} entries" if isinstance(value, (tuple, list)) else ""
+        raise RefusedPickle(f"has a {type(value).__name__.strip('_')}{count} for its shape, expected a few sizes")
+    sizes = tuple(n for n in value if type(n) is int and 0 <= n <= _LARGEST_ARRAY)
+    if len(sizes) != len(value):
+        raise RefusedPickle(f"has a shape whose {len(value)} entries are not all sizes")
     return sizes
 
 
