@@ -120,6 +120,14 @@ def write_epic(folder: Path, entries: dict[str, object], *, size: tuple[int, int
     return path, folder / "frames"
 
 
+def repeated_list() -> list[Any]:
+    """10^12 numbers when written out."""
+    nested: list[Any] = [0.0] * 10
+    for _ in range(11):
+        nested = [nested] * 10
+    return nested
+
+
 def test_order_of_joints_is_that_of_the_published_code() -> None:
     to_mano = [20, 7, 6, 5, 11, 10, 9, 19, 18, 17, 15, 14, 13, 3, 2, 1, 0, 4, 8, 12, 16]
     assert [to_mano[k] for k in MANO_TO_KEYPOINTS] == list(ASSEMBLY_TO_KEYPOINTS)
@@ -218,6 +226,10 @@ def test_smaller_copies_of_the_pictures_serve(tmp_path: Path) -> None:
         ({KEY: {"right": written_hand(joints=[(1, 2)] * 20)}}, r"\(20, 2\)"),
         ({KEY: {"right": written_hand(joints="many")}}, "does not hold numbers"),
         ({KEY: {"right": written_hand(joints=[(10**400, 1)] * 21)}}, "does not hold numbers"),
+        ({KEY: {"right": written_hand(joints=[(1, 2)] * 20 + [(1, 2, 3)])}}, r"not hold numbers of shape \(21, 2\)"),
+        ({KEY: {"right": written_hand(joints=repeated_list())}}, r"shape \(10, 10, 10, .*expected \(21, 2\)"),
+        ({KEY: {"right": written_hand(joints=[repeated_list()] * 21)}}, r"shape \(21, 10, .*expected \(21, 2\)"),
+        ({KEY: {"right": written_hand(joints_valid=[repeated_list()] * 21)}}, r"shape \(21, 10, .*expected \(21,\)"),
         ({"/other/frame.jpg": {"right": written_hand()}}, "holds none of the 1 pictures"),
     ],
 )

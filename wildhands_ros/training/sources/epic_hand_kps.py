@@ -199,13 +199,35 @@ def _entries(path: Path) -> dict[str, dict[str, Plain]]:
 
 
 def _numbers(path: Path, key: str, value: Plain, shape: tuple[int, ...]) -> FloatArray:
+    """An array of this shape. Measured before it is made: a small file can hold one list in very many places."""
+    if not _holds(value, shape):
+        found = _shape_of(value)
+        if found is None or found == shape:
+            raise SampleError(f"{path}: '{key}' does not hold numbers of shape {shape}")
+        raise SampleError(f"{path}: '{key}' holds numbers of shape {found}, expected {shape}")
     try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
+        return np.array(value, dtype=np.float64)
+    except OverflowError as error:
         raise SampleError(f"{path}: '{key}' does not hold numbers ({error})") from error
-    if array.shape != shape:
-        raise SampleError(f"{path}: '{key}' holds numbers of shape {array.shape}, expected {shape}")
-    return array
+
+
+def _holds(value: Plain, shape: tuple[int, ...]) -> bool:
+    """Whether a number, an array, or lists of them have this shape."""
+    if isinstance(value, np.ndarray):
+        return value.shape == shape
+    if not shape:
+        return isinstance(value, (int, float))
+    return isinstance(value, list) and len(value) == shape[0] and all(_holds(item, shape[1:]) for item in value)
+
+
+def _shape_of(value: Plain) -> tuple[int, ...] | None:
+    """The shape that lists have judging by the first of each; None where that is no number."""
+    if isinstance(value, list):
+        inner = _shape_of(value[0]) if value else ()
+        return None if inner is None else (len(value), *inner)
+    if isinstance(value, np.ndarray):
+        return value.shape
+    return () if isinstance(value, (int, float)) else None
 
 
 def _file_name(key: str) -> str:
