@@ -46,7 +46,7 @@ from wildhands_ros.evaluation.running import evaluate_estimator, frame_from_scen
 from wildhands_ros.evaluation.sample_scores import crop_pixels
 from wildhands_ros.evaluation.statistics import Estimate, by_group, estimate_mean
 from wildhands_ros.frames import Frame
-from wildhands_ros.hand_model import HandModel, load_hand_model
+from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side, wrist_rotation
 from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample, ShardWriter, inside_picture
 from wildhands_ros.samples.sample import Tag
@@ -168,6 +168,26 @@ def test_the_truth_scores_perfectly(model: HandModel) -> None:
     assert 5 < worse < 80
 
 
+def without_surface(model: HandModel) -> HandModel:
+    """The model with three triangles at one edge of each hand."""
+    hands = []
+    for layer in (model.right, model.left):
+        faces = np.concatenate([layer.faces, [[*layer.faces[0, :2], 700]]]).astype(np.int32)
+        hands.append(HandLayer(replace(layer.data, faces=faces)))
+    return replace(model, right=hands[0], left=hands[1])
+
+
+def test_faces_that_are_no_surface_leave_mask_iou_unknown(model: HandModel, caplog: pytest.LogCaptureFixture) -> None:
+    sample, broken = made_sample(model), without_surface(model)
+    vertices, joints = broken.right.numpy(sample.mano.pose, sample.mano.betas, sample.mano.translation)
+    faces = {side: broken.layer(side).faces for side in Side}
+    scores = score_samples(Predictions(joints[None], vertices[None], faces), [sample])
+    assert np.isnan(scores.mean("mask_iou_percent")) and scores.mean("mpjpe_mm") == pytest.approx(0, abs=1e-4)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "mask IoU stays unknown" in record.message and "form no loop" in record.message
+
+
 def test_missing_estimates_and_labels_leave_gaps(model: HandModel) -> None:
     full = made_sample(model, key="full")
     bare = replace(full, key="bare", joints=None, mano=None, mask=None, grasp=None)
@@ -251,6 +271,19 @@ def test_outline_refuses_what_is_no_surface() -> None:
         Outline(np.concatenate([solid, solid[:1]]))
     with pytest.raises(ValueError, match="share a vertex"):
         Outline(np.array([[0, 1, 2], [0, 3, 4]]))
+    with pytest.raises(ValueError, match="no loop"):
+        Outline(np.array([[0, 1, 2], [0, 1, 3], [0, 2, 1]]))
+
+
+def test_outlines_of_scattered_triangles_are_refused_in_one_way() -> None:
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(2000):
+        faces = np.array([rng.permutation(6)[:3] for _ in range(rng.integers(1, 8))])
+        try:
+            Outline(faces)
+        except ValueError:
+            refused += 1
+    assert 1000 < refused < 2000
 
 
 # --- running ------------------------------------------------------------------------------------------------------
@@ -322,6 +355,16 @@ class TakesThemForSmaller(Oracle):
     def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
         found = super().estimate(frame, boxes).hands
         return Estimates(tuple(resized(hand, 0.16, self, frame.camera) for hand in found))
+
+
+def test_a_model_without_a_surface_is_named_once(model: HandModel, caplog: pytest.LogCaptureFixture) -> None:
+    oracle = Oracle(without_surface(model), some_samples(model, 4))
+    scores, _ = evaluate_estimator(oracle, some_samples(model, 4))
+    assert np.isfinite(scores.values["mpjpe_mm"]).all() and np.isnan(scores.values["mask_iou_percent"]).all()
+    assert [record.message.split(":")[0] for record in caplog.records] == ["mask IoU stays unknown"]
+    caplog.clear()
+    evaluate_estimator(oracle, some_samples(model, 2), with_masks=False)
+    assert not caplog.records
 
 
 def test_known_lengths_bring_hands_to_their_distance(model: HandModel) -> None:

@@ -52,7 +52,7 @@ from wildhands_ros.estimation.wildhands.runtime import Backend, RuntimeConfig
 from wildhands_ros.estimation.wildhands.upright import roll_of, roll_of_direction, rolled_back
 from wildhands_ros.evaluation.running import frame_from_scene
 from wildhands_ros.frames import Frame
-from wildhands_ros.hand_model import load_hand_model
+from wildhands_ros.hand_model import HandLayer, load_hand_model
 from wildhands_ros.hands import SKELETON, HandBox, Side
 from wildhands_ros.rotations import exp_so3
 from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, ShardWriter
@@ -492,6 +492,17 @@ def test_mask_loss_pulls_the_hand_onto_its_mask(landmark_weights: bytes) -> None
         return float(module._mask_loss(batch, where, batch.pose, batch.betas, moved))
 
     assert loss(0.0) < loss(0.01) < loss(0.03)
+
+
+def test_masks_need_a_hand_model_with_a_surface(landmark_weights: bytes) -> None:
+    right = MODEL.right
+    faces = np.concatenate([right.faces, [[*right.faces[0, :2], 700]]]).astype(np.int32)
+    broken = replace(MODEL, right=HandLayer(replace(right.data, faces=faces)))
+    config = TrainingConfig(sources=(SourceConfig(),), network=SMALL)
+    network = fresh_network(variant_of(SMALL, broken), landmark_weights)
+    assert TrainingModule(network, config, broken).silhouettes is None
+    with pytest.raises(ConfigError, match="losses.mask needs .*'open'.*form no loop.*set losses.mask to 0"):
+        TrainingModule(network, replace(config, losses=LossConfig(mask=1.0)), broken)
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------

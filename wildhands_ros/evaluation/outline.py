@@ -17,7 +17,8 @@ IntArray = NDArray[np.int64]
 class Outline:
     """The edges of a mesh, whose openings (a hand's wrist) are closed by flat lids.
 
-    faces: (F, 3) vertex numbers, all turned the same way. Raises ValueError where an edge has more than two triangles.
+    faces: (F, 3) vertex numbers, all turned the same way. Raises ValueError for faces that are no surface, such as
+        where an edge has more than two triangles.
 
     edges: (E, 2) vertices of each edge, in the direction that its first triangle has it.
     edge_faces: (E, 2) the two triangles of each edge. faces: (F', 3) with the lids.
@@ -77,6 +78,8 @@ def _with_lids(faces: IntArray) -> IntArray:
     following = dict(open_edges.tolist())
     if len(following) != len(open_edges):
         raise ValueError("two openings of the mesh share a vertex")
+    if set(following.values()) != set(following):
+        raise ValueError("the edges of an opening of the mesh form no loop")
     lids = []
     while following:
         start, vertex = following.popitem()

@@ -16,7 +16,14 @@ from wildhands_ros.detection.landmarks import LandmarkNetwork, region_of_landmar
 from wildhands_ros.detection.regions import Pyramid, Region
 from wildhands_ros.estimation import Estimator, hand_length
 from wildhands_ros.estimation.known_length import resized
-from wildhands_ros.evaluation.sample_scores import Predictions, SampleScores, SceneHand, pair_errors, score_samples
+from wildhands_ros.evaluation.sample_scores import (
+    Predictions,
+    SampleScores,
+    SceneHand,
+    outlines_of,
+    pair_errors,
+    score_samples,
+)
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, HandBox, Landmarks, Side
 from wildhands_ros.samples import CROP_SIZE, Sample
@@ -127,6 +134,7 @@ def evaluate_estimator(
     Latency is the wall time of `Estimator.estimate` over the number of hands. Raises ValueError without samples.
     """
     faces = {side: estimator.hand_model.layer(side).faces for side in Side}
+    with_masks = with_masks and bool(outlines_of(faces))  # asked once, so that a warning comes once
     parts, joints, hands_of_scenes = [], [], []
     for number, scene in enumerate(scenes(samples)):
         frame = frame_from_scene(scene)

@@ -84,7 +84,7 @@ class TrainingModule(pl.LightningModule):
         self.config = config
         self.manner = Manner.of(network.variant, hand_model)
         self.hand = TorchHand(hand_model.right)  # left hands are mirrored into right ones
-        self.silhouettes = SilhouetteRasteriser(hand_model.right.faces, MASK_SIZE)
+        self.silhouettes = _silhouettes(hand_model) if config.losses.mask > 0 else None
         self._freeze()
         for part in network.modules():
             if isinstance(part, torch.nn.Dropout):
@@ -172,6 +172,7 @@ class TrainingModule(pl.LightningModule):
             return found
 
     def _mask_loss(self, batch: Batch, where: Geometry, pose: Tensor, betas: Tensor, translation: Tensor) -> Tensor:
+        assert self.silhouettes is not None
         chosen = batch.has_mask.nonzero()[:, 0]
         vertices = self.hand.vertices(pose[chosen], betas[chosen], translation[chosen])
         part = Geometry(where.focal[chosen], where.focals[chosen], where.extents[chosen], where.rays[chosen], None)
@@ -229,6 +230,16 @@ class TrainingModule(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _silhouettes(hand_model: HandModel) -> SilhouetteRasteriser:
+    try:
+        return SilhouetteRasteriser(hand_model.right.faces, MASK_SIZE)
+    except ValueError as error:
+        raise ConfigError(
+            f"losses.mask needs a hand model whose faces are a surface, which those of '{hand_model.name}' are not "
+            f"({error}): set losses.mask to 0, or train with another hand model"
+        ) from error
 
 
 def _full_precision(like: Tensor) -> torch.autocast:
