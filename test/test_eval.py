@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation import hand_length
 from wildhands_ros.estimation.estimator import Estimates
 from wildhands_ros.estimation.known_length import resized
-from wildhands_ros.evaluation import Predictions, SampleScores, plots, score_samples
+from wildhands_ros.evaluation import Predictions, SampleScores, plots, score_samples, statistics
 from wildhands_ros.evaluation.facts import describe, group_order
 from wildhands_ros.evaluation.metrics import (
     mpjpe,
@@ -438,6 +439,30 @@ def test_interval_of_independent_values_is_that_of_the_normal_law() -> None:
     assert found.mean == pytest.approx(values.mean()) and found.count == 2000
     assert found.low == pytest.approx(values.mean() - half, abs=0.02)
     assert found.high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+@pytest.mark.parametrize("scenes", [2, 257, 3000])
+@pytest.mark.parametrize("block", [1, 5000, 1 << 18])
+def test_intervals_are_the_same_in_blocks_of_any_size(scenes: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "_BLOCK", block)
+    rng = np.random.default_rng(scenes)
+    values, owners = rng.normal(30, 9, 2 * scenes), rng.permutation(np.arange(2 * scenes) // 2)
+    found = estimate_mean(values, [f"{owner:06}" for owner in owners], seed=3)
+    sums = np.bincount(owners, weights=values)
+    at_once = np.random.default_rng(3).integers(0, scenes, (1000, scenes))
+    means = sums[at_once].sum(axis=1) / (2 * scenes)
+    assert [found.low, found.high] == np.percentile(means, [2.5, 97.5]).tolist()
+
+
+def test_intervals_of_many_scenes_take_little_memory() -> None:
+    values, scenes = np.random.default_rng(1).normal(size=20_000), [str(i) for i in range(20_000)]
+    tracemalloc.start()
+    try:
+        estimate_mean(values, scenes)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 30e6
 
 
 def test_samples_of_one_scene_count_as_one_draw() -> None:
