@@ -24,6 +24,7 @@ _WAITING_NAMES = (
     "nonzero",
     "masked_select",
     "unique_dim",
+    "_linalg_check_errors",
     "_unique2",
 )
 _HERE = torch.device("cuda", 0)

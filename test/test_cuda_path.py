@@ -140,7 +140,8 @@ def assert_one_upload_one_answer(gpu: PretendedGpu, answers: int) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"encoding": encoding} for encoding in Encoding]
-    + [{"perspective": Perspective.CROP}, {"perspective": Perspective.NONE}, {"frame_trunk": True, "mirror": False}],
+    + [{"perspective": Perspective.CROP}, {"perspective": Perspective.NONE}, {"frame_trunk": True, "mirror": False}]
+    + [{"trunk": Trunk.LANDMARKS_FINE, "upright": True, "perspective": perspective} for perspective in Perspective],
     ids=str,
 )
 def test_every_variant_is_the_same_on_a_gpu(

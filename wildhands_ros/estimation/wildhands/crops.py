@@ -208,7 +208,7 @@ class CropMaker:
                 homographies, _ = kpe.perspective_crop(boxes, matrix, INPUT_SIZE)
             else:
                 rolled, _ = kpe.perspective_crop(roll_boxes(boxes, matrix, rolls), matrix, INPUT_SIZE)
-                homographies = matrix @ rotations(-rolls) @ torch.linalg.inv(matrix) @ rolled
+                homographies = matrix @ rotations(-rolls) @ torch.linalg.inv_ex(matrix).inverse @ rolled
             fractions = planes.float()
             pictures += [resample.cut_perspective(fractions, h) for h in to_picture @ up @ homographies]
         else:

@@ -227,4 +227,4 @@ def perspective_crop(boxes: Tensor, matrix: Tensor, size: int) -> tuple[Tensor, 
     virtual[:, 0, 0] = virtual[:, 1, 1] = size * focal * along_ray / longest
     virtual[:, 0, 2] = virtual[:, 1, 2] = (size - 1) / 2
     virtual[:, 2, 2] = 1
-    return matrix @ rotation @ torch.linalg.inv(virtual), virtual
+    return matrix @ rotation @ torch.linalg.inv_ex(virtual).inverse, virtual  # `inv` would wait for a GPU

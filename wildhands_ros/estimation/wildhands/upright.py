@@ -77,7 +77,7 @@ def roll_crops(crops: Tensor, matrix: Tensor, rolls: Tensor, zooms: Tensor | Non
 
 def roll_places(places: Tensor, matrix: Tensor, rolls: Tensor, zooms: Tensor | None = None) -> Tensor:
     """Places (N, K, 2) in the crops, −1 to 1 from edge to edge → where they are in the crops of the rolled picture."""
-    return places @ torch.linalg.inv(to_crop(matrix, rolls, zooms)).transpose(1, 2)
+    return places @ torch.linalg.inv_ex(to_crop(matrix, rolls, zooms)).inverse.transpose(1, 2)
 
 
 def to_crop(matrix: Tensor, rolls: Tensor, zooms: Tensor | None = None) -> Tensor:
