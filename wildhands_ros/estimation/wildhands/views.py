@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
+from wildhands_ros.errors import CameraError
 from wildhands_ros.estimation.wildhands.places import Box
 
 WIDEST_HALF_ANGLE = math.radians(60)
@@ -18,6 +19,7 @@ stretches without end, and the network's angles were learned below this. Pixels 
 along the longer edge of a picture whose shorter one shows as much."""
 
 _PER_EDGE = 9  # points along each edge of a box
+_LONGEST = 32766  # pixels of a picture that OpenCV can undistort
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class RectifiedView:
 
     @classmethod
     def of(cls, source: Camera) -> RectifiedView:
+        """Raises CameraError for pictures too large to be undistorted."""
+        if max(source.width, source.height) > _LONGEST:
+            raise CameraError(
+                f"pictures of {source.width}x{source.height} cannot be undistorted, only such of up to {_LONGEST} "
+                "pixels along each edge: make them smaller, or undistort them beforehand"
+            )
         camera = rectified_camera(source)
         maps = cv2.convertMaps(*source.rectification_maps(camera), cv2.CV_16SC2)
         return cls(source, camera, (np.asarray(maps[0], np.int16), np.asarray(maps[1], np.uint16)))
