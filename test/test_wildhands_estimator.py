@@ -37,7 +37,6 @@ from wildhands_ros.estimation.wildhands.bench import bench_frame, bench_wildhand
 from wildhands_ros.estimation.wildhands.export import example_inputs, export_onnx
 from wildhands_ros.estimation.wildhands.loading import exported_network, load_network
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
-from wildhands_ros.estimation.wildhands.network import NetworkInputs
 from wildhands_ros.estimation.wildhands.runtime import TorchRuntime, resolve_device
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
@@ -137,6 +136,27 @@ def test_the_reference_way_gives_the_same(network, estimator, frame, hand_model)
     found = estimator.estimate(frame, [RIGHT, LEFT]).hands
     for hand, joints in zip(found, expected, strict=True):
         np.testing.assert_allclose(hand.joints, joints, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"encoding": encoding} for encoding in Encoding if encoding is not Encoding.SPARSE]
+    + [{"perspective": Perspective.CORRECTION}, {"translation": Translation.CROP}, {"frame_trunk": False}],
+    ids=str,
+)
+def test_the_reference_way_is_that_of_every_network_with_published_crops(changes, hand_model, frame, tmp_path):
+    variant = replace(SMALL, trunk=Trunk.LANDMARKS, **changes)
+    expected = reference_way(made_up_network(variant, 2), hand_model, frame, [LEFT, RIGHT])
+    found = own(variant, hand_model, tmp_path).estimate(frame, [LEFT, RIGHT]).hands
+    for hand, joints in zip(found, expected, strict=True):
+        np.testing.assert_allclose(hand.joints, joints, atol=1e-5)
+
+
+def test_networks_without_a_reference_way_say_so(hand_model, frame):
+    with_keypoints = replace(SMALL, trunk=Trunk.LANDMARKS_FINE, frame_trunk=False, keypoints=True)
+    for variant in (replace(SMALL, trunk=Trunk.LANDMARKS, crops=Crops.SHARP), with_keypoints):
+        with pytest.raises(ConfigError, match="the reference way exists for"):
+            reference_way(made_up_network(variant, 2), hand_model, frame, [RIGHT, LEFT])
 
 
 def test_the_best_of_each_side_or_all(checkpoint, hand_model, estimator, frame):
@@ -654,11 +674,6 @@ def test_inputs_stay_untouched(estimator, frame):
     before = frame.image.copy()
     estimator.estimate(frame, [RIGHT, LEFT])
     assert np.array_equal(frame.image, before)
-
-
-def test_reference_inputs_are_batches_of_tensors(network):
-    inputs = example_inputs(network, 2)
-    assert isinstance(inputs, NetworkInputs) and inputs.right.dtype == torch.bool
 
 
 @pytest.mark.parametrize("trunk", [Trunk.LANDMARKS, Trunk.EFFICIENTNET_LITE0])

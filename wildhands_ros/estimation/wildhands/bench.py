@@ -18,14 +18,9 @@ from wildhands_ros.estimation.wildhands import published
 from wildhands_ros.estimation.wildhands.agreement import made_up_picture
 from wildhands_ros.estimation.wildhands.checkpoint import load_checkpoint
 from wildhands_ros.estimation.wildhands.crops import CropMaker
-from wildhands_ros.estimation.wildhands.decode import decode
+from wildhands_ros.estimation.wildhands.decode import decode, in_camera
 from wildhands_ros.estimation.wildhands.estimator import WildHands, WildHandsConfig
-from wildhands_ros.estimation.wildhands.network import (
-    CELLS,
-    NetworkOutput,
-    WildHandsNetwork,
-    hand_translation,
-)
+from wildhands_ros.estimation.wildhands.network import NetworkOutput, WildHandsNetwork
 from wildhands_ros.estimation.wildhands.open_hands import OpenHands
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision, RuntimeConfig
 from wildhands_ros.estimation.wildhands.variant import Crops
@@ -125,8 +120,8 @@ def reference_way(
     heads and both hand models run for every sample, and one side of each is used.
     """
     variant = network.variant
-    if variant.crops is not Crops.PUBLISHED:
-        raise ConfigError("the reference way exists for networks with the published crops only")
+    if variant.crops is not Crops.PUBLISHED or variant.keypoints:
+        raise ConfigError("the reference way exists for networks with the published crops and without keypoints only")
     maker = CropMaker(variant, variant.box_factor)
     by_side = {box.side: box for box in boxes}
     frames, crops, encodings = [], [], []
@@ -139,20 +134,23 @@ def reference_way(
     bare = {side: WildHands.bare_layer(hand_model.layer(side)) for side in Side}
     found: list[np.ndarray] = []
     with torch.inference_mode():
-        whole = network.backbone(torch.cat(frames)) if variant.frame_trunk else 0.0
-        outputs: dict[Side, tuple[NetworkOutput, torch.Tensor]] = {}
+        pictures = torch.cat(frames)
+        whole = network.backbone(pictures) if variant.frame_trunk else pictures
+        outputs: dict[Side, tuple[NetworkOutput, torch.Tensor, torch.Tensor]] = {}
         for index, (side, head) in enumerate(((Side.RIGHT, network.head_r), (Side.LEFT, network.head_l))):
-            maps = network.hand_backbone(torch.stack([c[index] for c in crops])) + whole
             encoding = torch.stack([e[index] for e in encodings])
-            cells = encoding[:, :, None, None].expand(-1, -1, CELLS, CELLS)
-            output = head(network.feature_conv(torch.cat([maps, cells], dim=1)))
-            focal = prepared.frame.focal
-            translation = hand_translation(variant.translation, output.camera, focal, prepared.rays, prepared.extents)
-            outputs[side] = (output, translation)
+            maps = network.hand_backbone(network.trunk_input(torch.stack([c[index] for c in crops]), encoding))
+            output = head(network.look(maps, whole, encoding)[0])
+            hand = slice(index, index + 1)
+            turns = None if prepared.turns is None else prepared.turns[hand]
+            pose, translation = in_camera(
+                variant, output, prepared.frame.focal, prepared.rays[hand], prepared.extents[hand], turns
+            )
+            outputs[side] = (output, pose, translation)
         for sample, box in enumerate(boxes):
-            for side, (output, translation) in outputs.items():
+            for side, (output, pose, translation) in outputs.items():
                 mean = hand_model.layer(side).data.hands_mean
-                rotations = published.joint_rotations(output.pose[sample].double().numpy(), mean)
+                rotations = published.joint_rotations(pose[sample].double().numpy(), mean)
                 _, joints = bare[side].numpy(rotations, output.betas[sample].numpy(), translation[sample].numpy())
                 if side is box.side:
                     found.append(joints)
