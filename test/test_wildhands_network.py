@@ -5,8 +5,10 @@ import json
 import os
 import pickle
 import struct
+import warnings
 import zipfile
-from pathlib import Path
+from collections import defaultdict
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -314,6 +316,32 @@ def test_published_file(full, tmp_path):
     assert network(example_inputs(network, 1)).grasp.shape == (1, 9)
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model._orig_mod.", "model.module._orig_mod."])
+def test_names_of_wrapped_networks_are_understood(prefix, full, tmp_path):
+    network, _ = load_checkpoint(published_file(tmp_path / "wrapped.ckpt", full, prefix=prefix))
+    assert torch.equal(network.head_l.refine[0].weight, full.head_l.refine[0].weight)
+
+
+def test_counters_of_training_steps_may_be_left_out(full, tmp_path):
+    network, _ = load_checkpoint(published_file(tmp_path / "bare.ckpt", full, leave_out=("num_batches_tracked",)))
+    assert not network.backbone.bn1.num_batches_tracked
+    assert torch.equal(network.backbone.bn1.running_var, full.backbone.bn1.running_var)
+
+
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [
+        ({"state_dict": {"encoder.a": torch.zeros(1), "b\x1b": torch.zeros(1)}}, r"'encoder\.a', 'b\\x1b'"),
+        ({"epoch": 3, "ema": {"model.x": torch.zeros(1)}}, "'epoch', 'ema'"),
+    ],
+    ids=["another network", "elsewhere"],
+)
+def test_files_without_any_of_the_tensors_name_what_they_hold_and_what_is_expected(content, held, tmp_path):
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(ModelFileError, match=f"none of the network's 673 tensors, but {held}: .*model.hand_backbone"):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
 def grasp_layers():
     """Names and tensors of a grasp head as published files may hold it."""
     widths = (10 + 144 + 2048, 1024, 512, 128, 9)
@@ -444,13 +472,55 @@ def test_files_that_are_not_checkpoints(small, tmp_path):
     assert not marker.exists()
 
 
+def nested():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nested tensors are a prototype
+        return torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+
+
+@pytest.mark.parametrize("name", ["feature_conv.7.bias", "grasp_classifier.layers.12.bias"])
 @pytest.mark.parametrize(
-    "odd", [torch.zeros(2048).to_sparse(), torch.zeros(2048, device="meta")], ids=["sparse", "without numbers"]
+    "make",
+    [lambda: torch.zeros(2048).to_sparse(), lambda: torch.zeros(2048, device="meta"), nested],
+    ids=["sparse", "without numbers", "nested"],
 )
-def test_tensors_of_special_forms_are_named(odd, tmp_path):
-    torch.save({"state_dict": {"model.feature_conv.7.bias": odd}}, tmp_path / "odd.ckpt")
-    with pytest.raises(ModelFileError, match=r"feature_conv\.7\.bias in a special form"):
+def test_tensors_of_special_forms_are_named(make, name, tmp_path):
+    state = {"model.feature_conv.4.weight": torch.zeros(1), f"model.{name}": make()}
+    torch.save({"state_dict": state}, tmp_path / "odd.ckpt")
+    with pytest.raises(ModelFileError, match=f"{name} in a special form".replace(".", r"\.")):
         load_checkpoint(tmp_path / "odd.ckpt")
+
+
+def test_compressed_files_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.ckpt"
+    torch.save({"state_dict": {"model.x": torch.zeros(4)}}, path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    monkeypatch.setattr(torch, "load", lambda *_args, **_options: pytest.fail("it was unpacked"))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content + bytes(1 << 24))
+    with pytest.raises(ModelFileError, match=r"bomb\.ckpt is compressed"):
+        load_checkpoint(path)
+    with zipfile.ZipFile(path, "w") as archive:  # one part that is said to be there many times over
+        archive.writestr("a/data.pkl", bytes(1 << 16))
+        archive.filelist *= 3
+    with pytest.raises(ModelFileError, match=r"bomb\.ckpt is compressed"):
+        load_checkpoint(path)
+
+
+def test_files_that_may_not_be_read_are_named(small, tmp_path, monkeypatch):
+    path = tmp_path / "own.safetensors"
+    save_checkpoint(path, small, CheckpointInfo(SMALL))
+
+    def refuse(*_args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for read in (load_checkpoint, checkpoint_module.is_own_format, checkpoint_module.file_sha256):
+        with pytest.raises(ModelFileError, match=r"own\.safetensors cannot be read \(Permission denied\)"):
+            read(path)
+    assert checkpoint_module.hand_model_of(path) is None
 
 
 def test_a_checkpoint_with_code_is_refused_by_the_name_of_what_it_asks_for(tmp_path):
@@ -458,18 +528,30 @@ def test_a_checkpoint_with_code_is_refused_by_the_name_of_what_it_asks_for(tmp_p
     torch.save({"state_dict": {"model.x": Evil(marker)}}, path)
     with pytest.raises(ModelFileError, match=f"asks for '{os.name}.mkdir'") as refused:
         load_checkpoint(path)
+    assert "holds more than weights" in str(refused.value)
     assert "weights_only" not in str(refused.value) and "safe_globals" not in str(refused.value)
     assert not marker.exists()
+
+
+def test_a_file_of_mano_is_told_from_a_checkpoint(tmp_path):
+    from scipy.sparse import csc_matrix
+
+    path = tmp_path / "MANO_RIGHT.pkl"
+    path.write_bytes(pickle.dumps({"J_regressor": csc_matrix(np.eye(3))}, protocol=2))
+    with pytest.raises(ModelFileError, match=r"MANO_RIGHT.pkl is no checkpoint: .*scipy.*--mano-dir"):
+        load_checkpoint(path)
 
 
 def test_what_training_writes_beside_the_weights_is_passed_over(tmp_path):
     path = tmp_path / "lightning.ckpt"
     beside = {
         "hyper_parameters": argparse.Namespace(lr=1e-5, name="run"),
-        "callbacks": {"best": np.float64(3), "kinds": [np.dtype("f4"), np.int64(2)]},
+        "callbacks": {"best": np.float64(3), "kinds": [np.dtype("f4"), np.int64(2)], "scores": np.arange(3.0)},
+        "folders": [Path("/data"), PurePosixPath("a"), PureWindowsPath("b")],
+        "found": [defaultdict(kind, {"a": kind()}) for kind in (list, dict, int, float, str, bool, tuple, set)],
     }
     torch.save({"state_dict": {"model.feature_conv.7.bias": torch.zeros(2048)}, **beside}, path)
-    with pytest.raises(ModelFileError, match=r"lacks 672 of the network's 673 tensors"):  # so the rest was read
+    with pytest.raises(ModelFileError, match=r"lacks 566 of the network's 673 tensors"):  # so the rest was read
         load_checkpoint(path)
 
 

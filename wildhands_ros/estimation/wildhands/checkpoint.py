@@ -12,10 +12,12 @@ import logging
 import os
 import re
 import struct
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -37,6 +39,7 @@ _FORMAT = 1
 _GRASP = "grasp_classifier."
 _LAYER = re.compile(r"(\d+)\.(weight|bias)$")
 _COUNTER = ".num_batches_tracked"
+_WRAPPERS = re.compile(r"^(?:model\.|module\.|_orig_mod\.)+")  # of Lightning, of DataParallel, of torch.compile
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +117,11 @@ def is_there(path: str | Path) -> bool:
 
 
 def is_own_format(path: Path) -> bool:
-    """Whether a file begins as safetensors files do: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
+    """Whether a file begins as safetensors files do: eight bytes of length, then JSON.
+
+    Raises ModelFileError where it cannot be read.
+    """
+    with _opened(path) as file:
         start = file.read(9)
     return len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < _LARGEST_HEADER
 
@@ -185,8 +191,13 @@ def _described(path: Path, text: str) -> CheckpointInfo:
 
 def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     try:
+        zipped = _is_zipped(path)
+        if zipped:
+            _refuse_compressed(path)
         with _records_beside():
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except ModelFileError:
+        raise
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged file can fail in any way; torch's own words advise to load it unsafely
@@ -194,33 +205,39 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
         raise ModelFileError(f"{path} has no state_dict: not a WildHands checkpoint")
+    with torch.device("meta"):
+        known = WildHandsNetwork(Variant()).state_dict()
+    # Such files also hold the hand model's buffers, heads for objects and training state: not needed here
     tensors = {
-        key.removeprefix("model.").replace(".hmr_layer.", "."): value
+        name: value
         for key, value in state.items()
         if isinstance(key, str) and isinstance(value, Tensor)
+        for name in [_WRAPPERS.sub("", key).replace(".hmr_layer.", ".")]
+        if name in known or name.startswith(_GRASP)
     }
-    grasp = _grasp_layers(path, tensors)
-    variant = Variant(grasp=grasp is not None)
-    with torch.device("meta"):
-        known = WildHandsNetwork(variant).state_dict()
-    # Such files also hold the hand model's buffers, heads for objects and training state: not needed here
-    tensors = {name: value for name, value in tensors.items() if name in known} | (grasp or {})
+    if not any(name in known for name in tensors):
+        held = _some([ascii(str(key)[:60]) for key in state])
+        raise ModelFileError(
+            f"{path} holds none of the network's {len(known)} tensors, but {held}: not a WildHands checkpoint. Tensors "
+            "such as model.hand_backbone.conv1.weight are expected, under 'state_dict' or alone"
+        )
     odd = [name for name, value in tensors.items() if not _is_plain(value)]
     if odd:
         raise ModelFileError(
-            f"{path} holds {_some(odd)} in a special form (sparse, or without its numbers): save plain tensors"
+            f"{path} holds {_some(odd)} in a special form (sparse, nested, or without its numbers): save plain tensors"
         )
+    grasp = _grasp_layers(path, tensors)
+    variant = Variant(grasp=grasp is not None)
+    # of training steps: they mean nothing here, are stored as (1,) by some, and left out by others
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in known if name.endswith(_COUNTER)}
     # Before anything is copied: a few bytes can announce a tensor without end
-    copied = {name: value for name, value in known.items() if name in tensors and not name.endswith(_COUNTER)}
-    _check_fit(path, copied, tensors, types=False)
+    _check_fit(path, {n: v for n, v in known.items() if n in tensors and n not in counters}, tensors, types=False)
     # Copied, so that only these stay in memory, and the network does not change with a file that is mapped into it
-    tensors = {
+    needed = {name: value for name, value in tensors.items() if name in known and name not in counters} | (grasp or {})
+    tensors = counters | {
         name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-        for name, value in tensors.items()
+        for name, value in needed.items()
     }
-    for name in tensors:
-        if name.endswith(_COUNTER):  # of training steps; means nothing here, and is stored as (1,) by some
-            tensors[name] = torch.zeros((), dtype=torch.int64)
     info = CheckpointInfo(
         variant,
         training_data="as published (ARCTIC, AssemblyHands, VISOR, Ego4D)",
@@ -244,15 +261,26 @@ class _Unread:
         pass
 
 
-# Options and best scores, which Lightning writes into the same file. numpy's own would obey the file in too much.
+class _UnreadMapping:
+    """The same for mappings, which torch fills: only plain ones."""
+
+    def __new__(cls, *args: object) -> dict[object, object]:  # type: ignore[misc]
+        return {}
+
+
+# Options, paths and best scores, which are written into the same file. numpy's own would obey the file in too much.
 _BESIDE = [
-    type(name, (_Unread,), {"__module__": module})
-    for module, name in (
-        ("argparse", "Namespace"),
-        ("numpy", "dtype"),
-        ("numpy.core.multiarray", "scalar"),
-        ("numpy._core.multiarray", "scalar"),
+    type(name, (base,), {"__module__": module})
+    for base, modules, names in (
+        (_Unread, ("argparse",), ("Namespace",)),
+        (_Unread, ("pathlib", "pathlib._local"), ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+        (_Unread, ("numpy",), ("dtype", "ndarray")),
+        (_Unread, ("numpy.core.multiarray", "numpy._core.multiarray"), ("scalar", "_reconstruct")),
+        (_UnreadMapping, ("collections",), ("defaultdict",)),
+        (_Unread, ("builtins",), ("bool", "int", "float", "str", "list", "tuple", "dict")),  # what such start with
     )
+    for module in modules
+    for name in names
 ]
 
 
@@ -267,16 +295,19 @@ def _unreadable(error: Exception) -> str:
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked is None:
         return f"is damaged, or not a PyTorch checkpoint of plain tensors ({type(error).__name__}): get it again"
+    name = f"{asked[1][:100]!a}"
+    if asked[1].startswith(("chumpy.", "scipy.")):
+        return f"is no checkpoint: it asks for {name}, as MANO's files do. Their folder is named by --mano-dir"
     return (
-        f"asks for {asked[1][:100]!a}, which weights do not need: it was made to run code on your computer, or holds "
-        "more than weights. Nothing in it was run. Get it from the weights' authors, or have its state_dict saved "
-        "alone; do not open it with anything else"
+        f"holds more than weights: it asks for {name}, which is not read, since it might run code on your computer. "
+        "Nothing in it was run. Get it from the weights' authors, or have its state_dict saved alone; do not open it "
+        "with anything else"
     )
 
 
 def _is_plain(value: Tensor) -> bool:
     """Whether a tensor has its numbers, one after the other."""
-    return value.layout == torch.strided and value.device.type == "cpu"
+    return value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
 
 
 def _grasp_layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -331,18 +362,37 @@ def _check_fit(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Ten
         raise ModelFileError(f"{path} does not fit the network: {_some(misfits)}")
 
 
-def _can_be_mapped(path: Path) -> bool:
+def _is_zipped(path: Path) -> bool:
     """Files of PyTorch 1.6 and later are zip archives, which can be read without a second copy in memory."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return file.read(4) == b"PK\x03\x04"
 
 
+def _refuse_compressed(path: Path) -> None:
+    """PyTorch never compresses; what does may be small and unpack to more than the memory holds."""
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+    stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+    if not stored or sum(part.file_size for part in parts) > path.stat().st_size:
+        raise ModelFileError(f"{path} is compressed, which PyTorch's files never are: get it again, or unpack it first")
+
+
 def file_sha256(path: Path) -> str:
+    """Of all bytes. Raises ModelFileError where the file cannot be read."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with _opened(path) as file:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:
