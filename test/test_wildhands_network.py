@@ -328,6 +328,12 @@ def test_counters_of_training_steps_may_be_left_out(full, tmp_path):
     assert torch.equal(network.backbone.bn1.running_var, full.backbone.bn1.running_var)
 
 
+def test_files_from_before_they_were_archives_are_read(full, tmp_path):
+    path = published_file(tmp_path / "old.ckpt", full)
+    torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
+    assert torch.equal(load_checkpoint(path)[0].backbone.conv1.weight, full.backbone.conv1.weight)
+
+
 @pytest.mark.parametrize(
     ("content", "held"),
     [

@@ -295,7 +295,7 @@ def _unreadable(error: Exception) -> str:
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked is None:
         return f"is damaged, or not a PyTorch checkpoint of plain tensors ({type(error).__name__}): get it again"
-    name = f"{asked[1][:100]!a}"
+    name = ascii(asked[1][:100])
     if asked[1].startswith(("chumpy.", "scipy.")):
         return f"is no checkpoint: it asks for {name}, as MANO's files do. Their folder is named by --mano-dir"
     return (
