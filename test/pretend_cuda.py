@@ -77,12 +77,13 @@ class _Recorded:
 @dataclass
 class PretendedGpu(TorchDispatchMode):
     """copies: between GPU and CPU, in order. waits: operations whose result the host needs. convolutions: type and
-    whether channels come last."""
+    whether channels come last. synchronized: devices that were waited for on purpose."""
 
     copies: list[Copy] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
     convolutions: list[tuple[torch.dtype, bool]] = field(default_factory=list)
     recording: list[_Recorded] | None = None
+    synchronized: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -217,6 +218,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
     monkeypatch.setattr(torch.cuda, "current_stream", _Stream)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
     monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: pretended.synchronized.append(device))
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)  # weights of another kind of tensor
     try:

@@ -30,6 +30,7 @@ from wildhands_ros.estimation.wildhands import (
     Variant,
     WildHands,
     WildHandsConfig,
+    bench,
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.bench import bench_frame
@@ -188,3 +189,18 @@ def test_trunks_alone_are_in_half_precision_with_channels_last(
     there.estimate(frames[0], BOXES[:1])
     there.estimate(frames[0], BOXES)
     assert gpu.convolutions == []  # they are in the graphs
+
+
+def test_the_benchmark_times_the_gpu_where_there_is_one(
+    gpu: PretendedGpu, model: HandModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu = [config for config in bench.default_runtimes() if config.device == "cuda"]
+    assert {config.precision for config in on_gpu} == {Precision.FLOAT32, Precision.FLOAT16, Precision.BFLOAT16}
+    monkeypatch.setattr(bench, "BATCH", 6)
+    rows = bench.bench_wildhands(stored(PUBLISHED, tmp_path), model, on_gpu[:1], rounds=1)
+    name = "torch float32 on cuda"
+    stages = ["crops", "network", "hand model", "6 crops, network", "6 crops, trunk alone"]
+    assert [row.what for row in rows] == ["reference way", name, *(f"{name}: {stage}" for stage in stages)]
+    assert rows[1].distance_mm is not None and rows[1].distance_mm < 0.1
+    # what ends on the GPU is waited for, once in a round to wake it and once in one that counts
+    assert len(gpu.synchronized) == 2 * 3

@@ -20,9 +20,9 @@ from wildhands_ros.estimation.wildhands.checkpoint import load_checkpoint
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.decode import decode, in_camera
 from wildhands_ros.estimation.wildhands.estimator import WildHands, WildHandsConfig
-from wildhands_ros.estimation.wildhands.network import NetworkOutput, WildHandsNetwork
+from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput, WildHandsNetwork
 from wildhands_ros.estimation.wildhands.open_hands import OpenHands
-from wildhands_ros.estimation.wildhands.runtime import Backend, Precision, RuntimeConfig
+from wildhands_ros.estimation.wildhands.runtime import Backend, Precision, RuntimeConfig, TorchRuntime
 from wildhands_ros.estimation.wildhands.variant import Crops
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel
@@ -46,6 +46,10 @@ class BenchRow:
     distance_mm: float | None = None
 
 
+BATCH = 64
+"""Crops that a GPU is given at once."""
+
+
 def bench_frame() -> tuple[Frame, list[HandBox]]:
     """The picture that is timed: 1280×720, made up, with a right and a left hand's box."""
     image = made_up_picture(np.random.default_rng(0))
@@ -56,14 +60,20 @@ def bench_frame() -> tuple[Frame, list[HandBox]]:
 
 
 def default_runtimes() -> list[RuntimeConfig]:
-    """What is worth timing on a CPU: float32 through each backend, and the two coarser precisions of OpenVINO."""
+    """What is worth timing here: on the CPU float32 through each backend and OpenVINO's coarser precisions; on a GPU,
+    where torch sees one, each precision, and float16 compiled."""
     unlimited = 1e6  # the table says how far each strays
     wanted = [
-        (Backend.TORCH, Precision.FLOAT32), (Backend.ONNXRUNTIME, Precision.FLOAT32),
-        (Backend.OPENVINO, Precision.FLOAT32), (Backend.OPENVINO, Precision.BFLOAT16),
-        (Backend.OPENVINO, Precision.INT8),
+        ("cpu", Backend.TORCH, Precision.FLOAT32), ("cpu", Backend.ONNXRUNTIME, Precision.FLOAT32),
+        ("cpu", Backend.OPENVINO, Precision.FLOAT32), ("cpu", Backend.OPENVINO, Precision.BFLOAT16),
+        ("cpu", Backend.OPENVINO, Precision.INT8),
     ]  # fmt: skip
-    return [RuntimeConfig(device="cpu", backend=b, precision=p, tolerance_mm=unlimited) for b, p in wanted]
+    if torch.cuda.is_available():
+        wanted += [
+            ("cuda", Backend.TORCH, Precision.FLOAT32), ("cuda", Backend.TORCH, Precision.BFLOAT16),
+            ("cuda", Backend.TORCH, Precision.FLOAT16), ("cuda", Backend.COMPILE, Precision.FLOAT16),
+        ]  # fmt: skip
+    return [RuntimeConfig(device, backend, precision, tolerance_mm=unlimited) for device, backend, precision in wanted]
 
 
 def bench_wildhands(
@@ -98,7 +108,8 @@ def bench_wildhands(
             np.mean([np.linalg.norm(h.joints - e, axis=1).mean() for h, e in zip(hands, expected, strict=True)])
         )
         ways[name] = lambda e=estimator: e.estimate(frame, boxes)  # type: ignore[misc]
-        ways.update({f"{name}: {stage}": run for stage, run in _stages(estimator, frame, boxes).items()})
+        parts = _stages(estimator, frame, boxes) | _batch_ways(estimator, frame, boxes)
+        ways.update({f"{name}: {part}": run for part, run in parts.items()})
     times = {name: seconds[:, 0] for name, seconds in _interleaved(ways, rounds).items()}
     reference = float(np.median(times["reference way"]))
     rows = []
@@ -225,14 +236,45 @@ def _stages(estimator: WildHands, frame: Frame, boxes: Sequence[HandBox]) -> dic
     prepared = estimator.prepare(frame, boxes)
     runtime, variant = estimator.network.runtime, estimator.network.info.variant
     decoded = decode(variant, prepared, runtime(prepared.inputs))
+
+    def crops() -> None:
+        estimator.prepare(frame, boxes)
+        _wait_for(runtime.device)
+
     return {
-        "crops": lambda: estimator.prepare(frame, boxes),
+        "crops": crops,
         "network": lambda: decode(variant, prepared, runtime(prepared.inputs)),
         "hand model": lambda: [
             estimator.pose_hand(box.side, decoded.pose[i], decoded.betas[i], decoded.translation[i])
             for i, box in enumerate(boxes)
         ],
     }
+
+
+def _batch_ways(estimator: WildHands, frame: Frame, boxes: Sequence[HandBox]) -> dict[str, Callable[[], object]]:
+    """On a GPU: many crops at once, as offline work has them, through the whole network and through its trunk alone."""
+    runtime = estimator.network.runtime
+    if not isinstance(runtime, TorchRuntime) or runtime.device.type != "cuda":
+        return {}
+    few = estimator.prepare(frame, boxes).inputs
+    times = BATCH // len(few.crops)
+    crops, encoding, right = (torch.cat([part] * times) for part in (few.crops, few.encoding, few.right))
+    many = NetworkInputs(few.frame, crops, encoding, right)
+
+    def whole() -> None:
+        runtime(many)
+        _wait_for(runtime.device)
+
+    def trunk() -> None:
+        runtime.hand_trunk(many.crops)
+        _wait_for(runtime.device)
+
+    return {f"{BATCH} crops, network": whole, f"{BATCH} crops, trunk alone": trunk}
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, NDArray[np.float64]]:

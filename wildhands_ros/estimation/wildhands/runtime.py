@@ -150,10 +150,19 @@ class TorchRuntime:
                     self._graphs[count] = _CapturedStep(self._step, inputs)
                 return self._graphs[count](inputs)
 
+    @torch.inference_mode()
+    def hand_trunk(self, crops: Tensor) -> Tensor:
+        """The trunk over crops (N, C, 224, 224) alone, as it runs in a step; for measurements."""
+        with whole_float32(self.device):
+            return torch.as_tensor(self._network.hand_backbone(self._trunk_type(crops)))
+
     def _run(self, inputs: NetworkInputs) -> NetworkOutput:
-        frame, crops = (t.to(dtype=self._type, memory_format=self._format) for t in (inputs.frame, inputs.crops))
+        frame, crops = self._trunk_type(inputs.frame), self._trunk_type(inputs.crops)
         maps, picture = self._network.maps(frame, crops, inputs.encoding.to(self._type))
         return self._network.hands(maps.float(), picture.float(), inputs.encoding, inputs.right)
+
+    def _trunk_type(self, pictures: Tensor) -> Tensor:
+        return pictures.to(dtype=self._type, memory_format=self._format)
 
 
 def _is_depthwise(network: WildHandsNetwork) -> bool:
