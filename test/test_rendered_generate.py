@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 
@@ -12,8 +13,11 @@ import pytest
 from wildhands_ros.cli import main
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.hand_model import load_hand_model
-from wildhands_ros.rendered import generate
+from wildhands_ros.rendered import backgrounds, generate
+from wildhands_ros.rendered.backgrounds import SIZE, TextureBank
 from wildhands_ros.rendered.generate import RenderConfig, Split, render_shards, rendered_samples
+from wildhands_ros.rendered.labels import hand_sample
+from wildhands_ros.rendered.scenes import IDENTITIES, SceneSampler
 from wildhands_ros.rendered.sensor import Sensor
 from wildhands_ros.samples import CROP_SIZE, HIDDEN, ShardReader
 
@@ -23,6 +27,18 @@ MODEL = load_hand_model()
 @pytest.fixture(scope="module")
 def samples():
     return list(rendered_samples(RenderConfig(40, seed=4, textures=3), 0, MODEL))
+
+
+@pytest.fixture(scope="module")
+def shown(samples):
+    """Each sample with its scene, made once more, and its hand there."""
+    sampler, made = SceneSampler(MODEL, 3), {}
+    for sample in samples:
+        *_, number, _ = sample.key.split("-")
+        if number not in made:
+            made[number] = sampler.sample(np.random.default_rng((0, 4, 0, int(number))))
+    scenes = [made[sample.key.split("-")[-2]] for sample in samples]
+    return [(sample, scene, scene.hands[int(sample.key[-1])]) for sample, scene in zip(samples, scenes, strict=True)]
 
 
 def _to_crop(sample, pixels):
@@ -78,15 +94,114 @@ def test_hidden_parts_are_marked(samples):
         assert abs(share - sample.tags["occlusion"]) < 0.1
 
 
-def test_visible_joints_are_in_the_picture_and_not_behind_things(samples):
-    for sample in samples:
+def _first_surfaces(geometry, rays):
+    """Part and depth of what each ray (x, y, 1) meets first, from its front; -1 where nothing."""
+    corners = geometry.vertices[geometry.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    offsets = (normals * corners[:, 0]).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        outline = corners[..., :2] / corners[..., 2:]
+    before = (corners[..., 2] > 0.05).all(axis=1)  # what reaches behind the camera has no outline
+    low = np.where(before[:, None], outline.min(axis=1), -np.inf)
+    high = np.where(before[:, None], outline.max(axis=1), np.inf)
+    found = []
+    for ray in rays:
+        near = np.flatnonzero((offsets < 0) & ((low <= ray[:2]) & (high >= ray[:2])).all(axis=1))
+        depths = offsets[near] / (normals[near] @ ray)
+        hit = depths > 0.05
+        for i in range(3):
+            start, end = corners[near, i], corners[near, (i + 1) % 3]
+            inward = np.cross(end - start, depths[:, None] * ray - start)
+            hit &= (inward * normals[near]).sum(axis=1) >= 0
+        first = np.where(hit, depths, np.inf).argmin() if hit.any() else None
+        found.append((-1, np.inf) if first is None else (geometry.parts[near[first]], depths[first]))
+    return found
+
+
+def test_joints_are_visible_where_a_ray_reaches_them(shown):
+    """In the picture, and behind nothing but the hand itself, 4 mm of anything else, or 45 mm of its forearm."""
+    around = np.array([(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)])
+    decided, reasons = 0, set()
+    for sample, scene, hand in shown:
         size = (sample.camera.width - 0.5, sample.camera.height - 0.5)
         inside = ((sample.keypoints > -0.5) & (sample.keypoints < size)).all(axis=1)
-        assert not (sample.visible & ~inside).any() and inside.mean() >= 0.6
-        if sample.tags["occlusion"] == 0:
-            # a sleeve may hide the wrist alone, a thing beside it a tip on the outline
-            assert (sample.visible != inside)[1:].sum() <= 1
-    assert any((~sample.visible).any() for sample in samples if sample.tags["occlusion"] > 0.3)
+        assert inside.mean() >= 0.6 and not (sample.visible & ~inside).any()
+        step = sample.extent / (2 * CROP_SIZE) / np.array([sample.camera.fx, sample.camera.fy])  # between two samples
+        rays = (sample.joints[:, None, :2] / sample.joints[:, None, 2:] + around * step).reshape(-1, 2)
+        met = _first_surfaces(scene.geometry, np.column_stack([rays, np.ones(len(rays))]))
+        for joint in np.flatnonzero(inside):
+            said = set()
+            for part, depth in met[len(around) * joint : len(around) * (joint + 1)]:
+                own, margin = part in (-1, hand.part), 0.045 if part == hand.part + 1 else 0.004
+                kind = "nothing" if own else "forearm" if part == hand.part + 1 else "thing"
+                said.add((bool(own or depth >= sample.joints[joint, 2] - margin), kind))
+            if len({seen for seen, _ in said}) == 1:  # elsewhere a border passes
+                assert {bool(sample.visible[joint])} == {seen for seen, _ in said}, (sample.key, joint)
+                decided += 1
+                reasons |= said
+    assert decided > 0.9 * 21 * len(shown)
+    assert reasons >= {(seen, kind) for seen in (True, False) for kind in ("forearm", "thing")}
+
+
+def _with_screen(scene, edge):
+    """The scene with an upright screen before everything, which hides what lies to the left of `edge` (x / z)."""
+    depth = 0.06
+    corners = depth * np.array([(-9, -9, 1), (edge, -9, 1), (edge, 9, 1), (-9, 9, 1)])
+    geometry, first = scene.geometry, len(scene.geometry.vertices)
+    looks = np.zeros((4, geometry.corners.shape[1]), np.float32)
+    looks[:, -1] = -1  # the normals
+    return replace(scene, geometry=replace(
+        geometry, vertices=np.concatenate([geometry.vertices, corners]),
+        corners=np.concatenate([geometry.corners, looks]),
+        faces=np.concatenate([geometry.faces, first + np.array([(0, 2, 1), (0, 3, 2)], np.int32)]),
+        parts=np.concatenate([geometry.parts, np.full(2, len(geometry.materials), np.int32)]),
+        materials=np.concatenate([geometry.materials, geometry.materials[-1:]]),
+    ))  # fmt: skip
+
+
+def test_hands_of_which_most_is_hidden_are_left_out(shown):
+    """70 percent is the limit."""
+    bank = TextureBank.made(np.random.default_rng(0), 3, held_out=False)
+    before, scene, hand = next(one for one in shown if one[0].tags["occlusion"] == 0 and not one[2].held)
+    sensor = Sensor.sampled(np.random.default_rng(0), scene.view.camera.width, dim=False)
+    number, camera = scene.hands.index(hand), scene.view.camera
+
+    def behind(edge):
+        rng = np.random.default_rng(0)
+        return hand_sample(rng, _with_screen(scene, edge), number, bank, sensor, key="a", source="b", hand_model="c")
+
+    whole = behind(-8)
+    assert whole.tags["occlusion"] == before.tags["occlusion"]
+    columns = np.sort(np.nonzero(whole.mask == 255)[1])
+    for share in (0.2, 0.65, 0.75, 0.9):
+        pixel = (columns[int(share * len(columns))] - (CROP_SIZE - 1) / 2) * whole.extent / CROP_SIZE + whole.center[0]
+        edge = (pixel - camera.cx) / camera.fx
+        sample = behind(edge)
+        assert (sample is None) == (share > 0.7)
+        if sample is not None:
+            assert sample.tags["occlusion"] == pytest.approx(share, abs=0.02)
+            assert (sample.mask == HIDDEN).sum() / (sample.mask > 0).sum() == pytest.approx(share, abs=0.03)
+            right = hand.joints[:, 0] / hand.joints[:, 2] > edge
+            np.testing.assert_array_equal(sample.visible, whole.visible & right)
+    assert behind(9) is None
+
+
+def test_tags_and_grasps_are_those_of_hand_and_scene(shown):
+    assert len({sample.grasp for sample, _, _ in shown}) > 4
+    for sample, scene, hand in shown:
+        tags, middle = sample.tags, sample.joints.mean(axis=0)
+        assert tags["distance"] == pytest.approx(math.sqrt((sample.joints[0] ** 2).sum()), abs=1e-4)
+        degrees = math.acos(middle[2] / math.dist(middle, (0, 0, 0))) * 180 / math.pi
+        assert tags["angle"] == pytest.approx(degrees, abs=0.01)
+        assert (tags["lens"] == "pinhole") == (scene.view.source is None)
+        if tags["lens"] == "pinhole":
+            width = sample.camera.width
+            assert tags["fov"] == pytest.approx(2 * math.atan(width / 2 / sample.camera.fx) * 180 / math.pi, abs=0.06)
+        assert tags["held"] == hand.held and tags["pose"] == hand.pose_name and sample.grasp == hand.grasp
+        assert (tags["skin"], tags["glove"]) == (scene.skin, scene.glove.name.lower())
+        assert (tags["identity"], tags["hands"]) == (scene.identity, len(scene.hands))
+        assert tags["light"] == scene.lights.name and sample.side is hand.side and 0 <= tags["occlusion"] <= 0.7
+        assert sample.scene == sample.key[:-2] and sample.camera == scene.view.camera
 
 
 def test_crops_are_square_around_the_box_and_black_outside(samples):
@@ -168,6 +283,26 @@ def test_seeds_splits_and_shards_differ():
     made.append(next(rendered_samples(RenderConfig(4, seed=1, size_per_shard=2, textures=2), 1, MODEL)))
     betas = [tuple(sample.mano.betas) for sample in made]
     assert len(set(betas)) == len(betas)
+
+
+@pytest.mark.parametrize("split", list(Split))
+def test_splits_have_their_own_people_and_textures(split, monkeypatch):
+    """Held-out samples alone show what training never sees: on every second texture, and other people only."""
+    drawn = []
+
+    def family(name):
+        def texture(rng):
+            drawn.append(name)
+            return np.full((SIZE, SIZE, 3), 0.5, np.float32)
+
+        return texture
+
+    monkeypatch.setattr(backgrounds, "_FAMILIES", (family("common"),) * 3)
+    monkeypatch.setattr(backgrounds, "_HELD_OUT", (family("kept"),))
+    sample = next(rendered_samples(RenderConfig(1, split=split, textures=4), 0, MODEL))
+    held_out = split is Split.HELD_OUT
+    assert drawn == ["common", "kept" if held_out else "common"] * 2
+    assert (sample.tags["identity"] >= IDENTITIES) == held_out and sample.key.startswith(split.value)
 
 
 def test_small_hands_are_blurred():

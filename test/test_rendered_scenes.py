@@ -9,11 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from wildhands_ros.estimation.wildhands.variant import GRASPS
 from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
 from wildhands_ros.hands import Side, wrist_rotation
+from wildhands_ros.rendered import things
 from wildhands_ros.rendered.arms import FOREARM, ArmMesh, ArmPose
 from wildhands_ros.rendered.backgrounds import _FAMILIES, _HELD_OUT, LEVELS, SIZE, TextureBank
 from wildhands_ros.rendered.cameras import sample_distance, sample_view
+from wildhands_ros.rendered.objects import THINGS
 from wildhands_ros.rendered.scenes import IDENTITIES, SceneSampler
 from wildhands_ros.rendered.things import HELD_OUT_THINGS, sample_thing
 
@@ -81,12 +84,66 @@ def test_scenes_repeat():
         np.testing.assert_array_equal(a.shadows.heights, b.shadows.heights)
 
 
-def test_identities_of_the_splits_differ():
-    sampler = SceneSampler(MODEL, 4, held_out=True)
-    made = [sampler.sample(np.random.default_rng((2, i))) for i in range(12)]
-    assert all(scene.identity >= IDENTITIES for scene in made if scene is not None)
-    rng = np.random.default_rng(0)
-    assert all(len(sample_thing(rng, held_out=False).faces) for _ in range(20))
+def test_grasps_are_those_in_which_such_things_are_held(scenes):
+    held = {
+        "NP-Palm": {"slab", "box", "plate", "phone", "ball", "cylinder"},
+        "NP-Fin": {"slab", "phone", "box", "lid", "ball", "plate", "card"},
+        "Pow-Pris": {"cylinder", "handle", "screwdriver", "brush", "bottle", "knife", "block"},
+        "Pre-Pris": {"pen", "card", "block", "phone", "knife", "box", "slab"},
+        "Pow-Circ": {"lid", "ball", "pebble"},
+        "Pre-Circ": {"lid", "ball", "pebble", "beaker", "bottle"},
+        "Later": {"card", "phone", "slab"},
+        "Other": {"bag", "pen", "band"},
+        "none": {""},
+    }
+    seen = set()
+    for hand in (hand for scene in scenes for hand in scene.hands):
+        name = GRASPS[hand.grasp]
+        assert hand.held in held[name]
+        assert not hand.held or hand.pose_name == name.lower()
+        seen.add(name)
+    assert seen == set(GRASPS)
+
+
+def test_people_of_the_splits_differ():
+    for held_out in (False, True):
+        sampler = SceneSampler(MODEL, 4, held_out=held_out)
+        made = [scene for i in range(12) if (scene := sampler.sample(np.random.default_rng((2, i)))) is not None]
+        assert made and all((scene.identity >= IDENTITIES) == held_out for scene in made)
+
+
+def test_training_never_sees_the_things_and_textures_that_are_held_out(monkeypatch):
+    """In no hand, nor lying about, nor in the way; and of those that are held out evaluation sees some."""
+    assert set(_FAMILIES).isdisjoint(_HELD_OUT)
+    made = {}
+
+    def noted(maker):
+        def make(rng):
+            thing = maker(rng)
+            made[id(thing.mesh)] = thing
+            return thing
+
+        return make
+
+    monkeypatch.setattr(things, "THINGS", {name: noted(maker) for name, maker in THINGS.items()})
+    drawn = []
+
+    def drawing(*args, **kwargs):
+        mesh = sample_thing(*args, **kwargs)
+        drawn.append(made[id(mesh)].name)
+        return mesh
+
+    monkeypatch.setattr("wildhands_ros.rendered.scenes.sample_thing", drawing)
+    monkeypatch.setattr("wildhands_ros.rendered.scenes.OCCLUDER_SHARE", 1.0)
+    for held_out in (False, True):
+        drawn.clear()
+        sampler = SceneSampler(MODEL, 4, held_out=held_out)
+        scenes = [sampler.sample(np.random.default_rng((6, i))) for i in range(30)]
+        drawn += [hand.held for scene in scenes if scene is not None for hand in scene.hands]
+        assert len(set(drawn)) > 12
+        assert HELD_OUT_THINGS.isdisjoint(drawn) != held_out
+    kept = [sample_thing(np.random.default_rng(i), held_out=True) for i in range(100)]
+    assert {made[id(mesh)].name for mesh in kept} > HELD_OUT_THINGS
 
 
 @pytest.mark.parametrize("side", list(Side))
