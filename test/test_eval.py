@@ -115,6 +115,9 @@ def test_orientation_error_is_the_angle_of_the_wrist_frames() -> None:
     for side in Side:
         between = wrist_rotation(turned, side) @ wrist_rotation(truth, side).T
         assert Rotation.from_matrix(between).magnitude() == pytest.approx(float(orientation_errors(turned, truth)))
+    other = np.random.default_rng(5).normal(size=(21, 3))  # not the same hand, turned
+    between = wrist_rotation(other, Side.RIGHT) @ wrist_rotation(truth, Side.RIGHT).T
+    assert orientation_errors(other, truth) == pytest.approx(Rotation.from_matrix(between).magnitude())
 
 
 def test_keypoints_count_by_their_weights() -> None:
@@ -144,6 +147,90 @@ def test_scores_worked_out_by_hand(model: HandModel) -> None:
     x0, y0, x1, y1 = right.box
     assert scores.values["keypoint_percent"][1] == pytest.approx(100 * shift / max(x1 - x0, y1 - y0))
     assert np.isnan(scores.mean("mask_iou_percent")) and "mask_iou_percent" not in scores.means()
+
+
+def test_units_of_scores(model: HandModel) -> None:
+    sample = made_sample(model)
+    turned = joints_of(sample) @ Rotation.from_rotvec([0, 0.3, 0]).as_matrix().T
+    joints = np.stack([turned, np.full((21, 3), np.nan)])
+    predictions = Predictions(joints, grasps=np.array([-1, 3]), latencies=np.array([0.25, 0.5]))
+    scores = score_samples(predictions, [sample, sample])
+    assert scores.values["orientation_deg"][0] == pytest.approx(np.degrees(0.3))
+    assert scores.values["pa_mpjpe_mm"][0] == pytest.approx(0, abs=1e-6) and scores.values["mpjpe_mm"][0] > 1
+    assert list(scores.values["latency_ms"]) == [250, 500] and scores.mean("estimated_percent") == 50
+    assert np.isnan(scores.values["grasp_percent"][0]) and scores.values["grasp_percent"][1] == 100
+    assert scores.mean("orientation_deg") == scores.values["orientation_deg"][0]  # those without a value do not count
+
+
+def test_tips_count_where_they_are_seen_and_in_boxes(model: HandModel) -> None:
+    sample = made_sample(model, place=(0.05, 0.0, 0.5))
+    x0, y0, x1, y1 = sample.box
+    joints, tips = joints_of(sample).copy(), [4, 8, 12, 16, 20]
+    joints[4] *= 1.2  # along its ray: the picture does not change
+    joints[8], joints[12] = joints[8] + [0.03, 0, 0], joints[12] + [0.3, 0, 0]
+    joints[[1, 3, 7, 11]] += [0, 0.1, 0]  # no tips
+    visible = np.arange(21) != 12
+    scores = score_samples(Predictions(joints[None]), [replace(sample, visible=visible)])
+    off = np.linalg.norm(CAMERA.project(joints) - CAMERA.project(joints_of(sample)), axis=1)
+    edge = max(x1 - x0, y1 - y0)
+    assert scores.mean("tip_percent") == pytest.approx(100 * off[[4, 8, 16, 20]].mean() / edge)
+    everything = score_samples(Predictions(joints[None]), [replace(sample, visible=None)])
+    assert everything.mean("tip_percent") == pytest.approx(100 * off[tips].mean() / edge)
+
+
+def test_upright_pictures_are_scaled_by_their_height(model: HandModel) -> None:
+    sample = made_sample(model)
+    camera = Camera(720, 1280, 640, 640, 360, 640)
+    upright = replace(sample, camera=camera, keypoints=camera.project(joints_of(sample)))
+    joints = joints_of(sample) + [0.01, 0, 0]
+    off = np.linalg.norm(camera.project(joints) - camera.project(joints_of(sample)), axis=1).mean()
+    assert score_samples(Predictions(joints[None]), [upright]).mean("keypoint_px") == pytest.approx(off * 224 / 1280)
+
+
+def test_pairs_are_of_one_scene_source_and_camera(model: HandModel) -> None:
+    left = made_sample(model, side=Side.LEFT, place=(-0.1, 0, 0.4), scene="s")
+    right = made_sample(model, place=(0.1, 0, 0.5), scene="s")
+
+    def errors(*hands: Sample) -> np.ndarray:
+        joints = np.stack([joints_of(hand) + [0.01 * i, 0, 0] for i, hand in enumerate(hands)])
+        return score_samples(Predictions(joints), list(hands)).values["mrrpe_mm"]
+
+    assert errors(left, right) == pytest.approx([10, 10])
+    other = replace(CAMERA, cx=CAMERA.cx + 1)
+    for stranger in (replace(right, scene="t"), replace(right, source="other"), replace(right, camera=other)):
+        assert np.isnan(errors(left, stranger)).all()
+    assert np.isnan(errors(replace(left, scene=""), replace(right, scene=""))).all()
+    assert np.isnan(errors(left, right, right)).all()
+
+
+def test_the_middle_of_a_crop_is_between_its_pixels(model: HandModel) -> None:
+    sample = made_sample(model)
+    assert crop_pixels(sample, np.array(sample.center)) == pytest.approx([111.5, 111.5])
+    edge = np.array(sample.center) + sample.extent / 2
+    assert crop_pixels(sample, edge) == pytest.approx([223.5, 223.5])
+
+
+def test_masks_of_hands_in_and_behind_the_camera_and_beyond_the_picture(model: HandModel) -> None:
+    """Nothing is known beyond the picture's edge; a hand in the camera covers nothing of its mask."""
+    sample = made_sample(model, place=(0.0, 0.0, 0.5))
+    assert sample.mano is not None and sample.mask is not None
+    vertices, joints = model.layer(sample.side).numpy(sample.mano.pose, sample.mano.betas, sample.mano.translation)
+    faces = {side: model.layer(side).faces for side in Side}
+
+    def iou(points: np.ndarray, of: Sample) -> float:
+        return score_samples(Predictions(joints[None], points[None], faces), [of]).mean("mask_iou_percent")
+
+    assert iou(vertices - [0, 0, vertices[:, 2].min()], sample) == 0
+    # a picture that ends in the middle of the hand, with a mask that ends there, too
+    ends = replace(CAMERA, width=int(sample.center[0]))
+    cut = replace(sample, camera=ends)
+    cut = replace(cut, mask=np.where(inside_picture(cut), sample.mask, 0).astype(np.uint8))
+    assert cut.mask is not None and 0 < (cut.mask == 255).sum() < (sample.mask == 255).sum()
+    assert iou(vertices, cut) == pytest.approx(100)
+    # where it is hidden nobody knows, and it is no part of the mask
+    hidden = sample.mask.copy()
+    hidden[:, 112:][sample.mask[:, 112:] > 0] = HIDDEN
+    assert iou(vertices, replace(sample, mask=hidden)) == pytest.approx(100)
 
 
 def test_the_truth_scores_perfectly(model: HandModel) -> None:

@@ -19,7 +19,7 @@ from wildhands_ros.evaluation import (
     similarity_align,
     wrist_error,
 )
-from wildhands_ros.evaluation.metrics import pa_mpjpe_errors
+from wildhands_ros.evaluation.metrics import intersection_over_union, pa_mpjpe_errors
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.rotations import exp_so3
 
@@ -43,13 +43,36 @@ def test_known_answers() -> None:
     assert mrrpe(shifted, JOINTS, JOINTS, JOINTS) == pytest.approx(0.05)
     one_off = JOINTS.copy()
     one_off[4] += [0, 0.021, 0]
-    assert mpjpe(one_off, JOINTS) == pytest.approx(0.001)
+    assert (mpjpe(one_off, JOINTS), absolute_error(one_off, JOINTS)) == pytest.approx((0.001, 0.001))
+    wrist_off = JOINTS.copy()
+    wrist_off[0] += [0, 0, 0.021]
+    assert absolute_error(wrist_off, JOINTS) == pytest.approx(0.001)
+    assert mpjpe(wrist_off, JOINTS) == pytest.approx(0.021 * 20 / 21)  # all others, seen from the wrist
+
+
+def test_pairs_count_their_wrists_alone() -> None:
+    left, right = JOINTS - [0.3, 0, 0], JOINTS + np.where(np.arange(21) > 0, 0.1, 0)[:, None]
+    found = left + 0.5 * np.random.default_rng(6).normal(size=(21, 3))
+    found[0] = left[0] + [0, 0.03, 0]
+    assert mrrpe(found, right + [0, 0, 0.04], left, right) == pytest.approx(0.05)
+    assert mrrpe(right, left, left, right) == pytest.approx(0.6)  # sides that are taken for each other
+
+
+def test_masks_count_where_they_are_known() -> None:
+    estimate, truth = np.array([1, 1, 1, 0, 1, 0], bool), np.array([1, 1, 0, 1, 0, 0], bool)
+    assert intersection_over_union(estimate, truth, np.ones(6, bool)) == pytest.approx(2 / 5)
+    assert intersection_over_union(estimate, truth, np.array([0, 1, 1, 1, 0, 1], bool)) == pytest.approx(1 / 3)
+    assert np.isnan(intersection_over_union(estimate, truth, np.array([0, 0, 0, 0, 0, 1], bool)))
 
 
 def test_procrustes_removes_place_turn_and_size_but_not_mirroring() -> None:
     moved = 1.3 * JOINTS @ exp_so3([0.3, -2, 1]).T + [1, 2, 3]
     assert pa_mpjpe(moved, JOINTS) == pytest.approx(0, abs=1e-12)
-    assert pa_mpjpe(JOINTS * [-1, 1, 1], JOINTS) > 0.01
+    mirrored = JOINTS * [-1, 1, 1]
+    assert pa_mpjpe(mirrored, JOINTS) > 0.01
+    aligned = similarity_align(mirrored, JOINTS)
+    # no other size lies closer
+    assert ((aligned - JOINTS) * (aligned - aligned.mean(0))).sum() == pytest.approx(0, abs=1e-9)
 
 
 def test_procrustes_agrees_with_scipy() -> None:
@@ -77,6 +100,8 @@ def test_keypoints_behind_the_camera_do_not_count() -> None:
     b[:, 1] = 4
     a[3] = np.nan
     assert keypoint_error(a, b) == pytest.approx(5)
+    b[4] = 60, 80
+    assert keypoint_error(a, b) == pytest.approx((19 * 5 + 100) / 20)
     assert np.isnan(keypoint_error(np.full((21, 2), np.nan), b))
 
 
