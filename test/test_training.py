@@ -90,7 +90,7 @@ from wildhands_ros.training.dataset import (
     _cache_key,
     normalised,
 )
-from wildhands_ros.training.losses import hand_losses, masked_mean
+from wildhands_ros.training.losses import hand_losses, mask_loss, masked_mean
 from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.precision import bfloat16_is_slower, precision_here
 from wildhands_ros.training.run import check_settings, settings_of, train
@@ -377,6 +377,59 @@ def test_each_loss_needs_its_own_label_only(label: str) -> None:
     assert {name for name, value in losses.items() if float(value) > 0} == needs[label]
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.1])
+def test_losses_worked_out_hand_by_hand(scale: float) -> None:
+    """Every loss is a mean over the hands that have its label, in the units that `LossConfig` names."""
+    rng = np.random.default_rng(40)
+    samples = [drawn_hand(rng, str(i)) for i in range(4)]
+    samples[1], samples[2] = replace(samples[1], mano=None, grasp=0), replace(samples[2], joints=None, grasp=None)
+    samples[3] = replace(samples[3], keypoint_weights=np.where(np.arange(21) % 3, 0.5 + 0.5 * (np.arange(21) % 2), 0))
+    batch = collate([batch_of(sample) for sample in samples])
+    batch = replace(batch, keypoints=2 * batch.keypoints)  # some beyond the crop
+    where = geometry(batch, variant_of(SMALL, MODEL))
+    joints = batch.joints + torch.from_numpy(rng.normal(0, 0.1, (4, 21, 3))).float() + torch.tensor([0.1, 0, 0.2])
+    joints[0] += torch.tensor([9.0, 0, 0])  # far beside its crop
+    found = {name: torch.from_numpy(rng.normal(size=shape)).float() for name, shape in (
+        ("pose", (4, 16, 3, 3)), ("betas", (4, 10)), ("camera", (4, 3)), ("camera_start", (4, 3)),
+        ("camera_target", (4, 3)), ("grasp", (4, 9)), ("keypoints", (4, 21, 2)), ("depths", (4, 21)),
+    )}  # fmt: skip
+    weights = LossConfig(camera=2, keypoints=3, heat=5, depth=7, joints=11, pose=13, betas=17, translation=19, grasp=23,
+                         robust=scale)  # fmt: skip
+    losses = hand_losses(batch, where, weights, joints=joints, **found)
+
+    pose, betas, camera, start, target, logits, heat, depths = (value.double().numpy() for value in found.values())
+    places, depth = project_to_crop(joints, where).double().numpy(), relative_depths(batch.joints, where).numpy()
+    hands, truth = joints.double().numpy(), batch.joints.double().numpy()
+
+    def error(off: np.ndarray) -> np.ndarray:
+        return off**2 if scale == 0 else scale * np.sqrt(1 + off**2 / scale**2) - scale
+
+    expected: dict[str, list[float]] = {name: [] for name in losses}
+    for i, sample in enumerate(samples):
+        if sample.mano is not None:
+            expected["camera"].append(2 * error(camera[i] - target[i]).mean())
+            expected["camera_start"].append(2 * error(start[i] - target[i]).mean())
+            expected["pose"].append(
+                13 * sum(((pose[i, k] - batch.pose[i, k].numpy()) ** 2).sum() for k in range(16)) / 16
+            )
+            expected["betas"].append(17 * ((betas[i] - batch.betas[i].numpy()) ** 2).mean())
+        if sample.joints is not None:
+            moved = hands[i] - hands[i, 0] - (truth[i] - truth[i, 0])
+            expected["joints"].append(11 * error(10 * moved).mean())
+            wrist = np.linalg.norm(hands[i, 0] - truth[i, 0]) / np.linalg.norm(truth[i, 0])
+            expected["translation"].append(19 * wrist)
+            expected["depth"].append(7 * error(depths[i] - depth[i]).mean())
+        if sample.grasp is not None:
+            chances = np.exp(logits[i]) / np.exp(logits[i]).sum()
+            expected["grasp"].append(-23 * np.log(chances[sample.grasp]))
+        assert sample.keypoint_weights is not None
+        share, wanted = sample.keypoint_weights / sample.keypoint_weights.sum(), batch.keypoints[i].double().numpy()
+        expected["keypoints"].append(3 * share @ error(np.clip(places[i] - wanted, -4, 4)).mean(axis=1))
+        expected["heat"].append(5 * share @ error(heat[i] - np.clip(wanted, -1, 1)).mean(axis=1))
+    for name, value in losses.items():
+        assert float(value) == pytest.approx(np.mean(expected[name]), rel=1e-4), name
+
+
 def test_labels_that_are_not_finite_count_as_missing() -> None:
     sample = drawn_hand(np.random.default_rng(18), "0")
     assert sample.joints is not None and sample.mano is not None and sample.keypoints is not None
@@ -405,6 +458,21 @@ def test_values_without_weight_do_not_matter() -> None:
     mean = masked_mean(values, torch.tensor([1.0, 0.0]))
     mean.backward()
     assert mean.item() == 2 and values.grad is not None and values.grad.tolist() == [[1.0], [0.0]]
+
+
+def test_means_count_by_their_weights() -> None:
+    values = torch.tensor([[1.0, 3.0], [6.0, 10.0], [7.0, 7.0]])
+    assert float(masked_mean(values, torch.tensor([1.0, 3.0, 0.0]))) == pytest.approx((2 + 3 * 8) / 4)
+    assert float(masked_mean(values, torch.zeros(3))) == 0
+
+
+def test_mask_loss_is_the_mean_over_what_is_known_of_each_mask() -> None:
+    nan = math.nan
+    masks = torch.tensor([[[1.0, 0.0], [nan, nan]], [[1.0, 1.0], [0.0, 0.0]], [[nan, nan], [nan, nan]]])
+    silhouettes = torch.tensor([[[0.5, 0.1], [0.9, 0.9]], [[0.6, 0.8], [0.2, 0.0]], [[0.3, 0.3], [0.3, 0.3]]])
+    first, second = (0.5 + 0.1) / 2, (0.4 + 0.2 + 0.2) / 4
+    assert float(mask_loss(silhouettes, masks, torch.tensor([1.0, 1.0, 0.0]))) == pytest.approx((first + second) / 2)
+    assert float(mask_loss(silhouettes, masks, torch.tensor([0.0, 1.0, 0.0]))) == pytest.approx(second)
 
 
 def test_training_stops_before_its_weights_are_lost(landmark_weights: bytes) -> None:
