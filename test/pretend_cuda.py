@@ -204,8 +204,9 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
     real_tensor = torch.tensor
 
     def tensor(data: Any, *, device: torch.device | str | None = None, **options: Any) -> torch.Tensor:
-        made = real_tensor(data, **options)  # on a GPU it would look for the driver's
-        return made if device is None else made.to(device)
+        if device is None:
+            return real_tensor(data, **options)
+        return real_tensor(data, device="cpu", **options).to(device)  # on a GPU it would look for the driver's
 
     monkeypatch.setattr(torch, "tensor", tensor)
     torch._C._ensureCUDADeviceGuardSet()  # otherwise changing to a device that is not there fails
