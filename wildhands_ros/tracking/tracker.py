@@ -39,7 +39,8 @@ class TrackingConfig:
     max_gap_s: a hand unseen for longer gets a new id when it comes back.
     reach_m: a hand that was lost is taken for the same if it reappears within this distance, plus what
         `max_speed_m_s` allows for half the gap, of which 0.2 s count at most; depth counts for a third.
-    max_speed_m_s, max_turn_rad_s: faster changes of the wrist are marked as jumps.
+    max_speed_m_s, max_turn_rad_s: faster changes of the wrist, over at least a thirtieth of a second, are marked as
+        jumps.
     """
 
     smooth: bool = False
