@@ -248,7 +248,7 @@ class HandFollower:
         else:
             count = int(self._frame % config.patrol_every == 1 % config.patrol_every)
         effort = max(gap / _EFFORT_S, 1.0)
-        count = math.ceil(count * effort)
+        count = round(count * effort)
         self._vain = [(palm, until) for palm, until in self._vain if until > stamp_ns]
         new: list[tuple[Palm, bool]] = []
         for glance in self._next_glances(picture, count, stamp_ns):
@@ -263,14 +263,14 @@ class HandFollower:
                     new.append((palm, glance.near))
             if glance.watched is not None and glance.watched not in owners:
                 glance.watched.palm = max(0.5 * glance.watched.palm, _LEAST_PALM_EVIDENCE)
-        # One look, at the best palm that was not looked at in vain just before: clutter must not hide a hand.
-        looks = round(effort)
+        # Few looks, at the best palms that were not looked at in vain just before: clutter must not hide a hand.
+        looked: list[Palm] = []
         for palm, near in sorted(new, key=lambda item: -item[0].score):
-            if looks == 0:
+            if len(looked) >= min(round(effort), config.candidates):
                 break
-            if self._was_vain(palm) or self._owner(palm) is not None:
+            if any(same_palm(palm, other) for other in looked) or self._owner(palm) is not None:
                 continue
-            looks -= 1
+            looked.append(palm)
             if not self._look_at_palm(picture, palm, near, stamp_ns):
                 self._vain.append((palm, stamp_ns + _VAIN_NS))
 
