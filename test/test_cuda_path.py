@@ -31,6 +31,7 @@ from wildhands_ros.estimation.wildhands import (
     WildHands,
     WildHandsConfig,
     bench,
+    loading,
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.bench import bench_frame
@@ -43,6 +44,7 @@ from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import HandBox, Side
 
 PUBLISHED = Variant(trunk=Trunk.RESNET18, fusion=(32, 24, 16), features=64, hidden=32, grasp=True)
+SMALL = replace(PUBLISHED, trunk=Trunk.LANDMARKS)
 OURS = Variant(
     trunk=Trunk.LANDMARKS, frame_trunk=False, fusion=(32, 24, 16), features=64, hidden=32, crops=Crops.SHARP,
     perspective=Perspective.CORRECTION, translation=Translation.CROP, mirror=True,
@@ -69,6 +71,12 @@ def one_thread() -> object:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
     with pretended_gpu(monkeypatch) as pretended:
         yield pretended
+
+
+@pytest.fixture(autouse=True)
+def fewer_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One made-up picture instead of four when a network is loaded: here convolutions are slow."""
+    monkeypatch.setattr(loading, "_CHECKS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +205,7 @@ def test_the_benchmark_times_the_gpu_where_there_is_one(
     on_gpu = [config for config in bench.default_runtimes() if config.device == "cuda"]
     assert {config.precision for config in on_gpu} == {Precision.FLOAT32, Precision.FLOAT16, Precision.BFLOAT16}
     monkeypatch.setattr(bench, "BATCH", 6)
-    rows = bench.bench_wildhands(stored(PUBLISHED, tmp_path), model, on_gpu[:1], rounds=1)
+    rows = bench.bench_wildhands(stored(SMALL, tmp_path), model, on_gpu[:1], rounds=1)
     name = "torch float32 on cuda"
     stages = ["crops", "network", "hand model", "6 crops, network", "6 crops, trunk alone"]
     assert [row.what for row in rows] == ["reference way", name, *(f"{name}: {stage}" for stage in stages)]
