@@ -110,7 +110,7 @@ class PretendedGpu(TorchDispatchMode):
             kwargs["device"] = torch.device("cpu")
         if func in _COPIES:
             target = given[0] if func is _COPIES[1] or named is None else target
-            self._write_down_copy(func, args, kwargs, up=target, given=given)
+            self._write_down_copy(func, args, kwargs, up=target)
         elif any(given):
             self._refuse_mixed(func, tensors)
             if func.overloadpacket in _WAITING:
@@ -136,7 +136,7 @@ class PretendedGpu(TorchDispatchMode):
             shapes = ", ".join(str(tuple(t.shape)) for t in strangers)
             raise RuntimeError(f"{func}: tensors of the GPU and of the CPU ({shapes}) together")
 
-    def _write_down_copy(self, func: Any, args: Any, kwargs: Any, *, up: bool, given: list[bool]) -> None:
+    def _write_down_copy(self, func: Any, args: Any, kwargs: Any, *, up: bool) -> None:
         source = args[1] if func is _COPIES[1] else args[0]
         from_gpu = isinstance(source, OnGpu)
         if from_gpu == up:

@@ -14,9 +14,12 @@ LATE_NS = 300_000_000
 """Pictures of a stream that come in another order than they were taken in are less than so many nanoseconds late."""
 
 
-def is_new_stream(last_ns: int, stamp_ns: int) -> bool:
-    """Whether a stamp lies so far before the last one that it belongs to another stream."""
-    return stamp_ns < last_ns - LATE_NS
+def stream_time(last_ns: int | None, stamp_ns: int) -> int:
+    """The time to take a picture for: its own, or the last one's where it came late.
+
+    So what is less than `last_ns` belongs to another stream. last_ns: of the picture before; None for the first.
+    """
+    return last_ns if last_ns is not None and last_ns - LATE_NS <= stamp_ns < last_ns else stamp_ns
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,8 +26,8 @@ WRIST, INDEX, MIDDLE, RING, PINKY, THUMB_CMC, THUMB_MCP = range(7)
 """The palm's seven keypoints: the wrist, four knuckles (mcp), and the thumb's lower joints."""
 
 # Feature maps as (stride, anchors per cell): every anchor is a point, so a cell's anchors coincide.
-_MOST_PALMS = 200  # of a view, before they are merged: a very low threshold would otherwise take seconds
 _FEATURE_MAPS = ((8, 2), (16, 6))
+_MOST_PALMS = 200  # of a view, before they are merged: a very low threshold would otherwise take seconds
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wildhands_ros.frames import is_new_stream
+from wildhands_ros.frames import stream_time
 from wildhands_ros.hands import Hand, Side
 
 _KEPT_NS = 10**9  # what was not seen for longer gets a new id, too (`TrackingConfig.max_gap_s`)
@@ -29,13 +29,12 @@ class FrameNames:
     def __call__(self, hands: Sequence[Hand], stamp_ns: int) -> list[tuple[str, Hand]]:
         """The valid hands of the next picture, each with the first part of its frames' names, left ones first.
 
-        Hands that are not valid have no frames: TF cannot say "do not use". Time that goes backwards starts anew.
+        Hands that are not valid have no frames: TF cannot say "do not use". Time that goes
+        backwards starts anew, but for pictures that come late (`stream_time`).
         """
-        if self._stamp_ns is not None:
-            if is_new_stream(self._stamp_ns, stamp_ns):
-                self._places = {side: {} for side in Side}
-            else:
-                stamp_ns = max(stamp_ns, self._stamp_ns)
+        stamp_ns = stream_time(self._stamp_ns, stamp_ns)
+        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
+            self._places = {side: {} for side in Side}
         self._stamp_ns = stamp_ns
         named = []
         for side in Side:

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from wildhands_ros.errors import CameraError, ImageError, WildHandsError
-from wildhands_ros.frames import Frame, is_new_stream
+from wildhands_ros.frames import Frame, stream_time
 from wildhands_ros.hands import Side
 from wildhands_ros.node.captures import Shutter, Sight
 from wildhands_ros.node.diagnostics import Drop, Statistics
@@ -222,9 +222,8 @@ class Worker:
                 f"{self._same_stamps} images on {self._topics.image} had the stamp of the one before: TF has the hands "
                 "of the first of them only, and motion cannot be followed; set header.stamp in the driver",
             )
-        self._last_stamp_ns = stamp
-        if last is not None and stamp < last and not is_new_stream(last, stamp):
-            self._last_stamp_ns = last
+        self._last_stamp_ns = stream_time(last, stamp)
+        if last is not None and stamp < self._last_stamp_ns:
             self._report(
                 "images_out_of_order",
                 f"an image on {self._topics.image} was taken {(last - stamp) * 1e-9:.3f} s before the one that came "

@@ -17,7 +17,7 @@ from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation import Estimates, Estimator, LandmarkFit
 from wildhands_ros.estimation.known_length import of_length
 from wildhands_ros.exposure import well_exposed
-from wildhands_ros.frames import Frame, is_new_stream
+from wildhands_ros.frames import Frame, stream_time
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
 from wildhands_ros.pipeline.config import EstimationConfig, PipelineConfig
@@ -232,16 +232,17 @@ class Pipeline:
 
     def _stream_time(self, frame: Frame) -> int:
         """When the frame was taken, or, where it came late, the one before it; forgets what another stream showed."""
-        before_ns, before = self._stamp_ns, self._camera
-        if before_ns is not None and before is not None:
-            if is_new_stream(before_ns, frame.stamp_ns) or _sizes_differ(frame.camera, before):
+        now_ns = stream_time(self._stamp_ns, frame.stamp_ns)
+        if self._stamp_ns is not None and self._camera is not None:
+            if _sizes_differ(frame.camera, self._camera):
+                now_ns = frame.stamp_ns
                 self.reset()
-                before_ns = None
-            elif _is_another(frame.camera, before):
+            elif now_ns < self._stamp_ns:
+                self.reset()
+            elif _is_another(frame.camera, self._camera):
                 self._tracker.smooth_anew()  # what stood still is elsewhere for it
-        self._camera = frame.camera
-        self._stamp_ns = frame.stamp_ns if before_ns is None else max(frame.stamp_ns, before_ns)
-        return self._stamp_ns
+        self._stamp_ns, self._camera = now_ns, frame.camera
+        return now_ns
 
     def process_still(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
         """The hands of a single picture that belongs to no stream: looked at more closely, without track ids."""

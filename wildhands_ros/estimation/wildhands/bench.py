@@ -236,13 +236,8 @@ def _stages(estimator: WildHands, frame: Frame, boxes: Sequence[HandBox]) -> dic
     prepared = estimator.prepare(frame, boxes)
     runtime, variant = estimator.network.runtime, estimator.network.info.variant
     decoded = decode(variant, prepared, runtime(prepared.inputs))
-
-    def crops() -> None:
-        estimator.prepare(frame, boxes)
-        _wait_for(runtime.device)
-
     return {
-        "crops": crops,
+        "crops": _waited_for(lambda: estimator.prepare(frame, boxes), runtime.device),
         "network": lambda: decode(variant, prepared, runtime(prepared.inputs)),
         "hand model": lambda: [
             estimator.pose_hand(box.side, decoded.pose[i], decoded.betas[i], decoded.translation[i])
@@ -260,21 +255,21 @@ def _batch_ways(estimator: WildHands, frame: Frame, boxes: Sequence[HandBox]) ->
     times = BATCH // len(few.crops)
     crops, encoding, right = (torch.cat([part] * times) for part in (few.crops, few.encoding, few.right))
     many = NetworkInputs(few.frame, crops, encoding, right)
-
-    def whole() -> None:
-        runtime(many)
-        _wait_for(runtime.device)
-
-    def trunk() -> None:
-        runtime.hand_trunk(many.crops)
-        _wait_for(runtime.device)
-
-    return {f"{BATCH} crops, network": whole, f"{BATCH} crops, trunk alone": trunk}
+    return {
+        f"{BATCH} crops, network": _waited_for(lambda: runtime(many), runtime.device),
+        f"{BATCH} crops, trunk alone": _waited_for(lambda: runtime.hand_trunk(many.crops), runtime.device),
+    }
 
 
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _waited_for(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """The same with all that it started on a GPU done."""
+
+    def done() -> None:
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return done
 
 
 def _interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, NDArray[np.float64]]:
