@@ -53,6 +53,17 @@ def _on_a_distribution() -> bool:
     return any(Path(prefix, "share/rclpy/package.xml").is_file() and prefix != sys.prefix for prefix in prefixes)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks run faster so."""
+    import torch  # which takes seconds, and most tests do without
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
     """The folder with the detector's models, verified."""

@@ -16,23 +16,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-_WAITING_NAMES = (
-    "_local_scalar_dense",
-    "item",
-    "is_nonzero",
-    "equal",
-    "nonzero",
-    "masked_select",
-    "unique_dim",
-    "_linalg_check_errors",
-    "_unique2",
-)
 _HERE = torch.device("cuda", 0)
-_COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
-_PINNING = (torch.ops.aten._pin_memory.default, torch.ops.aten.is_pinned.default)
-
-_CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.conv2d)
-_WAITING = tuple(getattr(torch.ops.aten, name) for name in _WAITING_NAMES)
+_ATEN = torch.ops.aten
+_COPY, _COPY_INTO = _ATEN._to_copy.default, _ATEN.copy_.default
+_PIN, _IS_PINNED = _ATEN._pin_memory.default, _ATEN.is_pinned.default
+_CONVOLUTIONS = (_ATEN.convolution, _ATEN.conv2d)
+_WAITING = (
+    _ATEN._local_scalar_dense, _ATEN.item, _ATEN.is_nonzero, _ATEN.equal, _ATEN.nonzero, _ATEN.masked_select,
+    _ATEN.unique_dim, _ATEN._unique2, _ATEN._linalg_check_errors,
+)  # fmt: skip
 
 
 class OnGpu(torch.Tensor):
@@ -99,17 +91,17 @@ class PretendedGpu(TorchDispatchMode):
         flat, _ = tree_flatten((args, kwargs))
         tensors = [value for value in flat if isinstance(value, torch.Tensor)]
         given = [isinstance(tensor, OnGpu) for tensor in tensors]
-        if func.overloadpacket is torch.ops.aten.to:
+        if func.overloadpacket is _ATEN.to:
             with self:  # in inference mode what is made of other operations arrives whole
                 return func.decompose(*args, **kwargs)
-        if func in _PINNING:
-            return tensors[0] if func is _PINNING[0] else True
+        if func in (_PIN, _IS_PINNED):
+            return tensors[0] if func is _PIN else True
         named = kwargs.get("device")
         target = any(given) if named is None else torch.device(named).type == "cuda"
         if named is not None:
             kwargs["device"] = torch.device("cpu")
-        if func in _COPIES:
-            target = given[0] if func is _COPIES[1] or named is None else target
+        if func in (_COPY, _COPY_INTO):
+            target = given[0] if func is _COPY_INTO or named is None else target
             self._write_down_copy(func, args, kwargs, up=target)
         elif any(given):
             self._refuse_mixed(func, tensors)
@@ -137,11 +129,11 @@ class PretendedGpu(TorchDispatchMode):
             raise RuntimeError(f"{func}: tensors of the GPU and of the CPU ({shapes}) together")
 
     def _write_down_copy(self, func: Any, args: Any, kwargs: Any, *, up: bool) -> None:
-        source = args[1] if func is _COPIES[1] else args[0]
+        source = args[1] if func is _COPY_INTO else args[0]
         from_gpu = isinstance(source, OnGpu)
         if from_gpu == up:
             return
-        free = kwargs.get("non_blocking", False) or (func is _COPIES[1] and len(args) > 2 and args[2])
+        free = kwargs.get("non_blocking", False) or (func is _COPY_INTO and len(args) > 2 and args[2])
         self.copies.append(Copy(up, tuple(source.shape), waits=not free))
         if self.recording is not None:
             raise RuntimeError(f"{func}: a copy from or to the CPU cannot be recorded")

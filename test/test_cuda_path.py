@@ -43,6 +43,8 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import HandBox, Side
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PUBLISHED = Variant(trunk=Trunk.RESNET18, fusion=(32, 24, 16), features=64, hidden=32, grasp=True)
 SMALL = replace(PUBLISHED, trunk=Trunk.LANDMARKS)
 OURS = Variant(
@@ -57,14 +59,6 @@ PICTURE = (720, 1280, 3)
 MOST_ELSE = 50_000  # values that else go up: where crops lie, and what each of their pixels is made of
 
 FloatArray = NDArray[np.float64]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> object:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

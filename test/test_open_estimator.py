@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.cli import main
@@ -45,18 +43,12 @@ from wildhands_ros.hands import Hand, HandBox, Landmarks, Side
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, EstimationConfig, Pipeline, PipelineConfig
 from wildhands_ros.pipeline.pipeline import make_estimator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CAMERA = Camera.pinhole(640, 480, 400)
 BARREL = Camera(640, 480, 400, 400, 320, 240, Distortion.PLUMB_BOB, (-0.1, 0.02, 0.0, 0.0))
 FRAME_NS = 33_333_333
 BOX = HandBox(Side.RIGHT, (240.0, 160.0, 400.0, 320.0), 0.9)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

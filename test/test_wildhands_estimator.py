@@ -46,17 +46,11 @@ from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.rotations import exp_so3
 from wildhands_ros.tracking import HandTracker, TrackingConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = Variant(trunk=Trunk.RESNET18, fusion=(32, 24, 16), features=64, hidden=32, grasp=True)
 RIGHT = HandBox(Side.RIGHT, (700.0, 330.0, 930.0, 560.0), 0.9, follow_id=4)
 LEFT = HandBox(Side.LEFT, (330.0, 350.0, 560.0, 550.0), 0.8, 0.7)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -50,13 +50,9 @@ SMALL = Variant(trunk=Trunk.LANDMARKS, fusion=(32, 24, 16), features=64, hidden=
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small networks run faster so, and no gradients are wanted."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def no_gradients(one_thread):
     with torch.inference_mode():
         yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

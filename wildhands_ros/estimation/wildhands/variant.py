@@ -9,6 +9,7 @@ from enum import Enum
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.kpe import Encoding
 from wildhands_ros.estimation.wildhands.trunks import Trunk
+from wildhands_ros.settings import config_to_dict
 
 GRASPS = ("NP-Palm", "NP-Fin", "Pow-Pris", "Pre-Pris", "Pow-Circ", "Pre-Circ", "Later", "Other", "none")
 """Classes of the grasp head: (non-)prehensile, power or precision, prismatic or circular, lateral."""
@@ -113,7 +114,7 @@ class Variant:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return config_to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Variant:
@@ -126,12 +127,6 @@ class Variant:
                 raise ModelFileError(f"unknown entry '{name}': the checkpoint was written by a newer version")
             arguments[name] = _converted(name, type(default), value)
         return cls(**arguments)  # type: ignore[arg-type]
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Enum):
-        return value.value
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _converted(name: str, kind: type, value: object) -> object:
