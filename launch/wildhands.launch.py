@@ -52,6 +52,11 @@ SETTINGS = (
         "Whether the images are rectified, so that P of camera_info holds, or as the lens made them (K and D).",
         ("auto", "true", "false"),
     ),
+    Setting(
+        "upright_rotation", "upright_rotation", int,
+        "Degrees clockwise by which images must be turned to be upright, of a camera mounted sideways or upside down.",
+        ("0", "90", "180", "270"),
+    ),
     Setting("models_dir", "models_dir", str, "Folder with the hand detector's models."),
     Setting(
         "estimator", "estimation.estimator", str,
@@ -75,6 +80,10 @@ SETTINGS = (
     ),
     Setting("min_score", "min_score", float, "Hands less probable than this are left out, 0 to 1."),
     Setting("max_hands", "detection.max_hands", int, "The most hands that are reported in one image."),
+    Setting(
+        "hand_length", "estimation.hand_length", float,
+        "The person's hand in metres, crease of the wrist to tip of the middle finger, where somebody measured it.",
+    ),
     Setting("smooth", "tracking.smooth", bool, "Filter the hands over time; ~/hands_raw stays as it is."),
     Setting(
         "target_frame", "target_frame", str,

@@ -91,6 +91,19 @@ def test_a_mirrored_camera_sees_the_mirrored_world(name: str) -> None:
     assert np.allclose(mirrored, np.stack([camera.width - 1 - pixels[:, 0], pixels[:, 1]], axis=-1), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", CAMERAS)
+def test_a_turned_camera_sees_the_turned_world(name: str) -> None:
+    camera = CAMERAS[name]
+    pixels = pixel_grid(camera)
+    turned = camera.turned()
+    assert (turned.width, turned.height) == (camera.height, camera.width)
+    seen = turned.project(camera.unproject(pixels)[:, [1, 0, 2]] * [-1, 1, 1])
+    assert np.allclose(seen, np.stack([camera.height - 1 - pixels[:, 1], pixels[:, 0]], axis=-1), atol=1e-6)
+    again = turned.turned().turned().turned()
+    assert again.model is camera.model and again.coefficients == camera.coefficients
+    assert np.allclose(again.matrix, camera.matrix)
+
+
 def test_what_the_camera_cannot_see_is_nan() -> None:
     pinhole = CAMERAS["pinhole"]
     barrel = Camera(1280, 720, 620, 615, 640, 355, Distortion.PLUMB_BOB, (-0.3, 0.0, 0.0, 0.0))

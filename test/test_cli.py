@@ -581,6 +581,26 @@ def test_hands_of_a_known_length_are_as_far_away_as_it_says(picture: Path, tmp_p
     assert "given in centimetres? in metres 0.19" in capsys.readouterr().err
 
 
+def test_a_picture_of_a_camera_on_its_side_has_the_same_hands(picture: Path, tmp_path: Path) -> None:
+    """Its results are in the coordinates of the picture as it came."""
+    upright, sideways = cv2.imread(str(picture)), tmp_path / "sideways.png"
+    assert cv2.imwrite(str(sideways), cv2.rotate(upright, cv2.ROTATE_90_COUNTERCLOCKWISE))
+    lines = {}
+    for path, options in ((picture, ()), (sideways, ("--upright-rotation", 90))):
+        json_file = tmp_path / f"{path.stem}.jsonl"
+        assert run("run", path, "--focal", 700, "--out", tmp_path, "--json", json_file, *LANDMARKS, *options) == 0
+        (lines[path],) = read_lines(json_file)
+    (hand,), (turned,) = lines[picture]["hands"], lines[sideways]["hands"]
+    assert turned["side"] == hand["side"]
+    (x, y, z), (x_turned, y_turned, z_turned) = hand["joints"][8], turned["joints"][8]
+    assert (x_turned, y_turned, z_turned) == pytest.approx((y, -x, z), abs=1e-6)
+    x0, y0, x1, y1 = hand["box"]
+    right = upright.shape[1] - 1
+    assert turned["box"] == pytest.approx([y0, right - x1, y1, right - x0], abs=0.01)
+    u, v = hand["keypoints"][8]
+    assert turned["keypoints"][8] == pytest.approx([v, right - u], abs=0.01)
+
+
 def test_options_that_do_nothing_are_named(tmp_path: Path, caplog) -> None:
     path = tmp_path / "1.png"
     assert cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))

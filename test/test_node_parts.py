@@ -118,6 +118,8 @@ def test_descriptors_carry_ranges_and_choices():
     rows = {row.name: row.descriptor() for row in parameters.parameter_table()}
     assert (rows["min_score"].floating_point_range[0].to_value, rows["min_score"].read_only) == (1.0, False)
     assert rows["jpeg_quality"].integer_range[0].to_value == 100
+    quarters = rows["upright_rotation"].integer_range[0]
+    assert (quarters.from_value, quarters.to_value, quarters.step) == (0, 270, 90)
     assert "compressed" in rows["image_transport"].additional_constraints
     assert rows["autostart"].read_only and not rows["models_dir"].read_only
     assert "unconfigured" in rows["models_dir"].additional_constraints

@@ -96,8 +96,10 @@ def test_stills_and_the_stream_leave_each_other_alone() -> None:
 
 def test_boxes_may_come_one_by_one() -> None:
     pipeline, box = make_pipeline(ScriptedDetector([])), seen_hand(Side.LEFT, -0.1)
+    weak = replace(box, score=0.2)
     for process in (pipeline.process, pipeline.process_still):
-        assert len(process(frame(), (each for each in [box])).hands) == 1
+        result = process(frame(), (each for each in [box, weak]))
+        assert len(result.hands) == 1 and len(result.skipped) == 1
 
 
 def test_pictures_of_another_size_are_a_new_stream() -> None:

@@ -329,6 +329,21 @@ class Camera:
                 coefficients[8], coefficients[9] = -coefficients[8], -coefficients[9]  # s1, s2 too
         return replace(self, cx=self.width - 1 - self.cx, coefficients=tuple(coefficients))
 
+    def turned(self) -> Camera:
+        """The camera of the picture turned clockwise by a quarter: (x, y) of its frame are (-y, x) of this one's."""
+        coefficients = self.coefficients
+        if self.model in (Distortion.PLUMB_BOB, Distortion.RATIONAL_POLYNOMIAL):
+            k1, k2, p1, p2, *radial = coefficients
+            prism = radial[4:]
+            if prism:
+                s1, s2, s3, s4 = prism
+                prism = [-s3, -s4, s1, s2]
+            coefficients = (k1, k2, p2, -p1, *radial[:4], *prism)
+        return replace(
+            self, width=self.height, height=self.width, fx=self.fy, fy=self.fx,
+            cx=self.height - 1 - self.cy, cy=self.cx, coefficients=coefficients,
+        )  # fmt: skip
+
     def undistorted(self) -> Camera:
         """The pinhole camera with the same size, focal lengths and principal point."""
         return replace(self, model=Distortion.NONE, coefficients=())

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     if args.node:
         _bench_node(args.seconds, args.work, machine, args.json)
         return 0
-    config = read_pipeline(args)
+    config = replace(read_pipeline(args), upright_rotation=0)  # its own pictures are upright
     stages = _stage_rows(config.estimation) if args.network else []
     network = _network_rows(config.estimation) if args.network else []
     if args.network:

@@ -16,6 +16,7 @@ from pathlib import Path
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import default_models_dir
 from wildhands_ros.errors import ConfigError, WildHandsError
+from wildhands_ros.mounting import ROTATIONS
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig
 from wildhands_ros.pipeline.pipeline import needs_torch
 from wildhands_ros.settings import config_from_dict, read_settings
@@ -64,7 +65,7 @@ def output_file(text: str) -> Path:
 
 
 def add_camera(parser: argparse.ArgumentParser) -> None:
-    """`--focal` and `--camera`."""
+    """`--focal`, `--camera` and `--upright-rotation`."""
     group = parser.add_argument_group("the camera (depth is proportional to the focal length)")
     choice = group.add_mutually_exclusive_group()
     choice.add_argument("--focal", type=float, metavar="PX", help="focal length in pixels; no lens distortion")
@@ -73,6 +74,13 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="calibration in the YAML of ROS's camera_calibration: intrinsics and lens distortion",
+    )
+    group.add_argument(
+        "--upright-rotation",
+        type=int,
+        choices=ROTATIONS,
+        help="by how many degrees clockwise pictures must be turned to be upright, of a camera that is mounted "
+        "sideways or upside down; boxes and results are for the pictures as they come all the same",
     )
 
 

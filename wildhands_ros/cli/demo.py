@@ -161,6 +161,8 @@ def _play(chain: object, scene: Scene, estimator: str, args: argparse.Namespace)
     for option, path in (("checkpoint", args.checkpoint), ("mano_dir", args.mano_dir)):
         if path is not None:
             parameters[f"estimation.{option}"] = path.resolve()
+    if args.input and args.upright_rotation is not None:  # what it brings itself is upright
+        parameters["upright_rotation"] = args.upright_rotation
     report = chain.play(scene.source, bag, parameters)
     results = [
         replace(r, hands=tuple(replace(hand, vertices=None) for hand in r.hands))

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         raise RecordingError("--every and --frames must be at least 1")
     boxes = None if args.boxes is None else BoxFile.read(args.boxes)
     config = read_pipeline(args)
+    if args.upright_rotation is not None:
+        config = replace(config, upright_rotation=args.upright_rotation)
     refuse_unused(args, config)
     pipeline = Pipeline.from_config(config, with_detector=boxes is None)
     with (

@@ -131,6 +131,8 @@ def _limits(row: Parameter) -> str:
         return ""
     if row.maximum is None:
         return f"{row.minimum:g} or more"
+    if row.step and row.minimum is not None:
+        return ", ".join(f"{value:g}" for value in range(int(row.minimum), int(row.maximum) + 1, row.step))
     return f"{row.minimum:g} to {row.maximum:g}"
 
 

@@ -48,7 +48,8 @@ class When(str, Enum):
 class Parameter:
     """One row of the table.
 
-    minimum, maximum: for numbers, inclusive; None: unbounded. choices: for strings.
+    minimum, maximum: for numbers, inclusive; None: unbounded. step: for whole numbers, from the minimum on; 0: all.
+    choices: for strings.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Parameter:
     description: str
     minimum: float | None = None
     maximum: float | None = None
+    step: int = 0
     choices: tuple[str, ...] = ()
     when: When = When.LIVE
 
@@ -74,7 +76,7 @@ class Parameter:
         if isinstance(self.default, int):
             low = -(2**31) if self.minimum is None else self.minimum
             high = 2**31 - 1 if self.maximum is None else self.maximum
-            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=0)]
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=self.step)]
         else:
             low = -math.inf if self.minimum is None else self.minimum
             high = math.inf if self.maximum is None else self.maximum
@@ -142,8 +144,10 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
 
 _LIVE = ("min_score", "tracking.", "estimation.hand_length", *(f"detection.{name}" for name in THRESHOLDS))
 _CHOICES: Mapping[str, tuple[str, ...]] = {"estimation.estimator": ESTIMATORS}
+_STEPS: Mapping[str, int] = {"upright_rotation": 90}
 _RANGES: Mapping[str, tuple[float, float]] = {
     "min_score": (0, 1),
+    "upright_rotation": (0, 270),
     "detection.threads": (1, 256),
     "detection.max_hands": (1, 32),
     "detection.wanted_hands": (1, 32),
@@ -296,6 +300,7 @@ def _pipeline_parameters(kind: type, default: object, prefix: str) -> Iterator[P
             descriptions.get(field.name, f"See {kind.__name__}."),
             minimum=low,
             maximum=high,
+            step=_STEPS.get(name, 0),
             choices=_CHOICES.get(name, ()),
             when=When.LIVE if name.startswith(_LIVE) else When.CONFIGURE,
         )

@@ -455,12 +455,14 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         return diagnostics.diagnostic_values(self._statistics.summary(), self._condition(), self._facts())
 
     def _facts(self) -> dict[str, str]:
-        length = self._settings.pipeline.estimation.hand_length
+        pipeline = self._settings.pipeline
+        length = pipeline.estimation.hand_length
         return {
             "image topic": self._topics.image,
             "camera_info topic": self._topics.info,
             "target frame": self._settings.target_frame,
             **self._model_facts,
+            "upright rotation": f"{pipeline.upright_rotation} degrees",
             "hand length": f"{length:g} m" if length else "not measured",
             **memory_facts(),
             "images decoded by": "wildhands_ros" if self._bridge is None else "cv_bridge",

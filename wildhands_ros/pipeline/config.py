@@ -10,6 +10,7 @@ from wildhands_ros.detection import DetectorConfig, default_models_dir
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.known_length import require_length
 from wildhands_ros.estimation.refinement import RefinementConfig
+from wildhands_ros.mounting import require_rotation
 from wildhands_ros.settings import check_types
 from wildhands_ros.tracking import TrackingConfig
 
@@ -84,10 +85,13 @@ class PipelineConfig:
 
     models_dir: where `wildhands models fetch` put the detector's models.
     min_score: hands less probable than this are left out, 0 to 1, whatever the detector's own thresholds are.
+    upright_rotation: by how many degrees clockwise pictures must be turned to be upright, for cameras that are mounted
+      sideways (90 or 270) or upside down (180). Hands are given for pictures and camera as they came all the same.
     """
 
     models_dir: Path = field(default_factory=default_models_dir)
     min_score: float = 0.5
+    upright_rotation: int = 0
     detection: DetectorConfig = field(default_factory=DetectorConfig)
     estimation: EstimationConfig = field(default_factory=EstimationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -96,6 +100,7 @@ class PipelineConfig:
         check_types(self)
         if not 0 <= self.min_score <= 1:
             raise ConfigError(f"min_score must lie between 0 and 1, not {self.min_score}")
+        require_rotation(self.upright_rotation)
 
 
 def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ from wildhands_ros.exposure import well_exposed
 from wildhands_ros.frames import Frame, stream_time
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
+from wildhands_ros.mounting import Turn
 from wildhands_ros.pipeline.config import EstimationConfig, PipelineConfig
 from wildhands_ros.tracking import HandTracker
 
@@ -222,13 +223,14 @@ class Pipeline:
         """
         now_ns = self._stream_time(frame)
         start = time.perf_counter()
+        turn = self._upright(frame)
+        seen = turn.frame(replace(frame, stamp_ns=now_ns))
         if boxes is None:
-            boxes, left_out = self._require_detector().follow(frame.image, now_ns), []
+            boxes, left_out = self._require_detector().follow(seen.image, now_ns), []
         else:
-            boxes = list(boxes)
+            boxes = turn.boxes(boxes)
             left_out = self._improbable(boxes)
-        result = self._hands(replace(frame, stamp_ns=now_ns), boxes, start, left_out, tracked=True)
-        return replace(result, stamp_ns=frame.stamp_ns)
+        return self._hands(frame, seen, turn, boxes, start, left_out, tracked=True)
 
     def _stream_time(self, frame: Frame) -> int:
         """When the frame was taken, or, where it came late, the one before it; forgets what another stream showed."""
@@ -247,14 +249,20 @@ class Pipeline:
     def process_still(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
         """The hands of a single picture that belongs to no stream: looked at more closely, without track ids."""
         start = time.perf_counter()
+        turn = self._upright(frame)
+        seen = turn.frame(frame)
         if boxes is None:
-            boxes, left_out = self._require_detector().detect(frame.image), []
+            boxes, left_out = self._require_detector().detect(seen.image), []
         else:
-            boxes = list(boxes)
+            boxes = turn.boxes(boxes)
             left_out = self._improbable(boxes)
         # not followed, whoever followed them: the estimator would take the picture for one of the stream
         boxes = [replace(box, follow_id=-1) for box in boxes]
-        return self._hands(frame, boxes, start, left_out, tracked=False)
+        return self._hands(frame, seen, turn, boxes, start, left_out, tracked=False)
+
+    def _upright(self, frame: Frame) -> Turn:
+        """What makes the picture upright, as the detector and the networks know pictures."""
+        return Turn(self.config.upright_rotation // 90, frame.camera.width, frame.camera.height)
 
     def _require_detector(self) -> Detector:
         if self._detector is None:
@@ -271,22 +279,28 @@ class Pipeline:
         ]
 
     def _hands(
-        self, frame: Frame, boxes: Sequence[HandBox], start: float, left_out: Sequence[str], *, tracked: bool
+        self, frame: Frame, seen: Frame, turn: Turn, boxes: Sequence[HandBox], start: float, left_out: Sequence[str],
+        *, tracked: bool,
     ) -> PipelineResult:  # fmt: skip
+        """The hands of `frame`, from boxes in the upright picture `seen` that `turn` makes of it.
+
+        The time of `seen` is the stream's; that of the frame, where it came late, is not.
+        """
         boxes = [box for box in boxes if box.score >= self.config.min_score]
         detected = time.perf_counter()
-        seen = replace(frame, image=well_exposed(frame.image)) if boxes and self._exposes else frame
+        if boxes and self._exposes:
+            seen = replace(seen, image=well_exposed(seen.image))
         estimates = self.estimator.estimate(seen, boxes) if boxes or tracked else Estimates((), ())
         estimated = time.perf_counter()
-        raw = smooth = list(estimates.hands)
+        raw = smooth = turn.back.hands(estimates.hands)
         if tracked:
-            raw, smooth = self._tracker.update(raw, frame.stamp_ns, frame.camera)
+            raw, smooth = self._tracker.update(raw, seen.stamp_ns, frame.camera)
         end = time.perf_counter()
         return PipelineResult(
             stamp_ns=frame.stamp_ns,
             hands=tuple(smooth),
             raw=tuple(raw),
-            boxes=tuple(boxes),
+            boxes=tuple(turn.back.boxes(boxes)),
             skipped=(*left_out, *estimates.skipped),
             timings={
                 "detect": detected - start,

@@ -63,9 +63,9 @@ def unusable(box: Box, width: int, height: int) -> str | None:
     if not all(math.isfinite(v) for v in box):
         return "its box contains NaN or infinity"
     if x1 <= x0 or y1 <= y0:
-        return f"its box is empty ({x1 - x0:g} x {y1 - y0:g} pixels)"
+        return "its box is empty"
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        return f"its box lies outside the {width}x{height} picture"
+        return "its box lies outside the picture"
     return None
 
 
