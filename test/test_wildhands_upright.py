@@ -19,6 +19,7 @@ from wildhands_ros.estimation.wildhands import (
     Backend,
     CheckpointInfo,
     Crops,
+    OpenHands,
     Perspective,
     RuntimeConfig,
     Translation,
@@ -193,6 +194,49 @@ def test_landmarks_that_point_down_are_not_believed_at_once(tmp_path: Path) -> N
     for up, believed in ((0.9, True), (-0.9, True), (1.3, False), (-3.0, False)):
         box = _box(Side.RIGHT, (60.0, 60.0, 160.0, 160.0), up)
         assert estimator._roll(box, CAMERA, None) == pytest.approx(-up if believed else 0.0)
+
+
+def test_followed_hands_are_first_looked_at_as_they_were_upright(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network's own word of the picture before, not that of the landmarks, while it is fresh."""
+    plain = _estimator(tmp_path)
+    network = replace(plain.network, info=replace(plain.network.info, hand_model="open"))
+    estimator = OpenHands(network, MODEL, plain.config, refine=False)
+    looks: list[list[float]] = []
+    says = {"up": 0.1}
+    look = estimator._look
+
+    def spy(*arguments: object) -> object:
+        looks.append([round(float(roll), 3) for roll in arguments[-1]])  # type: ignore[attr-defined]
+        seen = look(*arguments)  # type: ignore[arg-type]
+        return replace(seen, directions=np.array([_pointing(says["up"])] * len(seen.pose)))
+
+    monkeypatch.setattr(estimator, "_look", spy)
+    followed = replace(_box(Side.RIGHT, (60.0, 60.0, 160.0, 160.0), 0.5), follow_id=3)
+
+    def rolls(milliseconds: int, box: HandBox = followed) -> list[list[float]]:
+        looks.clear()
+        estimator.estimate(Frame(_picture(320, 240), CAMERA, stamp_ns=milliseconds * 10**6), [box])
+        return list(looks)
+
+    first = [[-0.5]]  # of the landmarks
+    assert rolls(0) == first
+    assert rolls(33) == [[-0.6]]  # it pointed 0.1 to the right
+    says["up"] = -1.0
+    assert rolls(66) == [[-0.7], [0.3]]  # far off: a second look
+    assert rolls(99, replace(followed, follow_id=-1)) == [[-0.5], [0.5]]
+    assert rolls(99, replace(followed, follow_id=4)) == [[-0.5], [0.5]]
+    says["up"] = 0.0
+    assert rolls(132) == [[1.3]]
+    assert rolls(132) == first  # the same picture again
+    says["up"] = -0.3
+    assert rolls(165) == first
+    assert rolls(198) == [[-0.2]]
+    assert rolls(900) == first  # it was gone for too long
+    assert rolls(933) == [[-0.2]]
+    estimator.reset()
+    assert rolls(966) == first
 
 
 def _pointing(up: float) -> tuple[float, float]:

@@ -166,10 +166,13 @@ class WildHands:
             return Estimates((), tuple(skipped.values()))
         estimated = [boxes[index] for index in kept]
         places = self._steadied(places, estimated, frame.stamp_ns)
-        rolls = [self._roll(box, camera, view) for box in estimated]
+        rolls = self._first_rolls(estimated, camera, view, frame.stamp_ns)
         picture = self._crops.upload(image)  # once, for all looks at it
         decoded = self._look(picture, camera, places, estimated, rolls)
         rolls, decoded = self._look_again(picture, camera, places, estimated, rolls, decoded)
+        if decoded.directions is not None:
+            upright = [roll + roll_of_direction(d) for roll, d in zip(rolls, decoded.directions, strict=True)]
+            self._keep_rolls(estimated, upright, frame.stamp_ns)
         decoded = self._look_further(picture, camera, places, estimated, rolls, decoded)
         hands = []
         for position, (index, box) in enumerate(zip(kept, estimated, strict=True)):
@@ -230,6 +233,15 @@ class WildHands:
     def _steadied(self, places: list[CropPlace], boxes: Sequence[HandBox], stamp_ns: int) -> list[CropPlace]:
         """The crops to look at, from those of the boxes; here the same."""
         return places
+
+    def _first_rolls(
+        self, boxes: Sequence[HandBox], camera: Camera, view: RectifiedView | None, stamp_ns: int
+    ) -> list[float]:
+        """The rolls for the first looks at a picture."""
+        return [self._roll(box, camera, view) for box in boxes]
+
+    def _keep_rolls(self, boxes: Sequence[HandBox], rolls: Sequence[float], stamp_ns: int) -> None:
+        """Takes note of the rolls with which the network would have seen the hands upright; here not."""
 
     def _roll(self, box: HandBox, camera: Camera, view: RectifiedView | None) -> float:
         """The roll for the first look: the one that makes the landmarks point up (`upright.roll_of`), where they are

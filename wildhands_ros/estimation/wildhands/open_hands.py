@@ -13,7 +13,7 @@ from wildhands_ros.estimation.wildhands.checkpoint import is_there
 from wildhands_ros.estimation.wildhands.estimator import Found, WildHands, WildHandsConfig
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
-from wildhands_ros.estimation.wildhands.steady import SteadyCrops
+from wildhands_ros.estimation.wildhands.steady import KnownRolls, SteadyCrops
 from wildhands_ros.estimation.wildhands.views import RectifiedView
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel
@@ -29,7 +29,7 @@ OPEN_HAND = "open"
 class OpenHands(WildHands):
     """A network that was trained on the open hand, as an `Estimator`; every box is estimated.
 
-    Of earlier pictures it only remembers how large the crops of followed hands were.
+    Of earlier pictures it only remembers how large the crops of followed hands were, and where up was in them.
 
         estimator = OpenHands.load(WildHandsConfig(), load_hand_model())
 
@@ -64,6 +64,7 @@ class OpenHands(WildHands):
         self.refine = refine
         self.refiner = Refiner(hand_model, refinement)
         self._steady = SteadyCrops()
+        self._known_rolls = KnownRolls()
 
     @classmethod
     def load(
@@ -87,8 +88,9 @@ class OpenHands(WildHands):
         return cls(network, hand_model, config, with_mesh=with_mesh, refine=refine, refinement=refinement)
 
     def reset(self) -> None:
-        """Forgets how large the crops of the hands were: a new stream begins."""
+        """Forgets the crops of the hands: a new stream begins."""
         self._steady.reset()
+        self._known_rolls.reset()
 
     def _place(self, box: Box, camera: Camera, view: RectifiedView | None) -> CropPlace | str:
         """The network learned from boxes around what the picture shows; a detector's may reach over its edge."""
@@ -101,6 +103,17 @@ class OpenHands(WildHands):
 
     def _steadied(self, places: list[CropPlace], boxes: Sequence[HandBox], stamp_ns: int) -> list[CropPlace]:
         return self._steady(places, boxes, stamp_ns)
+
+    def _first_rolls(
+        self, boxes: Sequence[HandBox], camera: Camera, view: RectifiedView | None, stamp_ns: int
+    ) -> list[float]:
+        """Those of the pictures before: the network knows better than landmarks where up is, and wanders less."""
+        known = [self._known_rolls(box, stamp_ns) for box in boxes]
+        seen = super()._first_rolls(boxes, camera, view, stamp_ns)
+        return [first if roll is None else roll for roll, first in zip(known, seen, strict=True)]
+
+    def _keep_rolls(self, boxes: Sequence[HandBox], rolls: Sequence[float], stamp_ns: int) -> None:
+        self._known_rolls.keep(boxes, rolls, stamp_ns)
 
     def _settled(self, frame: Frame, box: HandBox, found: Found) -> Found:
         if box.landmarks is None:

@@ -1,4 +1,4 @@
-"""Crops of followed hands whose size does not flicker."""
+"""Crops of followed hands that do not flicker: in their size, and in how they are turned."""
 
 from __future__ import annotations
 
@@ -53,3 +53,30 @@ class SteadyCrops:
         lag = math.log(before / place.extent) * math.exp(-seconds / _SECONDS)
         most = math.log(_FARTHEST)
         return CropPlace.square(place.center, place.extent * math.exp(min(max(lag, -most), most)))
+
+
+class KnownRolls:
+    """The rolls with which the followed hands of the last pictures were upright; one for each stream."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[int, float]] = {}
+
+    def reset(self) -> None:
+        """A new stream begins."""
+        self._last = {}
+
+    def __call__(self, box: HandBox, stamp_ns: int) -> float | None:
+        """Radians, −π to π; None for a hand that is not followed or was not seen just before `stamp_ns`."""
+        before_ns, roll = self._last.get(box.follow_id, (stamp_ns, 0.0))
+        return roll if 0 < stamp_ns - before_ns < _FORGOTTEN_S * 1e9 else None
+
+    def keep(self, boxes: Sequence[HandBox], rolls: Sequence[float], stamp_ns: int) -> None:
+        """Takes note of those of one picture."""
+        followed = {
+            box.follow_id: (stamp_ns, math.remainder(roll, math.tau))
+            for box, roll in zip(boxes, rolls, strict=True)
+            if box.follow_id >= 0 and math.isfinite(roll)
+        }
+        if followed:  # others belong to no stream
+            recent = {k: v for k, v in self._last.items() if stamp_ns - v[0] < _FORGOTTEN_S * 1e9}
+            self._last = {**recent, **followed}
