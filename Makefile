@@ -6,6 +6,7 @@ INPUT ?=#           demo: a picture, video, folder or bag of your own
 FOCAL ?=#           demo: its focal length in pixels
 PIP_FLAGS ?=#       further arguments for pip install
 PYTEST_FLAGS ?=#    further arguments for pytest
+WORKERS ?= 2#       processes for the tests; with 0 pytest runs them itself, one after the other
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,7 +28,7 @@ help:
 	@echo 'make setup    create .venv and install everything into it (demo and test do so by themselves)'
 	@echo 'make demo     hands from photographs and from a rendered sequence over ROS topics, into out/demo'
 	@echo 'make demo INPUT=path [FOCAL=px]    the same from your own picture, video, folder or bag'
-	@echo 'make test     ruff and the whole test suite'
+	@echo 'make test     ruff and the whole test suite, in two processes (WORKERS=2)'
 	@echo 'make bench    measure speed and accuracy on this machine'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make clean    remove everything that was made in this folder, .venv too'
@@ -41,7 +42,7 @@ demo: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest --strict-config $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --strict-config -n $(WORKERS) $(PYTEST_FLAGS)
 
 bench: setup
 	$(BIN)/wildhands bench

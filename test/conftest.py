@@ -19,6 +19,9 @@ from wildhands_ros.detection import default_models_dir, models_missing
 if TYPE_CHECKING:  # needs ROS
     from node_bench import Process
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several workers would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _ROOT = Path(__file__).resolve().parents[1]
 
 # The same examples in every run, however slow the machine: a failure is the change's, and comes back when looked for.
@@ -53,6 +56,32 @@ def _on_a_distribution() -> bool:
     return any(Path(prefix, "share/rclpy/package.xml").is_file() and prefix != sys.prefix for prefix in prefixes)
 
 
+# Where processes talk over topics, and are waited for: these tests stay with one worker of pytest-xdist, one after the
+# other, beside those that only compute.
+_LIVE = frozenset(
+    f"test_{name}"
+    for name in (
+        "demo", "diagnostics", "install_tree", "launch", "lifecycle", "node", "node_executor", "node_overhead",
+        "node_transforms", "packaging", "player_recorder", "services", "signals", "survival", "wildhands_live",
+    )
+)  # fmt: skip
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of every file all tests run in one worker, as they share what takes long to make; the largest are begun first."""
+    if config.getvalue("dist") != "load":
+        return None  # somebody wants another way
+    from xdist.scheduler import LoadScopeScheduling  # which a distribution may lack
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = Path(nodeid.partition("::")[0]).stem
+            return "live" if name in _LIVE else name
+
+    return ByFile(config, log)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Small networks run faster so."""
@@ -85,7 +114,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., An
         return started[-1]
 
     yield start
-    for process in started:
+    for process in reversed(started):  # guests before whose domain it is
         process.stop()
 
 

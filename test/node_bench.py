@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from domains import give_back, take_domain
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -35,16 +36,21 @@ from wildhands_ros.node.qos import profile_environment
 WIDTH, HEIGHT = 160, 120
 COLOUR = (200, 120, 40)
 _OF_A_PROCESS = {"threads": "task", "files": "fd"}
-_DOMAINS = itertools.count(os.getpid())
 
 
 class Process:
     """Another process: a `wildhands` node with a fake pipeline, or a camera, in its own ROS domain."""
 
-    def __init__(self, log: Path, *arguments: str, domain: int | None = None, profile: bool = True) -> None:
-        self.domain = 1 + next(_DOMAINS) % 100 if domain is None else domain
+    def __init__(
+        self, log: Path, *arguments: str, domain: int | None = None, profile: bool = True,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """variables: of the environment, besides those of this process."""
+        self._has_own_domain = domain is None
+        self.domain = take_domain() if domain is None else domain
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("FASTDDS_", "FASTRTPS_"))}
         environment |= {"ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        environment |= variables or {}
         if profile:
             environment |= profile_environment()
         self._log = log
@@ -104,6 +110,13 @@ class Process:
             return self._process.wait(20)
         finally:
             self._process.kill()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nothing of it is in its domain any more."""
+        if self._has_own_domain:
+            self._has_own_domain = False
+            give_back(self.domain)
 
 
 class Bench(Process):
@@ -143,14 +156,12 @@ class Bench(Process):
         """Handles messages."""
         self._executor.spin_once(timeout_sec=seconds)
 
-    def stop(self) -> int:
-        try:
-            return super().stop()
-        finally:
-            if self.context.ok():
-                self.node.destroy_node()
-                self._executor.shutdown()
-                rclpy.shutdown(context=self.context)
+    def _leave(self) -> None:
+        if self.context.ok():
+            self.node.destroy_node()
+            self._executor.shutdown()
+            rclpy.shutdown(context=self.context)
+        super()._leave()
 
     def listen(self, kind: type, topic: str, profile: QoSProfile | int = 10) -> list:
         """Subscribes and waits until the node's publisher is there; received messages go into the returned list."""

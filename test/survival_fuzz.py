@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
+from domains import own_domain
 from rclpy.lifecycle import LifecycleNode
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -268,7 +269,7 @@ class Mill:
         self._pipeline = pipeline
 
     def __enter__(self) -> Mill:
-        rclpy.init(args=[], domain_id=101)
+        rclpy.init(args=[], domain_id=own_domain())
         self._node = LifecycleNode("mill", enable_rosout=False)
         self._node.trigger_configure()
         self.witness = Witness()

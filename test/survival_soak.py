@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,14 +81,17 @@ class SoakReport:
     failures: list[str]
 
 
-def soak(seconds: float, folder: Path, warm_up: int, estimator: str) -> SoakReport:
+def soak(
+    seconds: float, folder: Path, warm_up: int, estimator: str, variables: Mapping[str, str] | None = None
+) -> SoakReport:
     """Runs for `seconds` after `warm_up` results; logs go into `folder`. Raises AssertionError where nothing comes, and
     where node or camera do not end well.
 
     warm_up: networks take memory for each number of hands when they first see it, which is no growth.
+    variables: of the node's environment, besides those of this process.
     """
     chosen = ("-p", f"estimation.estimator:={estimator}")
-    node = Process(folder / "node.txt", "real", "--ros-args", "--log-level", "warn", *chosen)
+    node = Process(folder / "node.txt", "real", "--ros-args", "--log-level", "warn", *chosen, variables=variables)
     camera = Process(folder / "camera.txt", "rendered", domain=node.domain)
     try:
         with _Watcher(node) as watcher:

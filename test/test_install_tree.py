@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from domains import own_domain
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,7 +67,7 @@ def test_the_installed_node_starts(rig_install: Path) -> None:
     """As `ros2 run` starts it; without a camera it is asked for nothing but its usage of ROS arguments."""
     site_packages = next(rig_install.glob("lib/python3*/*-packages"))
     path = [str(site_packages), *filter(None, [os.environ.get("PYTHONPATH")])]  # a distribution's rclpy is found by it
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "ROS_DOMAIN_ID": "97"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "ROS_DOMAIN_ID": str(own_domain())}
     command = [sys.executable, rig_install / "lib/wildhands_ros/wildhands_node", "--ros-args", "-p", "min_score:=7.0"]
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "min_score" in done.stderr, done.stderr

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import yaml
+from domains import own_domain
 from node_bench import Bench
 from rclpy.node import Node
 
@@ -453,7 +454,7 @@ def launched(rig_install: Path, folder: Path, name: str, wanted: int, *arguments
         "AMENT_PREFIX_PATH": os.pathsep.join(prefixes),
         "PYTHONPATH": os.pathsep.join([str(site_packages), os.environ.get("PYTHONPATH", "")]),
         "PATH": os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_DOMAIN_ID": str(own_domain()),
         "ROS_LOG_DIR": str(folder),
     }
     file = rig_install / "share/wildhands_ros/launch" / name

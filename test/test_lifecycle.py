@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from domains import own_domain
 from node_bench import Bench, Process, plain, raw_image
 from node_fakes import fake_pipeline
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -217,7 +218,7 @@ def test_two_nodes_in_two_namespaces_hear_their_own_cameras(start: Callable[...,
 
 @pytest.fixture
 def node() -> Iterator[WildhandsNode]:
-    rclpy.init(args=[], domain_id=213)
+    rclpy.init(args=[], domain_id=own_domain())
     node = WildhandsNode(fake_pipeline, overrides=[Parameter("autostart", value=False)])
     yield node
     node.destroy_node()
@@ -307,7 +308,7 @@ def test_a_node_with_a_bond_ends_in_order_after_ros_was_shut_down(monkeypatch: p
     module.Bond = FakeBond  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bondpy", ModuleType("bondpy"))
     monkeypatch.setitem(sys.modules, "bondpy.bondpy", module)
-    rclpy.init(args=[], domain_id=213)
+    rclpy.init(args=[], domain_id=own_domain())
     overrides = [Parameter("autostart", value=False), Parameter("bond_heartbeat_period", value=0.1)]
     node = WildhandsNode(fake_pipeline, overrides=overrides)
     try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import rclpy
+from domains import give_back, take_domain
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -23,12 +24,14 @@ from wildhands_ros.node.executor import NodeExecutor, SlowCallbackGroup
 @pytest.fixture
 def node() -> Iterator[Node]:
     context = Context()
-    rclpy.init(args=[], context=context, domain_id=214)
+    domain = take_domain()
+    rclpy.init(args=[], context=context, domain_id=domain)
     node = Node("spun", context=context, enable_rosout=False)
     yield node
     node.destroy_node()
     if context.ok():
         rclpy.shutdown(context=context)
+    give_back(domain)
 
 
 @pytest.fixture

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
+from domains import own_domain
+
 from wildhands_ros.node.overhead import NodeOverhead, measure_overhead, overhead_table
 
 
-def test_the_overhead_is_measured_over_topics() -> None:
+def test_the_overhead_is_measured_over_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(own_domain()))
     (row,) = measure_overhead(seconds=1.0, transports=("compressed",), work_ms=5.0)
     assert row.transport == "compressed" and 0 < row.results and row.images >= 30
     assert row.processor_ms > 0 and all(0 < value < math.inf for value in row.latency_ms)

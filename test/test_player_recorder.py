@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from domains import own_domain
 from geometry_msgs.msg import TransformStamped
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -37,7 +38,6 @@ from wildhands_ros.node.recorder import Recorder
 from wildhands_ros.recordings import BagReader, BagWriter, FrameSource, bag_writer, open_source
 
 ROOT = Path(__file__).parents[1]
-DOMAIN = 1 + os.getpid() % 100
 DEADLINE_S = 30.0
 SIZE = (64, 48)
 
@@ -48,7 +48,7 @@ os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds.xml
 @pytest.fixture
 def context() -> Iterator[Context]:
     made = Context()
-    rclpy.init(context=made, domain_id=DOMAIN)
+    rclpy.init(context=made, domain_id=own_domain())
     yield made
     made.try_shutdown()
 
@@ -434,7 +434,7 @@ def test_a_type_that_nobody_can_describe_keeps_nothing_else_out(
 
 def test_whoever_listens_for_another_type_keeps_no_topic_out(context: Context, tmp_path: Path) -> None:
     other = Context()  # one participant cannot have both types
-    rclpy.init(context=other, domain_id=DOMAIN)
+    rclpy.init(context=other, domain_id=own_domain())
     listener = Node("listener", context=other)
     listener.create_subscription(Image, "/info", print, 10)
     sender = Node("sender", context=context)
@@ -505,7 +505,7 @@ def test_whatever_ends_the_recording_is_said(context: Context, tmp_path: Path, m
 
 
 def start(module: str, *args: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(own_domain()), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", f"wildhands_ros.node.{module}", *map(str, args)]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 

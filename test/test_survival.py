@@ -19,11 +19,11 @@ from wildhands_ros.errors import CameraError
 
 
 def test_a_minute_of_hands_at_30_hz_leaves_nothing_behind(tmp_path: Path, models_dir: Path) -> None:
-    # for a minute and a quarter, sometimes longer, the allocator still settles, by 1 to 3 %; then memory is level
-    report = soak(60.0, tmp_path, warm_up=2400, estimator="landmarks")
+    # Of arenas for every thread the allocator now and then takes 3 MB more in the first minutes, which is no growth.
+    # With one arena, the diagnostics' records fill in that time, by 1.2 MB of 120 at most; then memory is level.
+    report = soak(60.0, tmp_path, warm_up=300, estimator="landmarks", variables={"MALLOC_ARENA_MAX": "1"})
     assert report.hands.get("0", 0) > 20 and sum(report.hands.values()) > report.hands["0"] + 100  # they come and go
-    last_third = report.memory_mb[2 * len(report.memory_mb) // 3 :]
-    assert report.memory_growth < MEMORY_GROWTH or last_third[-1] < 1.005 * last_third[0], report
+    assert report.memory_growth < MEMORY_GROWTH, report
     assert report.end.threads <= report.start.threads and report.end.files <= report.start.files, report
     assert "problem: pipeline_failed" not in report.diagnostics
 
