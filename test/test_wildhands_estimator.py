@@ -400,6 +400,26 @@ def test_auto_takes_something_within_the_tolerance_and_remembers_it(checkpoint, 
     assert again.runtime.name == loaded.runtime.name and len(tried) == 1
 
 
+@pytest.mark.parametrize("has", [False, True])
+def test_auto_leaves_bfloat16_to_processors_that_have_it(has, monkeypatch):
+    """Elsewhere it is float32 by another name, or slower, and chance would decide between them."""
+    monkeypatch.setattr(accelerated, "openvino_has_bfloat16", lambda: has)
+    both = (Backend.ONNXRUNTIME, Backend.OPENVINO)
+    found = loading_module._candidates(both, Precision.AUTO)
+    exact = [(backend, Precision.FLOAT32) for backend in both]
+    coarser = ([Precision.BFLOAT16] if has else []) + [Precision.INT8]
+    assert found == exact + [(Backend.OPENVINO, precision) for precision in coarser]
+    assert loading_module._candidates(both[:1], Precision.AUTO) == exact[:1]
+    assert loading_module._candidates(both[1:], Precision.BFLOAT16) == [(Backend.OPENVINO, Precision.BFLOAT16)]
+
+
+def test_openvino_tells_what_the_processor_has():
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    has = accelerated.openvino_has_bfloat16()
+    assert has or not flags & {"avx512_bf16", "amx_bf16"}
+    assert not has or "avx512f" in flags
+
+
 def test_exports_are_kept_and_mended(checkpoint, tmp_path, monkeypatch):
     first = exported_network(checkpoint, tmp_path)
     monkeypatch.setattr(loading_module, "load_checkpoint", lambda path: pytest.fail("exported again"))

@@ -104,6 +104,13 @@ class ExportedRuntime:
         return self._hands({**chosen, **self._trunks(chosen)})
 
 
+def openvino_has_bfloat16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this CPU, and not in float32 or more slowly where it is asked for it."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def as_arrays(inputs: NetworkInputs) -> dict[str, AnyArray]:
     """Inputs on the CPU by the names that exported networks give them."""
     return {

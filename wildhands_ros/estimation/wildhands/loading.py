@@ -265,8 +265,11 @@ def _backends(config: RuntimeConfig) -> list[Backend]:
 def _candidates(backends: Sequence[Backend], precision: Precision) -> list[_Candidate]:
     if precision is not Precision.AUTO:
         return [(backend, precision) for backend in backends]
-    coarser = [(b, p) for p in (Precision.BFLOAT16, Precision.INT8) for b in backends if b is Backend.OPENVINO]
-    return [(backend, Precision.FLOAT32) for backend in backends] + coarser
+    exact = [(backend, Precision.FLOAT32) for backend in backends]
+    if Backend.OPENVINO not in backends:
+        return exact
+    coarser = (Precision.BFLOAT16, Precision.INT8) if accelerated.openvino_has_bfloat16() else (Precision.INT8,)
+    return exact + [(Backend.OPENVINO, precision) for precision in coarser]
 
 
 def _fastest(
