@@ -28,9 +28,8 @@ from visualization_msgs.msg import MarkerArray
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Side
 from wildhands_ros.node import transform_buffer
-from wildhands_ros.node.rigid import RigidTransform
 from wildhands_ros.node.transform_buffer import TransformBuffer, TransformError, TransformLookup
-from wildhands_ros.node.transforms import moved_hand
+from wildhands_ros.rigid import RigidTransform, moved_hand
 from wildhands_ros.rotations import exp_so3, matrix_from_quaternion, quaternion_from_matrix
 
 SECOND = 10**9

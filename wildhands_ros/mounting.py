@@ -18,6 +18,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, HandBox
+from wildhands_ros.rigid import RigidTransform, moved_hand
 
 FloatArray = NDArray[np.float64]
 
@@ -82,18 +83,8 @@ class Turn:
 
     def hand(self, hand: Hand) -> Hand:
         """A hand in the camera's frame."""
-        matrix = self.matrix
-        joints = hand.joints @ matrix.T
-        return replace(
-            hand,
-            box=self._xyxy(hand.box),
-            joints=joints,
-            keypoints=self.pixels(hand.keypoints),
-            pose=np.concatenate([(matrix @ hand.pose[0])[None], hand.pose[1:]]),
-            # the hand model turns about the wrist's joint, and moves afterwards
-            translation=joints[0] - (hand.joints[0] - hand.translation),
-            vertices=None if hand.vertices is None else hand.vertices @ matrix.T,
-        )
+        turned = moved_hand(hand, RigidTransform(self.matrix, np.zeros(3)))
+        return replace(turned, box=self._xyxy(hand.box), keypoints=self.pixels(hand.keypoints))
 
     def frame(self, frame: Frame) -> Frame:
         """A picture with its camera."""

@@ -25,7 +25,7 @@ from tf2_msgs.msg import TFMessage
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.node.messages import stamp_ns
 from wildhands_ros.node.qos import TF_OUTPUT
-from wildhands_ros.node.rigid import FloatArray, RigidTransform
+from wildhands_ros.rigid import FloatArray, RigidTransform
 from wildhands_ros.rotations import matrix_from_quaternion, quaternion_from_matrix
 
 try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -15,7 +14,6 @@ from tf2_msgs.msg import TFMessage
 
 from wildhands_ros import rotations
 from wildhands_ros.hands import FINGERS, KEYPOINT_NAMES, Hand
-from wildhands_ros.node.rigid import RigidTransform
 from wildhands_ros.node.stencil import Serializer
 
 FloatArray = NDArray[np.float64]
@@ -65,24 +63,6 @@ class SerializedTransforms:
     def __call__(self, named: NamedHands, header: Header, *, prefix: str = "", joints: bool = True) -> bytes:
         names, places = _placed_frames(named, prefix, joints)
         return self._serializer((header.frame_id, names), places.reshape(-1), header.stamp) if names else b""
-
-
-def moved_hand(hand: Hand, transform: RigidTransform) -> Hand:
-    """The same hand in another frame; `box` and `keypoints` stay in the picture.
-
-    The hand model turns about its root, the wrist joint, whose place at rest the translation is added to. With the
-    wrist at joint = rest + translation, the translation in the new frame is (R joint + t) - rest.
-    """
-    joints = transform.apply(hand.joints)
-    pose = hand.pose.copy()
-    pose[0] = transform.rotation @ pose[0]
-    return replace(
-        hand,
-        joints=joints,
-        pose=pose,
-        translation=joints[0] - (hand.joints[0] - hand.translation),
-        vertices=None if hand.vertices is None else transform.apply(hand.vertices),
-    )
 
 
 def _placed_frames(named: NamedHands, prefix: str, joints: bool) -> tuple[tuple[str, ...], FloatArray]:

@@ -28,8 +28,8 @@ from wildhands_ros.node.messages import stamp_ns
 from wildhands_ros.node.outlets import Outcome, Outlets, Report
 from wildhands_ros.node.parameters import NodeParameters
 from wildhands_ros.node.transform_buffer import TransformError, TransformLookup
-from wildhands_ros.node.transforms import moved_hand
 from wildhands_ros.pipeline import PipelineConfig, PipelineResult
+from wildhands_ros.rigid import moved_hand
 
 ImageMessage: TypeAlias = Image | CompressedImage
 

@@ -1,12 +1,13 @@
-"""Rigid transforms between frames."""
+"""Rigid transforms between frames, of points and of hands."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wildhands_ros.hands import Hand
 from wildhands_ros.rotations import exp_so3, log_so3
 
 FloatArray = NDArray[np.float64]
@@ -39,3 +40,21 @@ class RigidTransform:
     def apply(self, points: FloatArray) -> FloatArray:
         """(N, 3) in the source frame → (N, 3) in the target frame."""
         return points @ self.rotation.T + self.translation
+
+
+def moved_hand(hand: Hand, transform: RigidTransform) -> Hand:
+    """The same hand in another frame; `box` and `keypoints` stay in the picture.
+
+    The hand model turns about its root, the wrist joint, whose place at rest the translation is added to. With the
+    wrist at joint = rest + translation, the translation in the new frame is (R joint + t) - rest.
+    """
+    joints = transform.apply(hand.joints)
+    pose = hand.pose.copy()
+    pose[0] = transform.rotation @ pose[0]
+    return replace(
+        hand,
+        joints=joints,
+        pose=pose,
+        translation=joints[0] - (hand.joints[0] - hand.translation),
+        vertices=None if hand.vertices is None else transform.apply(hand.vertices),
+    )
