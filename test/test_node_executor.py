@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_msgs.msg import Empty
 
-from wildhands_ros.node.executor import NodeExecutor, SlowCallbackGroup
+from wildhands_ros.node.executor import NodeExecutor, SlowCallbackGroup, SpinningThread
 
 
 @pytest.fixture
@@ -180,3 +180,83 @@ def test_what_a_request_makes_raise_is_reported_and_the_next_one_is_answered(nod
         assert str(failures[1]) == "slow and wrong"
     finally:
         executor.shutdown()
+
+
+# --- a thread of its own ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_spinning_thread_has_begun_is_done_before_anything_is_destroyed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end, destroyed = threading.Event(), threading.Event(), threading.Event()
+    happened, failures = [], []
+    shutdown = SingleThreadedExecutor.shutdown
+
+    def observed(executor: SingleThreadedExecutor) -> bool:
+        happened.append("destroyed")
+        destroyed.set()
+        return shutdown(executor)
+
+    def callback() -> None:
+        begun.set()
+        assert may_end.wait(30)
+        happened.append("handled")
+        node.destroy_timer(timer)
+
+    monkeypatch.setattr(SingleThreadedExecutor, "shutdown", observed)
+    timer = node.create_timer(0.0, callback)
+    spinning = SpinningThread(node, "spun", failures.append)
+    assert begun.wait(30)
+    stopper = threading.Thread(target=spinning.stop)
+    stopper.start()
+    assert not destroyed.wait(0.1)
+    may_end.set()
+    stopper.join(30)
+    assert happened == ["handled", "destroyed"] and not failures
+    spinning.stop()  # does no harm
+
+
+def test_a_spinning_thread_that_waits_is_stopped_at_once(node: Node) -> None:
+    failures: list[Exception] = []
+    for _ in range(20):
+        SpinningThread(node, "spun", failures.append).stop()
+    assert not failures
+
+
+def test_what_a_callback_raises_in_a_spinning_thread_is_told(node: Node) -> None:
+    failed, failures = threading.Event(), []
+
+    def fail() -> None:
+        raise ValueError("told so")
+
+    def take(error: Exception) -> None:
+        failures.append(error)
+        failed.set()
+
+    node.create_timer(0.0, fail)
+    spinning = SpinningThread(node, "spun", take)
+    assert failed.wait(30)
+    spinning.stop()
+    assert [str(error) for error in failures] == ["told so"]
+
+
+@pytest.mark.parametrize("when", ["while it waits", "just before it waits"])
+def test_a_context_that_ends_ends_its_spinning_threads(node: Node, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    failures: list[Exception] = []
+    ticked = threading.Event()
+    waiting = SingleThreadedExecutor.wait_for_ready_callbacks
+
+    def wait(executor: SingleThreadedExecutor, *arguments: object) -> object:
+        if ticked.is_set() and node.context.ok():
+            rclpy.shutdown(context=node.context)
+        return waiting(executor, *arguments)
+
+    if when == "just before it waits":
+        monkeypatch.setattr(SingleThreadedExecutor, "wait_for_ready_callbacks", wait)
+    node.create_timer(0.001, ticked.set)
+    spinning = SpinningThread(node, "spun", failures.append)
+    assert ticked.wait(30)
+    if when == "while it waits":
+        rclpy.shutdown(context=node.context)
+    spinning.stop()
+    assert not failures and not node.context.ok()

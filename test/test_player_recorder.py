@@ -32,6 +32,7 @@ from wildhands_ros.images import decode_compressed, decode_raw
 from wildhands_ros.msg import HandPose, HandPoseArray
 from wildhands_ros.node import player as player_module
 from wildhands_ros.node.camera_info import camera_to_camera_info
+from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.node.player import Player, PlayerOptions, Stamps, _Pacer
 from wildhands_ros.node.recorder import Recorder
@@ -60,9 +61,6 @@ class Listener:
         self.node = Node(name, context=context)
         self.heard: list[object] = []
         self.changed = threading.Condition()
-        self.executor = SingleThreadedExecutor(context=context)
-        self.executor.add_node(self.node)
-        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
 
     def listen(self, kind: type, topic: str, then: Callable[[object], None] | None = None, qos: object = 50) -> None:
         def take(message: object) -> None:
@@ -83,12 +81,11 @@ class Listener:
             return found()
 
     def __enter__(self) -> Listener:
-        self.thread.start()
+        self.spinning = SpinningThread(self.node, "listener")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.executor.shutdown()
-        self.thread.join()
+        self.spinning.stop()
         self.node.destroy_node()
 
 

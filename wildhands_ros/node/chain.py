@@ -9,14 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
 import numpy as np
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -24,9 +24,11 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.errors import RecordingError, WildHandsError
 from wildhands_ros.frames import Frame
 from wildhands_ros.msg import HandPoseArray
+from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.messages import duration_s, stamp_ns
 from wildhands_ros.node.player import Player, PlayerOptions, PlayReport
 from wildhands_ros.node.qos import profile_environment, profile_variable
+from wildhands_ros.node.signals import signals_held_back
 from wildhands_ros.recordings import FrameSource
 
 IMAGE, HANDS = "/camera/image_raw", "/wildhands/hands"
@@ -105,9 +107,9 @@ class LiveChain:
             subscriber_timeout_s=_START_TIMEOUT_S,
         )  # fmt: skip
         ahead = _ReadAhead(source)
+        commands = {"the node": self._node_command(parameters), "the recorder": self._recorder_command(bag)}
         with (
-            ChildProcess("the node", self._node_command(parameters), self.environment),
-            ChildProcess("the recorder", self._recorder_command(bag), self.environment) as recorder,
+            child_processes(commands, self.environment) as (_, recorder),
             Player(ahead, options, on_publish=note) as player,
         ):
             _rehearse(player, recorder, ahead.first().camera)
@@ -121,7 +123,7 @@ class LiveChain:
         """
         ahead = _ReadAhead(source)
         with (
-            ChildProcess("the node", self._node_command(parameters), self.environment) as node,
+            child_processes({"the node": self._node_command(parameters)}, self.environment) as (node,),
             Player(ahead, PlayerOptions(topic=IMAGE, subscriber_timeout_s=_START_TIMEOUT_S)) as player,
             _Results(player) as results,
         ):
@@ -175,10 +177,7 @@ class _Results:
         self._clock = player.node.get_clock()
         self._node = Node("wildhands_demo_listener")
         self._node.create_subscription(HandPoseArray, HANDS, self._take, 10)
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
-        self._thread.start()
+        self._spinning = SpinningThread(self._node, "wildhands-demo-listener")
 
     def wait(self, seconds: float) -> bool:
         return self._come.wait(seconds)
@@ -195,8 +194,7 @@ class _Results:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._executor.shutdown()
-        self._thread.join()
+        self._spinning.stop()
         self._node.destroy_node()
 
     def _take(self, message: HandPoseArray) -> None:
@@ -205,10 +203,28 @@ class _Results:
         self._come.set()
 
 
-class ChildProcess:
-    """A process that is stopped by Ctrl-C's signal and whose last words are kept."""
+@contextmanager
+def child_processes(
+    commands: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+) -> Iterator[tuple[ChildProcess, ...]]:
+    """Runs these, by what to call them, until the block ends; raises WildHandsError where one had ended by then.
 
-    def __init__(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
+    Whoever interrupts while they are being started leaves none of them behind.
+    """
+    with ExitStack() as running:
+        with signals_held_back():
+            children = [running.enter_context(ChildProcess(n, c, environment)) for n, c in commands.items()]
+        yield tuple(children)
+
+
+class ChildProcess:
+    """A process that is told to stop by SIGTERM and whose last words are kept.
+
+    Not by Ctrl-C's signal: where that is ignored, as in what a script runs in the background, it is so in a child too,
+    until ROS listens to it.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._name = name
         self._lines: list[str] = []
         self._news = threading.Condition()
@@ -245,7 +261,7 @@ class ChildProcess:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         ended_early = self._process.poll() is not None
         if not ended_early:
-            self._process.send_signal(signal.SIGINT)
+            self._process.terminate()
             try:
                 self._process.wait(_STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
@@ -254,7 +270,7 @@ class ChildProcess:
         self._reader.join(1.0)
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             return  # it may have been interrupted before it could listen to signals
-        if ended_early or self._process.returncode not in (0, -signal.SIGINT):
+        if ended_early or self._process.returncode not in (0, -signal.SIGTERM):
             raise WildHandsError(
                 f"{self._name} ended with code {self._process.returncode}: {' '.join(self._lines[-8:])}"
             )

@@ -1,7 +1,8 @@
-"""Spinning the node: quick callbacks at once, slow ones beside them."""
+"""Spinning nodes: quick callbacks at once, slow ones beside them; and in a thread of their own."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -10,8 +11,10 @@ from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor, TimeoutException
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.node import Node
 from rclpy.service import Service
 from rclpy.subscription import Subscription
+from rclpy.task import Future as RclpyFuture
 from rclpy.task import Task
 
 _SLOW_AT_ONCE = 4  # more than there are groups, so that none has to wait for a thread
@@ -85,3 +88,40 @@ class NodeExecutor(SingleThreadedExecutor):
         if self._on_failure is None or not from_outside or not isinstance(error, Exception):
             raise error
         self._on_failure(error)
+
+
+class SpinningThread:
+    """Handles one node's callbacks in a thread of its own, from construction until `stop`.
+
+    on_failure: takes what a callback raises, which ends it; without, the thread dies of it. That the node's context was
+        shut down ends it as well, and is no failure.
+    """
+
+    def __init__(self, node: Node, name: str, on_failure: Callable[[Exception], None] | None = None) -> None:
+        self._context, self._on_failure = node.context, on_failure
+        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor.add_node(node)
+        self._asked: RclpyFuture[None] = RclpyFuture()
+        self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the callback that runs, if one does, is done. Later calls do nothing."""
+        if not self._asked.done():
+            self._asked.set_result(None)
+        self._thread.join()
+        # not before: rclpy's `shutdown` destroys what the thread may just be about to use, and waits for nothing. A
+        # message that it had already taken was lost then, with an InvalidHandle
+        self._executor.shutdown()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin_until_future_complete(self._asked)
+        except ExternalShutdownException:
+            pass
+        except Exception as error:
+            if isinstance(error, _rclpy.RCLError) and not self._context.ok():
+                return  # shut down just before it was waited for
+            if self._on_failure is None:
+                raise
+            self._on_failure(error)

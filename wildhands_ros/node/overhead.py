@@ -18,7 +18,6 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.utilities import remove_ros_args
@@ -34,7 +33,8 @@ from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.camera_info import camera_to_camera_info
-from wildhands_ros.node.chain import ChildProcess, LiveChain
+from wildhands_ros.node.chain import ChildProcess, LiveChain, child_processes
+from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.node.messages import duration_s
 from wildhands_ros.node.parameters import TRANSPORTS
@@ -151,11 +151,11 @@ def overhead_table(rows: Sequence[NodeOverhead]) -> str:
 def _measure(transport: str, seconds: float, work_ms: float, environment: Mapping[str, str]) -> NodeOverhead:
     command = [sys.executable, "-m", "wildhands_ros.node.overhead"]
     arguments = ["--ros-args", "--log-level", "error", "-p", f"image_transport:={transport}"]
-    with (
-        ChildProcess("the node", [*command, "node", "--work", str(work_ms), *arguments], environment) as node,
-        ChildProcess("the camera", [*command, "camera", transport], environment) as camera,
-        _Listener() as listener,
-    ):
+    commands = {
+        "the node": [*command, "node", "--work", str(work_ms), *arguments],
+        "the camera": [*command, "camera", transport],
+    }
+    with child_processes(commands, environment) as (node, camera), _Listener() as listener:
         listener.wait(_WARM_UP, (node, camera))
         before, began = node.processor_s(), time.monotonic()
         first = listener.start_counting()
@@ -192,10 +192,7 @@ class _Listener:
         # as bytes: taking them apart in Python would cost more than what is measured
         self._node.create_subscription(MarkerArray, "/wildhands/markers", _ignore, RESULT_OUTPUT, raw=True)
         self._node.create_subscription(TFMessage, "/tf", _ignore, TF_OUTPUT, raw=True)
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
-        self._thread.start()
+        self._spinning = SpinningThread(self._node, "wildhands-overhead-listener")
 
     def wait(self, results: int, children: Sequence[ChildProcess]) -> None:
         """Until so many have come. Raises WildHandsError where they do not."""
@@ -224,8 +221,7 @@ class _Listener:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._executor.shutdown()
-        self._thread.join()
+        self._spinning.stop()
         self._node.destroy_node()
 
     def _take(self, message: HandPoseArray) -> None:

@@ -23,7 +23,6 @@ import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.context import Context
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -37,6 +36,7 @@ from wildhands_ros.errors import RecordingError, WildHandsError
 from wildhands_ros.frames import Frame
 from wildhands_ros.images import JPEG_QUALITY
 from wildhands_ros.node.camera_info import camera_to_camera_info
+from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.recordings import FrameSource, open_source
 from wildhands_ros.recordings.message_types import HAND_POSE_ARRAY
@@ -145,10 +145,7 @@ class Player:
         self._images: Publisher[Image] | Publisher[CompressedImage] = self.node.create_publisher(kind, topic, qos)
         self._infos: Publisher[CameraInfo] = self.node.create_publisher(CameraInfo, beside, qos)
         self._answers = _Answers(self.node, self._options) if self._options.lockstep else None
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, name="wildhands-play", daemon=True)
-        self._thread.start()
+        self._spinning = SpinningThread(self.node, "wildhands-play")
 
     def run(self) -> PlayReport:
         """Plays to the end, or until `stop`. Raises RecordingError where nobody listens or answers."""
@@ -198,8 +195,7 @@ class Player:
     def close(self) -> None:
         """Stops and destroys the node."""
         self.stop()
-        self._executor.shutdown()
-        self._thread.join()
+        self._spinning.stop()
         self.node.destroy_node()
 
     def __enter__(self) -> Player:
@@ -209,12 +205,6 @@ class Player:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:  # the context was shut down first
-            pass
 
     def _once(self) -> Iterator[tuple[Frame, int]]:
         for frame in self._source:

@@ -24,7 +24,6 @@ import numpy as np
 import rclpy
 from numpy.typing import NDArray
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -33,6 +32,7 @@ from rclpy.utilities import remove_ros_args
 
 from wildhands_ros.errors import ImageError, RecordingError, UnknownTypeError, WildHandsError
 from wildhands_ros.images import JPEG_QUALITY, decode_raw, encode_jpeg, has_eight_bits
+from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.player import call_on_signals
 from wildhands_ros.recordings import BagWriter
 from wildhands_ros.recordings.bag_source import COMPRESSED_IMAGE, IMAGE
@@ -141,10 +141,7 @@ class Recorder:
         self._look()
         self.node.create_timer(_LOOK_PERIOD_S, self._look)
         self.node.create_timer(1.0, self._flush)
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, name="wildhands-record", daemon=True)
-        self._thread.start()
+        self._spinning = SpinningThread(self.node, "wildhands-record", self._ended)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -176,8 +173,7 @@ class Recorder:
         """Finishes the bag. Raises RecordingError where something could not be written; later calls do nothing."""
         if self._report is not None:
             return self._report
-        self._executor.shutdown()
-        self._thread.join()
+        self._spinning.stop()
         self.node.destroy_node()
         for name, kind in (self._wanted or {}).items():
             if name not in self._channels:
@@ -206,13 +202,8 @@ class Recorder:
         with self._changed:
             return self._changed.wait_for(condition, timeout_s) and self._failure is None
 
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:  # the context was shut down first
-            pass
-        except Exception as error:  # whatever it is, nothing is recorded any more, which somebody must hear
-            self._fail(RecordingError(f"recording ended: {type(error).__name__}: {error}"))
+    def _ended(self, error: Exception) -> None:  # whatever it is, nothing is recorded any more: somebody must hear it
+        self._fail(RecordingError(f"recording ended: {type(error).__name__}: {error}"))
 
     # --- following the graph (all below runs in the executor's thread) ----------------------------------------------
 
