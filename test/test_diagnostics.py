@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -115,6 +116,21 @@ def test_latencies_that_are_not_known_do_not_count() -> None:
 
 
 # --- models and memory ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_older_than_the_last_seconds_is_not_kept() -> None:
+    class Timings(dict[str, float]):  # of which it can be known whether anybody has it still
+        pass
+
+    watch, kept = Watch(), []
+    for second in range(20):
+        watch.now = float(second)
+        timings = Timings(detect=0.01)
+        kept.append(weakref.ref(timings))
+        watch.statistics.result_published(1, 0.02, timings)
+    del timings
+    assert [second for second, one in enumerate(kept) if one() is not None] == [14, 15, 16, 17, 18, 19]
+    assert watch.statistics.summary().output_hz == pytest.approx(6 / 5)
 
 
 def test_models_are_named_with_their_hashes(tmp_path: Path) -> None:

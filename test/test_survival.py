@@ -20,7 +20,7 @@ from wildhands_ros.errors import CameraError
 
 def test_a_minute_of_hands_at_30_hz_leaves_nothing_behind(tmp_path: Path, models_dir: Path) -> None:
     # Of arenas for every thread the allocator now and then takes 3 MB more in the first minutes, which is no growth.
-    # With one arena, the diagnostics' records fill in that time, by 1.2 MB of 120 at most; then memory is level.
+    # With one arena, memory is level.
     report = soak(60.0, tmp_path, warm_up=300, estimator="landmarks", variables={"MALLOC_ARENA_MAX": "1"})
     assert report.hands.get("0", 0) > 20 and sum(report.hands.values()) > report.hands["0"] + 100  # they come and go
     assert report.memory_growth < MEMORY_GROWTH, report

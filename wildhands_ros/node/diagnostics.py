@@ -16,7 +16,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 _WINDOW_S = 5.0
-_MOST_KEPT = 2000  # arrivals: more than a window holds at 200 Hz
+_MOST_KEPT = 2000  # in a window, whatever comes: of 5 s it is 400 a second
 _LONGEST_TEXT = 2000  # of a problem: more than any of ours has, tracebacks included
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _TELLING = 8  # so many camera infos, and images for less than half of them, cannot be chance
@@ -103,7 +103,7 @@ class Statistics:
         """An image came."""
         with self._lock:
             self._received += 1
-            self._arrivals.append(self._clock())
+            _note(self._arrivals, self._clock(), _WINDOW_S)
 
     def image_dropped(self, cause: Drop) -> None:
         """A good image was left out."""
@@ -117,13 +117,16 @@ class Statistics:
         with self._lock:
             self._processed += 1
             self._hands = hands
-            self._results.append(_Result(self._clock(), latency_s, capture_s, timings))
+            now = self._clock()
+            self._results.append(_Result(now, latency_s, capture_s, timings))
+            while self._results[0].at < now - _WINDOW_S:
+                self._results.popleft()
 
     def image_failed(self) -> None:
         """An image that no result came of."""
         with self._lock:
             self._failed += 1
-            self._failures.append(self._clock())
+            _note(self._failures, self._clock(), _WINDOW_S)
 
     def problem(self, kind: str, text: str) -> None:
         """Something that a person should know."""
@@ -156,6 +159,13 @@ class Statistics:
                 last_problem=self._last_problem,
                 last_problem_age_s=now - self._last_problem_at,
             )
+
+
+def _note(times: deque[float], now: float, window_s: float) -> None:
+    """Notes another one, and forgets those of longer ago."""
+    times.append(now)
+    while times[0] < now - window_s:
+        times.popleft()
 
 
 def shortened(text: str, most: int = _LONGEST_TEXT) -> str:
@@ -242,11 +252,11 @@ class InputWatch:
     def image(self, now: float) -> None:
         """An image came."""
         self._first_image = now if self._first_image is None else self._first_image
-        self._images.append(now)
+        _note(self._images, now, self._patience_s)
 
     def info(self, now: float) -> None:
         """Camera info came."""
-        self._infos.append(now)
+        _note(self._infos, now, self._patience_s)
 
     def complaint(self, now: float, around: Surroundings) -> tuple[str, str] | None:
         """Kind and text of what is wrong with the inputs, or None."""
