@@ -24,6 +24,21 @@ def test_told_to_stop_twice_nothing_crashes() -> None:
     assert len(codes) == 200 and set(codes) == {0}, (codes, found.stderr[-2000:])
 
 
+def test_told_to_stop_amid_a_callback_that_publishes_nothing_fails() -> None:
+    program = (
+        "import rclpy; from std_msgs.msg import Empty; from wildhands_ros.node.signals import spin_until_stopped\n"
+        "rclpy.init(); node = rclpy.create_node('told'); publisher = node.create_publisher(Empty, 'nothing', 1)\n"
+        "def publish():\n"
+        "    rclpy.get_default_context().handle.shutdown()  # as rclpy does at a signal, in a thread of its own\n"
+        "    publisher.publish(Empty())\n"
+        "    raise AssertionError('published')\n"
+        "node.create_timer(0.0, publish); spin_until_stopped(node); print('ended')"
+    )
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(own_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0 and ended.stdout == "ended\n", ended.stderr
+
+
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
     """As it is in a terminal; whoever runs tests may ignore it."""

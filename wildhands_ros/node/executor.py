@@ -14,7 +14,6 @@ from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.service import Service
 from rclpy.subscription import Subscription
-from rclpy.task import Future as RclpyFuture
 from rclpy.task import Task
 
 _SLOW_AT_ONCE = 4  # more than there are groups, so that none has to wait for a thread
@@ -101,14 +100,17 @@ class SpinningThread:
         self._context, self._on_failure = node.context, on_failure
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
-        self._asked: RclpyFuture[None] = RclpyFuture()
+        self._asked = threading.Event()
+        self._end = node.create_guard_condition(self._asked.set)
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Returns when the callback that runs, if one does, is done. Later calls do nothing."""
-        if not self._asked.done():
-            self._asked.set_result(None)
+        try:
+            self._end.trigger()
+        except InvalidHandle:  # the node has been destroyed, as a context that is shut down does, and the thread ends
+            pass
         self._thread.join()
         # not before: rclpy's `shutdown` destroys what the thread may just be about to use, and waits for nothing. A
         # message that it had already taken was lost then, with an InvalidHandle
@@ -116,7 +118,8 @@ class SpinningThread:
 
     def _spin(self) -> None:
         try:
-            self._executor.spin_until_future_complete(self._asked)
+            while self._context.ok() and not self._asked.is_set():
+                self._executor.spin_once()
         except ExternalShutdownException:
             pass
         except Exception as error:

@@ -9,19 +9,23 @@ from contextlib import contextmanager
 from types import FrameType
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
+
+from wildhands_ros.node.executor import NodeExecutor
 
 
 def spin_until_stopped(node: Node) -> None:
     """Handles a node's callbacks until the process is told to stop, and ends ROS."""
+    executor = NodeExecutor(context=node.context)  # rclpy's own fails where a callback publishes as that happens
+    executor.add_node(node)
     try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+        executor.spin()
+    except KeyboardInterrupt:
         pass
     finally:
         ignore_signals()
+        executor.shutdown()
         rclpy.try_shutdown()
 
 
