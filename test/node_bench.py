@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from wildhands_ros.node.qos import profile_environment
 
 WIDTH, HEIGHT = 160, 120
 COLOUR = (200, 120, 40)
+_HANGS_S = 120.0  # who waits longer waits in vain: a stalled machine is no failure
 _OF_A_PROCESS = {"threads": "task", "files": "fd"}
 
 
@@ -50,7 +52,8 @@ class Process:
         self.domain = take_domain() if domain is None else domain
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("FASTDDS_", "FASTRTPS_"))}
         environment |= {"ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        environment |= variables or {}
+        self._held = log.with_suffix(".held")
+        environment |= {"WILDHANDS_TEST_HELD": str(self._held), **(variables or {})}
         if profile:
             environment |= profile_environment()
         self._log = log
@@ -79,7 +82,7 @@ class Process:
         """What it has said so far."""
         return self._log.read_text()
 
-    def wait(self, condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+    def wait(self, condition: Callable[[], object], what: str, timeout: float = _HANGS_S) -> None:
         """Returns once the condition holds."""
         deadline = time.monotonic() + timeout
         while not condition():
@@ -87,6 +90,15 @@ class Process:
                 state = "runs" if self.running else "has ended"
                 raise AssertionError(f"{what}; the process {state} and says:\n{self.log}")
             self.step()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Meanwhile a fake pipeline does not end the picture that it has begun, nor begins another one."""
+        self._held.touch()
+        try:
+            yield
+        finally:
+            self._held.unlink()
 
     def step(self) -> None:
         """Lets some time pass while waiting."""
@@ -99,7 +111,7 @@ class Process:
 
     def ended(self) -> int:
         """Waits until it has ended by itself; returns its exit code."""
-        return self._process.wait(30)
+        return self._process.wait(_HANGS_S)
 
     def stop(self) -> int:
         """Ends it as Ctrl-C under `ros2 launch` does, with two SIGINTs; returns its exit code."""
@@ -107,7 +119,7 @@ class Process:
             self._process.send_signal(signal.SIGINT)
             self._process.send_signal(signal.SIGINT)
         try:
-            return self._process.wait(20)
+            return self._process.wait(_HANGS_S)
         finally:
             self._process.kill()
             self._leave()
@@ -231,6 +243,21 @@ class Bench(Process):
 
         self.wait(find, f"no '{key}' in the diagnostics")
         return find() or ""
+
+    def begins(self, message: Image | CompressedImage) -> None:
+        """Publishes an image with its camera info and waits until a pipeline that is `held` works on it."""
+        before = self.log.count("working")
+        self.publish(message)
+        self.wait(lambda: self.log.count("working") > before, "it does not begin")
+
+    def received_in_all(self) -> int:
+        """How many images the node has received, once two reports in a row have the same number."""
+        reports, said = self.received["/diagnostics"], [""]
+        while said[-1] != (value := self.diagnosed("images received")):
+            said.append(value)
+            count = len(reports)
+            self.wait(lambda count=count: len(reports) > count, "no further diagnostics")
+        return int(value)
 
     def reaches(self, level: bytes, text: str) -> DiagnosticStatus:
         """Waits for a status of this level with this text in its message."""

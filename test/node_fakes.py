@@ -1,7 +1,7 @@
 """Hands and pipelines with known results, and processes that use them: `python node_fakes.py KIND [ROS arguments]`.
 
-KIND: `fake`, `slow` or `busy`, the node with a fake pipeline (slow: 200 ms an image, busy: 2 s), `real`, the node as
-it is, or `camera` or `rendered`, which publish images.
+KIND: `fake` or `slow`, the node with a fake pipeline (slow: 200 ms an image), `real`, the node as it is, or `camera` or
+`rendered`, which publish images.
 
 The fake pipeline can be steered by the picture: a black one has no hands, one with a pure red first pixel makes it
 fail, a pure blue one makes it run out of GPU memory. Its hands tell what it saw: `translation` is the picture's mean
@@ -12,8 +12,10 @@ made with a checkpoint that is not there.
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -58,14 +60,14 @@ def make_hand(side: Side = Side.RIGHT, **changes: object) -> Hand:
 
 
 class FakePipeline:
-    """delay_s: how long a picture takes."""
+    """delay_s: how long a picture takes. held: while there is this file, pictures that have begun do not end."""
 
-    def __init__(self, config: PipelineConfig, delay_s: float = 0.0) -> None:
+    def __init__(self, config: PipelineConfig, delay_s: float = 0.0, held: Path | None = None) -> None:
         checkpoint = config.estimation.checkpoint
         if checkpoint is not None and not checkpoint.is_file():
             raise ModelFileError(f"there is no checkpoint {checkpoint}: train one")
         self.config = config
-        self.delay_s = delay_s
+        self.delay_s, self._held = delay_s, held
         self.resets = 0
 
     @property
@@ -86,9 +88,11 @@ class FakePipeline:
             import torch
 
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        if self.delay_s > 1:
-            print("working", flush=True)
         time.sleep(self.delay_s)
+        if self._held is not None and self._held.exists():
+            print("working", flush=True)
+            while self._held.exists():
+                time.sleep(0.005)
         camera = frame.camera
         betas = np.zeros(10)
         betas[:6] = camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
@@ -110,16 +114,17 @@ class FakePipeline:
         )
 
 
+def _held() -> Path | None:
+    named = os.environ.get("WILDHANDS_TEST_HELD")  # of processes that `node_bench` has started
+    return Path(named) if named else None
+
+
 def fake_pipeline(config: PipelineConfig) -> FakePipeline:
-    return FakePipeline(config)
+    return FakePipeline(config, held=_held())
 
 
 def slow_pipeline(config: PipelineConfig) -> FakePipeline:
     return FakePipeline(config, delay_s=0.2)
-
-
-def busy_pipeline(config: PipelineConfig) -> FakePipeline:
-    return FakePipeline(config, delay_s=2.0)
 
 
 def camera(arguments: list[str]) -> int:
@@ -172,4 +177,4 @@ if __name__ == "__main__":
 
     if kind == "real":
         sys.exit(main(rest))
-    sys.exit(main(rest, {"fake": fake_pipeline, "slow": slow_pipeline, "busy": busy_pipeline}[kind]))
+    sys.exit(main(rest, {"fake": fake_pipeline, "slow": slow_pipeline}[kind]))

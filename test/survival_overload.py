@@ -26,10 +26,10 @@ DROPPED = "images dropped (a newer one came)"
 class OverloadReport:
     """Ages are those of results when they come here, in seconds since their image was published.
 
-    processing_s: the longest that one image took, by the node's own account. behind_worst: how many newer images had
-    been published, at most, when work on one began, and behind_bound how many may be: a stalled machine makes ages
-    large, but not this. calm_ages: of the images after the overload, each published when the one before it has its
-    result.
+    processing_s: the longest that one image took, by the node's own account. behind_median, behind_worst: how many
+    newer images had been published when work on one began, and behind_bound how many may be: a machine that is slow
+    makes ages large, but not this; one that lets only the node wait does. calm_ages: of the images after the overload,
+    each published when the one before it has its result.
     """
 
     seconds: float
@@ -39,6 +39,7 @@ class OverloadReport:
     processing_s: float
     age_median_s: float
     age_worst_s: float
+    behind_median: float
     behind_worst: int
     behind_bound: int
     calm_ages: list[float]
@@ -70,7 +71,7 @@ def overload(bench: Bench, seconds: float, factor: int = 4, calm: int = 6) -> Ov
     return OverloadReport(
         seconds, during, len(loaded), int(bench.diagnosed(DROPPED)) - dropped,
         max(duration_s(h.processing_time) for h in bench.hands), float(np.median(loaded)), max(loaded),
-        max(stream.behind), factor, stream.ages[-calm:],
+        float(np.median(stream.behind)), max(stream.behind), factor, stream.ages[-calm:],
     )  # fmt: skip
 
 

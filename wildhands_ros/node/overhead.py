@@ -160,6 +160,7 @@ def _measure(transport: str, seconds: float, work_ms: float, environment: Mappin
         before, began = node.processor_s(), time.monotonic()
         first = listener.start_counting()
         time.sleep(seconds)  # what is measured is what happens meanwhile
+        listener.wait(first + 1, (node, camera))
         used, lasted = node.processor_s() - before, time.monotonic() - began
         latencies = listener.latencies()[first:]
         latency_ms = 1e3 * np.array(latencies or [np.nan])

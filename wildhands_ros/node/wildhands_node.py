@@ -196,7 +196,8 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         except Exception as error:
             reason = str(error) if isinstance(error, WildHandsError) else f"{type(error).__name__}: {error}"
             self._failed_transition = f"{name} failed: {reason}"
-            self._report("transition_failed", self._failed_transition)
+            if self.context.ok():  # else it is only that ROS has been shut down
+                self._report("transition_failed", self._failed_transition)
             undo()
             self._state = back
             return TransitionCallbackReturn.FAILURE
@@ -489,12 +490,10 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
             executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except WildHandsError as error:
-        print(f"wildhands cannot start: {error}", file=sys.stderr)
-        return 1
-    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        print(f"wildhands cannot start, a parameter is wrong: {error}. See docs/node.md", file=sys.stderr)
-        return 1
+    except Exception as error:
+        if rclpy.ok():  # else it was told to stop, and something that had begun could not be done any more
+            print(_why_not_started(error), file=sys.stderr)
+            return 1
     finally:
         ignore_signals()  # ros2 launch and the terminal both send them
         if node is not None:
@@ -504,6 +503,15 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _why_not_started(error: Exception) -> str:
+    """In words. Raises what is nobody's mistake but ours."""
+    if isinstance(error, WildHandsError):
+        return f"wildhands cannot start: {error}"
+    if isinstance(error, (InvalidParameterTypeException, InvalidParameterValueException)):
+        return f"wildhands cannot start, a parameter is wrong: {error}. See docs/node.md"
+    raise error
 
 
 if __name__ == "__main__":
