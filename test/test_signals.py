@@ -12,10 +12,18 @@ import pytest
 from domains import own_domain
 
 
+def _environment() -> dict[str, str]:
+    return {**os.environ, "ROS_DOMAIN_ID": str(own_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+def _run(program: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=120)
+
+
 def test_told_to_stop_twice_nothing_crashes() -> None:
     command = [sys.executable, str(Path(__file__).with_name("stopping.py")), "200"]
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(own_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    found = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=300)
     codes = json.loads(found.stdout)
     assert len(codes) == 200 and set(codes) == {0}, (codes, found.stderr[-2000:])
 
@@ -30,9 +38,21 @@ def test_told_to_stop_amid_a_callback_that_publishes_nothing_fails() -> None:
         "    raise AssertionError('published')\n"
         "node.create_timer(0.0, publish); spin_until_stopped(node); print('ended')"
     )
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(own_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    ended = _run(program)
     assert ended.returncode == 0 and ended.stdout == "ended\n", ended.stderr
+
+
+def test_told_to_stop_while_it_starts_the_node_just_ends() -> None:
+    program = (
+        "import rclpy, sys; from wildhands_ros.node.wildhands_node import main\n"
+        "def half_made(config):\n"
+        "    rclpy.get_default_context().handle.shutdown()  # as rclpy does at a signal, in a thread of its own\n"
+        "    raise RuntimeError('half made')\n"
+        "sys.exit(main([], half_made))"
+    )
+    ended = _run(program)
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    assert not any(text in ended.stderr for text in ("half made", "Traceback", "cannot start")), ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -49,5 +69,5 @@ def test_signals_that_are_held_back_come_afterwards(handler: str, ends: str) -> 
         "    came = 'KeyboardInterrupt'\n"
         "assert signal.getsignal(signal.SIGINT) is handler; print(done, came, sep=', ')"
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    found = _run(program)
     assert found.stdout == f"{ends}\n", found.stderr

@@ -3,6 +3,9 @@
 import gc
 import os
 import shutil
+import subprocess
+import sys
+import textwrap
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -696,3 +699,31 @@ def test_mobile_trunks_agree_in_openvino(trunk, tmp_path):
     save_checkpoint(tmp_path / "own.safetensors", made_up_network(variant, 1), CheckpointInfo(variant))
     config = RuntimeConfig("cpu", Backend.OPENVINO, threads=1, tolerance_mm=1e6, cache_dir=tmp_path)
     assert load_network(tmp_path / "own.safetensors", config).agreement_mm < 0.05
+
+
+def test_signals_are_handled_after_openvino_has_run_and_is_gone(tmp_path):
+    program = """
+        import gc, signal, sys
+        from pathlib import Path
+        import numpy as np, torch
+        from wildhands_ros.estimation.wildhands.accelerated import openvino_graph, openvino_has_bfloat16
+        from wildhands_ros.estimation.wildhands.runtime import Precision
+
+        path, names = Path(sys.argv[1]), {"input_names": ["crops"], "output_names": ["pose"]}
+        torch.onnx.export(torch.nn.Linear(3, 2), (torch.zeros(1, 3),), str(path), dynamo=False, **names)
+        openvino_has_bfloat16()
+        graphs = [openvino_graph(path, Precision.FLOAT32, 1) for _ in range(3)]
+        for graph in graphs:
+            graph({"crops": np.zeros((1, 3), np.float32)})
+        del graph
+        while graphs:  # the first that came goes first
+            del graphs[0]
+            gc.collect()
+        signal.signal(signal.SIGINT, lambda *_: print("heard"))
+        signal.raise_signal(signal.SIGINT)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), str(tmp_path / "x.onnx")],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr

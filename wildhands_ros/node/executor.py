@@ -77,6 +77,9 @@ class NodeExecutor(SingleThreadedExecutor):
         self._ended = True
         finished = bool(super().shutdown(timeout_sec))
         self._pool.shutdown()
+        for task in self._slow:  # nobody waits for these any more, and rclpy complains of errors that nobody looks at
+            if task.done():
+                task.exception()
         return finished
 
     def _look_after(self, task: Task[None], entity: object) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,9 +107,7 @@ class ExportedRuntime:
 
 def openvino_has_bfloat16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this CPU, and not in float32 or more slowly where it is asked for it."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def as_arrays(inputs: NetworkInputs) -> dict[str, AnyArray]:
@@ -152,11 +151,22 @@ def _onnxruntime_graph(path: Path, threads: int) -> Graph:
 # --- OpenVINO ---------------------------------------------------------------------------------------------------------
 
 
-def openvino_graph(path: Path, precision: Precision, threads: int, calibration: Calibration | None = None) -> Graph:
-    """A graph of an ONNX file on the CPU. int8 needs a calibration (`calibrate`)."""
+@cache
+def openvino_core() -> openvino.Core:
+    """OpenVINO in this process: one, for as long as it runs.
+
+    Each core (2026.4) gives the thread that first uses it a stack for signal handlers, and at its end gives back what
+    was there before. Where that belonged to a core that had ended earlier, the next signal, such as Ctrl-C, ended
+    the process with SIGSEGV.
+    """
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def openvino_graph(path: Path, precision: Precision, threads: int, calibration: Calibration | None = None) -> Graph:
+    """A graph of an ONNX file on the CPU. int8 needs a calibration (`calibrate`)."""
+    core = openvino_core()
     with _openvino_errors(path):
         model = core.read_model(_mapped_copy(path))
         hint = _NAMES.get(precision, "f32")
@@ -197,7 +207,7 @@ def _mapped_copy(path: Path) -> Path:
             return mapped
     try:
         with tempfile.TemporaryDirectory(prefix=".openvino-", dir=path.parent) as folder:
-            openvino.save_model(openvino.Core().read_model(path), Path(folder) / mapped.name, compress_to_fp16=False)
+            openvino.save_model(openvino_core().read_model(path), Path(folder) / mapped.name, compress_to_fp16=False)
             made = [Path(folder) / file.name for file in (mapped, weights)]
             write_whole(sums, json.dumps([checksum(file) for file in made]).encode())
             for new, file in zip(made, (mapped, weights), strict=True):
@@ -227,10 +237,9 @@ def _openvino_errors(path: Path) -> Iterator[None]:
 
 def calibrate(path: Path, samples: Sequence[Arrays], threads: int) -> Calibration:
     """Runs the trunks in float32 over samples, twice: to choose ranges, and to see what rounding then takes away."""
-    import openvino
 
     with _openvino_errors(path):
-        model = openvino.Core().read_model(_mapped_copy(path))
+        model = openvino_core().read_model(_mapped_copy(path))
         weighted = _weighted(model)
         sources = {name: node.input_value(0) for node, name in weighted}
         ranges = _ranges(model, sources, samples, threads)
@@ -283,7 +292,7 @@ def _watch(
 
     watching = openvino.Model(outputs, model.get_parameters(), "watching")
     options = _openvino_options("f32", threads or available_threads())
-    compiled = openvino.Core().compile_model(watching, "CPU", options)
+    compiled = openvino_core().compile_model(watching, "CPU", options)
     inputs = [_our_name(port) for port in compiled.inputs]
     for arrays in samples:
         found = compiled([arrays[name] for name in inputs])
