@@ -173,8 +173,11 @@ if __name__ == "__main__":
         from survival_soak import rendered_camera
 
         sys.exit(rendered_camera(rest))
+    from wildhands_ros.node import qos
     from wildhands_ros.node.wildhands_node import main
 
     if kind == "real":
+        if "MALLOC_MMAP_THRESHOLD_" in os.environ:  # which the node's own choice would outdo
+            qos.keep_image_buffers = lambda: False
         sys.exit(main(rest))
     sys.exit(main(rest, {"fake": fake_pipeline, "slow": slow_pipeline}[kind]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -42,14 +43,16 @@ MEMORY_GROWTH, LATENCY_GROWTH = 0.02, 0.20
 _RATE_HZ = 30.0
 _PICTURES, _BLACK = 40, 24  # of the loop, which is played forwards and backwards; black pictures between
 _START_S = 120.0
+_REST_S = 2.0  # without a result there is none under way
 
 
 @dataclass(frozen=True)
 class Stretch:
     """What was seen in one part of the run: medians, and the latency's percentiles in milliseconds.
 
-    resident_mb: memory of the node's process; private_mb: of that, what is neither a file's nor shared with others.
-    (Fast DDS's shared memory is as large as its profile says from the beginning, and counts once it is first used.)
+    resident_mb: memory of the node's process; private_mb: of that, what is neither a file's nor shared with others, at
+    rest before or after it, with no image under way. (Fast DDS's shared memory is as large as its profile says from the
+    beginning, and counts once it is first used.)
     """
 
     results: int
@@ -96,10 +99,12 @@ def soak(
     try:
         with _Watcher(node) as watcher:
             watcher.until(lambda: len(watcher.latencies) >= warm_up, _START_S + warm_up)
+            before = watcher.private_mb_at_rest(camera)
             first, began = len(watcher.latencies), time.monotonic()
             watcher.samples.clear()
             watcher.until(lambda: time.monotonic() >= began + seconds, seconds + 60)
-            report = watcher.report(first, began, time.monotonic() - began)
+            lasted = time.monotonic() - began
+            report = watcher.report(first, began, lasted, (before, watcher.private_mb_at_rest(camera)))
     finally:
         codes = camera.stop(), node.stop()
     if codes != (0, 0):
@@ -140,10 +145,23 @@ class _Watcher:
                 next_sample += 1.0
                 self._sample()
 
-    def report(self, first: int, began: float, seconds: float) -> SoakReport:
+    def private_mb_at_rest(self, camera: Process) -> float:
+        """The node's memory once it has worked on all that had come from a camera that is held meanwhile."""
+        os.kill(camera.pid, signal.SIGSTOP)
+        try:
+            count = -1
+            while count != len(self.latencies):
+                count, since = len(self.latencies), time.monotonic()
+                self.until(lambda since=since: time.monotonic() >= since + _REST_S, _START_S)
+            return self._private_mb()
+        finally:
+            os.kill(camera.pid, signal.SIGCONT)
+
+    def report(self, first: int, began: float, seconds: float, at_rest: tuple[float, float]) -> SoakReport:
+        """at_rest: private memory before and after."""
         length = min(60.0, seconds / 5)
-        start = self._stretch(began, began + length)
-        end = self._stretch(began + seconds - length, began + seconds)
+        start = self._stretch(began, began + length, at_rest[0])
+        end = self._stretch(began + seconds - length, began + seconds, at_rest[1])
         memory = end.private_mb / start.private_mb - 1
         latency = end.latency_p99_ms / start.latency_p99_ms - 1
         failures = [
@@ -166,21 +184,23 @@ class _Watcher:
         self._executor.shutdown()
         rclpy.shutdown()
 
-    def _stretch(self, since: float, until: float) -> Stretch:
+    def _stretch(self, since: float, until: float, private_mb: float) -> Stretch:
         latencies = 1e3 * np.array([latency for at, latency in self.latencies if since <= at < until] or [np.nan])
         samples = np.array([values for at, *values in self.samples if since <= at < until])
-        resident, private, threads, files = np.median(samples, axis=0)
+        resident, _, threads, files = np.median(samples, axis=0)
         return Stretch(
-            len(latencies), float(resident), float(private), int(threads), int(files),
+            len(latencies), float(resident), private_mb, int(threads), int(files),
             float(np.median(latencies)), float(np.percentile(latencies, 99)),
         )  # fmt: skip
 
     def _sample(self) -> None:
         occupied = self._process.occupied()
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        private = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
-        values = (self._process.resident_mb(), private, occupied["threads"], occupied["files"])
+        values = (self._process.resident_mb(), self._private_mb(), occupied["threads"], occupied["files"])
         self.samples.append((time.monotonic(), *values))
+
+    def _private_mb(self) -> float:
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
 
     def _take(self, message: HandPoseArray) -> None:
         self.latencies.append((time.monotonic(), duration_s(message.latency)))
