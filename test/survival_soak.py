@@ -43,6 +43,7 @@ MEMORY_GROWTH, LATENCY_GROWTH = 0.02, 0.20
 _RATE_HZ = 30.0
 _PICTURES, _BLACK = 40, 24  # of the loop, which is played forwards and backwards; black pictures between
 _START_S = 120.0
+_LAG_S = 0.5
 _REST_S = 2.0  # without a result there is none under way
 
 
@@ -90,7 +91,8 @@ def soak(
     """Runs for `seconds` after `warm_up` results; logs go into `folder`. Raises AssertionError where nothing comes, and
     where node or camera do not end well.
 
-    warm_up: networks take memory for each number of hands when they first see it, which is no growth.
+    warm_up: networks take memory for each number of hands when they first see it, and the middleware for another image
+    when the node first lags behind (which it is made to, three times): neither is growth.
     variables: of the node's environment, besides those of this process.
     """
     chosen = ("-p", f"estimation.estimator:={estimator}")
@@ -99,6 +101,7 @@ def soak(
     try:
         with _Watcher(node) as watcher:
             watcher.until(lambda: len(watcher.latencies) >= warm_up, _START_S + warm_up)
+            watcher.let_it_lag()
             before = watcher.private_mb_at_rest(camera)
             first, began = len(watcher.latencies), time.monotonic()
             watcher.samples.clear()
@@ -144,6 +147,15 @@ class _Watcher:
             if time.monotonic() >= next_sample:
                 next_sample += 1.0
                 self._sample()
+
+    def let_it_lag(self) -> None:
+        """Holds the node for a moment, three times, while images come."""
+        for _ in range(3):
+            os.kill(self._process.pid, signal.SIGSTOP)
+            since, count = time.monotonic(), len(self.latencies)
+            self.until(lambda since=since: time.monotonic() >= since + _LAG_S, _START_S)
+            os.kill(self._process.pid, signal.SIGCONT)
+            self.until(lambda count=count: len(self.latencies) > count + 5, _START_S)
 
     def private_mb_at_rest(self, camera: Process) -> float:
         """The node's memory once it has worked on all that had come from a camera that is held meanwhile."""
