@@ -92,6 +92,15 @@ class Process:
             self.step()
 
     @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Meanwhile the process does not run at all."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    @contextmanager
     def held(self) -> Iterator[None]:
         """Meanwhile a fake pipeline does not end the picture that it has begun, nor begins another one."""
         self._held.touch()
@@ -252,10 +261,9 @@ class Bench(Process):
 
     def received_in_all(self) -> int:
         """How many images the node has received, once two reports in a row have the same number."""
-        reports, said = self.received["/diagnostics"], [""]
-        while said[-1] != (value := self.diagnosed("images received")):
-            said.append(value)
-            count = len(reports)
+        reports, before = self.received["/diagnostics"], ""
+        while before != (value := self.diagnosed("images received")):
+            before, count = value, len(reports)
             self.wait(lambda count=count: len(reports) > count, "no further diagnostics")
         return int(value)
 

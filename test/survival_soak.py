@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -151,23 +150,23 @@ class _Watcher:
     def let_it_lag(self) -> None:
         """Holds the node for a moment, three times, while images come."""
         for _ in range(3):
-            os.kill(self._process.pid, signal.SIGSTOP)
-            since, count = time.monotonic(), len(self.latencies)
-            self.until(lambda since=since: time.monotonic() >= since + _LAG_S, _START_S)
-            os.kill(self._process.pid, signal.SIGCONT)
+            count = len(self.latencies)
+            with self._process.paused():
+                self._spend(_LAG_S)
             self.until(lambda count=count: len(self.latencies) > count + 5, _START_S)
 
     def private_mb_at_rest(self, camera: Process) -> float:
         """The node's memory once it has worked on all that had come from a camera that is held meanwhile."""
-        os.kill(camera.pid, signal.SIGSTOP)
-        try:
+        with camera.paused():
             count = -1
             while count != len(self.latencies):
-                count, since = len(self.latencies), time.monotonic()
-                self.until(lambda since=since: time.monotonic() >= since + _REST_S, _START_S)
+                count = len(self.latencies)
+                self._spend(_REST_S)
             return self._private_mb()
-        finally:
-            os.kill(camera.pid, signal.SIGCONT)
+
+    def _spend(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() >= end, _START_S)
 
     def report(self, first: int, began: float, seconds: float, at_rest: tuple[float, float]) -> SoakReport:
         """at_rest: private memory before and after."""

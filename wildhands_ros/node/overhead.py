@@ -163,14 +163,14 @@ def _measure(transport: str, seconds: float, work_ms: float, environment: Mappin
         listener.wait(first + 1, (node, camera))
         used, lasted = node.processor_s() - before, time.monotonic() - began
         latencies = listener.latencies()[first:]
-        latency_ms = 1e3 * np.array(latencies or [np.nan])
+        latency_ms = 1e3 * np.array(latencies)
         stages = listener.stages()
         images = round(lasted * _RATE_HZ)
         return NodeOverhead(
             transport=transport,
             images=images,
             results=len(latencies),
-            processor_ms=1e3 * used / max(len(latencies), 1),
+            processor_ms=1e3 * used / len(latencies),
             convert_ms=stages.get("convert", float("nan")),
             publish_ms=stages.get("publish", float("nan")),
             latency_ms=(

@@ -60,7 +60,6 @@ LOCKSTEP_QOS = QoSProfile(
 
 _SECOND = 10**9
 _POLL_S = 0.02
-_ACKNOWLEDGED = Duration(seconds=2)  # at most: a subscription may have died
 _INFO_GRACE_S = 1.0
 _DEFAULT_PERIOD_NS = 33_333_333
 _LONGEST_GAP_NS = 60 * _SECOND  # that is played: a longer one is a clock that was set, or nothing to wait for
@@ -168,13 +167,11 @@ class Player:
                 continue
             if self._answered(frame, stamp_ns):
                 in_a_row = 0
-                # a recorder beside the one that answers may lag behind, by no more than its queue holds
-                self._images.wait_for_all_acked(_ACKNOWLEDGED)
             elif not self._stop.is_set():
                 unanswered, in_a_row = unanswered + 1, in_a_row + 1
                 self._complain(frame, in_a_row)
         # the last pictures are still on their way to reliable subscriptions when the publisher could be gone
-        self._images.wait_for_all_acked(_ACKNOWLEDGED)
+        self._images.wait_for_all_acked(Duration(seconds=2))
         return PlayReport(frames, unanswered, time.monotonic() - started)
 
     def _answered(self, frame: Frame, stamp_ns: int) -> bool:

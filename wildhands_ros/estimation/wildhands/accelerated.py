@@ -237,7 +237,6 @@ def _openvino_errors(path: Path) -> Iterator[None]:
 
 def calibrate(path: Path, samples: Sequence[Arrays], threads: int) -> Calibration:
     """Runs the trunks in float32 over samples, twice: to choose ranges, and to see what rounding then takes away."""
-
     with _openvino_errors(path):
         model = openvino_core().read_model(_mapped_copy(path))
         weighted = _weighted(model)
