@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -221,6 +222,32 @@ def test_a_spinning_thread_that_waits_is_stopped_at_once(node: Node) -> None:
     for _ in range(20):
         SpinningThread(node, "spun", failures.append).stop()
     assert not failures
+
+
+def test_what_has_come_is_handled_before_a_spinning_thread_ends(node: Node) -> None:
+    """Where it is asked for: a recorder that lags behind its disk loses nothing when it is told to stop."""
+    count, all_sent, stoppers, heard = 50, threading.Event(), [], []
+    publisher = node.create_publisher(Empty, "work", count)
+
+    def take(message: Empty) -> None:
+        if not heard:  # told to stop amid the first one
+            stoppers.append(threading.Thread(target=spinning.stop, args=(60.0,)))
+            stoppers[0].start()
+            assert all_sent.wait(30)
+        heard.append(message)
+
+    node.create_subscription(Empty, "work", take, count)
+    spinning = SpinningThread(node, "spun")
+    while not publisher.get_subscription_count():
+        time.sleep(0.01)
+    for _ in range(count):
+        publisher.publish(Empty())
+    assert publisher.wait_for_all_acked()
+    all_sent.set()
+    while not stoppers:
+        time.sleep(0.01)
+    stoppers[0].join(60)
+    assert len(heard) == count
 
 
 def test_what_a_callback_raises_in_a_spinning_thread_is_told(node: Node) -> None:

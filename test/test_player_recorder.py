@@ -35,6 +35,7 @@ from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.node.player import Player, PlayerOptions, Stamps, _Pacer
+from wildhands_ros.node.qos import RESULT_OUTPUT
 from wildhands_ros.node.recorder import Recorder
 from wildhands_ros.recordings import BagReader, BagWriter, FrameSource, bag_writer, open_source
 
@@ -206,7 +207,7 @@ class Consumer(Listener):
 
     def __init__(self, context: Context, silent: Callable[[int], bool]) -> None:
         super().__init__(context, "consumer")
-        self.results = self.node.create_publisher(HandPoseArray, "/wildhands/hands", 10)
+        self.results = self.node.create_publisher(HandPoseArray, "/wildhands/hands", RESULT_OUTPUT)
         self.listen(Image, "/image_raw", self.answer, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
         self.silent = silent
 
@@ -528,6 +529,49 @@ def test_a_bag_is_played_and_recorded_between_processes(tmp_path: Path) -> None:
     assert [f.stamp_ns for f in frames] == [i * 50_000_000 or 1 for i in range(4)]
     assert [f.image[0, 0, 2] for f in frames] == list(range(4))
     assert frames[0].camera.fx == 600 and source.problems == ()
+
+
+def test_a_recorder_that_does_not_run_for_a_moment_loses_nothing_in_lockstep(context: Context, tmp_path: Path) -> None:
+    """Forty pictures are played meanwhile: the one that answers sets the pace, and waits for nobody."""
+    topics = {"/image_raw", "/camera_info", "/wildhands/hands"}
+    recorder = start("recorder", tmp_path / "x.mcap", *topics)
+    played: list[int] = []
+
+    def note(_frame: object, stamp_ns: int) -> None:
+        played.append(stamp_ns)
+        if len(played) == began + 5:
+            recorder.send_signal(signal.SIGSTOP)
+        if len(played) == began + 45:
+            recorder.send_signal(signal.SIGCONT)
+
+    options = PlayerOptions(lockstep=True, result_timeout_s=DEADLINE_S, repeat_s=DEADLINE_S)
+    source = folder_of_pictures(tmp_path / "p", 60)
+    began = 10**6
+    with Consumer(context, silent=lambda _: False) as consumer:
+        with Player(source, options, context=context, on_publish=note) as player:
+            reader = threading.Thread(target=_await_receiving, args=(recorder, topics))
+            reader.start()
+            while reader.is_alive():  # until all three find each other
+                player.publish(next(iter(source)), player.node.get_clock().now().nanoseconds)
+                reader.join(0.05)
+            began = len(played)
+            assert player.run().unanswered == 0
+        assert consumer.results.wait_for_all_acked()
+    recorder.send_signal(signal.SIGINT)
+    finish(recorder, 0)
+    kept = {topic: [stamp(m) for m in messages] for topic, messages in read(tmp_path / "x.mcap").items()}
+    assert kept.keys() == topics
+    for topic, stamps in kept.items():
+        assert set(played[began:]) <= set(stamps), topic
+
+
+def _await_receiving(recorder: subprocess.Popen[str], topics: set[str]) -> None:
+    """Returns when the recorder has said that it receives these."""
+    missing = set(topics)
+    for line in recorder.stderr:
+        missing.discard(line.split()[-1])
+        if not missing:
+            return
 
 
 def test_a_bags_camera_is_the_one_that_is_named_and_rectified_where_said(context: Context, tmp_path: Path) -> None:

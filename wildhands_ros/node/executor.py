@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -104,30 +105,56 @@ class SpinningThread:
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
         self._asked = threading.Event()
+        self._failed = False
         self._end = node.create_guard_condition(self._asked.set)
-        self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._guarded, args=(self._spin,), name=name, daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Returns when the callback that runs, if one does, is done. Later calls do nothing."""
+    def stop(self, finish_s: float = 0.0) -> None:
+        """Returns when the callback that runs, if one does, is done. Later calls do nothing.
+
+        finish_s: first handle what has already come, for at most so long.
+        """
         try:
             self._end.trigger()
         except InvalidHandle:  # the node has been destroyed, as a context that is shut down does, and the thread ends
             pass
         self._thread.join()
+        self._guarded(self._finish, time.monotonic() + finish_s)
         # not before: rclpy's `shutdown` destroys what the thread may just be about to use, and waits for nothing. A
         # message that it had already taken was lost then, with an InvalidHandle
         self._executor.shutdown()
 
     def _spin(self) -> None:
+        while self._context.ok() and not self._asked.is_set():
+            self._executor.spin_once()
+
+    def _finish(self, until: float) -> None:
+        came = True
+        while self._context.ok() and not self._failed and time.monotonic() < until:
+            try:
+                task, _entity, _node = self._executor.wait_for_ready_callbacks(timeout_sec=0)
+            except ShutdownException:
+                return
+            except TimeoutException:  # after every look, also where something had come
+                if not came:
+                    return
+                came = False
+                continue
+            came = True
+            task()
+            if task.done() and (error := task.exception()) is not None:
+                raise error
+
+    def _guarded(self, run: Callable[..., None], *args: float) -> None:
         try:
-            while self._context.ok() and not self._asked.is_set():
-                self._executor.spin_once()
+            run(*args)
         except ExternalShutdownException:
             pass
         except Exception as error:
             if isinstance(error, (InvalidHandle, _rclpy.RCLError)) and not self._context.ok():
                 return  # shut down just before it was waited for
+            self._failed = True
             if self._on_failure is None:
                 raise
             self._on_failure(error)

@@ -50,17 +50,18 @@ QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
     depth=4,
 )
-# In lockstep the one that answers sets the pace, and a recorder beside it may lag behind for a moment.
+# In lockstep the one that answers sets the pace, and a recorder beside it may lag behind by as many.
 LOCKSTEP_QOS = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.VOLATILE,
     history=HistoryPolicy.KEEP_LAST,
-    depth=12,
+    depth=60,
 )
 
 _SECOND = 10**9
 _POLL_S = 0.02
 _INFO_GRACE_S = 1.0
+_ACKNOWLEDGED = Duration(seconds=5)  # what got lost Fast DDS sends again after three seconds
 _DEFAULT_PERIOD_NS = 33_333_333
 _LONGEST_GAP_NS = 60 * _SECOND  # that is played: a longer one is a clock that was set, or nothing to wait for
 _ANSWERS_REMEMBERED = 1024
@@ -171,7 +172,8 @@ class Player:
                 unanswered, in_a_row = unanswered + 1, in_a_row + 1
                 self._complain(frame, in_a_row)
         # the last pictures are still on their way to reliable subscriptions when the publisher could be gone
-        self._images.wait_for_all_acked(Duration(seconds=2))
+        self._images.wait_for_all_acked(_ACKNOWLEDGED)
+        self._infos.wait_for_all_acked(_ACKNOWLEDGED)
         return PlayReport(frames, unanswered, time.monotonic() - started)
 
     def _answered(self, frame: Frame, stamp_ns: int) -> bool:

@@ -23,8 +23,8 @@ IMAGE_INPUT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, dur
 
 INFO_INPUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 
-RESULT_OUTPUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
-"""For hands and markers: nothing is lost, and best-effort subscribers fit too."""
+RESULT_OUTPUT = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+"""For hands and markers: who stalls for three seconds loses nothing, and best-effort subscribers fit too."""
 
 IMAGE_OUTPUT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
 """Annotated images: RViz asks for reliable ones by default."""

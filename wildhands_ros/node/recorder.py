@@ -44,7 +44,8 @@ if TYPE_CHECKING:  # newer rclpy has it in rclpy.endpoint_info
 logger = logging.getLogger(__name__)
 
 _LOOK_PERIOD_S = 0.1
-_DEPTH, _IMAGE_DEPTH = 100, 10
+_DEPTH, _IMAGE_DEPTH = 100, 60  # of messages that have come and are not yet written
+_FINISH_S = 5.0  # at most, for those that are left when recording is to end
 _REPORTED_PROBLEMS = 100
 _OVERLAP_S = 1.0  # publishers need a while until they know a new subscription; an old one stays as long
 _REMEMBERED = 1000  # messages of a topic, by which one that two subscriptions bring is known
@@ -173,7 +174,7 @@ class Recorder:
         """Finishes the bag. Raises RecordingError where something could not be written; later calls do nothing."""
         if self._report is not None:
             return self._report
-        self._spinning.stop()
+        self._spinning.stop(finish_s=_FINISH_S)
         self.node.destroy_node()
         for name, kind in (self._wanted or {}).items():
             if name not in self._channels:
