@@ -849,6 +849,51 @@ def test_a_full_disk_is_reported(tmp_path: Path, full_disk: Callable[[], None]) 
     assert read_all(open_source(tmp_path / "x.mcap.recording"))[0] == 0
 
 
+@pytest.mark.parametrize("name", ["bag", "bag.mcap"])
+def test_a_disk_that_stays_full_is_reported(tmp_path: Path, name: str) -> None:
+    """A limit of 20 kB a file, which one picture fits into: whatever is tried afterwards fails as well."""
+    script = """if True:
+        import resource, sys
+        sys.path.insert(0, sys.argv[2])
+        from test_recordings_bags import BagWriter, RecordingError, image, START
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        try:
+            with BagWriter(sys.argv[1]) as writer:
+                writer.add_topic("/i", "sensor_msgs/msg/Image")
+                for i in range(90):
+                    writer.write("/i", image(i), START + i)
+                    if i == 0:
+                        writer.flush()
+        except RecordingError as error:
+            print(error)"""
+    tests = Path(__file__).parent
+    command = [sys.executable, "-c", script, str(tmp_path / name), str(tests)]
+    done = subprocess.run(command, cwd=tests.parent, capture_output=True, text=True)
+    left = tmp_path / ("bag" if name == "bag" else "bag.mcap.recording")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert f"could not be finished (File too large): what was written is in {left}" in done.stdout
+    assert read_all(open_source(left))[:1] == [0] and not (tmp_path / "bag.mcap").exists()
+
+
+def test_a_recording_that_cannot_be_finished_names_the_first_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = iter(["No space left on device", "Read-only file system", "Read-only file system"])
+
+    def refuse(*_: object) -> None:
+        raise OSError(0, next(reasons))
+
+    writer = BagWriter(tmp_path / "x.mcap")
+    writer.add_topic("/i", "sensor_msgs/msg/Image")
+    writer.write("/i", image(0), START)
+    monkeypatch.setattr("wildhands_ros.recordings.bag_writer._FlushingMcap.close_chunk", refuse)
+    for reason in ("No space left", "Read-only"):
+        with pytest.raises(RecordingError, match=f"cannot write to the bag.*{reason}"):
+            writer.flush()
+    with pytest.raises(RecordingError, match=r"could not be finished \(No space left on device\)"):
+        writer.close()
+
+
 @pytest.mark.parametrize("name", ["nonsense", "", "a/b", "../msg/Image", "std_msgs/msg/../Header", "nobody/msg/None"])
 def test_damaged_type_names_are_unknown_types(name: str) -> None:
     assert not learn_installed_type(make_typestore(), name)

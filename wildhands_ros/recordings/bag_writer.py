@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -77,6 +78,7 @@ class BagWriter:
             raise RecordingError(f"cannot create the bag {self.path}: {error}") from error
         self._flushed = time.monotonic()
         self._open = True
+        self._failure: str | None = None  # why something could not be written, the first time
 
     @property
     def types(self) -> Mapping[str, type]:
@@ -135,7 +137,7 @@ class BagWriter:
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Finishes the bag; closing again does nothing."""
+        """Finishes the bag; closing again does nothing. Raises RecordingError where the disk is full."""
         if not self._open:
             return
         self._open = False
@@ -145,9 +147,11 @@ class BagWriter:
                 next(self._folder.glob("*.mcap")).replace(self.path)
                 shutil.rmtree(self._folder)
         except OSError as error:
-            self._writer.abort()
+            with suppress(OSError):  # it tries once more to write what is left, and the disk is as full as before
+                self._writer.abort()
+            reason = self._failure or error.strerror
             raise RecordingError(
-                f"the bag {self.path} could not be finished ({error.strerror}): what was written is in {self._folder}"
+                f"the bag {self.path} could not be finished ({reason}): what was written is in {self._folder}"
             ) from error
         finally:
             os.close(self._lock)
@@ -161,6 +165,7 @@ class BagWriter:
         self.close()
 
     def _cannot_write(self, error: OSError) -> RecordingError:
+        self._failure = self._failure or error.strerror
         return RecordingError(f"cannot write to the bag {self.path}: {error.strerror}")
 
     def _connection(self, topic: str) -> Connection:
