@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from wildhands_ros.errors import CameraError, ImageError, RecordingError
 from wildhands_ros.images import encode_jpeg
 from wildhands_ros.recordings import SourceKind, VideoWriter, open_source
 from wildhands_ros.recordings.pictures import exif_focal_35mm, natural_key
+from wildhands_ros.recordings.video import VideoSource
 
 
 def scene(index: int, width: int = 96, height: int = 64) -> np.ndarray:
@@ -262,6 +264,73 @@ def test_a_webm_that_ends_early_says_so(tmp_path: Path) -> None:
     assert 3 < len(frames) < 20
     assert [brightness_index(f.image) for f in frames] == list(range(len(frames)))
     assert "ends early" in source.problems[0] and str(len(frames)) in source.problems[0]
+
+
+@pytest.mark.parametrize("first", [8, 0])
+def test_damaged_frames_cost_only_themselves(tmp_path: Path, first: int) -> None:
+    path = tmp_path / "clip.mp4"
+    write_video(path)
+    data = bytearray(path.read_bytes())
+    frames = [m.start() for m in re.finditer(b"\0\0\x01\xb6", data)]  # MPEG-4's start code of a picture
+    data[frames[first] : frames[first + 2]] = bytes(frames[first + 2] - frames[first])
+    path.write_bytes(data)
+    source = open_source(path)
+    for _ in range(2):
+        stamps = [round(f.stamp_ns / 40e6) for f in source]
+        assert stamps == [*range(first), *range(first + 2, 20)]
+    assert source.problems == (f"video {path} is damaged: 18 frames were read, 2 are missing",)
+
+
+class FakeVideo:
+    """cv2.VideoCapture of a video whose frames have these times in milliseconds; None: a packet that is damaged."""
+
+    def __init__(self, times: list[float | None], count: int) -> None:
+        self.times, self.count, self.now = iter(times), count, 0.0
+
+    def get(self, what: int) -> float:
+        return {cv2.CAP_PROP_FRAME_COUNT: self.count, cv2.CAP_PROP_FPS: 25.0, cv2.CAP_PROP_POS_MSEC: self.now}[what]
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        time_ms = next(self.times, None)
+        if time_ms is None:
+            return False, None
+        self.now = time_ms
+        return True, scene(1)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("times", "stamps", "missing"),
+    [
+        ([0, 40, None, 120, 200, 160, 240], [0, 40, 120, 200, 240], 2),  # damage brought frames out of their order
+        ([0, 40, None, None, 200, 240], [0, 40, 200, 240], 3),  # and one was lost unnoticed
+        ([0, 40, 80, 120, 160, 200, 240, None, 280], [0, 40, 80, 120, 160, 200, 240], 0),  # all that were announced
+        ([0, 40, None, *range(120, 281, 40), None], [0, 40, *range(120, 281, 40)], 1),
+        ([0, 0, 0, None, 0, 0], [0, 40, 80, 120, 160], 2),  # no times
+        ([0, None, 0, 0, 0, 0], [0, 40, 80, 120, 160], 2),
+        ([0, 40, None, 10_000_000, 160, 200], [0, 40, 10_000_000, 10_000_040, 10_000_080], 2),  # a time is damaged
+    ],
+)
+def test_frames_behind_damage_are_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: list[float | None], stamps: list[int], missing: int
+) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"whole")
+    monkeypatch.setattr(VideoSource, "_open", lambda _: FakeVideo(times, 7))
+    source = open_source(path)
+    assert [f.stamp_ns // 1_000_000 for f in source] == stamps
+    says = f"video {path} is damaged: {len(stamps)} frames were read, {missing} are missing"
+    assert source.problems == ((says,) if missing else ())
+
+
+def test_reading_on_behind_damage_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"whole")
+    monkeypatch.setattr(VideoSource, "_open", lambda _: FakeVideo([0, 40], 100_000_000))
+    source = open_source(path)
+    assert len(list(source)) == 2 and "ends early: 2 frames" in source.problems[0]
 
 
 def test_a_webm_of_unknown_rate_has_the_rate_of_its_frames(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ _CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}
 _COUNTED_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi"})  # others know how long they are, not how many frames
 _TOLERANCE = 0.02
 _FIRST_FRAMES = 16
+_UNREADABLE_AT_ONCE = 1000  # packets of a damaged video; behind its end each attempt takes microseconds
+_REORDERED = 16  # frames that may be stored between one and those shown before it, in any codec
 
 
 class VideoSource(FrameSource):
@@ -36,6 +38,7 @@ class VideoSource(FrameSource):
         length = int(count) if 0 < count < 1e9 else None
         rate = fps if 0 < fps < 1e4 else None
         self._missing_after_s: float | None = None
+        self._lost = 0  # frames that could not be read, with others behind them
         if path.suffix.lower() not in _COUNTED_SUFFIXES:
             # here FFmpeg guesses the rate, 1000 where it cannot, and OpenCV the count, from that and the duration
             start_s, step_s = _beginning(capture, fps)
@@ -61,9 +64,10 @@ class VideoSource(FrameSource):
     def _frames(self) -> Iterator[Frame]:
         cut_off = is_cut_off(self._path)
         capture = self._open()
+        self._lost = 0
         try:
             held: Frame | None = None  # one frame behind, because the last of a video that is cut off is no good
-            for frame in self._decoded(capture):
+            for frame in self._decoded(capture, to_the_end=not cut_off):
                 if held is not None:
                     yield held
                 held = frame
@@ -74,6 +78,9 @@ class VideoSource(FrameSource):
             self._report(
                 f"{self.description} is cut off: {max(read - 1, 0)} whole frames were read of {self.length or '?'}"
             )
+        elif self._lost:
+            missing = max(self._lost, (self.length or 0) - read)
+            self._report(f"{self.description} is damaged: {read} frames were read, {missing} are missing")
         elif self._missing_after_s is not None:
             end_s = 0.0 if held is None else held.stamp_ns * 1e-9
             if end_s < self._missing_after_s:
@@ -83,15 +90,26 @@ class VideoSource(FrameSource):
         if held is not None and not cut_off:
             yield held
 
-    def _decoded(self, capture: cv2.VideoCapture) -> Iterator[Frame]:
+    def _decoded(self, capture: cv2.VideoCapture, *, to_the_end: bool) -> Iterator[Frame]:
+        """The frames as they come, in the order of time. to_the_end: also those behind what cannot be decoded."""
         period_ns = 1e9 / (self.fps or 30.0)
-        index, last_ns = 0, -1
+        index, last_ns, failures, timed = 0, -1, 0, True
         while True:
             done, bgr = capture.read()
-            if not done:
-                return
+            if not done:  # the end, or a damaged packet: OpenCV does not say which
+                failures += 1
+                complete = self.length is not None and index >= self.length
+                if complete or not to_the_end or failures > (_UNREADABLE_AT_ONCE if index else _FIRST_FRAMES):
+                    return
+                continue
+            self._lost += failures
+            failures = 0
             stamp_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-            if stamp_ns <= last_ns:  # containers without times
+            if stamp_ns <= last_ns:
+                if self._lost and timed and 0 < stamp_ns and last_ns - stamp_ns < _REORDERED * period_ns:
+                    self._lost += 1  # behind damage, decoders give frames too late
+                    continue
+                timed = False  # containers without times
                 stamp_ns = last_ns + round(period_ns)
             last_ns = stamp_ns
             image = _rgb(bgr)
