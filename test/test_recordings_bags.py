@@ -415,6 +415,51 @@ def test_a_split_bag_with_a_missing_part(tmp_path: Path) -> None:
     assert any("bag_1.mcap is no bag: it is empty" in p for p in source.problems)
 
 
+def split_bag(path: Path, storage: StoragePlugin, listed: list[int], compression: CompressionMode) -> Path:
+    """A bag of three files with four pictures each, of which metadata.yaml lists these, in this order."""
+    path.mkdir(parents=True)
+    messages = camera_messages(12)
+    for part in range(3):
+        folder = write_bag(path.with_name(f"part_{part}"), messages[part * 8 : part * 8 + 8], storage, compression)
+        (file,) = [p for p in folder.iterdir() if p.name != "metadata.yaml"]
+        shutil.move(file, path / file.name)
+    told = yaml.safe_load((folder / "metadata.yaml").read_text())
+    names = [file.name.replace("part_2", f"part_{part}") for part in listed]
+    told["rosbag2_bagfile_information"]["relative_file_paths"] = names
+    (path / "metadata.yaml").write_text(yaml.safe_dump(told))
+    return path
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+@pytest.mark.parametrize("compression", [CompressionMode.NONE, CompressionMode.MESSAGE])
+def test_bag_files_that_the_metadata_does_not_list_are_named(
+    tmp_path: Path, storage: StoragePlugin, compression: CompressionMode
+) -> None:
+    path = split_bag(tmp_path / "bag", storage, [0, 2], compression)
+    source = open_source(path)
+    assert read_all(source) == [0, 1, 2, 3, 8, 9, 10, 11]
+    (problem,) = source.problems
+    assert f"does not list part_1{SUFFIX[storage]}" in problem
+    source = open_source(split_bag(tmp_path / "whole" / "bag", storage, [0, 1, 2], compression))
+    assert read_all(source) == list(range(12)) and not source.problems
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+@pytest.mark.parametrize("listed", [[2, 1, 0], [0, 2, 1], [2, 0]])
+def test_files_that_the_metadata_lists_out_of_order_are_read_by_their_times(
+    tmp_path: Path, storage: StoragePlugin, listed: list[int]
+) -> None:
+    path = split_bag(tmp_path / "bag", storage, listed, CompressionMode.NONE)
+    for part in (0, 2):  # nor do their names help
+        (path / f"part_{part}{SUFFIX[storage]}").rename(path / f"{9 - part}{SUFFIX[storage]}")
+    text = (path / "metadata.yaml").read_text().replace("part_0", "9").replace("part_2", "7")
+    (path / "metadata.yaml").write_text(text)
+    source = open_source(path)
+    assert read_all(source) == [index for index in range(12) if index // 4 in listed]
+    assert "does not list its files by their times" in source.problems[-1]
+    assert len(source.problems) == (1 if len(listed) == 3 else 2)
+
+
 @pytest.mark.parametrize("storage", [MCAP, SQLITE])
 def test_a_bag_of_more_files_than_may_be_open(
     tmp_path: Path, storage: StoragePlugin, monkeypatch: pytest.MonkeyPatch

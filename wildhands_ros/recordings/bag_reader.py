@@ -11,9 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
+from typing import cast
 
 from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
+from rosbags.rosbag2.reader import DirectoryReader
+from rosbags.rosbag2.storage_mcap import McapReader
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from rosbags.typesys import TypesysError, get_types_from_msg
 
 from wildhands_ros.errors import RecordingError
@@ -131,9 +135,26 @@ class BagReader:
             self._report(f"{path} has no metadata.yaml, as after a recording that was not finished{several}")
         elif few and not any(write_ahead_log(f) for f in files):
             try:
-                return [_Part(path, files, self._report, _opened(path), self._plain)]
+                reader = _opened(path)
             except _Unreadable as error:
                 self._report(f"{path}: {error}; reading its files one by one")
+            else:
+                starts = _starts_of_listed(reader)
+                unlisted = [file.name for file in files if _plain_name(file) not in starts]
+                if unlisted:
+                    self._report(
+                        f"{path}: its metadata.yaml does not list {', '.join(unlisted)}, which is not read: name the "
+                        "file itself, or have it listed (ros2 bag reindex)"
+                    )
+                    files = [file for file in files if file.name not in unlisted]
+                times = [time_ns for time_ns in starts.values() if time_ns is not None]
+                if times == sorted(times):
+                    return [_Part(path, files, self._report, reader, self._plain)]
+                _close(reader)
+                self._report(
+                    f"{path}: its metadata.yaml does not list its files by their times; reading them one by one"
+                )
+                files.sort(key=lambda file: starts[_plain_name(file)] or 0)
         parts = []
         for file in files:
             try:
@@ -225,6 +246,12 @@ def _opened(path: Path) -> Reader:
     except Exception as error:  # damaged bytes surface as anything: struct, zlib, assertion, database errors, ...
         raise _Unreadable(str(error) or type(error).__name__) from error
     return reader
+
+
+def _starts_of_listed(reader: Reader) -> dict[str, int | None]:
+    """When the first message of each file was recorded (None: there is none), by name, as metadata.yaml lists them."""
+    storages = cast("list[McapReader | Sqlite3Reader]", cast(DirectoryReader, reader.storage).storages)
+    return {cast(Path, s.path).name: s.metadata.start_time if s.metadata.message_count else None for s in storages}
 
 
 class _Part:
@@ -352,6 +379,10 @@ def _describes_a_bag(metadata: Path) -> bool:
 
 def _is_packed(path: Path) -> bool:
     return path.suffix.lower() == _PACKED_SUFFIX
+
+
+def _plain_name(path: Path) -> str:
+    return path.stem if _is_packed(path) else path.name
 
 
 def _is_bag_file(path: Path) -> bool:
