@@ -520,6 +520,18 @@ def test_damage_in_the_middle_of_an_mcap_costs_only_its_chunk(tmp_path: Path) ->
     assert any("damaged" in p for p in source.problems) and any("unreadable chunk" in p for p in source.problems)
 
 
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+def test_each_damage_is_reported_once(tmp_path: Path, storage: StoragePlugin) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(100), storage)
+    bag = bag_file(path).rename(tmp_path / f"lone{SUFFIX[storage]}")
+    bag.write_bytes(bag.read_bytes()[: bag.stat().st_size // 2])
+    source = open_source(bag)
+    for _ in range(2):
+        assert len(read_all(source)) > 20
+    (problem,) = source.problems
+    assert "messages saved" in problem and "cut off" in problem
+
+
 def test_damage_in_the_middle_of_an_sqlite_bag_gives_what_is_before(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", camera_messages(200), SQLITE)
     file = bag_file(path)

@@ -265,6 +265,7 @@ class _Part:
         may not have all open, or unpacked: the reader is closed afterwards, and another opened whenever it is read."""
         self._path, self._files, self._report, self._plain = path, files, report, plain
         self._salvaged: dict[Path, Salvage] = {}
+        self._told: set[tuple[Path, str]] = set()  # which damage was reported when the file was looked over
         self._indexed = reader is not None
         self._reader = reader if stays_open else None
         connections = [] if reader is None else reader.connections
@@ -277,9 +278,10 @@ class _Part:
         reason: why it is not read by its index, for files that seem to be whole.
         """
         for file in self._files:
-            self._salvaged[file] = salvage(file)
-            found = sum(self._salvaged[file].counts.values())
-            damage = ", ".join(self._salvaged[file].damage) or f"is read from the front ({reason})"
+            saved = self._salvaged[file] = salvage(file)
+            self._told.update((file, damage) for damage in saved.damage)
+            found = sum(saved.counts.values())
+            damage = ", ".join(saved.damage) or f"is read from the front ({reason})"
             self._report(f"{file} {damage}: {found} messages saved")
 
     def topics(self) -> list[BagTopic]:
@@ -343,7 +345,8 @@ class _Part:
         self._salvaged[file] = saved
         yield from saved.messages(topics)
         for damage in saved.damage:
-            self._report(f"{file} {damage}")
+            if (file, damage) not in self._told:
+                self._report(f"{file} {damage}")
 
     def close(self) -> None:
         if self._reader is not None:
