@@ -127,6 +127,20 @@ def test_a_damaged_picture_in_a_folder_is_left_out(tmp_path: Path) -> None:
         list(open_source(tmp_path))
 
 
+def test_a_picture_that_is_a_broken_link_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").symlink_to(".git/annex/objects/1.jpg")
+    (tmp_path / "2.jpg").write_bytes(encode_jpeg(scene(2)))
+    (tmp_path / "3.jpg").symlink_to("2.jpg")
+    (tmp_path / "4.jpg").mkdir()
+    source = open_source(tmp_path)
+    assert [(f.name, f.index) for f in source] == [("2.jpg", 1), ("3.jpg", 2)]
+    (problem,) = source.problems
+    assert problem.startswith("1.jpg was left out") and "a link to a file that is not there" in problem
+    (tmp_path / "2.jpg").unlink()
+    with pytest.raises(RecordingError, match=r"no frame could be read.*1\.jpg.*a link"):
+        list(open_source(tmp_path))
+
+
 def test_a_single_damaged_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(encode_jpeg(scene(1))[:-40])
     with pytest.raises(ImageError, match=r"x\.jpg: the JPEG ends early"):

@@ -67,7 +67,8 @@ def read_picture(path: Path) -> tuple[RgbImage, float | None]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ImageError(f"cannot read the picture {path}: {error.strerror}") from error
+        reason = "it is a link to a file that is not there" if _is_broken_link(path) else error.strerror
+        raise ImageError(f"cannot read the picture {path}: {reason}") from error
     try:
         image = decode_compressed(data)
     except ImageError as error:
@@ -117,4 +118,10 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith("."):
+        return False
+    return path.is_file() or _is_broken_link(path)  # git-annex leaves such for what was not fetched: to be named
+
+
+def _is_broken_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
