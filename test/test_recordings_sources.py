@@ -389,6 +389,16 @@ def test_videos_that_cannot_be_opened(tmp_path: Path, content: str) -> None:
         open_source(path)
 
 
+def test_videos_of_which_no_frame_can_be_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    write_video(path, 5)
+    path.write_bytes(path.read_bytes().replace(b"mp4v", b"av01").replace(b"esds", b"free"))
+    source = open_source(path)
+    with pytest.raises(RecordingError, match=r"clip\.mp4 cannot be decoded.*this OpenCV does not know.*ffmpeg -i"):
+        list(source)
+    assert len(source.problems) == 1
+
+
 def test_a_killed_writer_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     script = (
         "import os, sys, numpy as np; from wildhands_ros.recordings import VideoWriter\n"

@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".m
 
 _CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}
 _COUNTED_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi"})  # others know how long they are, not how many frames
+_CONVERT = "try: ffmpeg -i FILE -c:v mjpeg copy.avi"
 _TOLERANCE = 0.02
 _FIRST_FRAMES = 16
 _UNREADABLE_AT_ONCE = 1000  # packets of a damaged video; behind its end each attempt takes microseconds
@@ -57,7 +58,7 @@ class VideoSource(FrameSource):
         if not capture.isOpened():
             raise RecordingError(
                 f"the video {self._path} cannot be opened: damaged, cut off before its index was written, or of a "
-                "format that OpenCV does not know (try: ffmpeg -i FILE -c:v mjpeg copy.avi)"
+                f"format that OpenCV does not know ({_CONVERT})"
             )
         return capture
 
@@ -78,12 +79,16 @@ class VideoSource(FrameSource):
             self._report(
                 f"{self.description} is cut off: {max(read - 1, 0)} whole frames were read of {self.length or '?'}"
             )
+        elif held is None:
+            self._report(
+                f"{self.description} cannot be decoded, not one frame of it: damaged, or of a codec that this OpenCV "
+                f"does not know, as often with AV1 ({_CONVERT})"
+            )
         elif self._lost:
             missing = max(self._lost, (self.length or 0) - read)
             self._report(f"{self.description} is damaged: {read} frames were read, {missing} are missing")
         elif self._missing_after_s is not None:
-            end_s = 0.0 if held is None else held.stamp_ns * 1e-9
-            if end_s < self._missing_after_s:
+            if held.stamp_ns * 1e-9 < self._missing_after_s:
                 self._report(f"{self.description} ends early: its {read} frames do not last as long as it announces")
         elif self.length is not None and read < self.length * (1 - _TOLERANCE) - 1:
             self._report(f"{self.description} ends early: {read} frames were read of the {self.length} it announces")
