@@ -448,6 +448,18 @@ def test_writing_what_cannot_be_written(tmp_path: Path) -> None:
         video.write(scene(0))
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_video_is_not_written_over_a_folder(tmp_path: Path, before: bool) -> None:
+    path = tmp_path / "x.mp4"
+    if before:
+        path.mkdir()
+    with pytest.raises(RecordingError, match=r"cannot write the video .*/x\.mp4: "), VideoWriter(path, 25) as video:
+        video.write(scene(0))
+        assert not before  # said before any work was done
+        path.mkdir()
+    assert [p.name for p in tmp_path.iterdir()] == ["x.mp4"] and not list(path.iterdir())
+
+
 def test_odd_sides_lose_a_row(tmp_path: Path) -> None:
     write_video(tmp_path / "x.mp4", 2, size=(97, 65))
     assert next(iter(open_source(tmp_path / "x.mp4"))).image.shape == (64, 96, 3)

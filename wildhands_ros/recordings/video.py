@@ -196,7 +196,7 @@ class VideoWriter:
         self.count += 1
 
     def close(self) -> None:
-        """Finishes the file. Raises RecordingError where nothing was written or the disk is full."""
+        """Finishes the file. Raises RecordingError where nothing was written, the disk is full, or its name taken."""
         if self._writer is None:
             raise RecordingError(f"{self.path} was not written: there were no pictures to put into it")
         self._writer.release()
@@ -204,7 +204,11 @@ class VideoWriter:
         if self.count and not is_complete_video(self._partial):
             self._partial.unlink(missing_ok=True)
             raise RecordingError(f"{self.path} could not be written completely: is the disk full?")
-        self._partial.replace(self.path)
+        try:
+            self._partial.replace(self.path)
+        except OSError as error:
+            self._partial.unlink(missing_ok=True)
+            raise RecordingError(f"cannot write the video {self.path}: {error.strerror}") from error
 
     def abort(self) -> None:
         """Gives up: leaves no file, and what was there before."""
@@ -226,6 +230,8 @@ class VideoWriter:
             self.abort()
 
     def _open(self, width: int, height: int) -> cv2.VideoWriter:
+        if self.path.is_dir():  # better said before an hour of pictures than after it
+            raise RecordingError(f"cannot write the video {self.path}: it is a folder")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
