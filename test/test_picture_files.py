@@ -32,6 +32,21 @@ def _png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def _big_tiff(order: str) -> bytes:
+    """The picture as BigTIFF, written by hand: RGB, not compressed, in one strip."""
+    height, width, _ = _PICTURE.shape
+    entries = [
+        (256, "H6x", 1, width), (257, "I4x", 1, height), (258, "HHH2x", 3, 8, 8, 8), (259, "H6x", 1, 1),
+        (262, "H6x", 1, 2), (273, "Q", 1, 16 + 8 + 20 * 9 + 8), (277, "H6x", 1, 3), (278, "I4x", 1, height),
+        (279, "Q", 1, _PICTURE.size),
+    ]  # fmt: skip
+    data = (b"II+\0" if order == "<" else b"MM\0+") + struct.pack(f"{order}HHQQ", 8, 0, 16, len(entries))
+    for tag, layout, count, *value in entries:
+        kind = {"H": 3, "I": 4, "Q": 16}[layout[0]]
+        data += struct.pack(f"{order}HHQ{layout}", tag, kind, count, *value)
+    return data + bytes(8) + _PICTURE.tobytes()
+
+
 FILES = {
     "jpeg": _file(".jpg"),
     "progressive jpeg": _file(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
@@ -40,6 +55,8 @@ FILES = {
     "lossless webp": _file(".webp", cv2.IMWRITE_WEBP_QUALITY, 101),
     "bmp": _file(".bmp"),
     "tiff": _file(".tiff"),
+    "big tiff": _big_tiff("<"),
+    "big tiff, big end first": _big_tiff(">"),
     "ppm": _file(".ppm"),
 }
 
@@ -48,6 +65,14 @@ FILES = {
 def test_the_header_says_what_decoding_gives(kind: str) -> None:
     assert picture_size(FILES[kind]) == (53, 37)
     assert decode_compressed(FILES[kind]).shape == (37, 53, 3)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_big_tiff_is_decoded_and_may_point_anywhere(order: str) -> None:
+    data = _big_tiff(order)
+    np.testing.assert_array_equal(decode_compressed(data), _PICTURE)
+    for place in (2**62, 2**63 - 1, 2**63, 2**64 - 1):
+        assert picture_size(data[:8] + struct.pack(f"{order}Q", place) + data[16:]) is None
 
 
 def test_animated_webp_and_old_bmp_are_understood() -> None:

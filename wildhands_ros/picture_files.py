@@ -2,7 +2,7 @@
 
 A few kilobytes of PNG can unpack to gigabytes; whoever decodes what comes over a network looks at the size first.
 Layouts: PNG (W3C), 11.2.1 IHDR; JPEG: ITU-T T.81, B.2.2; BMP: BITMAPCOREHEADER and BITMAPINFOHEADER; WebP: RFC 9649,
-2.5 to 2.7; TIFF 6.0, section 2; PNM: netpbm's pbm(5), pgm(5), ppm(5).
+2.5 to 2.7; TIFF 6.0, section 2; BigTIFF: libtiff's description; PNM: netpbm's pbm(5), pgm(5), ppm(5).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
             return _webp(data)
         if data.startswith(b"BM"):
             return _bmp(data)
-        if data[:4] in (b"II*\0", b"MM\0*"):
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return _tiff(data)
         if match := _PNM.match(data[:4096]):
             return int(match[1]), int(match[2])
-    except (struct.error, IndexError):  # it ends within the header
+    except (struct.error, IndexError, OverflowError):  # it ends within the header, or before where that points
         pass
     return None
 
@@ -91,11 +91,15 @@ def _tiff(data: bytes) -> tuple[int, int] | None:
 
 
 def _tiff_sizes(data: bytes, order: str) -> Iterator[tuple[int, int]]:
-    (start,) = struct.unpack_from(f"{order}I", data, 4)
-    (entries,) = struct.unpack_from(f"{order}H", data, start)
+    big = b"+" in data[2:4]  # BigTIFF: as TIFF, with 8 bytes for whatever counts or points
+    pointer, pointer_at, count, entry_size, value_at = ("Q", 8, "Q", 20, 12) if big else ("I", 4, "H", 12, 8)
+    values = {3: "H", 4: "I", 16: "Q"} if big else {3: "H", 4: "I"}
+    (start,) = struct.unpack_from(f"{order}{pointer}", data, pointer_at)
+    (entries,) = struct.unpack_from(f"{order}{count}", data, start)
+    first = start + struct.calcsize(count)
     for i in range(min(entries, _TIFF_ENTRIES)):
-        place = start + 2 + 12 * i
+        place = first + entry_size * i
         tag, kind = _pair(f"{order}HH", data, place)
-        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT) and kind in (3, 4):
-            (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, place + 8)
+        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT) and kind in values:
+            (value,) = struct.unpack_from(f"{order}{values[kind]}", data, place + value_at)
             yield tag, int(value)
