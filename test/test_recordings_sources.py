@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.errors import CameraError, ImageError, RecordingError
+from wildhands_ros.errors import CameraError, ConfigError, ImageError, RecordingError
 from wildhands_ros.images import encode_jpeg
+from wildhands_ros.json_lines import BoxFile
 from wildhands_ros.recordings import SourceKind, VideoWriter, open_source
 from wildhands_ros.recordings.pictures import exif_focal_35mm, natural_key
 from wildhands_ros.recordings.video import VideoSource
@@ -523,3 +524,22 @@ def test_unknown_sources_are_named(tmp_path: Path) -> None:
         open_source(tmp_path, focal=-3)
     with pytest.raises(RecordingError, match="fps"):
         open_source(tmp_path, fps=0)
+
+
+# --- boxes beside them ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[]", "expected an object with a frame's name or number as key, not a list"),
+        ("null", "expected an object with a frame's name or number as key, not null"),
+        ('{"a": [{"box": [0, 0, 1, 1]}]}', "'a', box 0: .* problem: it has no \"side\""),
+        ('{"a": [{"side": "left"}]}', "'a', box 0: .* problem: it has no \"box\""),
+        ('{"a": [[0, 0, 1, 1]]}', "'a', box 0: .* problem: it is no object"),
+    ],
+)
+def test_bad_boxes_are_refused_in_words(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "boxes.json").write_text(content)
+    with pytest.raises(ConfigError, match=f"{says}$"):
+        BoxFile.read(tmp_path / "boxes.json")

@@ -92,7 +92,8 @@ class BoxFile:
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not JSON: {error}") from error
         if not isinstance(data, dict):
-            raise ConfigError(f"{path}: expected an object with a frame's name or number as key, not a {type(data)}")
+            found = "a list" if isinstance(data, list) else json.dumps(data)[:40]
+            raise ConfigError(f"{path}: expected an object with a frame's name or number as key, not {found}")
         return cls({key: _boxes(f"{path}: '{key}'", entries) for key, entries in data.items()})
 
     def of(self, frame: Frame) -> tuple[HandBox, ...]:
@@ -123,12 +124,17 @@ def _boxes(where: str, entries: Any) -> tuple[HandBox, ...]:
     boxes = []
     for i, entry in enumerate(entries):
         try:
+            if not isinstance(entry, dict):
+                raise TypeError("it is no object")
+            missing = [key for key in ("side", "box") if key not in entry]
+            if missing:
+                raise ValueError(f'it has no "{missing[0]}"')
             side = Side(entry["side"])
             if not isinstance(entry["box"], list):  # a text of four digits would do as well
                 raise TypeError("the box is no list")
             x0, y0, x1, y1 = (_number(v) for v in entry["box"])
             score = _number(entry.get("score", 1.0))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ConfigError(
                 f'{where}, box {i}: expected {{"side": "left" or "right", "box": [x0, y0, x1, y1]}}, problem: {error}'
             ) from error
