@@ -559,9 +559,8 @@ def test_rows_of_an_sqlite_bag_that_are_no_messages_cost_only_themselves(tmp_pat
     assert any("2 messages that are none" in problem for problem in source.problems)
 
 
-@pytest.mark.parametrize("order", [[1, 2, 5, 3, 4, 6], [3, 1, 2, 4], [5, 6, 7, 7, 1, 2, 2]])
-def test_an_mcap_without_index_and_not_in_order_loses_nothing(tmp_path: Path, order: list[int]) -> None:
-    """Clocks are set back, and messages of one time are several."""
+def plain_mcap(path: Path, msgtype: str, encodings: tuple[str, str], messages: list[tuple[int, bytes]]) -> Path:
+    """An MCAP without index, of one topic /i. encodings: of the schema and of the messages (time, data)."""
 
     def record(code: int, body: bytes) -> bytes:
         return struct.pack("<BQ", code, len(body)) + body
@@ -569,16 +568,41 @@ def test_an_mcap_without_index_and_not_in_order_loses_nothing(tmp_path: Path, or
     def text(value: str) -> bytes:
         return struct.pack("<I", len(value)) + value.encode()
 
-    parts = [record(1, text("ros2") + text("")), record(3, b"\1\0" + text(IMAGE) + text("ros2msg") + text(""))]
-    parts.append(record(4, b"\1\0\1\0" + text("/i") + text("cdr") + bytes(4)))
-    for index, time_ns in enumerate(order):
-        data = bytes(STORE.serialize_cdr(image(index), IMAGE))
-        parts.append(record(5, struct.pack("<HIQQ", 1, 0, time_ns, time_ns) + data))
+    schema, encoding = encodings
+    parts = [record(1, text("ros2") + text("")), record(3, b"\1\0" + text(msgtype) + text(schema) + text(""))]
+    parts.append(record(4, b"\1\0\1\0" + text("/i") + text(encoding) + bytes(4)))
+    parts += [record(5, struct.pack("<HIQQ", 1, 0, time_ns, time_ns) + data) for time_ns, data in messages]
     parts += [record(0x0F, bytes(4)), record(2, bytes(20))]
     magic = b"\x89MCAP0\r\n"
-    path = tmp_path / "bag.mcap"
     path.write_bytes(magic + b"".join(parts) + magic)
+    return path
+
+
+@pytest.mark.parametrize("order", [[1, 2, 5, 3, 4, 6], [3, 1, 2, 4], [5, 6, 7, 7, 1, 2, 2]])
+def test_an_mcap_without_index_and_not_in_order_loses_nothing(tmp_path: Path, order: list[int]) -> None:
+    """Clocks are set back, and messages of one time are several."""
+    messages = [(time_ns, bytes(STORE.serialize_cdr(image(index), IMAGE))) for index, time_ns in enumerate(order)]
+    path = plain_mcap(tmp_path / "bag.mcap", IMAGE, ("ros2msg", "cdr"), messages)
     assert sorted(read_all(open_source(path, focal=50))) == list(range(len(order)))
+
+
+@pytest.mark.parametrize(
+    ("msgtype", "encodings", "says"),
+    [
+        (
+            "foxglove.CompressedImage",
+            ("protobuf", "protobuf"),
+            r"\(only types of ROS 2 can be read, not foxglove\.CompressedImage\)$",
+        ),
+        ("sensor_msgs/CompressedImage", ("ros1msg", "ros1"), r"1\) \(types of ROS 1: convert it first\)$"),
+        ("std_msgs/msg/String", ("ros2msg", "cdr"), r"its topics are: /i \(std_msgs/msg/String, 1\)$"),
+    ],
+)
+def test_bags_without_images_are_told_by_their_types(
+    tmp_path: Path, msgtype: str, encodings: tuple[str, str], says: str
+) -> None:
+    with pytest.raises(RecordingError, match=says):
+        open_source(plain_mcap(tmp_path / "bag.mcap", msgtype, encodings, [(START, b"abc")]))
 
 
 def test_messages_that_the_metadata_hides_are_found(tmp_path: Path) -> None:

@@ -269,8 +269,11 @@ def _list_images(images: Mapping[str, BagTopic]) -> str:
 
 def _list_others(topics: Mapping[str, BagTopic]) -> str:
     names = [f"{t.name} ({t.msgtype}, {t.count})" for t in topics.values()]
-    ros_1 = "" if all(t.msgtype.count("/") == 2 for t in topics.values()) else " (types of ROS 1: convert it first)"
-    return f"; its topics are: {', '.join(names) or 'none'}{ros_1}"
+    types = sorted({t.msgtype for t in topics.values()})
+    ros_1 = " (types of ROS 1: convert it first)" if any(t.count("/") == 1 for t in types) else ""
+    foreign = [t or "unknown ones" for t in types if t.count("/") not in (1, 2)]  # protobuf, JSON, ...
+    other = f" (only types of ROS 2 can be read, not {', '.join(foreign)})" if foreign else ""
+    return f"; its topics are: {', '.join(names) or 'none'}{ros_1}{other}"
 
 
 def _decode(picture: _ImageMessage, msgtype: str) -> RgbImage:
