@@ -296,6 +296,30 @@ def test_distorted_pictures_give_the_hands_of_undistorted_ones(hand_model, tmp_p
     np.testing.assert_allclose(through.keypoints, barrel.project(through.joints))
 
 
+@pytest.mark.parametrize("across, down", [(0.75, 1.0), (1.0, 0.75)])
+def test_pixels_that_are_not_square_give_the_hands_of_square_ones(hand_model, tmp_path, across, down):
+    """The same picture squeezed, as a stream that was scaled to another format: the same hands."""
+    variant = replace(
+        SMALL, crops=Crops.SHARP, translation=Translation.CROP, encoding=Encoding.NONE, frame_trunk=False, grasp=False
+    )
+    estimator = own(variant, hand_model, tmp_path)
+    scene = cv2.GaussianBlur(bench_frame()[0].image[:480, :640], (0, 0), 3)
+    width, height = round(640 * across), round(480 * down)
+    squeezed = cv2.resize(scene, (width, height), interpolation=cv2.INTER_AREA)
+    camera = Camera(width, height, 330 * across, 330 * down, (width - 1) / 2, (height - 1) / 2)
+    box = np.array([380.0, 200.0, 480.0, 300.0])
+    (square,) = estimator.estimate(
+        Frame(scene, Camera.pinhole(640, 480, 330)), [HandBox(Side.RIGHT, tuple(box), 1.0)]
+    ).hands
+    factors = np.array([across, down, across, down])
+    (other,) = estimator.estimate(
+        Frame(squeezed, camera), [HandBox(Side.RIGHT, tuple((box + 0.5) * factors - 0.5), 1.0)]
+    ).hands
+    assert np.linalg.norm(other.translation - square.translation) < 0.01 * square.translation[2]
+    assert np.abs(other.pose - square.pose).max() < 0.1
+    np.testing.assert_allclose(other.keypoints, camera.project(other.joints))
+
+
 def test_boxes_outside_a_rectified_view_are_skipped(estimator):
     fisheye = Camera(900, 900, 200, 200, 449.5, 449.5, Distortion.EQUIDISTANT, (0.0, 0.0, 0.0, 0.0))
     frame = Frame(np.full((900, 900, 3), 90, np.uint8), fisheye)

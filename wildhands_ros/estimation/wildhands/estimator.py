@@ -45,6 +45,7 @@ _HAND_MODELS = {
 }
 """The hand models that a checkpoint may name, and how to get each."""
 
+_SQUARE = 0.02  # how far fx / fy of a calibrated camera may be from 1: its pixels are square all the same
 _UPRIGHT_ENOUGH = math.radians(20)
 _BELIEVED = math.radians(60)  # landmarks that point further from up are wrong too often to begin with them
 
@@ -213,8 +214,11 @@ class WildHands:
         return self.config.nearest <= distance <= self.config.farthest and bool(joints[0, 2] > 0)
 
     def _undistorted(self, frame: Frame) -> tuple[NDArray[np.uint8], Camera, RectifiedView | None]:
-        if not frame.camera.has_distortion:
-            return frame.image, frame.camera, None
+        camera = frame.camera
+        # published weights are shown pictures as the published code shows them; others learned from square pixels
+        square = self.network.info.variant.crops is Crops.PUBLISHED or abs(camera.fx / camera.fy - 1) <= _SQUARE
+        if square and not camera.has_distortion:
+            return frame.image, camera, None
         if self._view is None or self._view.source != frame.camera:
             self._view = RectifiedView.of(frame.camera)
         return self._view.image(frame.image), self._view.camera, self._view
