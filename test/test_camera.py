@@ -223,6 +223,22 @@ def test_calibration_yaml(tmp_path) -> None:
     assert camera.coefficients == (-0.1, 0.01, 0, 0, 0)
 
 
+def test_a_calibration_of_rectified_pictures_is_its_projection_matrix(tmp_path) -> None:
+    path = tmp_path / "camera.yaml"
+    raw = (
+        "image_width: 640\nimage_height: 480\n"
+        "camera_matrix: {data: [400.5, 0, 320, 0, 401, 240, 0, 0, 1]}\n"
+        "distortion_model: plumb_bob\ndistortion_coefficients: {data: [-0.1, 0.01, 0, 0, 0]}\n"
+    )
+    path.write_text(f"{raw}projection_matrix: {{data: [380, 0, 319, 0, 0, 381, 239, 0, 0, 0, 1, 0]}}\n")
+    assert Camera.from_yaml(path, rectified=True) == Camera(640, 480, 380, 381, 319, 239)
+    assert Camera.from_yaml(path).fx == 400.5
+    for missing in ("", "projection_matrix: {data: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}\n"):
+        path.write_text(raw + missing)
+        with pytest.raises(CameraError, match=r"camera.yaml has no projection_matrix.*--focal"):
+            Camera.from_yaml(path, rectified=True)
+
+
 NINE = "camera_matrix: {data: [400, 0, 320, 0, 400, 240, 0, 0, 1]}"
 
 

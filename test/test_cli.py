@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -322,6 +323,46 @@ def test_a_full_disk_is_named(odd_bag: Path, tmp_path: Path, capsys) -> None:
     options = ("--focal", 60, "--out", tmp_path, "--no-video", "--no-bag", *LANDMARKS)
     assert run("run", odd_bag, "--json", "/dev/full", *options) == 1
     assert "cannot write /dev/full: No space left on device" in capsys.readouterr().err
+
+
+def test_json_lines_never_take_the_place_of_what_is_read(odd_bag: Path, tmp_path: Path, capsys) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    assert cv2.imwrite(str(pictures / "1.png"), np.zeros((48, 64, 3), np.uint8))
+    options = ("--focal", 60, "--out", tmp_path / "out", "--no-video", "--no-bag", *LANDMARKS)
+    for source, target in (
+        (odd_bag, odd_bag),
+        (pictures, pictures / "1.png"),
+        (pictures / "1.png", pictures / "1.png"),
+    ):
+        before = target.read_bytes()
+        assert run("run", source, "--json", target, *options) == 1
+        assert f"{target}, which would be written, is what is read" in capsys.readouterr().err
+        assert target.read_bytes() == before
+    for _ in range(2):  # results beside pictures may be written, and written anew
+        assert run("run", pictures, "--json", pictures / "hands.jsonl", *options) == 0
+    assert len(read_lines(pictures / "hands.jsonl")) == 1
+
+
+def test_json_lines_that_another_program_writes_stay(odd_bag: Path, tmp_path: Path, capsys) -> None:
+    lines = tmp_path / "hands.jsonl"
+    options = ("--focal", 60, "--out", tmp_path, "--no-video", "--no-bag", *LANDMARKS)
+    with lines.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write("its own\n")
+        other.flush()
+        assert run("run", odd_bag, "--json", lines, *options) == 1
+        assert f"another program is writing {lines}" in capsys.readouterr().err
+    assert lines.read_text() == "its own\n"
+    assert run("run", odd_bag, "--json", lines, *options) == 0
+    assert "its own" not in lines.read_text()
+
+
+def test_a_closed_standard_output_is_named(odd_bag: Path, tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m wildhands_ros.cli run {odd_bag} --focal 60 --json - --no-video --no-bag >&-"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "standard output, which is closed" in done.stderr
+    assert not (tmp_path / "-").exists()
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:

@@ -621,8 +621,15 @@ def test_a_killed_recorder_leaves_a_readable_bag(context: Context, tmp_path: Pat
 def test_what_the_commands_say_when_they_cannot(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "x").write_text("")
+    assert cv2.imwrite(str(tmp_path / "1.png"), np.zeros((48, 64, 3), np.uint8))
     commands = [
         (start("player", tmp_path / "missing.mp4"), "missing.mp4 does not exist"),
+        (start("player", tmp_path / "1.png", "--topic", "no topic"), "'no topic' cannot be a topic's name"),
+        (
+            start("player", tmp_path / "1.png", "--lockstep", "--result-topic", "no topic"),
+            "'no topic' cannot be a topic's name",
+        ),
+        (start("player", tmp_path / "1.png", "--wait", "nan"), "a time to wait must be a number of seconds, not nan"),
         (start("recorder", tmp_path / "there"), "exists already"),
         (start("recorder", tmp_path / "new.mcap", "--jpeg", "--quality", "900"), "1 to 100, not 900"),
         (start("recorder", tmp_path / "new.mcap", "no topic"), "'no topic' cannot be a topic's name"),

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
-from wildhands_ros.camera import Camera
+from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import CameraError, RecordingError
 from wildhands_ros.images import decode_compressed, encode_jpeg
 from wildhands_ros.recordings import (
@@ -205,6 +205,16 @@ def test_rectified_pictures_use_the_projection_matrix(tmp_path: Path) -> None:
     assert next(iter(open_source(path, rectified=False))).camera.fx == 70
 
 
+def test_a_distorted_camera_that_is_given_for_rectified_pictures_is_refused(tmp_path: Path) -> None:
+    """Its K and D would be taken for what only P describes."""
+    path = write_bag(tmp_path / "bag", camera_messages(1))
+    lens = Camera(80, 60, 70, 70, 39.5, 29.5, Distortion.PLUMB_BOB, (-0.2, 0.03, 0.0, 0.0, 0.0))
+    with pytest.raises(CameraError, match=r"/cam/image_raw are rectified.*projection_matrix"):
+        open_source(path, camera=lens, rectified=True)
+    assert next(iter(open_source(path, camera=lens))).camera == lens
+    assert next(iter(open_source(path, camera=lens.undistorted(), rectified=True))).camera == lens.undistorted()
+
+
 def test_an_uncalibrated_camera_is_refused_at_once(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", camera_messages(2, focal=0.0))
     with pytest.raises(CameraError, match=r"/cam/camera_info: the camera is uncalibrated"):
@@ -287,8 +297,21 @@ def test_the_only_camera_info_is_taken_whatever_its_name(tmp_path: Path) -> None
     assert next(iter(open_source(path, camera_info_topic="/other/camera_info"))).camera.fx == 33
     with pytest.raises(RecordingError, match=r"no camera_info topic /cam/info.*/cam/camera_info, /other/camera_info"):
         open_source(path, camera_info_topic="/cam/info")
-    path = write_bag(tmp_path / "one", [m for m in messages if m[0] != "/cam/camera_info"])
-    assert next(iter(open_source(path))).camera.fx == 33
+    alone = [m for m in messages if m[0] != "/cam/camera_info"]
+    path = write_bag(tmp_path / "one", alone)
+    with open_source(path) as source:
+        assert next(iter(source)).camera.fx == 33 and not source.problems
+    pictures_beside_it = [("/other/image_raw", *m[1:]) for m in alone if m[0] == "/cam/image_raw"]
+    path = write_bag(tmp_path / "another's", alone + pictures_beside_it)
+    with open_source(path, topic="/cam/image_raw") as source:
+        assert next(iter(source)).camera.fx == 33
+        assert "that of another camera, /other/camera_info, is taken" in source.problems[0]
+    for named in (
+        {"topic": "/other/image_raw"},
+        {"topic": "/cam/image_raw", "camera_info_topic": "/other/camera_info"},
+    ):
+        with open_source(path, **named) as source:
+            assert not source.problems
 
 
 # --- topics ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from wildhands_ros.settings import config_from_dict, read_settings
 logger = logging.getLogger(__name__)
 
 STANDARD_OUTPUT = Path("/dev/stdout")
+_RESULTS = (".json", ".jsonl")  # beside pictures that they are of, say
 
 
 @contextmanager
@@ -84,9 +85,9 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_camera(args: argparse.Namespace) -> Camera | None:
+def read_camera(args: argparse.Namespace, *, rectified: bool = False) -> Camera | None:
     """The calibration that the user named, if any."""
-    return None if args.camera is None else Camera.from_yaml(args.camera)
+    return None if args.camera is None else Camera.from_yaml(args.camera, rectified=rectified)
 
 
 def add_pipeline(parser: argparse.ArgumentParser) -> None:
@@ -210,6 +211,20 @@ def make_room(*files: Path | None) -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             require_writable(path)
+
+
+def require_no_input(output: Path, *inputs: str | Path | None) -> None:
+    """Raises WildHandsError where writing `output` would destroy what is read: one of these, or a file in a folder
+    that is one of these."""
+    if not output.is_file():
+        return
+    for given in inputs:
+        path = None if given is None else Path(given)
+        if path is None or not path.exists():
+            continue
+        in_folder = path.is_dir() and path.resolve() in output.resolve().parents and output.suffix not in _RESULTS
+        if in_folder or path.samefile(output):
+            raise WildHandsError(f"{output}, which would be written, is what is read: name another file")
 
 
 def require_writable(path: Path) -> None:

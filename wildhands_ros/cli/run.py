@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import logging
 import sys
 import time
@@ -24,6 +25,7 @@ from wildhands_ros.cli.common import (
     read_camera,
     read_pipeline,
     refuse_unused,
+    require_no_input,
     sigterm_interrupts,
     stem_of,
 )
@@ -70,8 +72,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--rectified", action=argparse.BooleanOptionalAction, default=None,
-        help="the pictures of the bag are rectified, so that P of camera_info holds, or are not (default: they are if "
-        "their topic is called image_rect or the like, or camera_info says so)",
+        help="the pictures are rectified, so that P of camera_info or of --camera FILE holds, or are not (default: "
+        "those of a bag are if their topic is called image_rect or the like, or camera_info says so)",
     )  # fmt: skip
     add_camera(parser)
     add_pipeline(parser)
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         sigterm_interrupts(),
         open_source(
             args.source,
-            camera=read_camera(args),
+            camera=read_camera(args, rectified=bool(args.rectified)),
             focal=args.focal,
             topic=args.topic,
             camera_info_topic=args.camera_info_topic,
@@ -134,7 +136,11 @@ def _warn_of_unused(args: argparse.Namespace, config: PipelineConfig, kind: Sour
         ("--fps", args.fps is not None and kind is not SourceKind.FOLDER, "it is for folders of pictures"),
         ("--topic", args.topic is not None and kind is not SourceKind.BAG, "it is for bags"),
         ("--camera-info-topic", args.camera_info_topic is not None and kind is not SourceKind.BAG, "it is for bags"),
-        ("--rectified", args.rectified is not None and kind is not SourceKind.BAG, "it is for bags"),
+        (
+            "--rectified",
+            args.rectified is not None and kind is not SourceKind.BAG and args.camera is None,
+            "it is for bags, and for --camera FILE",
+        ),
         ("--vertices", args.vertices and args.json is None, "they belong to the JSON lines: name a file with --json"),
         ("--vertices", args.vertices and not config.estimation.mesh, "estimation.mesh is false in --config"),
     )
@@ -256,18 +262,21 @@ class _Json(_Outlet):
         self.path = path
         self._pipeline = pipeline
         self._vertices = vertices
-        self._file: TextIO | None = sys.stdout
+        self._file: TextIO | None = None
         if str(path) != "-":
             make_room(path)
-            self._file = None
             stack.callback(self._close)
+        elif sys.stdout is None:
+            raise RecordingError("--json - writes to standard output, which is closed: name a file")
+        else:
+            self._file = sys.stdout
 
     def write(self, frame: Frame, result: PipelineResult) -> None:
         estimator, model = self._pipeline.estimator.name, self._pipeline.hand_model.name
         line = frame_to_json(frame, result, estimator=estimator, hand_model=model, vertices=self._vertices)
         try:
             if self._file is None:
-                self._file = self.path.open("w", encoding="utf-8")
+                self._file = _emptied(self.path)
             print(line, file=self._file, flush=True)  # a full disk shows here, and who follows the file sees each frame
         except OSError as error:
             raise RecordingError(f"cannot write {self.path}: {error.strerror}") from error
@@ -276,6 +285,21 @@ class _Json(_Outlet):
         if self._file is not None:
             with contextlib.suppress(OSError):  # of a line that could not be written, which was said
                 self._file.close()
+
+
+def _emptied(path: Path) -> TextIO:
+    """The file, or whatever lines can be written to, for this process alone. Raises OSError, RecordingError."""
+    file = path.open("a", encoding="utf-8")  # not "w", which would empty it before it is known whose it is
+    if path.is_file():
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise RecordingError(f"another program is writing {path} at this moment: name another file") from error
+        except OSError:  # a file system without locks
+            pass
+        file.truncate(0)
+    return file
 
 
 class _Bag(_Outlet):
@@ -296,8 +320,6 @@ def _open_outlets(
 ) -> list[_Outlet]:
     outlets: list[_Outlet] = []
     stem = stem_of(args.source)
-    if args.json is not None:
-        outlets.append(_Json(args.json, pipeline, args.vertices, stack))
     if not args.no_video:
         if still:
             outlets.append(_Pictures(args.out, source, pipeline))
@@ -309,6 +331,9 @@ def _open_outlets(
             outlets.append(_Bag(_named(args.out, stem, ".mcap"), pipeline, stack))
         else:
             logger.warning("no ROS here, so no bag is written (--no-bag silences this; wildhands doctor tells more)")
+    if args.json is not None:  # last: where another program writes the bag, its lines stay
+        require_no_input(args.json, args.source, args.camera, args.boxes, args.config, args.checkpoint)
+        outlets.append(_Json(args.json, pipeline, args.vertices, stack))
     if not outlets:
         raise RecordingError(f"nothing would be written: name a file with --json, or leave out {_silencers(args)}")
     try:

@@ -107,6 +107,9 @@ class PlayerOptions:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise RecordingError(f"the rate of playing must be a positive number, not {self.rate}")
+        for seconds in (self.subscriber_timeout_s, self.result_timeout_s):
+            if not (math.isfinite(seconds) and seconds >= 0):
+                raise RecordingError(f"a time to wait must be a number of seconds, not {seconds}")
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,12 @@ class Player:
         topic, kind = (f"{self._options.topic}/compressed", CompressedImage) if self._options.compressed else (
             self._options.topic, Image
         )  # fmt: skip
+        try:
+            for name in (topic, *([self._options.result_topic] if self._options.lockstep else [])):
+                resolved_topic(self.node, name)
+        except RecordingError:
+            self.node.destroy_node()
+            raise
         qos = LOCKSTEP_QOS if self._options.lockstep else QOS
         beside = "/".join([*self._options.topic.split("/")[:-1], "camera_info"])
         self._images: Publisher[Image] | Publisher[CompressedImage] = self.node.create_publisher(kind, topic, qos)
@@ -271,6 +280,14 @@ class Player:
         logger.warning(message)
 
 
+def resolved_topic(node: Node, name: str) -> str:
+    """The whole name of a topic. Raises RecordingError for what cannot be one."""
+    try:
+        return node.resolve_topic_name(name)
+    except Exception as error:  # rclpy has several kinds for it, and another one in each distribution
+        raise RecordingError(f"'{name}' cannot be a topic's name: {str(error).splitlines()[0]}") from error
+
+
 def call_on_signals(callback: Callable[[], None]) -> None:
     """Makes Ctrl-C and SIGTERM call `callback` and do nothing else, however often they come (launch sends two).
 
@@ -368,7 +385,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _play(options: argparse.Namespace) -> int:
     source = open_source(
         options.source,
-        camera=Camera.from_yaml(options.camera) if options.camera else None,
+        camera=Camera.from_yaml(options.camera, rectified=bool(options.rectified)) if options.camera else None,
         focal=options.focal,
         topic=options.image_topic,
         camera_info_topic=options.camera_info_topic,
@@ -417,7 +434,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--camera-info-topic", help="camera_info topic in the bag, where it is not beside the images")
     parser.add_argument(
         "--rectified", action=argparse.BooleanOptionalAction,
-        help="the bag's pictures are rectified (P of camera_info holds), or not; else their topic's name says so",
+        help="the pictures are rectified (P of camera_info or --camera holds), or not; else a bag's topic says so",
     )  # fmt: skip
     parser.add_argument("--fps", type=float, default=30.0, help="frames a second of a folder of pictures")
     parser.add_argument("--frame-id", default="camera_optical_frame", help="camera frame, where none was recorded")

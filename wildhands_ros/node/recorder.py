@@ -33,7 +33,7 @@ from rclpy.utilities import remove_ros_args
 from wildhands_ros.errors import ImageError, RecordingError, UnknownTypeError, WildHandsError
 from wildhands_ros.images import JPEG_QUALITY, decode_raw, encode_jpeg, has_eight_bits
 from wildhands_ros.node.executor import SpinningThread
-from wildhands_ros.node.player import call_on_signals
+from wildhands_ros.node.player import call_on_signals, resolved_topic
 from wildhands_ros.recordings import BagWriter
 from wildhands_ros.recordings.bag_source import COMPRESSED_IMAGE, IMAGE
 from wildhands_ros.recordings.bag_writer import qos as recorded_qos
@@ -134,7 +134,7 @@ class Recorder:
         self._report: RecordingReport | None = None
         self.node = Node(node_name, context=context)
         try:
-            self._wanted = {self._resolved(n): t for n, t in topics.items()} if topics else None
+            self._wanted = {resolved_topic(self.node, n): t for n, t in topics.items()} if topics else None
             self._writer = BagWriter(path, overwrite=overwrite)
         except RecordingError:
             self.node.destroy_node()
@@ -192,12 +192,6 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    def _resolved(self, name: str) -> str:
-        try:
-            return self.node.resolve_topic_name(name)
-        except Exception as error:  # rclpy has several kinds for it, and another one in each distribution
-            raise RecordingError(f"'{name}' cannot be a topic's name: {str(error).splitlines()[0]}") from error
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         with self._changed:

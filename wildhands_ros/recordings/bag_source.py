@@ -107,6 +107,12 @@ class BagSource(FrameSource):
             topics = self._bag.topics
             self._topic = choose_image_topic(topics, topic, str(path))
             self._rectified = True if rectified is None and is_rectified_topic(self._topic.name) else rectified
+            if self._rectified and choice.camera is not None and choice.camera.has_distortion:
+                raise CameraError(
+                    f"the pictures of {self._topic.name} are rectified and have no lens distortion, but the given "
+                    "camera has: take the calibration's projection_matrix (--rectified with --camera; "
+                    "Camera.from_yaml(path, rectified=True)), or say that they are not rectified (--no-rectified)"
+                )
             self._info_topic = None if choice.is_given else choose_info_topic(topics, self._topic, camera_info_topic)
             self._first_camera = self._look_at_first_info()
         except BaseException:
@@ -116,6 +122,12 @@ class BagSource(FrameSource):
             SourceKind.BAG, f"{self._topic.name} of {path}", length=self._topic.count,
             camera_is_guess=not choice.is_given and self._first_camera is None,
         )  # fmt: skip
+        found = self._info_topic if camera_info_topic is None else None
+        if found is not None and found != _beside(self._topic) and _is_anothers(found, topics):
+            self._report(
+                f"{self._topic.name} has no camera_info beside it; that of another camera, {found}, is "
+                "taken because there is no other: if theirs differ, name a topic or a calibration"
+            )
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -243,10 +255,23 @@ def choose_info_topic(topics: Mapping[str, BagTopic], image: BagTopic, wanted: s
                 f"there is no camera_info topic {wanted}; camera_info topics are: {', '.join(infos) or 'none'}"
             )
         return wanted
-    beside = f"{_camera_topic(image.name).rpartition('/')[0]}/camera_info"
-    if beside in infos:
-        return beside
+    if _beside(image) in infos:
+        return _beside(image)
     return infos[0] if len(infos) == 1 else None
+
+
+def _beside(image: BagTopic) -> str:
+    """Where image_transport expects the camera_info of an image topic."""
+    return f"{_camera_topic(image.name).rpartition('/')[0]}/camera_info"
+
+
+def _is_anothers(info: str, topics: Mapping[str, BagTopic]) -> bool:
+    """Whether pictures lie beside this camera_info topic, which was chosen for pictures that do not."""
+    namespace = info.rpartition("/")[0]
+    return any(
+        topic.msgtype in (IMAGE, COMPRESSED_IMAGE) and _camera_topic(name).rpartition("/")[0] == namespace
+        for name, topic in topics.items()
+    )
 
 
 def _stamp_of(known: tuple[int, object]) -> int:
