@@ -767,6 +767,17 @@ def test_layers_are_found_by_text_and_cannot_be_changed() -> None:
     assert not np.shares_memory(model.right.rotations_from_pose(pose), pose)
 
 
+def test_swapped_files_are_warned_of(tmp_path, caplog) -> None:
+    data = resources.files("wildhands_ros.hand_model") / "data"
+    for name, content in (("right", "left"), ("left", "right")):
+        (tmp_path / f"open_hand_{name}.npz").write_bytes((data / f"open_hand_{content}.npz").read_bytes())
+    load_hand_model(tmp_path)
+    assert "open_hand_left.npz seem to be swapped" in caplog.text
+    caplog.clear()
+    load_hand_model()
+    assert not caplog.text
+
+
 def test_one_hand_given_as_both_is_refused(tmp_path) -> None:
     content = (resources.files("wildhands_ros.hand_model") / "data" / "open_hand_right.npz").read_bytes()
     for side in ("right", "left"):

@@ -262,6 +262,28 @@ def test_a_rectified_view_of_a_fisheye_ends_at_the_widest_angle():
     assert min(reaches) == pytest.approx(WIDEST_HALF_ANGLE, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "camera",
+    [
+        BARREL, FISHEYE,
+        # its corners have no rays
+        Camera(1280, 720, 700, 700, 639.5, 359.5, Distortion.PLUMB_BOB, (-0.15, 0.0, 0.0, 0.0, 0.0)),
+        Camera(480, 480, 247.5, 330, 239.5, 239.5),
+    ],
+    ids=["barrel", "fisheye", "folded", "not square"],
+)  # fmt: skip
+def test_a_rectified_view_is_no_wider_than_what_it_shows(camera):
+    """All up to the widest angle is in it, and reaches its edges."""
+    pinhole = rectified_camera(camera)
+    x, y = np.meshgrid(np.linspace(0, camera.width - 1, 65), np.linspace(0, camera.height - 1, 65))
+    rays = camera.unproject(np.stack([x, y], axis=-1).reshape(-1, 2))
+    angles = np.abs(np.arctan2(rays[:, :2], rays[:, 2:]))
+    shown = pinhole.project(rays[np.isfinite(rays).all(axis=1) & (angles <= WIDEST_HALF_ANGLE).all(axis=1)])
+    half = np.array([pinhole.width - 1, pinhole.height - 1]) / 2
+    reached = (np.abs(shown - half) / half).max(axis=0)
+    assert (reached < 1.01).all() and reached.max() > 0.95
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 480), (640, 1)])
 @pytest.mark.parametrize("camera", [BARREL, FISHEYE])
 def test_a_rectified_view_of_a_picture_one_pixel_wide_or_high(camera, size):

@@ -1,6 +1,7 @@
 """The network, its variants and its checkpoints."""
 
 import argparse
+import gzip
 import json
 import os
 import pickle
@@ -303,6 +304,9 @@ def test_published_file(full, tmp_path):
     published_file(path, full, {"model.feature_conv.7.bias": torch.full((2048,), torch.nan)})
     with pytest.raises(ModelFileError, match=r"NaN or infinity in feature_conv.7.bias"):
         load_checkpoint(path)
+    published_file(path, full, {"model.backbone.bn1.running_var": torch.full((64,), -1.0)})
+    with pytest.raises(ModelFileError, match=r"variances below 0 in backbone.bn1.running_var"):
+        load_checkpoint(path)
     published_file(path, full, {"model.feature_conv.7.bias": torch.zeros(2048, dtype=torch.int64)})
     with pytest.raises(ModelFileError, match=r"feature_conv.7.bias holds torch.int64, expected torch.float32"):
         load_checkpoint(path)
@@ -563,6 +567,25 @@ def test_missing_files_say_where_to_get_them(tmp_path):
         assert "WildHands" in text and "mano.is.tue.mpg.de" in text and "--checkpoint" in text
     with pytest.raises(ModelFileError, match="none.ckpt is missing"):
         load_checkpoint(tmp_path / "none.ckpt")
+
+
+def test_what_lies_in_place_of_a_checkpoint_is_named(tmp_path, recwarn):
+    (tmp_path / "folder.ckpt").mkdir()
+    (tmp_path / "link.ckpt").symlink_to(tmp_path / "gone.ckpt")
+    assert "folder.ckpt is a folder: name the file itself" in checkpoint_missing(tmp_path / "folder.ckpt")
+    assert "link.ckpt is no file, or a link that leads to none" in checkpoint_missing(tmp_path / "link.ckpt")
+    path = tmp_path / "file.ckpt"
+    for content, says in (
+        (b"", "is empty"), (gzip.compress(b"x"), "compressed by gzip"), (b"<!DOCTYPE html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"weights", "is damaged, or not a PyTorch"),
+    ):  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError, match=says):
+            load_checkpoint(path)
+    torch.save({"state_dict": {}}, path, pickle_protocol=4)
+    with pytest.raises(ModelFileError, match="saved as torch.save does of itself"):
+        load_checkpoint(path)
+    assert not recwarn.list
 
 
 def test_too_large_files_are_refused_unread(tmp_path):

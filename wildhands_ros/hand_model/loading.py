@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
 import zipfile
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from wildhands_ros.hand_model.layer import HandLayer
 from wildhands_ros.hand_model.pickles import RefusedPickle, read_pickle
 from wildhands_ros.hands import Side
 
+logger = logging.getLogger(__name__)
+
 _KEYS = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
 _LARGEST_FILE = 64 * 1024 * 1024  # MANO's official files are 3.7 MB
 _LARGEST_UNPACKED = 256 * 1024 * 1024
+_WRIST, _THUMB, _INDEX, _LITTLE = 0, slice(1, 4), 5, 17  # keypoints: the thumb's joints, the fingers' first ones
 _FOLDERS = ("", "models", "mano", "mano/models", "mano_v1_2/models")  # where MANO's archive and its users put them
 _REMEDY = (
     "MANO's files are MANO_RIGHT.pkl and MANO_LEFT.pkl from https://mano.is.tue.mpg.de (free for research, after "
@@ -76,8 +80,22 @@ def load_hand_model(path: str | Path | None = None) -> HandModel:
         raise ModelFileError(f"{files[Side.RIGHT]} and {files[Side.LEFT]} belong to different hand models. {_REMEDY}")
     if np.array_equal(layers[Side.RIGHT].data.template, layers[Side.LEFT].data.template):
         raise ModelFileError(f"{files[Side.RIGHT]} and {files[Side.LEFT]} hold the same hand. {_REMEDY}")
+    if all(_is_of_other_side(layer, side) for side, layer in layers.items()):
+        logger.warning(
+            "%s and %s seem to be swapped: the thumb of each lies on the back of its hand. %s",
+            files[Side.RIGHT], files[Side.LEFT], _REMEDY,
+        )  # fmt: skip
     digest = hashlib.sha256(contents[Side.RIGHT] + contents[Side.LEFT]).hexdigest()
     return HandModel(names.pop(), layers[Side.RIGHT], layers[Side.LEFT], digest)
+
+
+def _is_of_other_side(layer: HandLayer, side: Side) -> bool:
+    """Whether the thumb lies on the wrong side of the plane through wrist, index and little finger: at rest it stands
+    out of the palm a little, and out of the back of a hand that is taken for its mirror image."""
+    rest = layer.rest_joints(np.zeros(10))
+    across = np.cross(rest[_INDEX] - rest[_WRIST], rest[_LITTLE] - rest[_WRIST])
+    thumb = (rest[_THUMB] - rest[_WRIST]) @ across
+    return bool((thumb < 0).all() if side is Side.RIGHT else (thumb > 0).all())
 
 
 class _Readable(Protocol):

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -102,6 +103,8 @@ def checkpoint_missing(path: str | Path | None) -> str | None:
     """What to do about a checkpoint that is not there, in words; None where it is."""
     if path is not None and is_there(path):
         return None
+    if path is not None and (instead := is_instead(path)):
+        return instead
     what = "no checkpoint was named" if path is None else f"the checkpoint {path} is missing"
     return (
         f"{what}: the WildHands weights are their authors' (CC BY-NC 4.0) and not part of this package. Get them from "
@@ -114,6 +117,15 @@ def checkpoint_missing(path: str | Path | None) -> str | None:
 def is_there(path: str | Path) -> bool:
     """Whether a file lies at this path, which a user may have mistyped into something that can be no path at all."""
     return os.path.isfile(os.path.expanduser(path))
+
+
+def is_instead(path: str | Path) -> str | None:
+    """What lies where a checkpoint should, in words; None where nothing does. For paths without a file."""
+    place = os.path.expanduser(path)
+    if not os.path.lexists(place):
+        return None
+    kind = "a folder" if os.path.isdir(place) else "no file, or a link that leads to none"
+    return f"the checkpoint {path} is {kind}: name the file itself"
 
 
 def is_own_format(path: Path) -> bool:
@@ -194,14 +206,15 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         zipped = _is_zipped(path)
         if zipped:
             _refuse_compressed(path)
-        with _records_beside():
+        with _records_beside(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how the file was saved, to whoever cannot change it
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except ModelFileError:
         raise
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged file can fail in any way; torch's own words advise to load it unsafely
-        raise ModelFileError(f"{path} {_unreadable(error)}") from error
+        raise ModelFileError(f"{path} {_unreadable(error, path)}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
         raise ModelFileError(f"{path} has no state_dict: not a WildHands checkpoint")
@@ -290,11 +303,27 @@ def _records_beside() -> AbstractContextManager[object]:
     return nullcontext() if safe_globals is None else safe_globals(_BESIDE)
 
 
-def _unreadable(error: Exception) -> str:
+_OTHER_FILES = (
+    (b"\x1f\x8b", "is compressed by gzip: unpack it"),
+    (b"version https://git-lfs", "is only git's note of where the file lies: get it by git lfs pull"),
+    (b"<", "is a web page, perhaps of a download that asks for a login: get the file itself"),
+)
+"""What people have in place of a checkpoint, by how it begins."""
+
+
+def _unreadable(error: Exception, path: Path) -> str:
     """What is wrong with a file that torch does not load, and what to do."""
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked is None:
-        return f"is damaged, or not a PyTorch checkpoint of plain tensors ({type(error).__name__}): get it again"
+        with _opened(path) as file:
+            start = file.read(64)
+        if not start:
+            return "is empty: get it again"
+        known = next((says for begins, says in _OTHER_FILES if start.lstrip().startswith(begins)), None)
+        return known or (
+            f"is damaged, or not a PyTorch checkpoint of plain tensors ({type(error).__name__}): get it again, or have "
+            "it saved as torch.save does of itself"
+        )
     name = ascii(asked[1][:100])
     if asked[1].startswith(("chumpy.", "scipy.")):
         return f"is no checkpoint: it asks for {name}, as MANO's files do. Their folder is named by --mano-dir"
@@ -347,6 +376,9 @@ def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str,
     broken = [name for name, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise ModelFileError(f"{path} contains NaN or infinity in {_some(broken)}")
+    broken = [name for name, value in found.items() if name.endswith("running_var") and bool((value < 0).any())]
+    if broken:
+        raise ModelFileError(f"{path} is damaged: it holds variances below 0 in {_some(broken)}. Get it again")
 
 
 def _check_fit(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], *, types: bool = True) -> None:

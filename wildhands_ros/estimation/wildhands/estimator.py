@@ -45,7 +45,7 @@ _HAND_MODELS = {
 }
 """The hand models that a checkpoint may name, and how to get each."""
 
-_SQUARE = 0.02  # how far fx / fy of a calibrated camera may be from 1: its pixels are square all the same
+_SQUARE = 0.01  # how far fx / fy of a calibrated camera may be from 1: its pixels are square all the same
 _UPRIGHT_ENOUGH = math.radians(20)
 _BELIEVED = math.radians(60)  # landmarks that point further from up are wrong too often to begin with them
 

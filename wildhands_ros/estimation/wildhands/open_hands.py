@@ -9,7 +9,7 @@ from pathlib import Path
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.refinement import Parameters, RefinementConfig, Refiner
-from wildhands_ros.estimation.wildhands.checkpoint import is_there
+from wildhands_ros.estimation.wildhands.checkpoint import is_instead, is_there
 from wildhands_ros.estimation.wildhands.estimator import Found, WildHands, WildHandsConfig
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
@@ -132,4 +132,6 @@ def open_checkpoint_missing(path: Path = SHIPPED_CHECKPOINT) -> str | None:
         return None
     if path == SHIPPED_CHECKPOINT:
         return f"the open network's weights ({path}) are not in this installation: install the package again"
-    return f"the checkpoint {path} is missing: name another, or none for the one that comes with this package"
+    return is_instead(path) or (
+        f"the checkpoint {path} is missing: name another, or none for the one that comes with this package"
+    )

@@ -19,6 +19,7 @@ stretches without end, and the network's angles were learned below this. Pixels 
 along the longer edge of a picture whose shorter one shows as much."""
 
 _PER_EDGE = 9  # points along each edge of a box
+_PER_SIDE = 129  # points along each side of a picture
 _LONGEST = 32766  # pixels of a picture that OpenCV can undistort
 
 
@@ -72,20 +73,13 @@ class RectifiedView:
 
 def rectified_camera(source: Camera) -> Camera:
     """The pinhole of a `RectifiedView`: same size, principal point in the middle, square pixels."""
-    half_width, half_height = (source.width - 1) / 2, (source.height - 1) / 2
-    x, y = np.linspace(0, source.width - 1, 33), np.linspace(0, source.height - 1, 33)
-    border = np.concatenate(
-        [np.stack([x, np.full_like(x, v)], -1) for v in (0, source.height - 1)]
-        + [np.stack([np.full_like(y, u), y], -1) for u in (0, source.width - 1)]
-    )
-    angles = np.abs(source.angles(border))
-    widest = [
-        min(float(np.nanmax(angles[:, axis], initial=0.0)), WIDEST_HALF_ANGLE)
-        if np.isfinite(angles[:, axis]).all()
-        else WIDEST_HALF_ANGLE  # the border lies past what the lens model can show
-        for axis in (0, 1)
-    ]
+    x, y = np.linspace(0, source.width - 1, _PER_SIDE), np.linspace(0, source.height - 1, _PER_SIDE)
+    # the whole picture, not its border alone, which may lie past what the lens model can show
+    angles = np.abs(source.angles(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)))
+    seen = angles[np.isfinite(angles).all(axis=1)]
+    widest = np.minimum(seen.max(axis=0), WIDEST_HALF_ANGLE) if len(seen) else [WIDEST_HALF_ANGLE] * 2
+    halves = (source.width - 1) / 2, (source.height - 1) / 2
     # A picture one pixel wide or high has no field of view along that edge, and the other decides
-    edges = [(half, angle) for half, angle in zip((half_width, half_height), widest, strict=True) if half > 0 < angle]
+    edges = [(half, angle) for half, angle in zip(halves, widest, strict=True) if half > 0 < angle]
     focal = min((half / math.tan(angle) for half, angle in edges), default=(source.fx + source.fy) / 2)
     return Camera.pinhole(source.width, source.height, focal)
