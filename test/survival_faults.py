@@ -74,11 +74,11 @@ class Chaos:
             if row.when is parameters.When.LIVE and not row.name.startswith("capture")
         ]  # fmt: skip
 
-    def run(self, seconds: float) -> FaultReport:
-        """Rounds for so long. Raises AssertionError for what does not hold."""
+    def run(self, seconds: float, least: int = 1) -> FaultReport:
+        """Rounds for so long, and at least so many. Raises AssertionError for what does not hold."""
         began, rounds = time.monotonic(), 0
         early: tuple[float, dict[str, int]] | None = None
-        while (elapsed := time.monotonic() - began) < seconds:
+        while (elapsed := time.monotonic() - began) < seconds or rounds < least:
             self.round()
             rounds += 1
             if early is None and elapsed > seconds / 10:

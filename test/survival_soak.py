@@ -99,7 +99,7 @@ def soak(
     camera = Process(folder / "camera.txt", "rendered", domain=node.domain)
     try:
         with _Watcher(node) as watcher:
-            watcher.until(lambda: len(watcher.latencies) >= warm_up, _START_S + warm_up)
+            watcher.until(lambda: len(watcher.latencies) >= warm_up, _START_S + 4 * warm_up)
             watcher.let_it_lag()
             before = watcher.private_mb_at_rest(camera)
             first, began = len(watcher.latencies), time.monotonic()

@@ -86,6 +86,14 @@ def test_package_xml_declares_what_the_code_imports(package: ElementTree.Element
     assert missing == {}
 
 
+def test_no_comment_of_a_message_ends_in_what_rosidl_takes_for_a_unit() -> None:
+    """Brackets at the end of a comment, without a comma in them: it moves them into an annotation."""
+    comments = [
+        line.partition("#")[2] for path in (ROOT / "msg").glob("*.msg") for line in path.read_text().splitlines()
+    ]
+    assert not [comment for comment in comments if re.search(r"\[[^,\]]*\]\s*$", comment)]
+
+
 def test_core_does_not_import_ros() -> None:
     ros = re.compile(r"(rclpy|tf2_\w+|cv_bridge|tf_transformations|launch\w*|\w+_interfaces|\w+_msgs|\w+_srvs)$")
     offenders = {
