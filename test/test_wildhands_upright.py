@@ -217,7 +217,7 @@ def test_followed_hands_are_first_looked_at_as_they_were_upright(
 
     def rolls(milliseconds: int, box: HandBox = followed) -> list[list[float]]:
         looks.clear()
-        estimator.estimate(Frame(_picture(320, 240), CAMERA, stamp_ns=milliseconds * 10**6), [box])
+        estimator.estimate(Frame(_picture(320, 240), SQUARE, stamp_ns=milliseconds * 10**6), [box])
         return list(looks)
 
     first = [[-0.5]]  # of the landmarks
@@ -249,6 +249,7 @@ BOXES = [
     HandBox(Side.LEFT, (20.0, 90.0, 140.0, 200.0), 0.9),
 ]  # fmt: skip
 CAMERA = Camera(320, 240, 260, 255, 150.0, 118.0)
+SQUARE = replace(CAMERA, fy=CAMERA.fx)  # in which angles are those of the view that is looked at
 
 
 def test_directions_are_those_in_the_picture(tmp_path: Path) -> None:
