@@ -233,10 +233,14 @@ def test_a_calibration_of_rectified_pictures_is_its_projection_matrix(tmp_path) 
     path.write_text(f"{raw}projection_matrix: {{data: [380, 0, 319, 0, 0, 381, 239, 0, 0, 0, 1, 0]}}\n")
     assert Camera.from_yaml(path, rectified=True) == Camera(640, 480, 380, 381, 319, 239)
     assert Camera.from_yaml(path).fx == 400.5
-    for missing in ("", "projection_matrix: {data: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}\n"):
+    for missing in (
+        "", "projection_matrix:\n", "projection_matrix: {data: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}\n",
+    ):  # fmt: skip
         path.write_text(raw + missing)
         with pytest.raises(CameraError, match=r"camera.yaml has no projection_matrix.*--focal"):
             Camera.from_yaml(path, rectified=True)
+    path.write_text(raw.replace("-0.1, 0.01", "0, 0"))  # whose K says the same
+    assert Camera.from_yaml(path, rectified=True).fx == 400.5
 
 
 NINE = "camera_matrix: {data: [400, 0, 320, 0, 400, 240, 0, 0, 1]}"

@@ -339,9 +339,13 @@ def test_json_lines_never_take_the_place_of_what_is_read(odd_bag: Path, tmp_path
         assert run("run", source, "--json", target, *options) == 1
         assert f"{target}, which would be written, is what is read" in capsys.readouterr().err
         assert target.read_bytes() == before
-    for _ in range(2):  # results beside pictures may be written, and written anew
-        assert run("run", pictures, "--json", pictures / "hands.jsonl", *options) == 0
-    assert len(read_lines(pictures / "hands.jsonl")) == 1
+    (pictures / "link.jsonl").symlink_to(pictures / "1.png")
+    assert run("run", pictures, "--json", pictures / "link.jsonl", *options) == 1
+    assert (pictures / "1.png").read_bytes() == before
+    for name in ("hands.jsonl", "hands.txt"):
+        for _ in range(2):  # results beside pictures may be written, and written anew
+            assert run("run", pictures, "--json", pictures / name, *options) == 0
+        assert len(read_lines(pictures / name)) == 1
 
 
 def test_json_lines_that_another_program_writes_stay(odd_bag: Path, tmp_path: Path, capsys) -> None:
@@ -358,8 +362,20 @@ def test_json_lines_that_another_program_writes_stay(odd_bag: Path, tmp_path: Pa
     assert "its own" not in lines.read_text()
 
 
+def test_lines_that_cannot_be_written_cost_no_earlier_results(video: Path, tmp_path: Path) -> None:
+    lines, options = tmp_path / "hands.jsonl", ("--focal", 700, "--out", tmp_path, *LANDMARKS)
+    assert run("run", video, "--json", lines, "--frames", 4, *options) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 3
+    with lines.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert run("run", video, "--json", lines, "--frames", 2, *options) == 1
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_closed_standard_output_is_named(odd_bag: Path, tmp_path: Path) -> None:
-    command = f"exec {sys.executable} -m wildhands_ros.cli run {odd_bag} --focal 60 --json - --no-video --no-bag >&-"
+    command = f"exec {sys.executable} -m wildhands_ros.cli run {odd_bag} --focal 60 --json - --no-bag --no-video"
+    command += f" {' '.join(LANDMARKS)} >&-"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and "standard output, which is closed" in done.stderr
     assert not (tmp_path / "-").exists()

@@ -222,7 +222,7 @@ class Camera:
         data = read_yaml(path, CameraError)
         try:
             k = [_number(v) for v in data["camera_matrix"]["data"]]
-            p = [_number(v) for v in data.get("projection_matrix", {}).get("data", [])] if rectified else []
+            p = [_number(v) for v in (data.get("projection_matrix") or {}).get("data", [])] if rectified else []
             d = [_number(v) for v in data.get("distortion_coefficients", {}).get("data", [])]
             width, height = _pixels(data["image_width"]), _pixels(data["image_height"])
             name = str(data.get("distortion_model") or "")  # YAML takes a name left empty for null
@@ -237,14 +237,15 @@ class Camera:
             raise CameraError(
                 f"{path}: camera_matrix.data must be fx 0 cx, 0 fy cy, 0 0 1, row by row, not {k} (column by column?)"
             )
-        if rectified:
+        model, coefficients = _distortion(name, d)
+        # of an undistorted camera K says the same as a P that was left out
+        if rectified and (model is Distortion.EQUIDISTANT or any(coefficients) or len(p) == 12 and p[0] != 0):
             if len(p) != 12 or p[0] == 0:
                 raise CameraError(
                     f"{path} has no projection_matrix.data of 12 numbers, and nothing else tells the focal length of "
                     "rectified pictures: calibrate the camera anew, or give --focal"
                 )
             return cls(width, height, p[0], p[5], p[2], p[6])
-        model, coefficients = _distortion(name, d)
         return cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
 
     # --- looking through it -----------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from wildhands_ros.settings import config_from_dict, read_settings
 logger = logging.getLogger(__name__)
 
 STANDARD_OUTPUT = Path("/dev/stdout")
-_RESULTS = (".json", ".jsonl")  # beside pictures that they are of, say
 
 
 @contextmanager
@@ -214,16 +213,20 @@ def make_room(*files: Path | None) -> None:
 
 
 def require_no_input(output: Path, *inputs: str | Path | None) -> None:
-    """Raises WildHandsError where writing `output` would destroy what is read: one of these, or a file in a folder
-    that is one of these."""
+    """Raises WildHandsError where writing `output` would destroy what is read: one of these, or a picture or bag file
+    in a folder that is one of these."""
+    from wildhands_ros.recordings.bag_reader import BAG_SUFFIXES  # not for every command
+    from wildhands_ros.recordings.pictures import PICTURE_SUFFIXES
+
+    output = output.resolve()
     if not output.is_file():
         return
+    recorded = output.suffix.lower() in PICTURE_SUFFIXES | BAG_SUFFIXES | {".zstd"} or output.name == "metadata.yaml"
     for given in inputs:
-        path = None if given is None else Path(given)
+        path = None if given is None else Path(given).expanduser()
         if path is None or not path.exists():
             continue
-        in_folder = path.is_dir() and path.resolve() in output.resolve().parents and output.suffix not in _RESULTS
-        if in_folder or path.samefile(output):
+        if path.samefile(output) or (recorded and path.resolve() == output.parent):
             raise WildHandsError(f"{output}, which would be written, is what is read: name another file")
 
 

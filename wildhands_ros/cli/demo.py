@@ -70,6 +70,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--input", metavar="PATH", help="your own picture, folder, video or bag instead of ours")
     parser.add_argument("--topic", help="image topic of your bag (needed if it has several)")
+    parser.add_argument(
+        "--rectified", action=argparse.BooleanOptionalAction, default=None, help="your pictures are rectified, or not"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of the rendered sequence (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of the rendered sequence: other hands, other motion")
@@ -120,7 +123,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _own_scene(args: argparse.Namespace) -> Scene:
-    source = open_source(args.input, camera=read_camera(args), focal=args.focal, topic=args.topic)
+    source = open_source(
+        args.input,
+        camera=read_camera(args, rectified=bool(args.rectified)),
+        focal=args.focal,
+        topic=args.topic,
+        rectified=args.rectified,
+    )
     if source.kind is SourceKind.PICTURE:
         source = Held(source)
     return Scene(stem_of(args.input), source, focal_is_guess=source.camera_is_guess)

@@ -262,9 +262,10 @@ class _Json(_Outlet):
         self.path = path
         self._pipeline = pipeline
         self._vertices = vertices
-        self._file: TextIO | None = None
+        self._is_new = not path.exists()
         if str(path) != "-":
             make_room(path)
+            self._file: TextIO = _reserved(path)
             stack.callback(self._close)
         elif sys.stdout is None:
             raise RecordingError("--json - writes to standard output, which is closed: name a file")
@@ -275,21 +276,25 @@ class _Json(_Outlet):
         estimator, model = self._pipeline.estimator.name, self._pipeline.hand_model.name
         line = frame_to_json(frame, result, estimator=estimator, hand_model=model, vertices=self._vertices)
         try:
-            if self._file is None:
-                self._file = _emptied(self.path)
+            if not self.wrote and self._file is not sys.stdout and self.path.is_file():
+                self._file.truncate(0)
             print(line, file=self._file, flush=True)  # a full disk shows here, and who follows the file sees each frame
         except OSError as error:
             raise RecordingError(f"cannot write {self.path}: {error.strerror}") from error
 
     def _close(self) -> None:
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # of a line that could not be written, which was said
-                self._file.close()
+        with contextlib.suppress(OSError):  # of a line that could not be written, which was said
+            self._file.close()
+        if self._is_new and not self.wrote and self.path.is_file():
+            self.path.unlink()
 
 
-def _emptied(path: Path) -> TextIO:
-    """The file, or whatever lines can be written to, for this process alone. Raises OSError, RecordingError."""
-    file = path.open("a", encoding="utf-8")  # not "w", which would empty it before it is known whose it is
+def _reserved(path: Path) -> TextIO:
+    """The file, or whatever lines can be written to, for this process alone, as it was. Raises RecordingError."""
+    try:
+        file = path.open("a", encoding="utf-8")  # not "w", which would empty it before a line is there
+    except OSError as error:
+        raise RecordingError(f"cannot write {path}: {error.strerror}") from error
     if path.is_file():
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -298,7 +303,6 @@ def _emptied(path: Path) -> TextIO:
             raise RecordingError(f"another program is writing {path} at this moment: name another file") from error
         except OSError:  # a file system without locks
             pass
-        file.truncate(0)
     return file
 
 

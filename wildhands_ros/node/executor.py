@@ -113,7 +113,7 @@ class SpinningThread:
     def stop(self, finish_s: float = 0.0) -> None:
         """Returns when the callback that runs, if one does, is done. Later calls do nothing.
 
-        finish_s: first handle what has already come, for at most so long.
+        finish_s: first handle what has already come, and what comes meanwhile, for at most so long.
         """
         try:
             self._end.trigger()

@@ -61,7 +61,7 @@ LOCKSTEP_QOS = QoSProfile(
 _SECOND = 10**9
 _POLL_S = 0.02
 _INFO_GRACE_S = 1.0
-_ACKNOWLEDGED = Duration(seconds=5)  # what got lost Fast DDS sends again after three seconds
+_ACKNOWLEDGED_S = 5.0  # what got lost Fast DDS sends again after three seconds
 _DEFAULT_PERIOD_NS = 33_333_333
 _LONGEST_GAP_NS = 60 * _SECOND  # that is played: a longer one is a clock that was set, or nothing to wait for
 _ANSWERS_REMEMBERED = 1024
@@ -108,7 +108,7 @@ class PlayerOptions:
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise RecordingError(f"the rate of playing must be a positive number, not {self.rate}")
         for seconds in (self.subscriber_timeout_s, self.result_timeout_s):
-            if not (math.isfinite(seconds) and seconds >= 0):
+            if not seconds >= 0:
                 raise RecordingError(f"a time to wait must be a number of seconds, not {seconds}")
 
 
@@ -181,8 +181,9 @@ class Player:
                 unanswered, in_a_row = unanswered + 1, in_a_row + 1
                 self._complain(frame, in_a_row)
         # the last pictures are still on their way to reliable subscriptions when the publisher could be gone
-        self._images.wait_for_all_acked(_ACKNOWLEDGED)
-        self._infos.wait_for_all_acked(_ACKNOWLEDGED)
+        until = time.monotonic() + _ACKNOWLEDGED_S
+        for publisher in (self._images, self._infos):
+            publisher.wait_for_all_acked(Duration(seconds=max(until - time.monotonic(), 0.0)))
         return PlayReport(frames, unanswered, time.monotonic() - started)
 
     def _answered(self, frame: Frame, stamp_ns: int) -> bool:

@@ -140,6 +140,8 @@ class BagReader:
                 self._report(f"{path}: {error}; reading its files one by one")
             else:
                 starts = _starts_of_listed(reader)
+                if not starts:  # nothing tells that it has these files, nor that others are copies
+                    starts = {_plain_name(file): 0 for file in files}
                 unlisted = [file.name for file in files if _plain_name(file) not in starts]
                 if unlisted:
                     self._report(

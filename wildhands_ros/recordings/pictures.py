@@ -27,19 +27,23 @@ class PictureSource(FrameSource):
 
     def __init__(self, path: Path, choice: CameraChoice, *, fps: float = 30.0, frame_id: str) -> None:
         if path.is_dir():
-            self._paths = sorted((p for p in path.iterdir() if _is_picture(p)), key=lambda p: natural_key(p.name))
+            pictures = sorted((p for p in path.iterdir() if _is_picture(p)), key=lambda p: natural_key(p.name))
+            self._paths = [p for p in pictures if not _is_broken_link(p)]
+            lost = [p.name for p in pictures if _is_broken_link(p)]
             kind, description = SourceKind.FOLDER, f"folder {path} ({len(self._paths)} pictures)"
             if not self._paths:
                 raise RecordingError(
                     f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) and is no rosbag2; of videos "
-                    "name one, not their folder"
+                    f"name one, not their folder{_of_links(lost)}"
                 )
         else:
-            self._paths, kind, description = [path], SourceKind.PICTURE, f"picture {path}"
+            self._paths, kind, description, lost = [path], SourceKind.PICTURE, f"picture {path}", []
         super().__init__(
             kind, description, length=len(self._paths), camera_is_guess=not choice.is_given,
             fps=fps if kind is SourceKind.FOLDER else None,
         )  # fmt: skip
+        if lost:
+            self._report(f"{description} is not whole{_of_links(lost)}")
         self._choice, self._period_ns, self._frame_id = choice, round(1e9 / fps), frame_id
 
     def _frames(self) -> Iterator[Frame]:
@@ -121,6 +125,14 @@ def _is_picture(path: Path) -> bool:
     if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith("."):
         return False
     return path.is_file() or _is_broken_link(path)  # git-annex leaves such for what was not fetched: to be named
+
+
+def _of_links(names: list[str]) -> str:
+    """That there are pictures which cannot be read, in words; nothing where there are none."""
+    if not names:
+        return ""
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f": {len(names)} pictures are links to files that are not there ({some})"
 
 
 def _is_broken_link(path: Path) -> bool:

@@ -321,8 +321,8 @@ def _unreadable(error: Exception, path: Path) -> str:
             return "is empty: get it again"
         known = next((says for begins, says in _OTHER_FILES if start.lstrip().startswith(begins)), None)
         return known or (
-            f"is damaged, or not a PyTorch checkpoint of plain tensors ({type(error).__name__}): get it again, or have "
-            "it saved as torch.save does of itself"
+            f"is damaged, or not a PyTorch checkpoint of plain tensors ({type(error).__name__}): get it again, or save "
+            "it with torch.save's own pickle protocol"
         )
     name = ascii(asked[1][:100])
     if asked[1].startswith(("chumpy.", "scipy.")):

@@ -29,7 +29,7 @@ from wildhands_ros.estimation.wildhands.upright import (
     rolled_back,
 )
 from wildhands_ros.estimation.wildhands.variant import Crops
-from wildhands_ros.estimation.wildhands.views import RectifiedView
+from wildhands_ros.estimation.wildhands.views import RectifiedView, needs_view
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, HandModel
 from wildhands_ros.hands import Hand, HandBox, Side
@@ -45,7 +45,6 @@ _HAND_MODELS = {
 }
 """The hand models that a checkpoint may name, and how to get each."""
 
-_SQUARE = 0.01  # how far fx / fy of a calibrated camera may be from 1: its pixels are square all the same
 _UPRIGHT_ENOUGH = math.radians(20)
 _BELIEVED = math.radians(60)  # landmarks that point further from up are wrong too often to begin with them
 
@@ -215,9 +214,9 @@ class WildHands:
 
     def _undistorted(self, frame: Frame) -> tuple[NDArray[np.uint8], Camera, RectifiedView | None]:
         camera = frame.camera
-        # published weights are shown pictures as the published code shows them; others learned from square pixels
-        square = self.network.info.variant.crops is Crops.PUBLISHED or abs(camera.fx / camera.fy - 1) <= _SQUARE
-        if square and not camera.has_distortion:
+        # published weights are shown pixels that are not square, as the published code shows them
+        published_way = self.network.info.variant.crops is Crops.PUBLISHED
+        if not (camera.has_distortion if published_way else needs_view(camera)):
             return frame.image, camera, None
         if self._view is None or self._view.source != frame.camera:
             self._view = RectifiedView.of(frame.camera)
@@ -230,7 +229,7 @@ class WildHands:
                 return reason
             seen = view.box(box)
             if seen is None:
-                return "its box lies outside the rectified view of this distorted picture"
+                return "its box lies outside the rectified view of this picture"
             box = seen
         return self._crops.place(camera, box)
 

@@ -19,6 +19,7 @@ stretches without end, and the network's angles were learned below this. Pixels 
 along the longer edge of a picture whose shorter one shows as much."""
 
 _PER_EDGE = 9  # points along each edge of a box
+_SQUARE = 0.01  # how far fx / fy of a calibrated camera may be from 1: its pixels are square all the same
 _PER_SIDE = 129  # points along each side of a picture
 _LONGEST = 32766  # pixels of a picture that OpenCV can undistort
 
@@ -40,8 +41,8 @@ class RectifiedView:
         """Raises CameraError for pictures too large to be undistorted."""
         if max(source.width, source.height) > _LONGEST:
             raise CameraError(
-                f"pictures of {source.width}x{source.height} cannot be undistorted, only such of up to {_LONGEST} "
-                "pixels along each edge: make them smaller, or undistort them beforehand"
+                f"pictures of {source.width}x{source.height} cannot be rectified, only such of up to {_LONGEST} "
+                "pixels along each edge: make them smaller, or rectify them beforehand"
             )
         camera = rectified_camera(source)
         maps = cv2.convertMaps(*source.rectification_maps(camera), cv2.CV_16SC2)
@@ -69,6 +70,11 @@ class RectifiedView:
         left, right = np.clip([left, right], -0.5, self.camera.width - 0.5)
         top, bottom = np.clip([top, bottom], -0.5, self.camera.height - 0.5)
         return float(left), float(top), float(right), float(bottom)
+
+
+def needs_view(camera: Camera) -> bool:
+    """Whether networks that learned from pinholes with square pixels are shown a `RectifiedView` of its pictures."""
+    return camera.has_distortion or abs(camera.fx / camera.fy - 1) > _SQUARE
 
 
 def rectified_camera(source: Camera) -> Camera:

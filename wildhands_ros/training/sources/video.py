@@ -22,7 +22,7 @@ from wildhands_ros.detection.landmarks import LandmarkNetwork, region_of_landmar
 from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
 from wildhands_ros.detection.regions import Pyramid
 from wildhands_ros.errors import ConfigError, WildHandsError
-from wildhands_ros.estimation.wildhands.views import RectifiedView
+from wildhands_ros.estimation.wildhands.views import RectifiedView, needs_view
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import HandBox
 from wildhands_ros.recordings import open_source
@@ -93,9 +93,9 @@ class PseudoLabeller:
                 boxes = self._detector.follow(frame.image, frame.stamp_ns)
                 if frame.index % self.config.every:
                     continue
-            if frame.camera.has_distortion and (rectified is None or rectified.source != frame.camera):
+            if needs_view(frame.camera) and (rectified is None or rectified.source != frame.camera):
                 rectified = RectifiedView.of(frame.camera)
-            view = rectified if frame.camera.has_distortion else None
+            view = rectified if needs_view(frame.camera) else None
             image = frame.image if view is None else view.image(frame.image)
             scene = f"{_key_of(recording)}_{frame.index:06d}"
             for number, box in enumerate(boxes):
