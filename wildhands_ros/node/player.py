@@ -114,7 +114,8 @@ class PlayerOptions:
 
 @dataclass(frozen=True)
 class PlayReport:
-    """What was played. unanswered: pictures without a result in time (lockstep only)."""
+    """What was played. unanswered: pictures without a result in time (lockstep only). seconds: until the last picture
+    was published, or answered."""
 
     frames: int
     unanswered: int
@@ -180,11 +181,16 @@ class Player:
             elif not self._stop.is_set():
                 unanswered, in_a_row = unanswered + 1, in_a_row + 1
                 self._complain(frame, in_a_row)
-        # the last pictures are still on their way to reliable subscriptions when the publisher could be gone
+        seconds = time.monotonic() - started
+        self._let_arrive()
+        return PlayReport(frames, unanswered, seconds)
+
+    def _let_arrive(self) -> None:
+        """The last messages are still on their way to reliable subscriptions when the publishers could be gone."""
         until = time.monotonic() + _ACKNOWLEDGED_S
-        for publisher in (self._images, self._infos):
+        publishers = [self._images] if self._stop.is_set() else [self._images, self._infos]
+        for publisher in publishers:  # camera_infos are small, and acknowledged every three seconds
             publisher.wait_for_all_acked(Duration(seconds=max(until - time.monotonic(), 0.0)))
-        return PlayReport(frames, unanswered, time.monotonic() - started)
 
     def _answered(self, frame: Frame, stamp_ns: int) -> bool:
         """Whether the picture's result comes in time; the picture is published again where it seems to be lost."""
