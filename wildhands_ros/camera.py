@@ -238,14 +238,13 @@ class Camera:
                 f"{path}: camera_matrix.data must be fx 0 cx, 0 fy cy, 0 0 1, row by row, not {k} (column by column?)"
             )
         model, coefficients = _distortion(name, d)
-        # of an undistorted camera K says the same as a P that was left out
-        if rectified and (model is Distortion.EQUIDISTANT or any(coefficients) or len(p) == 12 and p[0] != 0):
-            if len(p) != 12 or p[0] == 0:
-                raise CameraError(
-                    f"{path} has no projection_matrix.data of 12 numbers, and nothing else tells the focal length of "
-                    "rectified pictures: calibrate the camera anew, or give --focal"
-                )
+        if len(p) == 12 and p[0] != 0:
             return cls(width, height, p[0], p[5], p[2], p[6])
+        if rectified and (model is Distortion.EQUIDISTANT or any(coefficients)):  # of other cameras K says the same
+            raise CameraError(
+                f"{path} has no projection_matrix.data of 12 numbers, and nothing else tells the focal length of "
+                "rectified pictures: calibrate the camera anew, or give --focal"
+            )
         return cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
 
     # --- looking through it -----------------------------------------------------------------------------------------

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sys
 import zlib
 from pathlib import Path
+
+from wildhands_ros.errors import RecordingError
 
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
@@ -43,3 +46,16 @@ def checksum(path: Path) -> int:
         while part := file.read(1 << 20):
             found = zlib.crc32(part, found)
     return found
+
+
+def keep_others_away(descriptor: int, path: Path) -> None:
+    """Nobody else who asks so writes to this open file or folder until it is closed, or the process ends.
+
+    Raises RecordingError where somebody else writes there. On file systems without locks nobody is kept away.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RecordingError(f"another program is writing {path} at this moment: choose another name") from error
+    except OSError:
+        pass

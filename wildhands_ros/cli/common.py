@@ -84,9 +84,9 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_camera(args: argparse.Namespace, *, rectified: bool = False) -> Camera | None:
-    """The calibration that the user named, if any."""
-    return None if args.camera is None else Camera.from_yaml(args.camera, rectified=rectified)
+def read_camera(args: argparse.Namespace) -> Camera | None:
+    """The calibration that the user named, if any, of the pictures as `--rectified` says."""
+    return None if args.camera is None else Camera.from_yaml(args.camera, rectified=bool(args.rectified))
 
 
 def add_pipeline(parser: argparse.ArgumentParser) -> None:

@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 def _own_scene(args: argparse.Namespace) -> Scene:
     source = open_source(
         args.input,
-        camera=read_camera(args, rectified=bool(args.rectified)),
+        camera=read_camera(args),
         focal=args.focal,
         topic=args.topic,
         rectified=args.rectified,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import logging
 import sys
 import time
@@ -36,7 +35,7 @@ from wildhands_ros.images import encode_jpeg
 from wildhands_ros.json_lines import BoxFile, frame_to_json
 from wildhands_ros.pipeline import Pipeline, PipelineConfig, PipelineResult
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
-from wildhands_ros.whole_files import write_whole
+from wildhands_ros.whole_files import keep_others_away, write_whole
 
 _STILLS = (SourceKind.PICTURE, SourceKind.FOLDER)
 _DEFAULT_FPS = 30.0
@@ -93,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         sigterm_interrupts(),
         open_source(
             args.source,
-            camera=read_camera(args, rectified=bool(args.rectified)),
+            camera=read_camera(args),
             focal=args.focal,
             topic=args.topic,
             camera_info_topic=args.camera_info_topic,
@@ -297,12 +296,10 @@ def _reserved(path: Path) -> TextIO:
         raise RecordingError(f"cannot write {path}: {error.strerror}") from error
     if path.is_file():
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            keep_others_away(file.fileno(), path)
+        except RecordingError:
             file.close()
-            raise RecordingError(f"another program is writing {path} at this moment: name another file") from error
-        except OSError:  # a file system without locks
-            pass
+            raise
     return file
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -26,6 +25,7 @@ from rosbags.typesys.store import Typestore
 
 from wildhands_ros.errors import RecordingError, UnknownTypeError
 from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
+from wildhands_ros.whole_files import keep_others_away
 
 FLUSH_PERIOD_S = 1.0
 
@@ -189,18 +189,13 @@ class BagWriter:
 
 
 def _locked(folder: Path) -> int:
-    """A file descriptor that keeps others from writing there until it is closed, or the process ends.
-
-    Raises RecordingError where somebody else writes there. On file systems without locks nobody is kept away.
-    """
+    """A file descriptor that keeps others from writing there until it is closed. Raises RecordingError."""
     held = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        keep_others_away(held, folder)
+    except RecordingError:
         os.close(held)
-        raise RecordingError(f"another program is writing {folder} at this moment: choose another name") from error
-    except OSError:
-        pass
+        raise
     return held
 
 

@@ -28,8 +28,8 @@ class PictureSource(FrameSource):
     def __init__(self, path: Path, choice: CameraChoice, *, fps: float = 30.0, frame_id: str) -> None:
         if path.is_dir():
             pictures = sorted((p for p in path.iterdir() if _is_picture(p)), key=lambda p: natural_key(p.name))
-            self._paths = [p for p in pictures if not _is_broken_link(p)]
-            lost = [p.name for p in pictures if _is_broken_link(p)]
+            self._paths = [p for p in pictures if p.is_file()]
+            lost = [p.name for p in pictures if not p.is_file()]
             kind, description = SourceKind.FOLDER, f"folder {path} ({len(self._paths)} pictures)"
             if not self._paths:
                 raise RecordingError(
@@ -71,8 +71,7 @@ def read_picture(path: Path) -> tuple[RgbImage, float | None]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        reason = "it is a link to a file that is not there" if _is_broken_link(path) else error.strerror
-        raise ImageError(f"cannot read the picture {path}: {reason}") from error
+        raise ImageError(f"cannot read the picture {path}: {error.strerror}") from error
     try:
         image = decode_compressed(data)
     except ImageError as error:
@@ -124,7 +123,8 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 def _is_picture(path: Path) -> bool:
     if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith("."):
         return False
-    return path.is_file() or _is_broken_link(path)  # git-annex leaves such for what was not fetched: to be named
+    # git-annex leaves broken links for what was not fetched: to be named
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _of_links(names: list[str]) -> str:
@@ -133,7 +133,3 @@ def _of_links(names: list[str]) -> str:
         return ""
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f": {len(names)} pictures are links to files that are not there ({some})"
-
-
-def _is_broken_link(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
