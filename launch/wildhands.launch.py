@@ -79,6 +79,10 @@ SETTINGS = (
         ("float32", "bfloat16", "float16", "int8", "auto"),
     ),
     Setting("min_score", "min_score", float, "Hands less probable than this are left out, 0 to 1."),
+    Setting(
+        "max_distance", "max_distance", float,
+        "Hands whose wrist is farther away, in metres, are left out, such as other people's; 0: none.",
+    ),
     Setting("max_hands", "detection.max_hands", int, "The most hands that are reported in one image."),
     Setting(
         "hand_length", "estimation.hand_length", float,

@@ -40,6 +40,7 @@ def test_empty_text_stands_for_not_set() -> None:
         ({"tracking": {"smoth": True}}, "did you mean 'tracking.smooth'"),
         ({"min_score": "high"}, "'min_score' must be a number"),
         ({"min_score": 2.0}, "between 0 and 1"),
+        ({"max_distance": -1.0}, "max_distance"),
         ({"tracking": {"smooth": 1}}, "'tracking.smooth' must be true or false"),
         ({"tracking": True}, "settings of its own"),
         ({"models_dir": 3}, "'models_dir' must be a path, not 3"),

@@ -70,6 +70,20 @@ def test_levels_follow_the_work() -> None:
     assert watch.status().level == DiagnosticStatus.WARN and "are processed" in watch.status().message
 
 
+def test_odd_images_are_a_warning_as_long_as_they_come() -> None:
+    watch = Watch()
+    watch.images(60, 60)
+    for kind in ("no_stamp", "bad_frame_id", "clocks_differ"):
+        watch.statistics.problem(kind, f"odd: {kind}")
+        status = watch.status()
+        assert (status.level, status.message) == (DiagnosticStatus.WARN, f"odd: {kind}")
+    watch.statistics.problem("capture_failed", "the disk is full")  # which says nothing of the images
+    assert watch.status().message == "odd: clocks_differ"
+    watch.now += 10
+    watch.images(60, 60)
+    assert watch.status().level == DiagnosticStatus.OK
+
+
 def test_levels_follow_the_state() -> None:
     watch = Watch()
     watch.images(60, 60)
@@ -81,6 +95,8 @@ def test_levels_follow_the_state() -> None:
     assert (failed.level, failed.message) == (DiagnosticStatus.ERROR, "unconfigured: configure failed: no model")
     disabled = watch.status(Condition(enabled=False))
     assert disabled.level == DiagnosticStatus.OK and "~/enable" in disabled.message
+    off = Watch().status(Condition(enabled=False, complaint="no image for 9 s"))  # the camera, too
+    assert off.level == DiagnosticStatus.OK and "~/enable" in off.message
     odd = watch.status(Condition(complaint="images get lost"))
     assert (odd.level, odd.message) == (DiagnosticStatus.WARN, "images get lost")  # but results come
     wrong = Watch().status(Condition(complaint="no camera_info"))

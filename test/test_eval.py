@@ -409,6 +409,9 @@ class Oracle:
     ) -> tuple[np.ndarray, np.ndarray]:
         return self.hand_model.layer(side).numpy(pose, betas, translation)
 
+    def within_reach(self, joints: np.ndarray) -> bool:
+        return True
+
     def reset(self) -> None:
         pass
 

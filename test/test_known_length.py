@@ -48,6 +48,7 @@ class Says:
         self.parameters = made_up(seed)
         self.turn = Rotation.from_euler("z", turn).as_matrix()
         self.resets = 0
+        self.reach = 10.0
 
     def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
         return Estimates(tuple(self.hand(box.side, frame.camera) for box in boxes), ("one more",))
@@ -66,6 +67,9 @@ class Says:
         vertices, joints = MODEL.layer(side).numpy(pose, betas, np.zeros(3))
         return vertices @ self.turn.T + translation, joints @ self.turn.T + translation
 
+    def within_reach(self, joints: np.ndarray) -> bool:
+        return float(np.linalg.norm(joints[0])) < self.reach
+
     def reset(self) -> None:
         self.resets += 1
 
@@ -74,6 +78,16 @@ def test_the_mean_hand_is_as_long_as_peoples_hands_are() -> None:
     """190 mm and 176 mm for 150 men and 150 women (Ibeachu et al., Asian Journal of Medical Sciences 3(8), 2011)."""
     for side in Side:
         assert 0.175 < hand_length(MODEL.layer(side).rest_joints(np.zeros(10))) < 0.195
+
+
+def test_a_hand_that_its_length_moves_out_of_reach_is_not_valid() -> None:
+    plain = Says(1)
+    (hand,) = plain.estimate(Frame(np.zeros((720, 1280, 3), np.uint8), CAMERA), [HandBox(Side.LEFT, BOX, 1.0)]).hands
+    length = float(hand_length(hand.joints))
+    plain.reach = 1.05 * float(np.linalg.norm(hand.joints[0]))
+    assert hand.valid and resized(hand, length, plain, CAMERA).valid
+    assert not resized(hand, 1.1 * length, plain, CAMERA).valid
+    assert not resized(replace(hand, valid=False), length, plain, CAMERA).valid
 
 
 @given(seeds, sides)

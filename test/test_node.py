@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from node_bench import COLOUR, HEIGHT, WIDTH, Bench, Process, camera_info, jpeg_image, plain, raw_image
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
@@ -300,6 +301,38 @@ def test_missing_camera_info_is_said_and_the_image_kept_until_it_comes(start: Ca
     assert bench.stop() == 0
 
 
+def test_camera_info_that_was_published_once_and_before_is_asked_for(start: Callable[..., Any]) -> None:
+    arguments = ("-p", "autostart:=false", "-r", "camera_info:=/once/camera_info")
+    bench = start(Bench, "fake", "--ros-args", *arguments)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    bench.node.create_publisher(CameraInfo, "/once/camera_info", latched).publish(camera_info())
+    assert bench.transition("configure")
+    hands = bench.listen(HandPoseArray, "/wildhands/hands")
+
+    def answered() -> bool:
+        bench.images.publish(raw_image(plain(), "rgb8", bench.stamp()))
+        return bool(hands)
+
+    for _ in range(2):
+        assert bench.transition("activate")
+        bench.wait(answered, "the camera_info that was there before does not come")
+        assert bench.transition("deactivate")
+        hands.clear()
+    bench.said("asking for the camera_info of /once/camera_info")
+    assert bench.stop() == 0
+
+
+def test_frames_that_tf_does_not_know_are_said(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake")
+    bench.connect()
+    image = raw_image(plain(), "rgb8", bench.stamp())
+    image.header.frame_id = "/camera"
+    bench.send(image)
+    assert "without the slash" in bench.said("'/camera' begins with a slash")
+    bench.reaches(DiagnosticStatus.WARN, "begins with a slash")
+    assert bench.stop() == 0
+
+
 def test_qos_that_does_not_fit_is_said_with_both_sides(start: Callable[..., Any]) -> None:
     bench = start(Bench, "fake", "--ros-args", "-p", "qos_overrides./camera_info.subscription.reliability:=reliable")
     bench.node.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
@@ -309,6 +342,8 @@ def test_qos_that_does_not_fit_is_said_with_both_sides(start: Callable[..., Any]
     bench.node.create_subscription(HandPoseArray, "/wildhands/hands", lambda _message: None, latched)
     text = bench.said("does not fit in durability")
     assert "this node offers reliable, volatile" in text and "asks for reliable, transient local" in text
+    bench.node.create_subscription(DiagnosticArray, "/diagnostics", lambda _message: None, latched)
+    bench.said("a subscriber of /diagnostics does not fit in durability")
     hasty = QoSProfile(depth=1, deadline=Duration(seconds=0.1))
     bench.node.create_subscription(TFMessage, "/tf", lambda _message: None, hasty)
     text = bench.said("does not fit in deadline")
@@ -363,7 +398,13 @@ def test_large_images_come_through_with_the_profile(start: Callable[..., Any]) -
 
 @pytest.mark.parametrize(
     ("argument", "says"),
-    [("min_score:=7.5", "min_score"), ("rectified:=perhaps", "auto, true, false"), ("min_score:=high", "min_score")],
+    [
+        ("min_score:=7.5", "min_score"),
+        ("rectified:=perhaps", "auto, true, false"),
+        ("min_score:=high", "min_score"),
+        ("min_score=0.5", "parameter:=value"),
+        ("qos_overrides./diagnostics.publisher.reliability:=good", "good"),
+    ],
 )
 def test_a_senseless_parameter_ends_the_node_with_a_message(argument: str, says: str) -> None:
     command = [sys.executable, str(Path(__file__).with_name("node_fakes.py")), "fake", "--ros-args", "-p", argument]

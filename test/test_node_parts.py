@@ -503,8 +503,6 @@ def test_camera_info_that_cannot_come_is_explained():
     watch.image(1.0)
     _, text = watch.complaint(4.0, dataclasses.replace(AROUND, wrong_info_type="sensor_msgs/msg/Image"))
     assert "carries sensor_msgs/msg/Image" in text
-    _, text = watch.complaint(4.0, dataclasses.replace(AROUND, info_is_latched=True))
-    assert "qos_overrides./camera_info.subscription.durability:=transient_local" in text
 
 
 def test_a_stream_that_stops_is_noticed():
@@ -683,6 +681,19 @@ def test_camera_info_is_the_images_neighbour_unless_it_is_remapped(rules, image,
         assert input_topics(node, "raw", arguments) == InputTopics(image, info, compressed=False)
         compressed = input_topics(node, "compressed", arguments)
         assert compressed == InputTopics(f"{image}/compressed", info, compressed=True)
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def test_camera_info_is_the_neighbour_of_a_compressed_topic_that_alone_is_remapped() -> None:
+    arguments = ["node", "--ros-args", "-r", "image/compressed:=/head/jpegs/compressed"]
+    context = Context()
+    rclpy.init(args=arguments, context=context)
+    try:
+        node = Node("wildhands", context=context)
+        topics = input_topics(node, "compressed", arguments)
+        assert topics == InputTopics("/head/jpegs/compressed", "/head/camera_info", compressed=True)
         node.destroy_node()
     finally:
         rclpy.shutdown(context=context)

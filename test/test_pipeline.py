@@ -204,6 +204,23 @@ def test_warming_up_leaves_no_trace() -> None:
     assert not without.configure(replace(without.config, detection=DetectorConfig(score_threshold=0.8)))
 
 
+def test_hands_out_of_reach_are_left_out_and_named() -> None:
+    pipeline = make_pipeline(ScriptedDetector([seen_hand(Side.LEFT, -0.05), seen_hand(Side.RIGHT, 0.3)]))
+    both = pipeline.process(frame()).hands
+    distances = {hand.side: np.linalg.norm(hand.joints[0]) for hand in both}
+    near, far = sorted(distances, key=lambda side: distances[side])
+    limit = float(np.mean(list(distances.values())))
+    assert distances[near] < limit < distances[far]
+    assert pipeline.configure(replace(pipeline.config, max_distance=limit))
+    result = pipeline.process(frame(1))
+    assert [hand.side for hand in result.hands] == [hand.side for hand in result.raw] == [near]
+    assert result.skipped[0].startswith(f"{far.value} hand is left out") and "max_distance" in result.skipped[0]
+    assert len(result.boxes) == 2
+    assert len(pipeline.process_still(frame(2)).hands) == 1
+    assert pipeline.configure(replace(pipeline.config, max_distance=0.0))
+    assert len(pipeline.process(frame(3)).hands) == 2
+
+
 def test_settings_that_need_no_models_change_in_place() -> None:
     detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1, score=0.6)])
     pipeline = make_pipeline(detector)

@@ -133,6 +133,12 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--precision", metavar="P", help="of the network: float32, bfloat16, float16, int8, auto")
     group.add_argument("--min-score", type=float, metavar="P", help="leave out hands less probable than this")
+    group.add_argument(
+        "--max-distance",
+        type=float,
+        metavar="M",
+        help="leave out hands whose wrist is farther away, in metres: other people's (default: 0, none)",
+    )
     group.add_argument("--smooth", action="store_true", help="filter the motion over time (One-Euro)")
     group.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML with any setting of the pipeline; options here override it"
@@ -146,8 +152,9 @@ def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
     replace = dataclasses.replace
     if args.models_dir is not None:
         config = replace(config, models_dir=args.models_dir)
-    if args.min_score is not None:
-        config = replace(config, min_score=args.min_score)
+    for name in ("min_score", "max_distance"):
+        if (value := getattr(args, name)) is not None:
+            config = replace(config, **{name: value})
     estimation = config.estimation
     if args.no_refine:
         estimation = replace(estimation, refine=False)

@@ -51,6 +51,10 @@ class Estimator(Protocol):
         """Vertices (V, 3) and joints (21, 3) that belong to `Hand.pose`, `betas` and `translation` of its hands."""
         ...
 
+    def within_reach(self, joints: FloatArray) -> bool:
+        """Whether the wrist of joints (21, 3) lies where a valid hand's may."""
+        ...
+
     def reset(self) -> None:
         """Forgets what it knows from earlier pictures: a new stream begins."""
         ...

@@ -50,7 +50,8 @@ def resized(hand: Hand, length: float, estimator: Estimator, camera: Camera) -> 
 
     Everything is scaled about the camera's centre, which changes no pixel, and the shape coefficients are the nearest
     that make such a hand; as they know no plain scaling, a tenth of the length moves the mesh by 0.8 mm on average.
-    estimator: whose hand it is. Hands that cannot be scaled (not finite) are returned as they are.
+    estimator: whose hand it is, and who says how far away a valid one may be; one that was not valid before does not
+    become so. Hands that cannot be scaled (not finite) are returned as they are.
     """
     layer = estimator.hand_model.layer(hand.side)
     betas = betas_of_length(layer, hand.betas, length)
@@ -68,6 +69,7 @@ def resized(hand: Hand, length: float, estimator: Estimator, camera: Camera) -> 
         betas=betas,
         translation=translation,
         vertices=None if hand.vertices is None else vertices + translation,
+        valid=hand.valid and estimator.within_reach(joints),
     )
 
 
@@ -108,6 +110,10 @@ class KnownLength:
     ) -> tuple[FloatArray, FloatArray]:
         """As the inner estimator poses its hands."""
         return self.inner.pose_hand(side, pose, betas, translation)
+
+    def within_reach(self, joints: FloatArray) -> bool:
+        """As the inner estimator sees it."""
+        return self.inner.within_reach(joints)
 
     def reset(self) -> None:
         """A new stream begins."""

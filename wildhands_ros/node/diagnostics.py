@@ -20,6 +20,13 @@ _MOST_KEPT = 2000  # in a window, whatever comes: of 5 s it is 400 a second
 _LONGEST_TEXT = 2000  # of a problem: more than any of ours has, tracebacks included
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _TELLING = 8  # so many camera infos, and images for less than half of them, cannot be chance
+_ODD = frozenset(
+    [
+        "no_frame_id", "bad_frame_id", "no_stamp", "stamps_stand_still", "clocks_differ", "images_out_of_order",
+        "time_went_backwards",
+    ]
+)  # fmt: skip
+"""Problems of images that results come of all the same."""
 
 
 class Percentiles(NamedTuple):
@@ -63,6 +70,7 @@ class Summary:
     results published a second. latency_ms: from reception to publication; capture_ms: from the image's stamp to
     publication; timings_ms: of each stage: medians, 95th and 99th percentiles, NaN where nothing was published lately.
     problems: counts by kind; last_of_kind: the latest of each in words. last_problem_age_s: NaN where there was none.
+    odd_lately: what was odd about images of the last seconds that results came of all the same, or empty.
     """
 
     received: int
@@ -80,6 +88,7 @@ class Summary:
     last_of_kind: Mapping[str, str]
     last_problem: str
     last_problem_age_s: float
+    odd_lately: str = ""
 
 
 class Statistics:
@@ -98,6 +107,8 @@ class Statistics:
         self._last_of_kind: dict[str, str] = {}
         self._last_problem = ""
         self._last_problem_at = math.nan
+        self._odd = ""
+        self._odd_at = -math.inf
 
     def image_received(self) -> None:
         """An image came."""
@@ -134,6 +145,8 @@ class Statistics:
             self._problems[kind] += 1
             self._last_of_kind[kind] = self._last_problem = text
             self._last_problem_at = self._clock()
+            if kind in _ODD:
+                self._odd, self._odd_at = text, self._last_problem_at
 
     def summary(self) -> Summary:
         with self._lock:
@@ -158,6 +171,7 @@ class Statistics:
                 last_of_kind=dict(self._last_of_kind),
                 last_problem=self._last_problem,
                 last_problem_age_s=now - self._last_problem_at,
+                odd_lately=self._odd if self._odd_at >= now - _WINDOW_S else "",
             )
 
 
@@ -214,7 +228,8 @@ class Surroundings:
     topics that somebody publishes. other_transport: compressed ones where raw ones are wanted, or the other way round.
     fastdds_unprofiled: Fast DDS is in use without a profile of the user's.
     profile: where the profile for large images lies. wrong_image_type, wrong_info_type: what a topic's publishers send
-    where none of them sends what the node listens for; else empty. info_is_latched: camera_info comes transient local.
+    where none of them sends what the node listens for; else empty. info_is_latched: all publishers of camera_info are
+    reliable and transient local, so that who listens later can have what was published before.
     """
 
     image_topic: str
@@ -258,6 +273,11 @@ class InputWatch:
         """Camera info came."""
         _note(self._infos, now, self._patience_s)
 
+    @property
+    def has_info(self) -> bool:
+        """Whether camera info has ever come."""
+        return bool(self._infos)
+
     def complaint(self, now: float, around: Surroundings) -> tuple[str, str] | None:
         """Kind and text of what is wrong with the inputs, or None."""
         if self._first_image is not None and not self._infos and now - self._first_image > self._info_patience_s:
@@ -298,12 +318,6 @@ class InputWatch:
             return (
                 f"images come on {around.image_topic}, but {around.info_topic} carries {around.wrong_info_type} and "
                 "not sensor_msgs/msg/CameraInfo: remap camera_info to the topic of the same camera"
-            )
-        if around.info_is_latched:
-            return (
-                f"images come on {around.image_topic}, but the camera_info of {around.info_topic} was published once, "
-                "before this node listened: start the node with -p "
-                f"qos_overrides.{around.info_topic}.subscription.durability:=transient_local"
             )
         return (
             f"images come on {around.image_topic} but no camera_info on {around.info_topic} ({around.info_publishers} "
@@ -414,17 +428,19 @@ def _verdict(summary: Summary, condition: Condition) -> tuple[bytes, str]:
             return DiagnosticStatus.ERROR, f"{state.value}: {condition.failed_transition}"
         # somebody wanted it so: STALE, beside others that are not, would be an error to diagnostic_aggregator
         return DiagnosticStatus.WARN if state is State.FINALIZED else DiagnosticStatus.OK, state.value
+    if not condition.enabled:  # and a camera that is switched off meanwhile is no wonder
+        return DiagnosticStatus.OK, "active, but disabled: call ~/enable with true"
     if condition.complaint:  # a part of the images that gets through is still something
         works = summary.output_hz > 0
         return DiagnosticStatus.WARN if works else DiagnosticStatus.ERROR, condition.complaint
-    if not condition.enabled:
-        return DiagnosticStatus.OK, "active, but disabled: call ~/enable with true"
     if summary.output_hz == 0 and summary.input_hz > 0:
         return DiagnosticStatus.ERROR, summary.last_problem or "images come but no result"
     if summary.output_hz == 0:
         return DiagnosticStatus.WARN, "waiting for images"
     if summary.failed_lately:
         return DiagnosticStatus.WARN, f"{summary.failed_lately} images failed lately: {summary.last_problem}"
+    if summary.odd_lately:
+        return DiagnosticStatus.WARN, summary.odd_lately
     if summary.output_hz < 0.5 * summary.input_hz:
         return DiagnosticStatus.WARN, f"{summary.output_hz:.1f} of {summary.input_hz:.1f} images a second are processed"
     return DiagnosticStatus.OK, f"{summary.output_hz:.1f} images a second"

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo
 
@@ -39,18 +39,20 @@ def input_topics(node: Node, transport: str, arguments: Sequence[str] = ()) -> I
 
     `image` may be remapped; for compressed transport `/compressed` is appended to the result (unless `image/compressed`
     is remapped itself). `camera_info` is the image's neighbour (/camera/image_raw → /camera/camera_info) unless it is
-    remapped.
+    remapped; that of `image/compressed` where this alone is remapped.
     """
     image = node.resolve_topic_name("image")
+    compressed = ""
+    if transport == "compressed":
+        compressed = f"{image}/compressed"
+        if _is_remapped(node, "image/compressed", arguments):
+            compressed = node.resolve_topic_name("image/compressed")
+            if not _is_remapped(node, "image", arguments):
+                image = compressed.removesuffix("/compressed")
     info = node.resolve_topic_name("camera_info")
     if not _is_remapped(node, "camera_info", arguments):
         info = f"{image.rpartition('/')[0]}/camera_info"
-    if transport != "compressed":
-        return InputTopics(image, info, compressed=False)
-    compressed = node.resolve_topic_name("image/compressed")
-    if not _is_remapped(node, "image/compressed", arguments):
-        compressed = f"{image}/compressed"
-    return InputTopics(compressed, info, compressed=True)
+    return InputTopics(compressed or image, info, compressed=bool(compressed))
 
 
 def _is_remapped(node: Node, name: str, arguments: Sequence[str]) -> bool:
@@ -116,7 +118,15 @@ def survey(node: Node, topics: InputTopics) -> Surroundings:
         profile=str(fastdds_profile()) if unprofiled else "",
         wrong_image_type=_wrong_type(images, _IMAGE_TYPES[topics.compressed]),
         wrong_info_type=_wrong_type(infos, "sensor_msgs/msg/CameraInfo"),
-        info_is_latched=any(e.qos_profile.durability is DurabilityPolicy.TRANSIENT_LOCAL for e in infos),
+        info_is_latched=bool(infos) and all(_is_latched(e) for e in infos),
+    )
+
+
+def _is_latched(publisher: TopicEndpointInfo) -> bool:
+    """Whether who listens later gets what was published before, if asked for reliably."""
+    profile = publisher.qos_profile
+    return bool(
+        profile.durability is DurabilityPolicy.TRANSIENT_LOCAL and profile.reliability is ReliabilityPolicy.RELIABLE
     )
 
 

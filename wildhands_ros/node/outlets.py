@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNodeMixin, LifecyclePublisher
 from rclpy.node import Node
-from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Float64, Header
 from tf2_msgs.msg import TFMessage
@@ -30,9 +29,8 @@ from wildhands_ros.node.qos import (
     IMAGE_OUTPUT,
     RESULT_OUTPUT,
     TF_OUTPUT,
-    output_mismatch,
+    output_events,
     overridable,
-    subscribers_of,
 )
 from wildhands_ros.node.transforms import SerializedTransforms
 
@@ -177,17 +175,11 @@ class Outlets:
     def _publisher(self, kind: type, topic: str, standard: QoSProfile) -> LifecyclePublisher:
         name = self._node.resolve_topic_name(topic)
         profile, overriding = overridable(standard)
-
-        def on_incompatible(event: object) -> None:
-            policy = QoSPolicyKind(getattr(event, "last_policy_kind", QoSPolicyKind.INVALID))
-            text = output_mismatch(name, policy, profile, subscribers_of(self._node, name))
-            self._report("output_qos_mismatch", text)
-
         publisher = self._node.create_lifecycle_publisher(
             kind,
             topic,
             profile,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=on_incompatible, use_default_callbacks=False),
+            event_callbacks=output_events(self._node, name, profile, self._report),
             qos_overriding_options=overriding,
         )
         self._publishers.append(publisher)

@@ -142,11 +142,14 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
 )  # fmt: skip
 """What concerns the topics; what concerns the hands themselves follows from `PipelineConfig`."""
 
-_LIVE = ("min_score", "tracking.", "estimation.hand_length", *(f"detection.{name}" for name in THRESHOLDS))
+_LIVE = (
+    "min_score", "max_distance", "tracking.", "estimation.hand_length", *(f"detection.{name}" for name in THRESHOLDS)
+)  # fmt: skip
 _CHOICES: Mapping[str, tuple[str, ...]] = {"estimation.estimator": ESTIMATORS}
 _STEPS: Mapping[str, int] = {"upright_rotation": 90}
 _RANGES: Mapping[str, tuple[float, float]] = {
     "min_score": (0, 1),
+    "max_distance": (0, 1000),
     "upright_rotation": (0, 270),
     "detection.threads": (1, 256),
     "detection.max_hands": (1, 32),

@@ -6,11 +6,12 @@ import copy
 import ctypes
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rclpy.duration import Duration
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -22,6 +23,11 @@ IMAGE_INPUT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, dur
 """SensorData as drivers offer it, but only the newest: takes reliable and best-effort publishers alike."""
 
 INFO_INPUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+
+LATCHED_INFO_INPUT = QoSProfile(
+    depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+"""For camera_info that was published once, before the node listened; best effort gets nothing of what was before."""
 
 RESULT_OUTPUT = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
 """For hands and markers: who stalls for three seconds loses nothing, and best-effort subscribers fit too."""
@@ -137,6 +143,18 @@ def output_mismatch(
         f"a subscriber of {topic} does not fit in {_words(policy)}: this node offers {describe(ours, policy)}; "
         f"{asks or 'it is gone by now'}. Let the subscriber {remedy}"
     )
+
+
+def output_events(
+    node: Node, topic: str, ours: QoSProfile, report: Callable[[str, str], None]
+) -> PublisherEventCallbacks:
+    """Reports subscribers of `topic`, a resolved name, that ask for more than `ours` offers."""
+
+    def on_incompatible(event: object) -> None:
+        policy = QoSPolicyKind(getattr(event, "last_policy_kind", QoSPolicyKind.INVALID))
+        report("output_qos_mismatch", output_mismatch(topic, policy, ours, subscribers_of(node, topic)))
+
+    return PublisherEventCallbacks(incompatible_qos=on_incompatible, use_default_callbacks=False)
 
 
 def publishers_of(node: Node, topic: str) -> list[TopicEndpointInfo]:

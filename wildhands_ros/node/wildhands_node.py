@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -96,7 +97,9 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         self._worker: Worker | None = None
         self._transforms: TransformLookup | None = None
         self._bond: Bond | None = None
+        self._subscribing = threading.Lock()
         self._subscribers: list[Subscription] = []
+        self._ask_for_latched_info: Callable[[], Subscription] | None = None
         self._autostart: Timer | None = None
         self._jumps: JumpHandle | None = None
         # from here on things may fail, and then rclpy destroys the node
@@ -106,7 +109,11 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         self._serve()
         profile, overriding = qos.overridable(qos.DIAGNOSTICS_OUTPUT)
         self._diagnostics = self.create_publisher(
-            DiagnosticArray, "/diagnostics", profile, qos_overriding_options=overriding
+            DiagnosticArray,
+            "/diagnostics",
+            profile,
+            event_callbacks=qos.output_events(self, "/diagnostics", profile, self._report),
+            qos_overriding_options=overriding,
         )
         # on the steady clock: also a simulation that stands still must hear what is wrong
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -137,13 +144,13 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         """Stops listening; returns when the image in work is done."""
         self._deactivate()
         super().on_deactivate(state)
-        self._state = State.INACTIVE
+        self._state, self._failed_transition = State.INACTIVE, ""
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets go of models and topics."""
         self._clean_up()
-        self._state = State.UNCONFIGURED
+        self._state, self._failed_transition = State.UNCONFIGURED, ""
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -248,9 +255,11 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         self.get_logger().info(f"listening to {self._topics.image} and {self._topics.info}")
 
     def _deactivate(self) -> None:
-        for subscription in self._subscribers:
-            self.destroy_subscription(subscription)
-        self._subscribers = []
+        with self._subscribing:
+            for subscription in self._subscribers:
+                self.destroy_subscription(subscription)
+            self._subscribers = []
+            self._ask_for_latched_info = None
         if self._bond is not None:
             self._bond.shutdown()
             self._bond = None
@@ -287,14 +296,38 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             worker.put_info(message)
 
         image_type = CompressedImage if self._topics.compressed else Image
-        # camera_info first: an image without it would have to wait
-        self._subscribers = [
-            self._subscription(CameraInfo, self._topics.info, on_camera_info, qos.INFO_INPUT),
-            self._subscription(image_type, self._topics.image, on_image, qos.IMAGE_INPUT),
-        ]
+        with self._subscribing:
+            # camera_info first: an image without it would have to wait
+            self._subscribers = [
+                self._subscription(CameraInfo, self._topics.info, on_camera_info, qos.INFO_INPUT),
+                self._subscription(image_type, self._topics.image, on_image, qos.IMAGE_INPUT),
+            ]
+            self._ask_for_latched_info = lambda: self._subscription(
+                CameraInfo, self._topics.info, on_camera_info, qos.LATCHED_INFO_INPUT, overridable=False
+            )
+
+    def _heed_latched_info(self, watch: diagnostics.InputWatch, around: diagnostics.Surroundings) -> None:
+        """Listens anew, in the way that gets it, where camera_info was published once and before this node listened.
+
+        Not so from the beginning: such a subscription gets nothing from drivers that offer less.
+        """
+        with self._subscribing:
+            ask = self._ask_for_latched_info
+            if ask is None or watch.has_info or not around.info_is_latched:
+                return
+            self._ask_for_latched_info = None
+            self.destroy_subscription(self._subscribers.pop(0))
+            self._subscribers.insert(0, ask())
+        self.get_logger().info(f"asking for the camera_info of {around.info_topic} that was published before")
 
     def _subscription(
-        self, kind: type, topic: str, callback: Callable[..., None], standard: QoSProfile
+        self,
+        kind: type,
+        topic: str,
+        callback: Callable[..., None],
+        standard: QoSProfile,
+        *,
+        overridable: bool = True,
     ) -> Subscription:
         profile, overriding = qos.overridable(standard)
 
@@ -310,7 +343,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             profile,
             callback_group=MutuallyExclusiveCallbackGroup(),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible, use_default_callbacks=False),
-            qos_overriding_options=overriding,
+            qos_overriding_options=overriding if overridable else None,
         )
 
     def _is_rectified(self) -> bool | None:
@@ -437,9 +470,11 @@ class WildhandsNode(LifecycleNodeMixin, Node):
 
     def _complaints(self) -> Iterable[tuple[str, str]]:
         watch, now = self._watch, time.monotonic()
-        if watch is None:
+        if watch is None or not self._enabled:  # who disables it may switch the camera off as well
             return
-        about_inputs = watch.complaint(now, survey(self, self._topics))
+        around = survey(self, self._topics)
+        self._heed_latched_info(watch, around)
+        about_inputs = watch.complaint(now, around)
         if about_inputs is not None:
             yield about_inputs
         stands_still = self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0
@@ -474,7 +509,15 @@ class WildhandsNode(LifecycleNodeMixin, Node):
 def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = ready_pipeline) -> int:
     """Runs the node until it is told to stop. Exit codes: 0 stopped, 1 could not start."""
     qos.keep_image_buffers()
-    rclpy.init(args=None if args is None else list(args))
+    try:
+        rclpy.init(args=None if args is None else list(args))
+    except Exception as error:  # of types that rclpy does not show
+        print(
+            f"wildhands cannot start, its ROS arguments are wrong: {error}. They are written "
+            "--ros-args -p parameter:=value -r topic:=other_topic",
+            file=sys.stderr,
+        )
+        return 1
     node = None
 
     def on_failure(error: Exception) -> None:
@@ -511,6 +554,8 @@ def _why_not_started(error: Exception) -> str:
         return f"wildhands cannot start: {error}"
     if isinstance(error, (InvalidParameterTypeException, InvalidParameterValueException)):
         return f"wildhands cannot start, a parameter is wrong: {error}. See docs/node.md"
+    if "QoS override" in str(error):  # a plain RuntimeError of rclpy, for words that no policy has
+        return f"wildhands cannot start, a parameter qos_overrides.* is wrong: {error}. See docs/node.md"
     raise error
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.clock import Clock
+from rclpy.clock import Clock, ROSClock
 from rclpy.context import Context
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -232,7 +232,10 @@ class Worker:
             )
         elif last is not None and stamp < last:
             self.reset()
-            if self._transforms is not None and last - stamp > _A_SECOND_NS:  # less is a matter of order
+            # less than a second is a matter of order; and a simulated clock's own jump has cleared it already, after
+            # which transforms of the new round may have come
+            simulated = isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active
+            if self._transforms is not None and last - stamp > _A_SECOND_NS and not simulated:
                 self._transforms.clear()  # or the robot would be where it was when this time came before
             self._report(
                 "time_went_backwards",
@@ -248,8 +251,18 @@ class Worker:
                 "synchronise the clocks (chrony, PTP), or set use_sim_time for a bag played with --clock",
             )
 
+    def _look_at_the_frame(self, message: ImageMessage) -> None:
+        name = message.header.frame_id
+        if name.startswith("/"):
+            self._report(
+                "bad_frame_id",
+                f"the images' header.frame_id '{name}' begins with a slash, as in ROS 1: TF 2 knows no such frames, so "
+                "RViz and target_frame do not find the hands; set it without the slash in the driver, or in the bag",
+            )
+
     def _frame(self, parcel: Parcel[ImageMessage, CameraInfo]) -> Frame:
         message = parcel.image
+        self._look_at_the_frame(message)
         camera = self._cameras(parcel.info)
         image = decode(message, self._bridge)
         self._frames += 1

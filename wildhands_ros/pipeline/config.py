@@ -33,8 +33,8 @@ class EstimationConfig:
     checkpoint: the network's weights; 'wildhands' needs them, 'open' has its own where none are named.
     box_factor: edge of the network's crop over the longer edge of the box, 0.5 or more; 0 takes the checkpoint's own.
     all_hands: 'wildhands' estimates every hand, not just the most probable one of each side; the others always do.
-    hand_length: of the person, in metres from the crease of the wrist to the tip of the middle finger; every hand is
-      taken to be as long, which makes distances about a quarter more accurate. 0: nobody measured it.
+    hand_length: of the person, in metres (0.08 to 0.3) from the crease of the wrist to the tip of the middle finger;
+      every hand is taken to be as long, which makes distances about a quarter more accurate. 0: nobody measured it.
     looks: how many looks at each hand 'open' averages, 1 to 3; more are more accurate, and each takes a network's time.
     refine: 'open' moves its hands towards the detector's landmarks.
     device: of the network: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
@@ -85,12 +85,15 @@ class PipelineConfig:
 
     models_dir: where `wildhands models fetch` put the detector's models.
     min_score: hands less probable than this are left out, 0 to 1, whatever the detector's own thresholds are.
+    max_distance: hands whose wrist is farther from the camera than this, in metres, are left out; 0: none. A wearer's
+      own are hardly ever beyond 0.9, other people's are.
     upright_rotation: by how many degrees clockwise pictures must be turned to be upright, for cameras that are mounted
       sideways (90 or 270) or upside down (180). Hands are given for pictures and camera as they came all the same.
     """
 
     models_dir: Path = field(default_factory=default_models_dir)
     min_score: float = 0.5
+    max_distance: float = 0.0
     upright_rotation: int = 0
     detection: DetectorConfig = field(default_factory=DetectorConfig)
     estimation: EstimationConfig = field(default_factory=EstimationConfig)
@@ -100,6 +103,8 @@ class PipelineConfig:
         check_types(self)
         if not 0 <= self.min_score <= 1:
             raise ConfigError(f"min_score must lie between 0 and 1, not {self.min_score}")
+        if not 0 <= self.max_distance < math.inf:
+            raise ConfigError(f"max_distance must be a distance in metres, or 0 for any, not {self.max_distance}")
         require_rotation(self.upright_rotation)
 
 

@@ -192,14 +192,15 @@ class Pipeline:
         self._camera = None
 
     def configure(self, config: PipelineConfig) -> bool:
-        """Takes another configuration where that needs no models: `min_score`, `tracking`, the detector's thresholds or
-        the hands' length.
+        """Takes another configuration where that needs no models: `min_score`, `max_distance`, `tracking`, the
+        detector's thresholds or the hands' length.
 
         Hands keep their track ids. False, and nothing is changed, where more differs: make a new pipeline.
         """
         length = config.estimation.hand_length
         same = replace(
-            self.config, min_score=config.min_score, tracking=config.tracking, detection=config.detection,
+            self.config, min_score=config.min_score, max_distance=config.max_distance, tracking=config.tracking,
+            detection=config.detection,
             estimation=replace(self.config.estimation, hand_length=length),
         )  # fmt: skip
         if same != config:
@@ -278,6 +279,17 @@ class Pipeline:
             if not box.score >= least
         ]
 
+    def _within_reach(self, hands: Sequence[Hand]) -> tuple[list[Hand], list[str]]:
+        """Hands that `max_distance` leaves, and those that it leaves out, in words."""
+        most = self.config.max_distance or np.inf
+        far = [float(np.linalg.norm(hand.joints[0])) for hand in hands]
+        near = [hand for hand, distance in zip(hands, far, strict=True) if not distance > most]
+        return near, [
+            f"{hand.side.value} hand is left out: its wrist is {distance:.2f} m away, max_distance {most:g}"
+            for hand, distance in zip(hands, far, strict=True)
+            if distance > most
+        ]
+
     def _hands(
         self, frame: Frame, seen: Frame, turn: Turn, boxes: Sequence[HandBox], start: float, left_out: Sequence[str],
         *, tracked: bool,
@@ -292,7 +304,8 @@ class Pipeline:
             seen = replace(seen, image=well_exposed(seen.image))
         estimates = self.estimator.estimate(seen, boxes) if boxes or tracked else Estimates((), ())
         estimated = time.perf_counter()
-        raw = smooth = turn.back.hands(estimates.hands)
+        near, too_far = self._within_reach(estimates.hands)
+        raw = smooth = turn.back.hands(near)
         if tracked:
             raw, smooth = self._tracker.update(raw, seen.stamp_ns, frame.camera)
         end = time.perf_counter()
@@ -301,7 +314,7 @@ class Pipeline:
             hands=tuple(smooth),
             raw=tuple(raw),
             boxes=tuple(turn.back.boxes(boxes)),
-            skipped=(*left_out, *estimates.skipped),
+            skipped=(*left_out, *estimates.skipped, *too_far),
             timings={
                 "detect": detected - start,
                 "estimate": estimated - detected,

@@ -73,6 +73,10 @@ class LandmarkFit:
         """Forgets the hands of earlier pictures."""
         self._followed = {}
 
+    def within_reach(self, joints: FloatArray) -> bool:
+        """Whether the wrist of joints (21, 3) lies where the configuration allows a valid hand's."""
+        return self.config.nearest <= float(np.linalg.norm(joints[0])) <= self.config.farthest
+
     def pose_hand(
         self, side: Side, pose: FloatArray, betas: FloatArray, translation: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
@@ -133,7 +137,6 @@ class LandmarkFit:
         keypoints = frame.camera.project(joints)
         expected = frame.camera.project(kinematics.landmarks(posture))
         error = float(np.mean(np.linalg.norm(expected - evidence.pixels, axis=1)[evidence.seen > 0]))
-        distance = float(np.linalg.norm(joints[0]))
         config = self.config
         agrees = error <= config.largest_error * evidence.size and cost <= config.largest_cost
         return Hand(
@@ -150,6 +153,6 @@ class LandmarkFit:
             estimator=self.name,
             hand_model=self.hand_model.name,
             reprojection_error=error,
-            valid=agrees and config.nearest <= distance <= config.farthest,
+            valid=agrees and self.within_reach(joints),
             follow_id=box.follow_id,
         )
