@@ -15,12 +15,15 @@ import pytest
 from hypothesis import settings
 
 from wildhands_ros.detection import default_models_dir, models_missing
+from wildhands_ros.telemetry import keep_backends_silent
 
 if TYPE_CHECKING:  # needs ROS
     from node_bench import Process
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several workers would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+keep_backends_silent()  # some tests import them by themselves
 
 _ROOT = Path(__file__).resolve().parents[1]
 

@@ -23,10 +23,13 @@ from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.wildhands.export import CROPS, ENCODING, FRAME, MAPS, PICTURE, RIGHT
 from wildhands_ros.estimation.wildhands.network import OUTPUTS, NetworkInputs, NetworkOutput
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision
+from wildhands_ros.telemetry import keep_backends_silent
 from wildhands_ros.whole_files import checksum, write_whole
 
 if TYPE_CHECKING:
     import openvino  # type: ignore[import-untyped]
+
+keep_backends_silent()
 
 AnyArray = NDArray[np.generic]
 Arrays = Mapping[str, AnyArray]
