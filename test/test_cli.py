@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -575,6 +576,14 @@ def test_trying_to_write_leaves_everything_as_it_was(tmp_path: Path) -> None:
     make_room(file, link, tmp_path / "new", tmp_path / "folder" / "new", Path("/dev/full"), None)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "link", "folder"}
     assert file.read_text() == "content" and link.is_symlink() and list((tmp_path / "folder").iterdir()) == []
+
+
+def test_whole_files_may_be_written_by_several_threads_at_once(tmp_path: Path) -> None:
+    contents = [bytes([i]) * 100_000 for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(25):
+            list(pool.map(lambda content: write_whole(tmp_path / "file", content), contents))
+    assert (tmp_path / "file").read_bytes() in contents and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_whole_files_follow_links_and_leave_pipes_in_their_places(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ No substitute for a GPU: kernels, their speed and their rounding are not tested,
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from wildhands_ros.estimation.wildhands import (
 from wildhands_ros.estimation.wildhands.bench import bench_frame
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.decode import decode
+from wildhands_ros.estimation.wildhands.devices import whole_float32
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.runtime import TorchRuntime
 from wildhands_ros.frames import Frame
@@ -206,3 +208,17 @@ def test_the_benchmark_times_the_gpu_where_there_is_one(
     assert rows[1].distance_mm is not None and rows[1].distance_mm < 0.1
     # what ends on the GPU is waited for, once in a round to wake it and once in one that counts
     assert len(gpu.synchronized) == 2 * 3
+
+
+def test_float32_stays_whole_until_the_last_of_several_threads_has_left() -> None:
+    gpu, cudnn = torch.device("cuda"), torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    with contextlib.ExitStack() as outer:
+        inner = contextlib.ExitStack()
+        inner.enter_context(whole_float32(gpu))
+        outer.enter_context(whole_float32(gpu))
+        inner.close()  # who came first leaves first
+        assert not cudnn.allow_tf32
+    assert (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic) == before
+    with whole_float32(torch.device("cpu")):
+        assert cudnn.allow_tf32 == before[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from tf2_msgs.msg import TFMessage
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import RecordingError
+from wildhands_ros.frames import Frame
 from wildhands_ros.images import decode_compressed, decode_raw
 from wildhands_ros.msg import HandPose, HandPoseArray
 from wildhands_ros.node import player as player_module
@@ -174,6 +176,19 @@ def test_looping_never_goes_back_in_time(context: Context, tmp_path: Path) -> No
             assert not running.is_alive()
     assert [stamp(m) for m in images] == [i * 10_000_000 or 1 for i in range(8)]
     assert colours(images) == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_rounds_begin_after_all_of_the_one_before_also_where_the_recordings_clock_was_set_back(
+    context: Context, tmp_path: Path
+) -> None:
+    source = [Frame(np.zeros((4, 4, 3), np.uint8), Camera.guess(4, 4), stamp) for stamp in (10, 11, 5)]
+    options = PlayerOptions(loop=True, stamps=Stamps.ORIGINAL)
+    with Player(folder_of_pictures(tmp_path, 1), options, context=context) as player:
+        player._source = source
+        stamps = [stamp for _, stamp in itertools.islice(player._endless(), 9)]
+    rounds = [stamps[i : i + 3] for i in (0, 3, 6)]
+    assert all(max(one) < min(next_one[:2]) for one, next_one in itertools.pairwise(rounds))
+    assert all(np.diff(one).tolist() == [1, -6] for one in rounds)
 
 
 def test_the_pace_is_that_of_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,8 +497,35 @@ def test_a_full_disk_ends_the_recording_and_keeps_the_rest(
         player.run()
     assert recorder.wait_for_failure(DEADLINE_S)
     assert not recorder.wait_for("/image_raw", 1, DEADLINE_S)
-    with pytest.raises(RecordingError, match="No space left"):
-        recorder.stop()
+    for _ in range(2):
+        with pytest.raises(RecordingError, match="No space left"):
+            recorder.stop()
+
+
+def test_a_bag_that_cannot_be_finished_is_said_however_often_one_asks(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: BagWriter) -> None:
+        raise RecordingError("cannot finish the bag: No space left on device")
+
+    recorder = Recorder(tmp_path / "x.mcap", {"/image_raw": "sensor_msgs/msg/Image"}, context=context)
+    monkeypatch.setattr(BagWriter, "close", refuse)
+    for _ in range(2):
+        with pytest.raises(RecordingError, match="cannot finish"):
+            recorder.stop()
+
+
+def test_a_recorder_that_cannot_begin_leaves_nothing_open(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Recorder) -> None:
+        raise ValueError("a graph that nobody expected")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Recorder, "_look", fail)
+        with pytest.raises(ValueError, match="nobody expected"):
+            Recorder(tmp_path / "x.mcap", context=context)
+    Recorder(tmp_path / "x.mcap", overwrite=True, context=context).stop()
 
 
 def test_whatever_ends_the_recording_is_said(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,51 @@ def test_a_lost_hand_found_again_nearby_is_the_same_hand(model: HandModel) -> No
     assert results[3][0].track_id == results[0][0].track_id
 
 
+def test_of_two_lost_hands_the_nearest_comes_back_first(model: HandModel) -> None:
+    """Also where the hand that lies between both is listed before the one that lies on its old place."""
+    tracker = HandTracker(TrackingConfig(reach_m=1.0), model)
+    lost = [make_hand(model, Side.RIGHT, (x, 0, 0.5), follow_id=i) for i, x in enumerate((0.0, 0.2))]
+    first, second = (hand.track_id for hand in tracker.update(lost, 0, CAMERA)[0])
+    found = [make_hand(model, Side.RIGHT, (x, 0, 0.5), follow_id=i) for i, x in ((7, 0.11), (8, 0.21))]
+    back, _ = tracker.update(found, FRAME_NS, CAMERA)
+    assert [hand.track_id for hand in back] == [first, second]
+    back, _ = tracker.update([replace(h, follow_id=h.follow_id + 10) for h in reversed(found)], 2 * FRAME_NS, CAMERA)
+    assert [hand.track_id for hand in back] == [second, first]
+
+
+@pytest.mark.parametrize(
+    ("offset", "gap_s", "same"),
+    [
+        ((0.14, 0, 0), 0.001, True), ((0.17, 0, 0), 0.001, False),  # reach_m
+        ((0, 0, 0.44), 0.001, True), ((0, 0, 0.48), 0.001, False),  # three times as far along the view
+        ((0.44, 0, 0), 0.1, True), ((0.47, 0, 0), 0.1, False),  # and half of what 6 m/s allow
+        ((0.73, 0, 0), 0.9, True), ((0.77, 0, 0), 0.9, False),  # in 0.2 s at most
+    ],
+)  # fmt: skip
+def test_a_lost_hand_comes_back_within_reach(model: HandModel, offset: tuple, gap_s: float, same: bool) -> None:
+    tracker = HandTracker(TrackingConfig(), model)
+    before = np.array((0, 0, 20.0))  # so far away that the view hardly turns
+    after = before + offset
+    tracker.update([make_hand(model, Side.RIGHT, tuple(before), follow_id=1)], 0, CAMERA)
+    moved = make_hand(model, Side.RIGHT, tuple(after), follow_id=2)
+    (hand,), _ = tracker.update([moved], round(gap_s * 1e9), CAMERA)
+    assert (hand.track_id == 0) == same
+
+
+def test_shapes_are_smoothed_over_seconds_and_turns_by_a_tenth_of_beta(model: HandModel) -> None:
+    config = TrackingConfig(smooth=True)
+    tracker = HandTracker(config, model)
+    turns = RotationOneEuro(OneEuroConfig(config.min_cutoff, config.beta / 10))
+    shapes = OneEuro(OneEuroConfig(0.1, 0.0))
+    rng = np.random.default_rng(3)
+    for i in range(12):
+        hand = make_hand(model, Side.LEFT, (0, 0, 0.4), turn=(0, 0, 0.15 * i), follow_id=1)
+        hand = replace(hand, betas=rng.normal(size=10))
+        _, (smooth,) = tracker.update([hand], i * FRAME_NS, CAMERA)
+        assert np.allclose(smooth.pose, turns(hand.pose, i * FRAME_NS))
+        assert np.allclose(smooth.betas, shapes(hand.betas, i * FRAME_NS))
+
+
 @pytest.mark.parametrize("reason", ["side", "place", "time"])
 def test_another_hand_gets_another_id(model: HandModel, reason: str) -> None:
     tracker = HandTracker(TrackingConfig(max_gap_s=0.5), model)

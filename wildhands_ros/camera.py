@@ -333,7 +333,7 @@ class Camera:
         return replace(self, width=width, height=height, cx=self.cx - x0, cy=self.cy - y0)
 
     def mirrored(self) -> Camera:
-        """The camera of the picture flipped left to right. Only for models that are symmetric under it."""
+        """The camera of the picture flipped left to right."""
         coefficients = list(self.coefficients)
         if self.model in (Distortion.PLUMB_BOB, Distortion.RATIONAL_POLYNOMIAL):
             coefficients[3] = -coefficients[3]  # p2 shifts along x
@@ -415,7 +415,7 @@ def _distortion(name: str, values: Any) -> tuple[Distortion, tuple[float, ...]]:
         if model is Distortion.EQUIDISTANT:  # an ideal fisheye still is one
             return model, (0.0, 0.0, 0.0, 0.0)
         return Distortion.NONE, ()
-    if model is Distortion.PLUMB_BOB and len(coefficients) in (8, 12):
+    if model is Distortion.PLUMB_BOB and len(coefficients) in (8, 12, 14):
         model = Distortion.RATIONAL_POLYNOMIAL  # what OpenCV makes of that many coefficients
     if model is Distortion.RATIONAL_POLYNOMIAL:
         if len(coefficients) in (4, 5):

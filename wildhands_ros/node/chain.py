@@ -33,7 +33,6 @@ from wildhands_ros.recordings import FrameSource
 
 IMAGE, HANDS = "/camera/image_raw", "/wildhands/hands"
 RECORDED = (IMAGE, "/camera/camera_info", HANDS, "/wildhands/markers", "/tf", "/diagnostics")
-RECORDED_IMAGE = f"{IMAGE}/compressed"
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0

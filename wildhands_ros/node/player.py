@@ -229,15 +229,17 @@ class Player:
             yield frame, frame.stamp_ns
 
     def _endless(self) -> Iterator[tuple[Frame, int]]:
-        """The frames again and again with stamps that go on growing."""
+        """The frames again and again; each round's stamps begin after all of the one before."""
         offset_ns = 0
         while not self._stop.is_set():
             stamps: list[int] = []
+            newest_ns = 0
             for frame in self._source:
                 stamps = [*stamps[:1], *stamps[-1:], frame.stamp_ns]  # the first and the last two
+                newest_ns = max(newest_ns, frame.stamp_ns)  # the last one's, unless the clock was set back
                 yield frame, frame.stamp_ns + offset_ns
             period_ns = stamps[-1] - stamps[-2] if len(stamps) > 1 else _DEFAULT_PERIOD_NS
-            offset_ns += stamps[-1] - stamps[0] + max(period_ns, 1)
+            offset_ns += newest_ns - stamps[0] + max(period_ns, 1)
 
     def publish(self, frame: Frame, stamp_ns: int) -> None:
         """Publishes one picture and its camera_info, now."""

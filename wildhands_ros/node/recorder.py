@@ -139,7 +139,12 @@ class Recorder:
         except RecordingError:
             self.node.destroy_node()
             raise
-        self._look()
+        try:
+            self._look()
+        except BaseException:  # or this bag could not be written again as long as this process lives
+            self.node.destroy_node()
+            self._writer.close()
+            raise
         self.node.create_timer(_LOOK_PERIOD_S, self._look)
         self.node.create_timer(1.0, self._flush)
         self._spinning = SpinningThread(self.node, "wildhands-record", self._ended)
@@ -171,19 +176,25 @@ class Recorder:
             return self._changed.wait_for(lambda: self._failure is not None, timeout_s)
 
     def stop(self) -> RecordingReport:
-        """Finishes the bag. Raises RecordingError where something could not be written; later calls do nothing."""
+        """Finishes the bag. Raises RecordingError where something could not be written; later calls say it again."""
         if self._report is not None:
-            return self._report
+            return self._reported(self._report)
         self._spinning.stop(finish_s=_FINISH_S)
         self.node.destroy_node()
         for name, kind in (self._wanted or {}).items():
             if name not in self._channels:
                 self._note(f"nobody published {name}{f' ({kind})' if kind else ''}: it is not in the bag")
         self._report = RecordingReport(self._writer.path, dict(self._writer.counts), tuple(self._problems))
-        self._writer.close()
+        try:
+            self._writer.close()
+        except RecordingError as error:
+            self._failure = self._failure or error
+        return self._reported(self._report)
+
+    def _reported(self, report: RecordingReport) -> RecordingReport:
         if self._failure is not None:
             raise self._failure
-        return self._report
+        return report
 
     def __enter__(self) -> Recorder:
         return self

@@ -175,7 +175,10 @@ def _ease(t: FloatArray) -> FloatArray:
 
 
 def _turns(a: FloatArray, b: FloatArray) -> FloatArray:
-    """The smallest rotations (N, 3, 3) that take unit vector a (3,) to unit vectors b (N, 3)."""
+    """The smallest rotations (N, 3, 3) that take unit vector a (3,) to unit vectors b (N, 3).
+
+    Within 160° of each other; beyond, where no forearm bends, the matrices are finite and no rotations.
+    """
     x, y, z = a.tolist()
     v, c = b @ np.array([[0, z, -y], [-z, 0, x], [y, -x, 0]]), b @ a
     k = np.zeros((len(b), 3, 3))

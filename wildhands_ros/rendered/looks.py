@@ -129,7 +129,7 @@ def sample_look(rng: np.random.Generator, person: np.random.Generator, *, held_o
             sharpness=float(rng.uniform(15, 60)), metal=metal, bump=0.05,
         )  # fmt: skip
     return ArmLook(
-        material, low + 1 if tone < 5 else 6, girth, sleeve, float(start), float(rng.uniform(1.1, 1.38)), band,
+        material, low + 1, girth, sleeve, float(start), float(rng.uniform(1.1, 1.38)), band,
         Side.LEFT if rng.random() < 0.7 else Side.RIGHT, bool(rng.random() < 0.15), float(rng.uniform(0.012, 0.045)),
         float(rng.uniform(0.003, 0.028)), float(rng.uniform(0.0012, 0.004)),
     )  # fmt: skip

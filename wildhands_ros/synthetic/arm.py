@@ -131,7 +131,7 @@ def _forearm_scale(*, bare: bool) -> FloatArray:
 
 
 def _turn(a: FloatArray, b: FloatArray) -> FloatArray:
-    """The smallest rotation (3, 3) that takes unit vector a to unit vector b."""
+    """The smallest rotation (3, 3) that takes unit vector a to unit vector b, which must not be opposite."""
     v, c = np.cross(a, b), float(a @ b)
     k = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
     return np.eye(3) + k + k @ k / max(1 + c, 1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -21,8 +22,31 @@ def constants(like: Tensor, values: Sequence[float]) -> Tensor:
     return torch.cat([like.new_full((1,), value) for value in values])
 
 
+class _WithoutTf32:
+    """cuDNN's setting is the process's, and several threads may be in here at once: the last to leave restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._allowed = True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._allowed = torch.backends.cudnn.allow_tf32
+                torch.backends.cudnn.allow_tf32 = False
+            self._inside += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.backends.cudnn.allow_tf32 = self._allowed
+
+
+_WITHOUT_TF32 = _WithoutTf32()
+
+
 def whole_float32(device: torch.device) -> AbstractContextManager[object]:
     """Convolutions in float32 keep all 24 bits: by default cuDNN rounds what they multiply to 11 (TF32)."""
-    if device.type == "cpu":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    return nullcontext() if device.type == "cpu" else _WITHOUT_TF32

@@ -103,7 +103,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 class TorchRuntime:
-    """The network in torch, on a CPU or GPU.
+    """The network in torch, on a CPU or GPU. It is taken over: its parameters change their type and place.
 
     precision: of the trunks; what follows them stays in float32. graphs: capture one CUDA graph for each number of
     hands (on a GPU only). compiled: through torch.compile.
