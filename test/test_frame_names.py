@@ -57,6 +57,14 @@ def test_the_second_hand_moves_up_a_second_after_the_first_was_seen_last():
     assert names_of(names, [left(0), left(1, 0.5), left(2)], 2 * 10**9) == {"left": 1, "left_2": 2, "left_3": 0}
 
 
+def test_the_third_hand_moves_up_past_all_that_are_gone():
+    names = FrameNames()
+    names([left(0), left(1, 0.5), left(2, 0.4)], 0)
+    assert names_of(names, [left(2)], PICTURE_NS) == {"left_3": 2}
+    assert names_of(names, [left(2)], 10**9) == {"left_3": 2}
+    assert names_of(names, [left(2)], 10**9 + 1) == {"left": 2}
+
+
 def test_a_hand_that_comes_back_in_time_has_its_name_again():
     names = FrameNames()
     names([left(0), left(1, 0.5)], 0)

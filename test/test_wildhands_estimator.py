@@ -238,7 +238,8 @@ def test_no_boxes_no_hands(estimator, frame):
 
 def test_hands_too_far_are_invalid(checkpoint, hand_model, frame):
     estimator = WildHands.load(config(checkpoint, nearest=0.01, farthest=0.05), hand_model)
-    assert not any(hand.valid for hand in estimator.estimate(frame, [RIGHT, LEFT]).hands)
+    hands = estimator.estimate(frame, [RIGHT, LEFT]).hands
+    assert [hand.valid for hand in hands] == [False, False]
 
 
 def test_without_a_mesh(checkpoint, hand_model, frame):
