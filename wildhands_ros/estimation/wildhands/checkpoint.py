@@ -14,6 +14,7 @@ import re
 import struct
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -41,6 +42,8 @@ _GRASP = "grasp_classifier."
 _LAYER = re.compile(r"(\d+)\.(weight|bias)$")
 _COUNTER = ".num_batches_tracked"
 _WRAPPERS = re.compile(r"^(?:model\.|module\.|_orig_mod\.)+")  # of Lightning, of DataParallel, of torch.compile
+_IN_HEAD = re.compile(r"^(head_[rl]\.)(?=(?:refine|decoders)\.)")
+_LISTED = 10  # names in a message
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +70,10 @@ def load_checkpoint(path: str | Path) -> tuple[WildHandsNetwork, CheckpointInfo]
     Nothing in the file is executed. Raises ModelFileError naming what is missing, misshapen or not what it claims.
     """
     path = _checked_file(path)
-    info, tensors = _read_own(path) if is_own_format(path) else _read_published(path)
+    info, tensors, spelled = (*_read_own(path), {}) if is_own_format(path) else _read_published(path)
     with torch.device("meta"):  # no memory until the file's own tensors are put in
         network = WildHandsNetwork(info.variant)
-    _check_tensors(path, network.state_dict(), tensors)
+    _check_tensors(path, network.state_dict(), tensors, spelled)
     network.load_state_dict(tensors, assign=True)
     for module in network.modules():
         if isinstance(module, LandmarkTrunk):
@@ -201,7 +204,18 @@ def _described(path: Path, text: str) -> CheckpointInfo:
         raise ModelFileError(f"{path}: its description cannot be read ({error!r})") from error
 
 
-def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
+def _our_name(key: str) -> str:
+    """The network's name of a published file's tensor."""
+    return _WRAPPERS.sub("", key).replace(".hmr_layer.", ".")
+
+
+def _published_name(name: str, wrapper: str) -> str:
+    """The reverse: what a published file calls a tensor of the network. wrapper: what its names begin with, if any."""
+    return wrapper + _IN_HEAD.sub(r"\1hmr_layer.", name)
+
+
+def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict[str, str]]:
+    """What the file says of itself, its tensors by the network's names, and how the file spells these, for people."""
     try:
         zipped = _is_zipped(path)
         if zipped:
@@ -221,32 +235,39 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     with torch.device("meta"):
         known = WildHandsNetwork(Variant()).state_dict()
     # Such files also hold the hand model's buffers, heads for objects and training state: not needed here
-    tensors = {
-        name: value
+    keys = {
+        name: key
         for key, value in state.items()
         if isinstance(key, str) and isinstance(value, Tensor)
-        for name in [_WRAPPERS.sub("", key).replace(".hmr_layer.", ".")]
+        for name in [_our_name(key)]
         if name in known or name.startswith(_GRASP)
     }
-    if not any(name in known for name in tensors):
+    tensors: dict[str, Tensor] = {name: state[key] for name, key in keys.items()}
+    wrappers = Counter(key.removesuffix(_WRAPPERS.sub("", key)) for name, key in keys.items() if name in known)
+    if not wrappers:
         held = _some([ascii(str(key)[:60]) for key in state])
         raise ModelFileError(
             f"{path} holds none of the network's {len(known)} tensors, but {held}: not a WildHands checkpoint. Tensors "
             "such as model.hand_backbone.conv1.weight are expected, under 'state_dict' or alone"
         )
-    odd = [name for name, value in tensors.items() if not _is_plain(value)]
+    ((usual, _),) = wrappers.most_common(1)
+    spelled = {name: _published_name(name, usual) for name in known} | keys
+    odd = [spelled[name] for name, value in tensors.items() if not _is_plain(value)]
     if odd:
         raise ModelFileError(
             f"{path} holds {_some(odd)} in a special form (sparse, nested, or without its numbers): save plain tensors"
         )
     grasp = _grasp_layers(path, tensors)
     variant = Variant(grasp=grasp is not None)
+    found = {name: name for name in tensors if name in known} | (grasp or {})  # names among `tensors`, by ours
+    spelled |= {name: keys[theirs] for name, theirs in found.items()}
     # of training steps: they mean nothing here, are stored as (1,) by some, and left out by others
     counters = {name: torch.zeros((), dtype=torch.int64) for name in known if name.endswith(_COUNTER)}
     # Before anything is copied: a few bytes can announce a tensor without end
-    _check_fit(path, {n: v for n, v in known.items() if n in tensors and n not in counters}, tensors, types=False)
+    wanted = {name: value for name, value in known.items() if name in tensors and name not in counters}
+    _check_fit(path, wanted, tensors, spelled, types=False)
     # Copied, so that only these stay in memory, and the network does not change with a file that is mapped into it
-    needed = {name: value for name, value in tensors.items() if name in known and name not in counters} | (grasp or {})
+    needed = {name: tensors[theirs] for name, theirs in found.items() if name not in counters}
     tensors = counters | {
         name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
         for name, value in needed.items()
@@ -258,7 +279,7 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         licence="CC BY-NC 4.0",
         sha256=file_sha256(path),
     )
-    return info, tensors
+    return info, tensors, spelled
 
 
 class _Unread:
@@ -339,8 +360,8 @@ def _is_plain(value: Tensor) -> bool:
     return value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
 
 
-def _grasp_layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """The grasp head's tensors under our names, recognised by their layers' order and shapes.
+def _grasp_layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, str] | None:
+    """The names of the grasp head's tensors, by ours: recognised by their layers' order and shapes.
 
     None where the file has no such head. One of another form is left out, with a warning: the hands do not need it.
     """
@@ -350,9 +371,9 @@ def _grasp_layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     if not found:
         return None
     # The layers may have other names and numbers than ours, in any order
-    layers = {(int(m[1]), m[2] == "bias"): value for name, value in found.items() if (m := _LAYER.search(name))}
+    layers = {(int(m[1]), m[2] == "bias"): name for name in found if (m := _LAYER.search(name))}
     ordered = [layers[key] for key in sorted(layers)]
-    forms = [(tuple(value.shape), value.is_floating_point()) for value in ordered]
+    forms = [(tuple(found[name].shape), found[name].is_floating_point()) for name in ordered]
     if len(layers) == len(found) and forms == [(tuple(value.shape), True) for value in wanted.values()]:
         return dict(zip(wanted, ordered, strict=True))
     logger.warning(
@@ -362,31 +383,49 @@ def _grasp_layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     return None
 
 
-def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    missing = [name for name in wanted if name not in found]
+def _check_tensors(
+    path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], spelled: Mapping[str, str]
+) -> None:
+    """spelled: the file's own names, where they are others."""
+    missing = [spelled.get(name, name) for name in wanted if name not in found]
     if missing:
         raise ModelFileError(
             f"{path} lacks {len(missing)} of the network's {len(wanted)} tensors: {_some(missing)}. It is the "
             "checkpoint of another network, or of a part of this one"
         )
-    unknown = [name for name in found if name not in wanted]
+    unknown = [spelled.get(name, name) for name in found if name not in wanted]
     if unknown:
         raise ModelFileError(f"{path} holds tensors that its network does not have: {_some(unknown)}")
-    _check_fit(path, wanted, found)
-    broken = [name for name, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    _check_fit(path, wanted, found, spelled)
+    broken = [
+        spelled.get(name, name)
+        for name, value in found.items()
+        if value.is_floating_point() and not bool(value.isfinite().all())
+    ]
     if broken:
         raise ModelFileError(f"{path} contains NaN or infinity in {_some(broken)}")
-    broken = [name for name, value in found.items() if name.endswith("running_var") and bool((value < 0).any())]
+    broken = [
+        spelled.get(name, name)
+        for name, value in found.items()
+        if name.endswith("running_var") and bool((value < 0).any())
+    ]
     if broken:
         raise ModelFileError(f"{path} is damaged: it holds variances below 0 in {_some(broken)}. Get it again")
 
 
-def _check_fit(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], *, types: bool = True) -> None:
+def _check_fit(
+    path: Path,
+    wanted: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    spelled: Mapping[str, str],
+    *,
+    types: bool = True,
+) -> None:
     """types: whether the kind of numbers must be the same, too."""
     misfits = [
-        f"{name} is {tuple(found[name].shape)}, expected {tuple(value.shape)}"
+        f"{spelled.get(name, name)} is {tuple(found[name].shape)}, expected {tuple(value.shape)}"
         if found[name].shape != value.shape
-        else f"{name} holds {found[name].dtype}, expected {value.dtype}"
+        else f"{spelled.get(name, name)} holds {found[name].dtype}, expected {value.dtype}"
         for name, value in wanted.items()
         if found[name].shape != value.shape or (types and found[name].dtype != value.dtype)
     ]
@@ -437,4 +476,4 @@ def _hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
