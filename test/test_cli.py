@@ -766,6 +766,23 @@ def test_doctor_reports_as_json(capsys) -> None:
     assert all(f["level"] != "fail" for f in findings)
 
 
+def test_doctor_says_what_optional_libraries_are_for_and_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def found(module: str) -> doctor_module.Finding:
+        (finding,) = (f for f in doctor_module._libraries() if re.match(rf"{module}\b", f.text))
+        return finding
+
+    for module, extra, use in doctor_module._OPTIONAL:
+        there = found(module)
+        assert there.level == "ok" and there.text.endswith(f", for {use} (extra '{extra}')") and not there.remedy
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            missing = found(module)
+        assert missing.level == "note" and missing.text.endswith(f"; only needed for {use} (extra '{extra}')")
+        assert missing.remedy == f"pip install {module}"
+
+
 def test_bad_arguments_end_with_exit_code_2(capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         run("run")

@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import wildhands_ros
+from wildhands_ros.cli import doctor
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -234,6 +235,15 @@ def test_rig_and_pip_ask_for_the_same_versions(project: dict) -> None:
     lines = [line for line in (ROOT / "requirements-rig.txt").read_text().splitlines() if not line.startswith("#")]
     for line in filter(None, lines):
         assert Requirement(line) == wanted[Requirement(line).name]
+
+
+def test_doctor_knows_every_library_of_the_extras(project: dict) -> None:
+    """But those of ROS, which it examines apart, and those of developers."""
+    extras = project["project"]["optional-dependencies"]
+    wanted = {
+        (Requirement(line).name, extra) for extra in extras.keys() - {"ros", "build", "test"} for line in extras[extra]
+    }
+    assert {(module, extra) for module, extra, _ in doctor._OPTIONAL} == wanted
 
 
 def test_constraints_pin_everything_the_makefile_installs(project: dict) -> None:

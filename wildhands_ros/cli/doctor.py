@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,22 @@ from wildhands_ros.errors import ModelFileError, WildHandsError
 
 _MARKS = {"ok": "✓", "note": "·", "warn": "!", "fail": "✗"}
 _PATIENCE_S = 60
+
+_OPTIONAL = (
+    ("onnxruntime", "fast", "a network twice as fast on a CPU"),
+    ("openvino", "fast", "the same, or faster still in bfloat16 or int8"),
+    ("onnx", "fast", "'wildhands export', and handing the network to ONNX Runtime or OpenVINO"),
+    ("deodr", "demo", "the rendered hands and photographs of demo and bench"),
+    ("trimesh", "demo", "deodr, which imports it"),
+    ("numba", "train", "'wildhands render', which makes samples to train and evaluate with"),
+    ("lightning", "train", "'wildhands train' and 'wildhands ablate'"),
+    ("tensorboard", "train", "the curves and pictures that training writes"),
+    ("filelock", "train", "training, whose processes share what they prepare"),
+    ("matplotlib", "train", "'wildhands eval' with --plots or --ambiguity"),
+    ("smplx", "smplx", "tests, which compare the hand model with it; non-commercial licence"),
+)
+"""Libraries that some commands need: the module, which is also the package's name, the extra that brings it, and what
+it is for."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +132,10 @@ def _libraries() -> Iterator[Finding]:
     }  # fmt: skip
     for module, package in needed.items():
         yield _library("Libraries", module, package, needed=True)
-    optional = (
-        ("smplx", "smplx", "the reference that tests compare the hand model with; non-commercial licence"),
-        ("deodr", "deodr", "the rendered hands and photographs of demo and bench"),
-    )
-    for module, package, use in optional:
-        finding = _library("Libraries", module, package, needed=False)
-        yield (
-            finding
-            if finding.level == "ok"
-            else Finding(finding.area, "note", f"{finding.text}; only needed for {use}", finding.remedy)
-        )
+    for module, extra, use in _OPTIONAL:
+        finding = _library("Libraries", module, module, needed=False)
+        purpose = f", for {use}" if finding.level == "ok" else f"; only needed for {use}"
+        yield replace(finding, text=f"{finding.text}{purpose} (extra '{extra}')")
     yield from _gpu()
 
 
