@@ -677,7 +677,22 @@ def test_backends_say_what_they_cannot_do(checkpoint, cache, monkeypatch):
         load_network(checkpoint, RuntimeConfig("cpu", precision=Precision.INT8))
     with pytest.raises(ConfigError, match="onnxruntime is not installed"):
         load_network(checkpoint, RuntimeConfig("cpu", Backend.ONNXRUNTIME, cache_dir=cache))
-    assert "torch" in load_network(checkpoint, RuntimeConfig("cpu", threads=1)).runtime.name  # works without any
+
+
+def test_without_faster_backends_it_runs_in_torch_and_says_so_once(checkpoint, monkeypatch, caplog):
+    monkeypatch.setattr(loading_module.accelerated, "installed", lambda backend: False)
+    assert "torch" in load_network(checkpoint, RuntimeConfig("cpu", Backend.TORCH, threads=1)).runtime.name
+    assert not caplog.messages  # of what was asked for
+    assert "torch" in load_network(checkpoint, RuntimeConfig("cpu", threads=1)).runtime.name
+    (said,) = caplog.messages
+    assert "neither ONNX Runtime nor OpenVINO" in said and "pip install onnx onnxruntime openvino" in said
+
+
+def test_export_without_onnx_names_what_is_missing(network, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModelFileError, match=r"needs the library onnx.*pip install onnx"):
+        export_onnx(network, tmp_path / "whole.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_exporting_leaves_no_torch_weights_behind(checkpoint, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ def export_onnx(network: WildHandsNetwork, path: str | Path) -> None:
     bool; those that the variant does not use are left out. Outputs: pose (N, 16, 3, 3), betas (N, 10), camera and
     camera_start (N, 3), and, where the network has them, grasp (N, 9) and direction (N, 2).
 
-    Raises ModelFileError where torch cannot export or the file cannot be written.
+    Raises ModelFileError where the library onnx is missing, torch cannot export or the file cannot be written.
     """
     inputs = example_inputs(network, 2)
     names = _outputs(network)
@@ -73,6 +74,13 @@ def _outputs(network: WildHandsNetwork) -> list[str]:
 def _export(
     module: nn.Module, path: str | Path, inputs: dict[str, Tensor], outputs: list[str], batched: list[str]
 ) -> None:
+    try:
+        import_module("onnx")  # without which torch's exporter fails, at the end of its work
+    except ImportError as error:
+        raise ModelFileError(
+            f"writing a network as ONNX needs the library onnx, which cannot be imported ({error}): pip install onnx "
+            "(extra 'fast')"
+        ) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter that needs no further package announces its successor
