@@ -25,6 +25,7 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSPolicyKind, QoSProf
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+import wildhands_ros
 from wildhands_ros.camera import is_rectified_topic
 from wildhands_ros.errors import ConfigError, ImageError
 from wildhands_ros.node import parameters
@@ -650,6 +651,22 @@ def test_what_the_library_says_the_node_says(monkeypatch):
         ("warning", "picture x\\udcff.jpg"),
     ]
     assert logging.getLogger("wildhands_ros").propagate
+
+
+PACKAGE = Path(wildhands_ros.__file__).parent
+PROGRAMS = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in sorted(PACKAGE.rglob("*.py"))
+    for text in [path.read_text()]
+    if "ArgumentParser(" in text and '__name__ == "__main__"' in text
+]
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_the_usage_names_a_command_that_exists(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert " ".join(done.stdout.split()).startswith(f"usage: python3 -m {module} [-h]")
 
 
 def test_the_programs_start_with_an_rclpy_that_has_moved_its_endpoints() -> None:

@@ -270,7 +270,8 @@ def _camera(transport: str) -> int:
 
 def main() -> int:
     """A process of the measurement."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    command = "python3 -m wildhands_ros.node.overhead"
+    parser = argparse.ArgumentParser(prog=command, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=["node", "camera"])
     parser.add_argument("transport", choices=TRANSPORTS, nargs="?", default=TRANSPORTS[0])
     parser.add_argument("--work", type=float, default=0.0, metavar="MS")

@@ -141,7 +141,10 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Prints every parameter of the node, documented.")
+    parser = argparse.ArgumentParser(
+        prog="python3 -m wildhands_ros.node.parameter_file",
+        description="Prints every parameter of the node, documented.",
+    )
     parser.add_argument("--markdown", action="store_true", help="the documentation's table instead of the YAML file")
     print(parameter_table_in_markdown() if parser.parse_args().markdown else parameter_file(), end="")
 

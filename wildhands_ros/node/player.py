@@ -58,6 +58,7 @@ LOCKSTEP_QOS = QoSProfile(
     depth=60,
 )
 
+_COMMAND = "python3 -m wildhands_ros.node.player"
 _SECOND = 10**9
 _POLL_S = 0.02
 _INFO_GRACE_S = 1.0
@@ -376,7 +377,7 @@ class _Answers:
 
 def main(args: Sequence[str] | None = None) -> int:
     """The command line of `python -m wildhands_ros.node.player`; returns the exit code."""
-    argv = list(sys.argv if args is None else ["wildhands-play", *args])
+    argv = list(sys.argv if args is None else [_COMMAND, *args])
     options = _parser().parse_args(remove_ros_args(argv)[1:])
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
@@ -432,7 +433,7 @@ def _player_options(options: argparse.Namespace) -> PlayerOptions:
 def _parser() -> argparse.ArgumentParser:
     defaults = PlayerOptions()
     parser = argparse.ArgumentParser(
-        prog="wildhands-play",
+        prog=_COMMAND,
         description="Plays pictures, a video or a bag onto image_raw and camera_info, as a camera driver would.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # newer rclpy has it in rclpy.endpoint_info
 
 logger = logging.getLogger(__name__)
 
+_COMMAND = "python3 -m wildhands_ros.node.recorder"
 _LOOK_PERIOD_S = 0.1
 _DEPTH, _IMAGE_DEPTH = 100, 60  # of messages that have come and are not yet written
 _FINISH_S = 5.0  # at most, for those that are left when recording is to end
@@ -405,7 +406,7 @@ def _is_hidden(topic: str) -> bool:
 
 def main(args: Sequence[str] | None = None) -> int:
     """The command line of `python -m wildhands_ros.node.recorder`; returns the exit code."""
-    argv = list(sys.argv if args is None else ["wildhands-record", *args])
+    argv = list(sys.argv if args is None else [_COMMAND, *args])
     options = _parser().parse_args(remove_ros_args(argv)[1:])
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     asked = threading.Event()
@@ -436,7 +437,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="wildhands-record",
+        prog=_COMMAND,
         description="Records topics into an MCAP bag until Ctrl-C. Foxglove, rerun and ros2 bag open it.",
     )
     parser.add_argument("path", help="bag folder, or file ending in .mcap, to write")

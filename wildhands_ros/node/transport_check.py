@@ -29,7 +29,8 @@ _START_TIMEOUT_S = 15.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    command = "python3 -m wildhands_ros.node.transport_check"
+    parser = argparse.ArgumentParser(prog=command, description=__doc__.splitlines()[0])
     parser.add_argument("--profile", action="store_true", help="use this package's Fast DDS profile on both sides")
     parser.add_argument("--publish", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
