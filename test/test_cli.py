@@ -670,9 +670,9 @@ def test_a_picture_of_a_camera_on_its_side_has_the_same_hands(picture: Path, tmp
 def test_options_that_do_nothing_are_named(tmp_path: Path, caplog) -> None:
     path = tmp_path / "1.png"
     assert cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
-    options = ("--looks", 2, "--precision", "auto", "--no-refine", "--box-factor", 2)
+    options = ("--looks", 2, "--precision", "auto", "--no-refine", "--box-factor", 2, "--all-hands")
     assert run("run", path, "--focal", 60, "--out", tmp_path, *LANDMARKS, *options) == 0
-    message = "no effect with the estimator 'landmarks': --box-factor, --looks, --precision, --no-refine"
+    message = "no effect with the estimator 'landmarks': --box-factor, --all-hands, --looks, --precision, --no-refine"
     assert [record.getMessage() for record in caplog.records] == [message]
 
 

@@ -339,6 +339,7 @@ def test_the_command_line_chooses(tmp_path: Path) -> None:
     assert chosen().estimator == DEFAULT_ESTIMATOR and chosen().refine
     assert chosen("--estimator", "open", "--no-refine") == EstimationConfig(estimator="open", refine=False)
     assert chosen("--checkpoint", "w.ckpt").estimator == "wildhands"
+    assert chosen("--checkpoint", "w.ckpt", "--all-hands").all_hands and not chosen("--checkpoint", "w.ckpt").all_hands
     assert chosen("--estimator", "open", "--checkpoint", "w.st").checkpoint == Path("w.st")
     assert chosen("--checkpoint", str(SHIPPED_CHECKPOINT)).estimator == "open"
     assert chosen("--checkpoint", str(SHIPPED_CHECKPOINT), "--estimator", "wildhands").estimator == "wildhands"

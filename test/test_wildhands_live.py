@@ -103,6 +103,18 @@ def test_boxes_from_a_file_give_what_the_estimator_gives(
             assert np.allclose(values[name], getattr(hand, name), atol=1e-4), name
 
 
+def test_more_than_two_hands_on_request(picture: Path, checkpoint: Path, mano_dir: Path, tmp_path: Path) -> None:
+    boxes = [*BOXES["picture.png"], {**BOXES["picture.png"][0], "score": 0.5}]
+    (tmp_path / "boxes.json").write_text(json.dumps({"picture.png": boxes}))
+    for options, count in (((), 2), (("--all-hands",), 3)):
+        assert 0 == run(
+            "run", picture, "--checkpoint", checkpoint, "--mano-dir", mano_dir, "--boxes", tmp_path / "boxes.json",
+            "--focal", 700, "--json", tmp_path / "hands.jsonl", "--out", tmp_path, *options,
+        )  # fmt: skip
+        (record,) = (json.loads(line) for line in (tmp_path / "hands.jsonl").read_text().splitlines())
+        assert len(record["hands"]) == count
+
+
 def test_live_over_topics(checkpoint: Path, mano_dir: Path, tmp_path: Path) -> None:
     folder = tmp_path / "frames"
     folder.mkdir()

@@ -119,6 +119,11 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--box-factor", type=float, metavar="F", help="edge of the network's crop over that of the box")
     group.add_argument(
+        "--all-hands",
+        action="store_true",
+        help="with --estimator wildhands every hand, not just the most probable one of each side; the others always do",
+    )
+    group.add_argument(
         "--hand-length",
         type=float,
         metavar="M",
@@ -158,6 +163,8 @@ def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
     estimation = config.estimation
     if args.no_refine:
         estimation = replace(estimation, refine=False)
+    if args.all_hands:
+        estimation = replace(estimation, all_hands=True)
     if args.estimator is not None or args.checkpoint is not None:
         estimation = replace(estimation, estimator=args.estimator or _estimator_of(args.checkpoint))
     for name in ("mano_dir", "checkpoint", "box_factor", "hand_length", "looks", "precision"):
@@ -184,6 +191,7 @@ def refuse_unused(args: argparse.Namespace, config: PipelineConfig) -> None:
         name
         for name, given, users in (
             ("--box-factor", args.box_factor is not None, networks),
+            ("--all-hands", args.all_hands, ("wildhands",)),
             ("--looks", args.looks is not None, networks),
             ("--precision", args.precision is not None, networks),
             ("--no-refine", args.no_refine, ("open",)),

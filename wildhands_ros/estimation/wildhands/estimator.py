@@ -161,7 +161,9 @@ class WildHands:
                 kept.append(index)
                 places.append(place)
             else:
-                skipped[index] = _skip(index, box, f"there is a more probable {box.side.value} hand (see all_hands)")
+                skipped[index] = _skip(
+                    index, box, f"there is a more probable {box.side.value} hand (see all_hands, --all-hands)"
+                )
         if not kept:
             return Estimates((), tuple(skipped.values()))
         estimated = [boxes[index] for index in kept]
