@@ -32,11 +32,14 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
-# What only the extras bring (rendering, training, the demo's photographs, faster runtimes, the reference for tests): a
-# robot needs none of it.
+# What only the extras bring (rendering, training, the demo's photographs, faster runtimes, the reference for tests,
+# another reader of bags): a robot needs none of it.
 _EXTRAS = frozenset(
-    ["deodr", "lightning", "matplotlib", "numba", "onnx", "onnxruntime", "openvino", "smplx", "tensorboard", "trimesh"]
-)
+    (
+        "deodr", "lightning", "matplotlib", "mcap", "mcap_ros2", "numba", "onnx", "onnxruntime", "openvino", "smplx",
+        "tensorboard", "trimesh",
+    )
+)  # fmt: skip
 
 
 @pytest.hookimpl(hookwrapper=True)
