@@ -22,7 +22,18 @@ from wildhands_ros.cli import main
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation import hand_length
 from wildhands_ros.estimation.estimator import Estimates
-from wildhands_ros.estimation.known_length import resized
+from wildhands_ros.estimation.known_length import of_length, resized
+from wildhands_ros.estimation.wildhands import (
+    Backend,
+    CheckpointInfo,
+    RuntimeConfig,
+    Trunk,
+    Variant,
+    WildHands,
+    WildHandsConfig,
+    save_checkpoint,
+)
+from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.evaluation import Predictions, SampleScores, plots, score_samples, statistics
 from wildhands_ros.evaluation.facts import describe, group_order
 from wildhands_ros.evaluation.metrics import (
@@ -517,6 +528,43 @@ def test_scenes_of_different_cameras_are_refused(model: HandModel) -> None:
     a = made_sample(model, scene="s")
     with pytest.raises(ValueError, match="different cameras"):
         frame_from_scene([a, replace(a, camera=Camera.pinhole(640, 480, 300))])
+
+
+class Looks(Oracle):
+    """Says that it is a network that looks so far about a hand."""
+
+    context = 0.0
+
+
+@pytest.mark.parametrize(
+    ("context", "length", "said"),
+    [(1.5, 0, None), (1.75, 0, "1.75 boxes about each hand"), (np.inf, 0.19, "the whole picture")],
+)
+def test_networks_that_look_beyond_what_samples_show_are_named_once(
+    model: HandModel, caplog: pytest.LogCaptureFixture, context: float, length: float, said: str | None
+) -> None:
+    samples = some_samples(model)
+    looks = Looks(model, samples)
+    looks.context = context
+    evaluate_estimator(of_length(looks, length), samples)
+    assert len(caplog.records) == (said is not None)
+    assert all(f"looks at {said}, but" in record.getMessage() for record in caplog.records)
+    caplog.clear()
+    picture = np.full((720, 1280, 3), 90, np.uint8)
+    evaluate_estimator(looks, [replace(sample, picture=picture) for sample in samples])
+    assert not caplog.records and all((frame.image == 90).all() for frame in looks.frames[-9:])
+
+
+@pytest.mark.parametrize(
+    ("variant", "context"),
+    [(Variant(), np.inf), (Variant(frame_trunk=False), 1.75), (Variant(frame_trunk=False, box_factor=1.5), 1.5)],
+)
+def test_how_far_networks_look_is_known(model: HandModel, tmp_path: Path, variant: Variant, context: float) -> None:
+    small = replace(variant, trunk=Trunk.RESNET18, fusion=(16, 16, 16), features=16, hidden=16)
+    save_checkpoint(tmp_path / "small.safetensors", made_up_network(small, 1), CheckpointInfo())
+    config = WildHandsConfig(tmp_path / "small.safetensors", runtime=RuntimeConfig(backend=Backend.TORCH))
+    assert WildHands.load(config, model).context == context
+    assert WildHands.load(replace(config, box_factor=2.0), model).context == max(context * 2 / small.box_factor, 2)
 
 
 # --- statistics and reports ---------------------------------------------------------------------------------------

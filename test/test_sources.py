@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,18 @@ import cv2
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import ConfigError, WildHandsError
+from wildhands_ros.estimation.wildhands import Variant
+from wildhands_ros.estimation.wildhands.crops import CropMaker
+from wildhands_ros.estimation.wildhands.resample import cut_sharp
+from wildhands_ros.evaluation.running import frame_from_scene
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model.pickles import RefusedPickle, read_plain_pickle
 from wildhands_ros.hands import KEYPOINT_NAMES, MANO_TO_KEYPOINTS, Side
+from wildhands_ros.recordings.pictures import read_picture
 from wildhands_ros.samples import BOX_FACTOR, CROP_SIZE, Sample, SampleError
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 from wildhands_ros.training.sources.crops import cut, square_of
@@ -218,6 +225,28 @@ def test_smaller_copies_of_the_pictures_serve(tmp_path: Path) -> None:
     assert sample.extent == pytest.approx(180)
 
 
+def test_whole_pictures_come_with_samples_on_request_and_are_what_networks_are_shown(tmp_path: Path) -> None:
+    paths = write_epic(tmp_path, {KEY: {"left": written_hand(), "right": written_hand()}}, size=(960, 540))
+    plain, whole = list(EpicHandKps(*paths)), list(EpicHandKps(*paths, whole=True))
+    assert all(sample.picture is None for sample in plain)  # training reads them so
+    real, _ = read_picture(paths[1] / "P01" / FRAME)
+    assert all(np.array_equal(sample.picture, real) for sample in whole)
+    camera = whole[0].camera
+    shown = {"real": Frame(real, camera), "whole": frame_from_scene(whole), "plain": frame_from_scene(plain)}
+    maker = CropMaker(Variant(), Variant().box_factor)  # the published network's
+    inputs = {}
+    for name, frame in shown.items():
+        assert frame.camera == camera
+        places = [maker.place(camera, sample.box) for sample in whole]
+        inputs[name] = maker.prepare(frame.image, camera, places, [s.side is Side.RIGHT for s in whole]).inputs
+    for part in ("frame", "crops", "encoding"):
+        assert torch.equal(getattr(inputs["whole"], part), getattr(inputs["real"], part)), part
+    for part in ("frame", "crops"):  # black outside 1.5 boxes
+        assert (getattr(inputs["plain"], part) - getattr(inputs["real"], part)).abs().max() > 0.5, part
+    with pytest.raises(ValueError, match="picture has shape"):
+        replace(whole[0], picture=real[1:])
+
+
 @pytest.mark.parametrize(
     ("entries", "reason"),
     [
@@ -260,10 +289,6 @@ def test_a_picture_of_another_shape_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("box", [(100, 50, 180, 210), (-60, -40, 40, 30), (500, 300, 900, 700), (900, 700, 950, 720)])
 def test_cut_of_a_part_is_the_cut_of_the_whole(box: tuple[float, float, float, float]) -> None:
-    import torch
-
-    from wildhands_ros.estimation.wildhands.resample import cut_sharp
-
     image = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
     center, extent = square_of(box)
     assert extent == BOX_FACTOR * max(box[2] - box[0], box[3] - box[1])

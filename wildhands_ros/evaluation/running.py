@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.detection.landmarks import LandmarkNetwork, region_of_landmarks
 from wildhands_ros.detection.regions import Pyramid, Region
 from wildhands_ros.estimation import Estimator, hand_length
-from wildhands_ros.estimation.known_length import resized
+from wildhands_ros.estimation.known_length import of_length, resized
 from wildhands_ros.evaluation.sample_scores import (
     Predictions,
     SampleScores,
@@ -26,12 +27,15 @@ from wildhands_ros.evaluation.sample_scores import (
 )
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, HandBox, Landmarks, Side
-from wildhands_ros.samples import CROP_SIZE, Sample
+from wildhands_ros.samples import BOX_FACTOR, CROP_SIZE, Sample
 
 FloatArray = NDArray[np.float64]
 
+logger = logging.getLogger(__name__)
+
 _REGION_OF_BOX = 1.3  # edge of the first look's square over the box's longer edge
 _WARM_UP = 3  # scenes run once before any is timed
+_SAME_SIZE = 1e-3  # a quarter of a pixel over a crop
 
 
 class LandmarkFinder:
@@ -72,15 +76,20 @@ def scenes(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
 
 
 def frame_from_scene(samples: Sequence[Sample]) -> Frame:
-    """The picture that samples of one scene were cut from, as far as they show it; the rest is black.
+    """The picture that samples of one scene were cut from: the whole of it where they carry it (`Sample.picture`), else
+    as far as they show it; the rest is black.
 
-    Each crop is scaled back to its place (a crop cut from the result at the same place is the same but for the blur
-    of the two scalings). Where crops overlap, the one whose middle is nearer decides.
+    Each crop is then scaled back to its place (a crop cut from the result at the same place is the same but for the
+    blur of the two scalings). Where crops overlap, the one whose middle is nearer decides.
     Raises ValueError for samples of different cameras.
     """
     camera = samples[0].camera
     if any(sample.camera != camera for sample in samples):
         raise ValueError(f"scene '{samples[0].scene}': its samples have different cameras")
+    name = samples[0].scene or samples[0].key
+    whole = _whole_picture(samples)
+    if whole is not None:
+        return Frame(whole, camera, name=name)
     image = np.zeros((camera.height, camera.width, 3), np.uint8)
     nearest = np.full((camera.height, camera.width), np.inf, np.float32) if len(samples) > 1 else None
     for sample in samples:
@@ -100,7 +109,19 @@ def frame_from_scene(samples: Sequence[Sample]) -> Frame:
         wins = distance < nearest[window]
         image[window] = np.where(wins[..., None], patch, image[window])
         nearest[window] = np.where(wins, distance, nearest[window])
-    return Frame(image, camera, name=samples[0].scene or samples[0].key)
+    return Frame(image, camera, name=name)
+
+
+def _whole_picture(samples: Sequence[Sample]) -> NDArray[np.uint8] | None:
+    return next((sample.picture for sample in samples if sample.picture is not None), None)
+
+
+def _looks_beyond(context: float, samples: Sequence[Sample]) -> bool:
+    """Whether a network that looks so far about a box (`WildHands.context`) sees more than a scene's samples show."""
+    if _whole_picture(samples) is not None:
+        return False
+    edges = ((max(s.box[2] - s.box[0], s.box[3] - s.box[1]), s.extent) for s in samples)
+    return any(context * box > extent * (1 + _SAME_SIZE) for box, extent in edges)
 
 
 def _resampling(center: float, extent: float, length: int) -> tuple[NDArray[np.float32], int]:
@@ -131,13 +152,19 @@ def evaluate_estimator(
     Hands of one scene that follow each other are given together, in one picture (`frame_from_scene`). landmarks: given
     to the estimator with the boxes; the landmark fit needs them. Their time does not count: a detector has them anyway.
     known_lengths: hands are resized to the length that their labels' joints have, as if somebody had measured it.
-    Latency is the wall time of `Estimator.estimate` over the number of hands. Raises ValueError without samples.
+    Latency is the wall time of `Estimator.estimate` over the number of hands. A network that looks beyond what samples
+    show sees black there, of which a warning tells, once. Raises ValueError without samples.
     """
+    context = float(getattr(of_length(estimator, 0), "context", 0.0))  # of networks
+    warned = False
     faces = {side: estimator.hand_model.layer(side).faces for side in Side}
     with_masks = with_masks and bool(outlines_of(faces))  # asked once, so that a warning comes once
     parts, joints, hands_of_scenes = [], [], []
     for number, scene in enumerate(scenes(samples)):
         frame = frame_from_scene(scene)
+        if not warned and _looks_beyond(context, scene):
+            logger.warning(_black_around(estimator.name, context))
+            warned = True
         boxes = [
             HandBox(
                 sample.side, sample.box, 1.0,
@@ -165,6 +192,15 @@ def evaluate_estimator(
     # again, since in shuffled shards a scene's hands do not follow each other
     pairs = pair_errors(together, hands_of_scenes)
     return replace(scores, values={**scores.values, "mrrpe_mm": pairs}), together
+
+
+def _black_around(name: str, context: float) -> str:
+    looked_at = "the whole picture" if math.isinf(context) else f"{context:g} boxes about each hand"
+    return (
+        f"the network of '{name}' looks at {looked_at}, but samples without their whole pictures show only a square of "
+        f"{BOX_FACTOR:g} boxes: around that the network sees black, and these figures do not tell how good it "
+        "is on whole pictures"
+    )
 
 
 def _hand_of(box: HandBox, hands: Sequence[Hand]) -> Hand | None:

@@ -58,6 +58,8 @@ class Sample:
     grasp: index into `wildhands_ros.estimation.wildhands.variant.GRASPS`.
     scene: samples of one picture share it; empty where there is only one.
     tags: further facts by which errors are broken down (distance, angle, what is held, …).
+    picture: (H, W, 3) uint8 RGB, the whole picture as `camera` has it, where the source was asked for it: networks that
+        look beyond the crop are measured on it. Large, and for nothing but evaluation: shards do not keep it.
 
     Raises ValueError for shapes and kinds that are not so. Numbers of labels need not be finite: those that are not are
     unknown.
@@ -80,6 +82,7 @@ class Sample:
     grasp: int | None = None
     scene: str = ""
     tags: Mapping[str, Tag] = field(default_factory=dict)
+    picture: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         if not self.key or "." in self.key or "/" in self.key:
@@ -98,6 +101,7 @@ class Sample:
         wanted: dict[str, tuple[int, ...]] = {
             "image": (CROP_SIZE, CROP_SIZE, 3), "joints": (21, 3), "keypoints": (21, 2), "keypoint_weights": (21,),
             "visible": (21,), "mask": (CROP_SIZE, CROP_SIZE),
+            "picture": (self.camera.height, self.camera.width, 3),
         }  # fmt: skip
         values = {name: getattr(self, name) for name in wanted}
         if self.mano is not None:

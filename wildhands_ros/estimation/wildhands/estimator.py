@@ -144,6 +144,13 @@ class WildHands:
         """The same hand without its mean pose: its pose is the joints' whole rotations."""
         return HandLayer(replace(layer.data, hands_mean=np.zeros(45)))
 
+    @property
+    def context(self) -> float:
+        """How far about a hand the network looks: edge of a square about its box over the longer edge of that; infinite
+        where a trunk looks at the whole picture."""
+        variant = self.network.info.variant
+        return math.inf if variant.frame_trunk else self._crops.factor * variant.roll_margin
+
     def reset(self) -> None:
         """Nothing is remembered from picture to picture."""
 

@@ -64,13 +64,17 @@ class EpicHandKps:
     boxes: `grasp_visor_val.pkl`; then only hands with a box there, cut by it; else boxes are those of the visible
         joints, widened by a tenth to the skin.
     min_visible: hands with fewer visible joints are left out. The paper says 3; its code asks for 4.
+    whole: samples carry their whole picture too (6 MB each at full size), which evaluation wants and training does not.
     Joints that lie several pictures outside count as not visible, and hands with such boxes as not found.
 
     Raises SampleError for files that are not of this layout, and where none of the pictures is there.
     """
 
-    def __init__(self, annotations: Path, frames: Path, *, boxes: Path | None = None, min_visible: int = 3) -> None:
+    def __init__(
+        self, annotations: Path, frames: Path, *, boxes: Path | None = None, min_visible: int = 3, whole: bool = False
+    ) -> None:
         self.name = "epic_hand_kps"
+        self._whole = whole
         self.missing_frames = 0
         entries = _entries(annotations)
         places = _pictures(frames, {_file_name(key) for key in entries})
@@ -131,6 +135,7 @@ class EpicHandKps:
             keypoint_weights=hand.weights,
             visible=hand.weights > 0,
             scene=hand.frame.stem,
+            picture=image if self._whole else None,
         )
 
 
