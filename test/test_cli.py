@@ -68,6 +68,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 LANDMARKS = ("--estimator", "landmarks")
+EPIC = ("--epic-hand-kps", "x.pkl", "--frames", ".")
 
 
 def run(*arguments: object) -> int:
@@ -618,9 +619,19 @@ def test_a_file_that_standard_output_was_sent_into_keeps_all_that_is_written_to_
         (("run", "{video}", *LANDMARKS, "--no-video", "--no-bag"), "leave out --no-video and --no-bag"),
         (("eval", "x.tar", *LANDMARKS, "--known-length", "--hand-length", 0.19), "leave out --hand-length, or it"),
         (("ablate", "no.yaml", "out", "--auxiliary", "--variants", "ours"), "leave out --variants"),
+        (("eval",), "name shards, or --epic-hand-kps and --frames"),
+        (("eval", "x.tar", "--frames", ".", "--min-visible", 4), "--frames, --min-visible: of no use without"),
+        (("eval", "x.tar", "--epic-hand-kps", "x.pkl", "--frames", "."), "leave out x.tar, or --epic-hand-kps"),
+        (("eval", "--epic-hand-kps", "x.pkl"), "with --frames"),
+        (("eval", *EPIC, "--min-visible", 22), "between 1 and 21, not 22"),
+        (("eval", *EPIC, "--known-length"), "--known-length needs 3D labels"),
+        (("eval", *EPIC, "--ambiguity", "a.png"), "--ambiguity needs 3D labels"),
     ],
-    ids=["ambiguity", "eval weights", "run weights", "picture", "video", "lengths", "variants"],
-)
+    ids=[
+        "ambiguity", "eval weights", "run weights", "picture", "video", "lengths", "variants", "nothing", "shards' own",
+        "two sources", "no pictures", "joints", "epic lengths", "epic ambiguity",
+    ],
+)  # fmt: skip
 def test_options_that_would_do_nothing_are_refused(
     arguments: tuple[object, ...], message: str, picture: Path, video: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:

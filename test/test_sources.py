@@ -17,10 +17,12 @@ import scipy.sparse
 import torch
 
 from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.cli import main
 from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.estimation.wildhands import Variant
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.resample import cut_sharp
+from wildhands_ros.evaluation.report import read_json
 from wildhands_ros.evaluation.running import frame_from_scene
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model.pickles import RefusedPickle, read_plain_pickle
@@ -245,6 +247,44 @@ def test_whole_pictures_come_with_samples_on_request_and_are_what_networks_are_s
         assert (getattr(inputs["plain"], part) - getattr(inputs["real"], part)).abs().max() > 0.5, part
     with pytest.raises(ValueError, match="picture has shape"):
         replace(whole[0], picture=real[1:])
+
+
+def test_the_command_measures_an_estimator_on_them(tmp_path: Path, capsys, caplog) -> None:
+    annotations, frames = write_epic(tmp_path, {KEY: {"left": written_hand(), "right": written_hand(5)}})
+    figures, plots = tmp_path / "figures.json", tmp_path / "plots"
+    options = ["--no-refine", "--json", str(figures), "--plots", str(plots)]
+    assert main(["eval", "--epic-hand-kps", str(annotations), "--frames", str(frames), *options]) == 0
+    out = capsys.readouterr().out
+    cells = {row[1].strip(): row[2].strip() for line in out.splitlines() if len(row := line.split("|")) > 3}
+    assert "open, 2 hands of epic_hand_kps" in out and not caplog.records
+    for measured in ("2D px of 224", "2D % of box", "estimated %"):
+        assert re.match(r"\d", cells[measured]), measured
+    for unknown in ("MPJPE mm", "wrist mm", "MRRPE mm", "mask IoU %"):
+        assert cells[unknown] == "–", unknown
+    (report,) = read_json(figures)
+    assert report.samples == 2 and {"keypoint_px", "keypoint_percent"} <= report.overall.keys()
+    assert "mpjpe_mm" not in report.overall and (plots / "curves.png").is_file()
+
+
+def test_the_command_reads_them_as_its_options_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    entries = {KEY: {"left": written_hand(), "right": written_hand(3)}, KEY.replace("140", "141"): {}}
+    annotations, frames = write_epic(tmp_path, entries, size=(960, 540))
+    boxes = tmp_path / "grasp_visor_val.pkl"
+    boxes.write_bytes(pickle.dumps({KEY: {"right_bbox": (650, 350, 950, 550), "left_bbox": None}}))
+    read: list[list[Sample]] = []
+
+    def score(name: str, config: object, source: EpicHandKps, *_: object, **__: object) -> None:
+        read.append(list(source))
+        raise WildHandsError("that is all")
+
+    monkeypatch.setattr("wildhands_ros.cli.evaluate._score", score)
+    command = ["eval", "--epic-hand-kps", str(annotations), "--frames", str(frames)]
+    for options in ([], ["--min-visible", "4"], ["--boxes", str(boxes)]):
+        assert main([*command, *options]) == 1
+    assert [[sample.side for sample in samples] for samples in read] == [list(Side), [Side.LEFT], [Side.RIGHT]]
+    assert all(sample.picture is not None for samples in read for sample in samples)
+    assert read[2][0].extent == pytest.approx(225)
+    assert "1 of the pictures" in caplog.messages[0] and "are left out" in caplog.messages[0]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,16 +30,20 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
+logger = logging.getLogger(__name__)
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "eval",
         help="measure an estimator on labelled samples",
-        description="Runs an estimator on the samples of tar shards, told each hand's side and box, and compares with "
-        "the labels: 3D, 2D, masks and grasps, by angle off the axis, distance, occlusion and more. "
-        "docs/evaluation.md defines every number.",
+        description="Runs an estimator on the samples of tar shards, or on EPIC-HandKps, told each hand's side and "
+        "box, and compares with the labels: 3D, 2D, masks and grasps, by angle off the axis, distance, occlusion and "
+        "more. docs/evaluation.md defines every number.",
     )
-    parser.add_argument("shards", type=Path, help="a shard, or a folder of shards ('wildhands render' makes some)")
+    parser.add_argument(
+        "shards", type=Path, nargs="?", help="a shard, or a folder of shards ('wildhands render' makes some)"
+    )
     parser.add_argument("--max", type=int, metavar="N", help="only the first N samples")
     parser.add_argument(
         "--baseline", action="store_true", help="the landmark fit beside the chosen estimator, in the same tables"
@@ -73,8 +78,32 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="also draw the hands with the largest errors, and a row of typical ones, into this picture (.png or .jpg)",
     )
     parser.add_argument("--worst", type=int, default=12, metavar="N", help="how many of those (default: 12)")
+    _add_epic_hand_kps(parser)
     add_pipeline(parser)
     parser.set_defaults(run=run)
+
+
+def _add_epic_hand_kps(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("EPIC-HandKps instead of shards (2D labels, on whole pictures)")
+    group.add_argument(
+        "--epic-hand-kps", type=Path, metavar="FILE", help="its annotations: hands_5000.pkl, or one of the same layout"
+    )
+    group.add_argument(
+        "--frames", type=Path, metavar="DIR", help="folder that holds VISOR's pictures (rgb_frames), at any depth"
+    )
+    group.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="boxes of the paper's detector (grasp_visor_val.pkl): only the hands that it found, with its boxes "
+        "(default: all hands, with boxes about their visible joints)",
+    )
+    group.add_argument(
+        "--min-visible",
+        type=int,
+        metavar="N",
+        help="leave out hands with fewer visible joints (default: 3, as the paper says; its code asks for 4)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         raise WildHandsError("--max must be at least 1")
     if args.worst < 1:
         raise WildHandsError("--worst must be at least 1")
+    _require_one_source(args)
     _refuse_beside_ambiguity(args)
     from wildhands_ros.evaluation.gallery import check_picture_name, gallery_sections, write_gallery
     from wildhands_ros.evaluation.plots import new_figure
@@ -100,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     if args.ambiguity is not None:
         return _ambiguity(ShardReader(args.shards), args.max, args.ambiguity)
     earlier = [report for path in args.compare for report in read_json(path)]
-    source = ShardReader(args.shards)
+    source = ShardReader(args.shards) if args.epic_hand_kps is None else _epic_hand_kps(args)
     config = read_pipeline(args)
     refuse_unused(args, config)
     if args.known_length and config.estimation.hand_length:
@@ -130,6 +160,43 @@ def run(args: argparse.Namespace) -> int:
         write_gallery(gallery_sections(source, scores[first], joints[first], first, worst=args.worst), args.pictures)
         print(f"\nwrote {args.pictures}")
     return 0
+
+
+def _require_one_source(args: argparse.Namespace) -> None:
+    """Raises WildHandsError where it is not plain on what samples to run, or where they lack what an option needs."""
+    epic = args.epic_hand_kps
+    if epic is None:
+        own = {"--frames": args.frames, "--boxes": args.boxes, "--min-visible": args.min_visible}
+        if given := [option for option, value in own.items() if value is not None]:
+            raise WildHandsError(f"{', '.join(given)}: of no use without --epic-hand-kps")
+        if args.shards is None:
+            raise WildHandsError("nothing to run on: name shards, or --epic-hand-kps and --frames")
+        return
+    if args.shards is not None:
+        raise WildHandsError(f"shards or EPIC-HandKps, one at a time: leave out {args.shards}, or --epic-hand-kps")
+    if args.frames is None:
+        raise WildHandsError(f"{epic} holds labels only: name the folder with VISOR's pictures with --frames")
+    if args.min_visible is not None and not 1 <= args.min_visible <= 21:
+        raise WildHandsError(f"--min-visible must lie between 1 and 21, not {args.min_visible}")
+    for option, asked in (("--known-length", args.known_length), ("--ambiguity", args.ambiguity is not None)):
+        if asked:
+            raise WildHandsError(f"{option} needs 3D labels, which EPIC-HandKps does not have: leave it out")
+
+
+def _epic_hand_kps(args: argparse.Namespace) -> SampleSource:
+    """Its samples with their whole pictures. A warning says how many pictures are missing."""
+    try:
+        from wildhands_ros.training.sources import EpicHandKps
+    except ModuleNotFoundError as error:
+        raise WildHandsError(f"--epic-hand-kps needs {error.name}: pip install {error.name}") from error
+    least = {} if args.min_visible is None else {"min_visible": args.min_visible}
+    source = EpicHandKps(args.epic_hand_kps, args.frames, boxes=args.boxes, whole=True, **least)
+    if source.missing_frames:
+        logger.warning(
+            "%d of the pictures that %s describes are not in %s: their hands are left out",
+            source.missing_frames, args.epic_hand_kps, args.frames,
+        )  # fmt: skip
+    return source
 
 
 def _refuse_beside_ambiguity(args: argparse.Namespace) -> None:

@@ -49,16 +49,16 @@ def make_report(scores: SampleScores, estimator: str, source: str) -> Report:
 
 
 def overall_table(reports: Sequence[Report]) -> str:
-    """All measures, a row each; for each estimator means with 95 % confidence intervals, and medians.
+    """All measures, a row each; for each estimator means with 95 % confidence intervals, and medians. '–' stands for
+    what nobody could measure: without such labels, or answers.
 
     Reports on other samples than the first's, as far as source and number tell, are marked; a line below says so.
     """
     rows = []
     for measure in MEASURES:
-        found = [report.overall.get(measure.name) for report in reports]
-        if any(found):
-            cells = ((_cell(f, measure, interval=True), f"{f.median:.{measure.decimals}f}" if f else "") for f in found)
-            rows.append([measure.title, *(cell for pair in cells for cell in pair)])
+        found = (report.overall.get(measure.name) for report in reports)
+        cells = ((_cell(f, measure, interval=True), f"{f.median:.{measure.decimals}f}" if f else "–") for f in found)
+        rows.append([measure.title, *(cell for pair in cells for cell in pair)])
     differs = [(r.source, r.samples) != (reports[0].source, reports[0].samples) for r in reports]
     names = (f"{name}{' *' if other else ''}" for name, other in zip(_full_names(reports), differs, strict=True))
     heads = (head for name in names for head in (name, "median"))
@@ -130,7 +130,7 @@ def read_json(path: Path) -> list[Report]:
 
 def _cell(found: Estimate | None, measure: Measure, *, interval: bool) -> str:
     if found is None:
-        return ""
+        return "–"
     text = f"{found.mean:.{measure.decimals}f}"
     if interval and math.isfinite(found.low):
         text += f" ({found.low:.{measure.decimals}f}–{found.high:.{measure.decimals}f})"
