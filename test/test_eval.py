@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.cli import main
+from wildhands_ros.cli.common import name_unused_on_samples
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation import hand_length
 from wildhands_ros.estimation.estimator import Estimates
@@ -763,6 +765,30 @@ def test_command_scores_the_landmark_fit(tmp_path: Path, model: HandModel, model
     out = capsys.readouterr().out
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"curves.png"}  # of one hand: no breakdowns
     assert "curves.png" in out and "breakdowns.png" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [([], None), (["--smooth", "--min-score", "0"], "--min-score, --smooth"), (["--min-score", "0.9"], "--min-score")],
+)
+def test_command_names_options_that_samples_have_no_use_for(
+    tmp_path: Path, model: HandModel, models_dir: Path, caplog, options: list[str], named: str | None
+) -> None:
+    with ShardWriter(tmp_path / "x.tar") as shard:
+        shard.add(made_sample(model))
+    command = ["eval", str(tmp_path / "x.tar"), "--estimator", "landmarks", "--models-dir", str(models_dir)]
+    assert main([*command, *options]) == 0
+    assert [message.rsplit(": ", 1)[1] for message in caplog.messages] == ([] if named is None else [named])
+    assert all(message.startswith("no effect on samples") for message in caplog.messages)
+
+
+def test_the_option_for_a_largest_distance_is_named_where_there_is_one(caplog) -> None:
+    given = argparse.Namespace(min_score=None, smooth=False)
+    name_unused_on_samples(given)
+    name_unused_on_samples(argparse.Namespace(**vars(given), max_distance=None))
+    assert not caplog.messages
+    name_unused_on_samples(argparse.Namespace(**vars(given), max_distance=1.5))
+    assert caplog.messages[0].endswith(": --max-distance")
 
 
 def test_command_names_what_is_wrong(tmp_path: Path, capsys) -> None:

@@ -202,6 +202,23 @@ def refuse_unused(args: argparse.Namespace, config: PipelineConfig) -> None:
         logger.warning("no effect with the estimator '%s': %s", estimator, ", ".join(unused))
 
 
+def name_unused_on_samples(args: argparse.Namespace) -> None:
+    """Names options of `add_pipeline` that do nothing where an estimator alone is run on labelled hands: a warning."""
+    unused = [
+        name
+        for name, given in (
+            ("--min-score", args.min_score is not None),
+            ("--smooth", args.smooth),
+            ("--max-distance", getattr(args, "max_distance", None) is not None),
+        )
+        if given
+    ]
+    if unused:
+        logger.warning(
+            "no effect on samples, of which every hand is estimated by itself and none left out: %s", ", ".join(unused)
+        )
+
+
 def _estimator_of(checkpoint: Path) -> str:
     """Which estimator is meant by weights alone. Of those that cannot be read it says what is wrong."""
     with needs_torch("--checkpoint"):

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wildhands_ros.cli.common import add_pipeline, make_room, output_file, read_pipeline, refuse_unused
+from wildhands_ros.cli.common import (
+    add_pipeline,
+    make_room,
+    name_unused_on_samples,
+    output_file,
+    read_pipeline,
+    refuse_unused,
+)
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.pipeline import EstimationConfig, PipelineConfig
@@ -133,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
     source = ShardReader(args.shards) if args.epic_hand_kps is None else _epic_hand_kps(args)
     config = read_pipeline(args)
     refuse_unused(args, config)
+    name_unused_on_samples(args)
     if args.known_length and config.estimation.hand_length:
         raise WildHandsError("--known-length takes each person's own hand length: leave out --hand-length, or it")
     if args.pictures is not None:
