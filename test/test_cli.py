@@ -613,6 +613,7 @@ def test_a_file_that_standard_output_was_sent_into_keeps_all_that_is_written_to_
     ("arguments", "message"),
     [
         (("eval", "x.tar", "--ambiguity", "a.png", "--json", "a.json", "--baseline"), "come of --json, --baseline:"),
+        (("eval", "x.tar", "--ambiguity", "a.png", "--table", "a.md"), "come of --table:"),
         (("eval", "x.tar", *LANDMARKS, "--checkpoint", "x.ckpt"), "leave out --checkpoint"),
         (("run", "{picture}", *LANDMARKS, "--checkpoint", "x.ckpt"), "leave out --checkpoint"),
         (("run", "{picture}", *LANDMARKS, "--no-video"), "nothing would be written: name a file with --json"),
@@ -628,8 +629,8 @@ def test_a_file_that_standard_output_was_sent_into_keeps_all_that_is_written_to_
         (("eval", *EPIC, "--ambiguity", "a.png"), "--ambiguity needs 3D labels"),
     ],
     ids=[
-        "ambiguity", "eval weights", "run weights", "picture", "video", "lengths", "variants", "nothing", "shards' own",
-        "two sources", "no pictures", "joints", "epic lengths", "epic ambiguity",
+        "ambiguity", "ambiguity's table", "eval weights", "run weights", "picture", "video", "lengths", "variants",
+        "nothing", "shards' own", "two sources", "no pictures", "joints", "epic lengths", "epic ambiguity",
     ],
 )  # fmt: skip
 def test_options_that_would_do_nothing_are_refused(

@@ -767,6 +767,21 @@ def test_command_scores_the_landmark_fit(tmp_path: Path, model: HandModel, model
     assert "curves.png" in out and "breakdowns.png" not in out
 
 
+def test_command_writes_its_tables_as_markdown(tmp_path: Path, model: HandModel, models_dir: Path, capsys) -> None:
+    with ShardWriter(tmp_path / "x.tar") as shard:
+        for sample in some_samples(model, 2):
+            shard.add(sample)
+    path = tmp_path / "sub" / "table.md"
+    options = ["--estimator", "landmarks", "--models-dir", str(models_dir), "--table", str(path)]
+    assert main(["eval", str(tmp_path / "x.tar"), *options]) == 0
+    text, out = path.read_text(), capsys.readouterr().out
+    assert text.strip() in out and f"wrote {path}" in out
+    blocks = text.strip().split("\n\n")  # Markdown takes what stands right above a table for a part of it
+    tables = [block.splitlines() for block in blocks if block != "landmarks"]
+    assert len(tables) == len(blocks) // 2 + 1 > 2
+    assert all(line.startswith("|") for lines in tables for line in lines)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [([], None), (["--smooth", "--min-score", "0"], "--min-score, --smooth"), (["--min-score", "0.9"], "--min-score")],
@@ -804,6 +819,7 @@ def test_command_names_what_is_wrong(tmp_path: Path, capsys) -> None:
         (["--json", "."], ". is a folder"),
         (["--json", "file/x.json"], "file"),
         (["--plots", "file"], "file"),
+        (["--table", "file/x.md"], "file"),
     ],
 )
 def test_command_says_before_its_work_what_cannot_be_written(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wildhands_ros.cli.common import add_models_dir, make_room
+from wildhands_ros.cli.common import add_models_dir, add_table, make_room, write_table
 from wildhands_ros.errors import WildHandsError
-from wildhands_ros.whole_files import write_whole
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--auxiliary", action="store_true",
         help="instead: 3D labels on the first source only, with and without masks and grasps of the second",
     )  # fmt: skip
-    parser.add_argument("--table", type=Path, metavar="FILE", help="also write the table, as Markdown")
+    add_table(parser)
     add_models_dir(parser)
     parser.set_defaults(run=run)
 
@@ -59,6 +58,5 @@ def run(args: argparse.Namespace) -> int:
         print(f"{result.variant} (seed {result.seed}): MPJPE {result.means['mpjpe_mm']:.1f} mm", flush=True)
     table = ablation_table(results)
     print(f"\n{table}")
-    if args.table is not None:
-        write_whole(args.table, f"{table}\n".encode())
+    write_table(table, args.table)
     return 0

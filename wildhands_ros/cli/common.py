@@ -20,6 +20,7 @@ from wildhands_ros.mounting import ROTATIONS
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig
 from wildhands_ros.pipeline.pipeline import needs_torch
 from wildhands_ros.settings import config_from_dict, read_settings
+from wildhands_ros.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,17 @@ def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *,
 def output_file(text: str) -> Path:
     """For options that name a file to write: '-' is standard output."""
     return STANDARD_OUTPUT if text == "-" else Path(text)
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """`--table`, for `write_table`."""
+    parser.add_argument("--table", type=Path, metavar="FILE", help="also write the tables, as Markdown")
+
+
+def write_table(text: str, path: Path | None) -> None:
+    """Writes what was printed into the file that `--table` names, if any. Raises OSError where it cannot be written."""
+    if path is not None:
+        write_whole(path, f"{text}\n".encode())
 
 
 def add_camera(parser: argparse.ArgumentParser) -> None:

@@ -16,11 +16,13 @@ from tqdm import tqdm
 
 from wildhands_ros.cli.common import (
     add_pipeline,
+    add_table,
     make_room,
     name_unused_on_samples,
     output_file,
     read_pipeline,
     refuse_unused,
+    write_table,
 )
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.hand_model import load_hand_model
@@ -70,6 +72,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FILE",
         help="also write all figures as JSON; '-': to standard output, with the tables on standard error",
     )
+    add_table(parser)
     parser.add_argument(
         "--ambiguity",
         type=Path,
@@ -131,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
     )
 
     plots = [] if args.plots is None else [args.plots / "breakdowns.png", args.plots / "curves.png"]
-    make_room(args.ambiguity, args.json, args.pictures, *plots)
+    make_room(args.ambiguity, args.json, args.table, args.pictures, *plots)
     if plots or args.ambiguity is not None:
         new_figure(1, 1)  # without matplotlib it is said now, rather than after the work
     if args.ambiguity is not None:
@@ -150,10 +153,13 @@ def run(args: argparse.Namespace) -> int:
     for name, chosen in _estimators(config, args.name, args.baseline).items():
         scores[name], joints[name] = _score(name, chosen, source, args.max, known_lengths=args.known_length)
     reports = [make_report(found, name, source.name) for name, found in scores.items()]
-    print(f"\n{overall_table([*reports, *earlier])}")
-    for report in reports:
-        for breakdown in report.breakdowns:
-            print(f"\n{report.estimator}\n{breakdown_table(report, breakdown)}")
+    tables = [overall_table([*reports, *earlier])]
+    tables += [f"{report.estimator}\n\n{breakdown_table(report, b)}" for report in reports for b in report.breakdowns]
+    text = "\n\n".join(tables)
+    print(f"\n{text}")
+    if args.table is not None:
+        write_table(text, args.table)
+        print(f"\nwrote {args.table}")
     if args.json is not None:
         write_json(reports, args.json)
         print(f"\nwrote {args.json}")
@@ -209,8 +215,8 @@ def _epic_hand_kps(args: argparse.Namespace) -> SampleSource:
 
 def _refuse_beside_ambiguity(args: argparse.Namespace) -> None:
     asked = {
-        "--json": args.json, "--plots": args.plots, "--pictures": args.pictures, "--compare": args.compare,
-        "--baseline": args.baseline, "--known-length": args.known_length,
+        "--json": args.json, "--table": args.table, "--plots": args.plots, "--pictures": args.pictures,
+        "--compare": args.compare, "--baseline": args.baseline, "--known-length": args.known_length,
     }  # fmt: skip
     if args.ambiguity is not None and (given := [option for option, value in asked.items() if value]):
         raise WildHandsError(
