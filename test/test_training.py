@@ -60,7 +60,14 @@ from wildhands_ros.training import ablation as ablation_module
 from wildhands_ros.training import dataset as dataset_module
 from wildhands_ros.training import module as module_module
 from wildhands_ros.training import precision as precision_module
-from wildhands_ros.training.ablation import AblationResult, ablation_table, read_result, run_ablation, run_auxiliary
+from wildhands_ros.training.ablation import (
+    VARIANTS,
+    AblationResult,
+    ablation_table,
+    read_result,
+    run_ablation,
+    run_auxiliary,
+)
 from wildhands_ros.training.batch import (
     Batch,
     Geometry,
@@ -92,6 +99,7 @@ from wildhands_ros.training.dataset import (
 )
 from wildhands_ros.training.losses import hand_losses, mask_loss, masked_mean
 from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
+from wildhands_ros.training.pairs import shown_hands, shown_pair_errors
 from wildhands_ros.training.precision import bfloat16_is_slower, precision_here
 from wildhands_ros.training.run import check_settings, settings_of, train
 
@@ -683,6 +691,36 @@ def test_errors_are_those_of_samples_with_3d_labels() -> None:
     assert torch.isfinite(errors[0]).all() and torch.isnan(errors[1]).all()
 
 
+def both_hands(rng: np.random.Generator, scene: str) -> list[Sample]:
+    """A left and a right hand in one picture."""
+    found: dict[Side, Sample] = {}
+    while len(found) < 2:
+        sample = drawn_hand(rng, f"{scene}-{len(found)}")
+        found.setdefault(sample.side, replace(sample, scene=scene))
+    return list(found.values())
+
+
+@pytest.mark.parametrize("network", [SMALL, UPRIGHT], ids=["as seen", "upright"])
+def test_pairs_are_compared_as_their_camera_saw_them(network: NetworkConfig) -> None:
+    rng = np.random.default_rng(31)
+    samples = [*both_hands(rng, "a"), drawn_hand(rng, "alone"), *both_hands(rng, "b")]
+    manner = Manner.of(variant_of(network, MODEL), MODEL)
+    hands = shown_hands(samples, manner)
+    assert all((shown.roll != 0) == (network is UPRIGHT) for shown in hands)
+
+    def errors(*moves: tuple[float, float, float]) -> torch.Tensor:
+        """Of hands that are true but for these moves in the camera's frame."""
+        moved = [replace(s, joints=s.joints + np.array(m)) for s, m in zip(samples, moves, strict=True)]
+        return shown_pair_errors(manner.batch(moved).joints, hands)
+
+    same = [(0.03, -0.02, 0.05)] * 5
+    expected = torch.tensor([0, 0, torch.nan, 0, 0], dtype=torch.float64)
+    torch.testing.assert_close(errors(*same), expected, atol=1e-3, rtol=0, equal_nan=True)
+    apart = errors((0.03, 0.04, 0), (0, 0, 0), *same[2:])
+    expected = torch.tensor([50, 50, torch.nan, 0, 0], dtype=torch.float64)
+    torch.testing.assert_close(apart, expected, atol=1e-3, rtol=0, equal_nan=True)
+
+
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
@@ -1102,9 +1140,34 @@ def test_the_ablations_table_has_means_over_seeds_and_weighs_the_ranges_by_their
     lines = ablation_table([result("none", 1, 50.0), result("none", 2, 52.0), result("center", 1, 40.0)]).split("\n")
     assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
     assert "| 51.0 ± 1.4 | 53.2 ± 1.4 |" in lines[2]  # beyond 30 degrees: (3 × 2 + 1 × 3) / 4 more
-    assert lines[2].endswith("| 2.2 ± 0.0 | 51.0 ± 1.4 | 38.06 / 109.88 / 89.72 / 31.62 |")
-    assert lines[3].startswith("| centre only | 40.0 |") and lines[3].endswith("|  |")
+    papers = "38.06 / 109.88 / 89.72 / 31.62 | 141.06 / 317.49"
+    assert lines[2].endswith(f"| 2.2 ± 0.0 | – | 51.0 ± 1.4 | {papers} |")  # without MRRPE, as of older runs
+    assert lines[3].startswith("| centre only | 40.0 |") and lines[3].endswith("|  |  |")
     assert "paper" not in ablation_table([result("+ masks", 1, 40.0)])
+
+
+def test_comparisons_measure_how_hands_lie_to_each_other(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(32)
+    with ShardWriter(tmp_path / "pairs.tar") as shard:
+        for sample in [*both_hands(rng, "a"), drawn_hand(rng, "alone"), *both_hands(rng, "b")]:
+            shard.add(sample)
+    short = replace(config, steps=2, validate_every=2, validation=tmp_path / "pairs.tar", cache=None)
+    (result,) = run_ablation(short, tmp_path, MODEL, landmark_weights, ["sparse"], [1])
+    stored = torch.load(tmp_path / "sparse-1" / "sample_errors.pt", weights_only=True)["mrrpe_mm"]
+    assert stored.isfinite().tolist() == [True, True, False, True, True]
+    assert stored[0] == stored[1] != stored[3] == stored[4]
+    errors = json.loads((tmp_path / "sparse-1" / "errors.json").read_text())
+    assert result.means["mrrpe_mm"] == errors["mrrpe_mm"] == pytest.approx(float(stored.nanmean()))
+    assert f"| {result.means['mrrpe_mm']:.1f} |" in ablation_table([result]) and "MRRPE mm" in ablation_table([result])
+
+
+def test_every_row_of_the_paper_has_its_numbers() -> None:
+    papers = {name: variant.paper for name, variant in VARIANTS.items() if variant.paper is not None}
+    assert len(papers) == 8 and papers["sparse"].mrrpe == (49.49, 164.90)
+    for paper in papers.values():  # nothing is placed as well as sparse KPE
+        assert all(a >= b for a, b in zip(paper.mrrpe, papers["sparse"].mrrpe, strict=True))
 
 
 def test_ranges_of_the_angle_keep_their_places(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.training.config import NetworkConfig, SourceConfig, TrainingConfig
 from wildhands_ros.training.module import variant_of
+from wildhands_ros.training.pairs import MRRPE
 from wildhands_ros.training.run import SAMPLE_ERRORS, check_settings, train, write_record
 
 RESULT = "result.json"
@@ -27,37 +28,65 @@ BINS = (0.0, 15.0, 30.0, 45.0, 90.0)
 
 
 @dataclass(frozen=True)
+class PaperResult:
+    """A row's results in the paper (Prakash et al., ECCV 2024).
+
+    mpjpe: mm on H2O, AssemblyHands and Ego-Exo4D. mrrpe: mm on H2O and AssemblyHands. l2: px on EPIC-HandKps.
+    """
+
+    mpjpe: tuple[float, float, float]
+    mrrpe: tuple[float, float]
+    l2: float
+
+
+@dataclass(frozen=True)
 class AblationVariant:
-    """encoding, perspective: of the network. paper: the row's results in the paper (MPJPE mm on H2O, AssemblyHands and
-    Ego-Exo4D, L2 px on EPIC-HandKps; Prakash et al., ECCV 2024)."""
+    """encoding, perspective: of the network. paper: the row's results in the paper, if it has the row."""
 
     title: str
     encoding: str
     perspective: str = "none"
-    paper: tuple[float, float, float, float] | None = None
+    paper: PaperResult | None = None
 
 
 VARIANTS: Mapping[str, AblationVariant] = {
-    "none": AblationVariant("no KPE (crops only)", "none", paper=(38.06, 109.88, 89.72, 31.62)),
-    "sparse": AblationVariant("sparse KPE (centre and corners)", "sparse", paper=(31.08, 84.91, 55.84, 11.05)),
-    "dense": AblationVariant("dense KPE", "dense", paper=(36.86, 95.34, 69.11, 11.24)),
+    "none": AblationVariant(
+        "no KPE (crops only)", "none", paper=PaperResult((38.06, 109.88, 89.72), (141.06, 317.49), 31.62)
+    ),
+    "sparse": AblationVariant(
+        "sparse KPE (centre and corners)", "sparse", paper=PaperResult((31.08, 84.91, 55.84), (49.49, 164.90), 11.05)
+    ),
+    "dense": AblationVariant(
+        "dense KPE", "dense", paper=PaperResult((36.86, 95.34, 69.11), (80.54, 201.33), 11.24)
+    ),
     "center": AblationVariant("centre only", "center"),
     "corners": AblationVariant("corners only", "corners"),
-    "location": AblationVariant("location without intrinsics", "location", paper=(36.97, 92.12, 60.80, 11.63)),
-    "camconv": AblationVariant("CamConv", "camconv", paper=(36.86, 96.72, 60.69, 17.35)),
-    "correction": AblationVariant(
-        "perspective correction", "none", "correction", paper=(39.95, 59.10, 67.45, 28.68)
+    "location": AblationVariant(
+        "location without intrinsics", "location", paper=PaperResult((36.97, 92.12, 60.80), (61.98, 246.45), 11.63)
     ),
-    "pcl": AblationVariant("perspective crop layers (PCL)", "none", "crop", paper=(36.82, 45.18, 63.65, 28.21)),
-    "input": AblationVariant("KPE concatenated at the input", "input", paper=(45.51, 94.45, 93.56, 17.30)),
+    "camconv": AblationVariant(
+        "CamConv", "camconv", paper=PaperResult((36.86, 96.72, 60.69), (67.62, 180.73), 17.35)
+    ),
+    "correction": AblationVariant(
+        "perspective correction", "none", "correction",
+        paper=PaperResult((39.95, 59.10, 67.45), (159.13, 637.32), 28.68),
+    ),
+    "pcl": AblationVariant(
+        "perspective crop layers (PCL)", "none", "crop",
+        paper=PaperResult((36.82, 45.18, 63.65), (158.88, 483.92), 28.21),
+    ),
+    "input": AblationVariant(
+        "KPE concatenated at the input", "input", paper=PaperResult((45.51, 94.45, 93.56), (80.96, 252.34), 17.30)
+    ),
     "ours": AblationVariant("sparse KPE and perspective correction (shipped)", "sparse", "correction"),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class AblationResult:
-    """One run. means: errors by name over the validation samples. by_angle: the same in each range of `BINS`, with the
-    `count` of samples there (which is all that is known of a range without any)."""
+    """One run. means: errors by name over the validation samples; without MRRPE where none are a pair, or the run is of
+    a version that did not measure it. by_angle: the same but MRRPE in each range of `BINS`, with the `count` of samples
+    there (which is all that is known of a range without any)."""
 
     variant: str
     seed: int
@@ -135,12 +164,16 @@ def _run(
 
 
 def ablation_table(results: Sequence[AblationResult]) -> str:
-    """Markdown: mean ± standard deviation over the seeds, and the paper's numbers where it has one of the rows."""
+    """Markdown: mean ± standard deviation over the seeds, and the paper's numbers where it has one of the rows.
+
+    '–' stands for what a seed's run has no figure for.
+    """
     names = list(dict.fromkeys(r.variant for r in results))
     papers = {name: VARIANTS[name].paper for name in names if name in VARIANTS}
     compared = any(papers.values())
-    heads = ["variant", "MPJPE mm", "beyond 30°", "PA mm", "wrist %", "beyond 30°", "2D % of box"]
-    heads += ["paper: H2O / Assembly / Ego-Exo4D mm / EPIC px"] if compared else []
+    heads = ["variant", "MPJPE mm", "beyond 30°", "PA mm", "wrist %", "beyond 30°", "MRRPE mm", "2D % of box"]
+    if compared:
+        heads += ["paper: H2O / Assembly / Ego-Exo4D mm / EPIC px", "paper's MRRPE: H2O / Assembly mm"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in names:
         runs = [r for r in results if r.variant == name]
@@ -151,9 +184,12 @@ def ablation_table(results: Sequence[AblationResult]) -> str:
             _spread([r.means["pa_mpjpe_mm"] for r in runs]),
             _spread([r.means["wrist_percent"] for r in runs]),
             _spread([_beyond(r, "wrist_percent") for r in runs]),
+            _spread([r.means.get(MRRPE, math.nan) for r in runs]),
             _spread([r.means["keypoint_percent"] for r in runs]),
         ]
-        columns += [" / ".join(f"{v:.2f}" for v in papers.get(name) or ())] if compared else []
+        if compared:
+            paper = papers.get(name)
+            columns += ["", ""] if paper is None else [_row((*paper.mpjpe, paper.l2)), _row(paper.mrrpe)]
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines)
 
@@ -177,6 +213,7 @@ def _write(folder: Path, name: str, seed: int) -> None:
     errors = torch.load(folder / SAMPLE_ERRORS, weights_only=True)
     labelled = torch.isfinite(errors["mpjpe_mm"])
     errors = {name: values[labelled] for name, values in errors.items()}
+    pairs = errors.pop(MRRPE, torch.empty(0))  # not in older files; NaN for hands that are no pair
     angle, names = errors.pop("angle").numpy(), list(errors)
     bins = np.digitize(angle, BINS[1:-1])
     by_angle = [
@@ -185,6 +222,8 @@ def _write(folder: Path, name: str, seed: int) -> None:
         for k in range(len(BINS) - 1)
     ]
     means = {n: float(errors[n].mean()) for n in names}
+    if bool(pairs.isfinite().any()):
+        means[MRRPE] = float(pairs.nanmean())
     record = {"variant": name, "seed": seed, "means": means, "by_angle": by_angle}
     write_record(folder / RESULT, record)
 
@@ -193,6 +232,10 @@ def _beyond(result: AblationResult, name: str) -> float:
     """The mean beyond 30°; NaN where there is no hand."""
     bins = [b for b in result.by_angle[2:] if b["count"]]
     return sum(b[name] * b["count"] for b in bins) / sum(b["count"] for b in bins) if bins else math.nan
+
+
+def _row(values: Sequence[float]) -> str:
+    return " / ".join(f"{value:.2f}" for value in values)
 
 
 def _spread(values: Sequence[float]) -> str:

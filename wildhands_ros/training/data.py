@@ -25,6 +25,7 @@ from wildhands_ros.training.dataset import (
     open_source,
 )
 from wildhands_ros.training.module import TrainingModule
+from wildhands_ros.training.pairs import ShownHand, shown_hands
 
 
 class TrainingData(pl.LightningDataModule):
@@ -66,6 +67,11 @@ class TrainingData(pl.LightningDataModule):
         """Which of the validation samples are used, evenly over all of them."""
         count = min(available, self.config.validation_samples)
         return [int(index) for index in np.linspace(0, available - 1, count)]
+
+    def validation_hands(self) -> list[ShownHand]:
+        """The hands that `val_dataloader` shows, in its order."""
+        validation = ShardReader(self.config.validation)
+        return shown_hands((validation[index] for index in self._validated(len(validation))), self._manner)
 
     def _dataset(self, source: SampleSource, only: frozenset[str]) -> SampleDataset | CachedDataset:
         variant, only = self._module.network.variant, only or LABELS

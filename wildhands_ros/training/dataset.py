@@ -90,6 +90,12 @@ class Manner:
         size = "" if self.box_factor == BOX_FACTOR else f"-{self.box_factor:g}"
         return ("-upright" if self.upright else "") + ("-turned" if self.turned else "") + size
 
+    def roll(self, sample: Sample) -> float:
+        """Radians by which `batch` rolls the camera of a sample, after a left hand was mirrored."""
+        if self.upright is None:
+            return 0.0
+        return float(rolls_of(batch_of(sample, only=frozenset(("keypoints",)), picture=False), [sample.key])[0])
+
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """The samples, right hands all."""
         batch = collate([batch_of(sample, hand_model=self.hand_model) for sample in samples])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -31,6 +31,7 @@ from wildhands_ros.training.dataset import Drawn, SampleDataset
 from wildhands_ros.training.directions import learn_directions
 from wildhands_ros.training.interrupts import interrupts_as_such
 from wildhands_ros.training.module import ERRORS, TrainingModule, fresh_network, joint_errors, variant_of
+from wildhands_ros.training.pairs import MRRPE, ShownHand, shown_pair_errors
 from wildhands_ros.training.pictures import PictureLog
 from wildhands_ros.training.precision import precision_here
 from wildhands_ros.whole_files import write_whole
@@ -201,9 +202,10 @@ def train(
     directions = {}
     if variant.upright:
         directions = learn_directions(module, config, out, models_dir=models_dir, progress=progress)
-    errors = evaluate(module, data.val_dataloader())
+    errors = evaluate(module, data.val_dataloader(), data.validation_hands())
     torch.save(errors, out / SAMPLE_ERRORS)
-    found = {name: float(value.nanmean()) for name, value in errors.items() if name != "angle"} | directions
+    measured = {name: values for name, values in errors.items() if name != "angle" and bool(values.isfinite().any())}
+    found = {name: float(values.nanmean()) for name, values in measured.items()} | directions
     save_checkpoint(out / NETWORK, module.network, info, half=half)
     write_record(out / "errors.json", {"steps": steps, **found})
     return TrainingResult(out / NETWORK, found, steps)
@@ -282,14 +284,17 @@ def _put_best(module: TrainingModule, best: Path) -> None:
 
 
 @torch.inference_mode()
-def evaluate(module: TrainingModule, loader: DataLoader[Drawn]) -> dict[str, Tensor]:
-    """Errors of each sample by name (`ERRORS`), and 'angle', degrees between optical axis and crop; each (N,)."""
+def evaluate(module: TrainingModule, loader: DataLoader[Drawn], hands: Sequence[ShownHand]) -> dict[str, Tensor]:
+    """Errors of each sample by name (`ERRORS` and `MRRPE`, which is NaN for hands that are no pair), and 'angle',
+    degrees between optical axis and crop; each (N,). hands: those of the loader's samples."""
     module.eval()
-    rows = []
+    rows, found = [], []
     for drawn in loader:
         drawn = drawn.to(module.device)
         _, where, _, _, joints = module.estimate(drawn)
         angle = where.rays.norm(dim=1).atan().rad2deg()
         rows.append(torch.cat([joint_errors(joints, drawn.batch, where), angle[:, None]], dim=1).cpu())
+        found.append(joints.cpu())
     columns = torch.cat(rows).unbind(dim=1)
-    return dict(zip((*ERRORS, "angle"), columns, strict=True))
+    errors = dict(zip((*ERRORS, "angle"), columns, strict=True))
+    return {**errors, MRRPE: shown_pair_errors(torch.cat(found), hands)}
