@@ -56,7 +56,9 @@ class LossConfig:
     """Weights of the losses.
 
     The paper's (Prakash et al., ECCV 2024), for its own units and heads: camera 1, keypoints 5, joints 5 (metres), pose
-    10, betas 0.001, translation 1 (between left and right), mask 10, grasp 0.1.
+    10, betas 0.001, translation 1 (between left and right), mask 10, grasp 0.1. The one between left and right is not
+    here: each hand is a sample of its own, which knows of no other in its picture. The absolute translation of each
+    stands in its place; where both are right, so is what lies between them.
 
     camera: of the head's camera, and of what it starts from. keypoints: 2D, in half crops. heat: the same of keypoints
     that are read off heat maps. depth: of theirs, in half crops. joints: root-relative 3D, in decimetres. pose:
@@ -85,6 +87,7 @@ class LossConfig:
 class NetworkConfig:
     """The network that is trained, see `estimation.wildhands.Variant`; its trunk starts from open weights.
 
+    trunk: 'landmarks' or 'landmarks-fine'; none of the others can be trained.
     trained_from: first block of the trunk that is trained; earlier ones keep their open weights. depthwise: also train
     the spatial filters of the trained blocks. dropout: in the heads (the published code has 0.5). upright: crops
     are turned until the hand points up; the network learns afterwards to see which way that is. box_factor: edge of the
