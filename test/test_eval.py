@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from scipy.spatial.transform import Rotation
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.cli import main
-from wildhands_ros.cli.common import name_unused_on_samples
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation import hand_length
 from wildhands_ros.estimation.estimator import Estimates
@@ -784,7 +782,11 @@ def test_command_writes_its_tables_as_markdown(tmp_path: Path, model: HandModel,
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [([], None), (["--smooth", "--min-score", "0"], "--min-score, --smooth"), (["--min-score", "0.9"], "--min-score")],
+    [
+        ([], None),
+        (["--smooth", "--min-score", "0"], "--min-score, --smooth"),
+        (["--max-distance", "1.5"], "--max-distance"),
+    ],
 )
 def test_command_names_options_that_samples_have_no_use_for(
     tmp_path: Path, model: HandModel, models_dir: Path, caplog, options: list[str], named: str | None
@@ -795,15 +797,6 @@ def test_command_names_options_that_samples_have_no_use_for(
     assert main([*command, *options]) == 0
     assert [message.rsplit(": ", 1)[1] for message in caplog.messages] == ([] if named is None else [named])
     assert all(message.startswith("no effect on samples") for message in caplog.messages)
-
-
-def test_the_option_for_a_largest_distance_is_named_where_there_is_one(caplog) -> None:
-    given = argparse.Namespace(min_score=None, smooth=False)
-    name_unused_on_samples(given)
-    name_unused_on_samples(argparse.Namespace(**vars(given), max_distance=None))
-    assert not caplog.messages
-    name_unused_on_samples(argparse.Namespace(**vars(given), max_distance=1.5))
-    assert caplog.messages[0].endswith(": --max-distance")
 
 
 def test_command_names_what_is_wrong(tmp_path: Path, capsys) -> None:

@@ -221,7 +221,7 @@ def name_unused_on_samples(args: argparse.Namespace) -> None:
         for name, given in (
             ("--min-score", args.min_score is not None),
             ("--smooth", args.smooth),
-            ("--max-distance", getattr(args, "max_distance", None) is not None),
+            ("--max-distance", args.max_distance is not None),
         )
         if given
     ]
