@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from bounded import run_bounded
 from smplx.utils import Struct
 
 from wildhands_ros.errors import ModelFileError
@@ -587,6 +588,29 @@ def test_sparse_matrices_whose_parts_do_not_fit(tmp_path):
 
         with pytest.raises(ModelFileError, match="J_regressor"):
             load_hand_model(write_pair(tmp_path, dump))
+
+
+@pytest.mark.parametrize("kind", ["csc", "csr"])
+def test_sparse_matrices_whose_lengths_wrap_write_nowhere(tmp_path, kind):
+    """Four lengths of 2^62 add up to 0 in 64 bits. In a process of its own, which writing out of bounds would end."""
+    state = {
+        "_shape": (4, 4), "indptr": np.array([0, 2**62, -(2**63), -(2**62), 0], np.int64),
+        "indices": np.zeros(0, np.int64), "data": np.zeros(0),
+    }  # fmt: skip
+    record = Struct(module=f"scipy.sparse.{kind}", name=f"{kind}_matrix", state=state)
+    (tmp_path / "hand.pkl").write_bytes(python2_pickle({"J_regressor": record}))
+    said = run_bounded(
+        """
+import sys
+from wildhands_ros.hand_model.pickles import RefusedPickle, read_pickle
+try:
+    read_pickle(open(sys.argv[1], "rb").read(), ["J_regressor"])
+except RefusedPickle as error:
+    print(error)
+""",
+        str(tmp_path / "hand.pkl"),
+    )
+    assert "does not fit its shape" in said
 
 
 def test_chumpy_that_contains_itself(tmp_path):

@@ -496,7 +496,9 @@ class _Reader:
         else:
             starts, inner = self.array(state["indptr"], depth + 1), self.array(state["indices"], depth + 1)
             lengths = np.diff(starts)
-            if len(lengths) != shape[1 if isinstance(record, _Column) else 0] or lengths.sum() != len(data):
+            fits = len(lengths) == shape[1 if isinstance(record, _Column) else 0] and lengths.sum() == len(data)
+            # each by itself, too: the sum of huge ones wraps to a small one, and np.repeat then writes past its end
+            if not fits or lengths.min(initial=0) < 0 or lengths.max(initial=0) > len(data):
                 raise RefusedPickle("has an index that does not fit its shape")
             outer = np.repeat(np.arange(len(lengths)), lengths)
             rows, columns = (inner, outer) if isinstance(record, _Column) else (outer, inner)
