@@ -75,12 +75,31 @@ def test_big_tiff_is_decoded_and_may_point_anywhere(order: str) -> None:
         assert picture_size(data[:8] + struct.pack(f"{order}Q", place) + data[16:]) is None
 
 
+def _tiff(entries: list[tuple[int, int, int]]) -> bytes:
+    """A TIFF's directory, without a picture: tag, kind of number and value of each entry."""
+    packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
+
+
+def test_tiff_that_says_two_sizes_or_none_that_is_understood_has_none() -> None:
+    width, height = (256, 3, 53), (257, 4, 37)
+    assert picture_size(_tiff([width, height, (258, 3, 8)])) == (53, 37)
+    for entries in (
+        [(256, 4, 30_000), width, (257, 4, 30_000), height], [width, width, height], [width, height, (257, 3, 9)],
+        [(256, 9, 30_000), width, (257, 9, 30_000), height], [(256, 9, 53), (257, 9, 37)], [width], [height],
+    ):  # fmt: skip
+        assert picture_size(_tiff(entries)) is None
+        with pytest.raises(ImageError, match="cannot be decoded"):
+            decode_compressed(_tiff(entries))
+
+
 def test_animated_webp_and_old_bmp_are_understood() -> None:
     extended = b"RIFF\0\0\0\0WEBPVP8X" + struct.pack("<IB3x", 10, 0) + b"\x34\0\0" + b"\x24\0\0"
     assert picture_size(extended) == (53, 37)
     assert picture_size(b"BM" + bytes(12) + struct.pack("<IHH", 12, 53, 37)) == (53, 37)
     assert picture_size(b"BM" + bytes(12) + struct.pack("<Iii", 40, 53, -37)) == (53, 37)
     assert picture_size(b"P6\n# by hand\n53 37\n255\n") == (53, 37)
+    assert picture_size(b"P6\n# by hand\r53 37\n9 9\n255\n") == (53, 37)  # where OpenCV ends a comment, too
 
 
 @pytest.mark.parametrize("kind", FILES)

@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-_PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d{1,10})\s+(?:#[^\n]*\n\s*)*(\d{1,10})\s")
+_PNM = re.compile(rb"P[1-6]\s+(?:#[^\r\n]*[\r\n]\s*)*(\d{1,10})\s+(?:#[^\r\n]*[\r\n]\s*)*(\d{1,10})\s")
 _NO_SIZE = frozenset({0xC4, 0xC8, 0xCC})  # between the frame headers 0xC0 to 0xCF, but others
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a segment
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
@@ -37,6 +37,8 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         if match := _PNM.match(data[:4096]):
             return int(match[1]), int(match[2])
     except (struct.error, IndexError, OverflowError):  # it ends within the header, or before where that points
+        pass
+    except KeyError:  # the size is in a kind of number that no writer takes for it
         pass
     return None
 
@@ -84,13 +86,14 @@ def _bmp(data: bytes) -> tuple[int, int]:
 
 def _tiff(data: bytes) -> tuple[int, int] | None:
     order = "<" if data.startswith(b"II") else ">"
-    sizes = dict(_tiff_sizes(data, order))
-    if _TIFF_WIDTH in sizes and _TIFF_HEIGHT in sizes:
-        return sizes[_TIFF_WIDTH], sizes[_TIFF_HEIGHT]
-    return None
+    sizes = list(_tiff_sizes(data, order))
+    if sorted(tag for tag, _ in sizes) != [_TIFF_WIDTH, _TIFF_HEIGHT]:  # of two, decoders differ in which they believe
+        return None
+    return dict(sizes)[_TIFF_WIDTH], dict(sizes)[_TIFF_HEIGHT]
 
 
 def _tiff_sizes(data: bytes, order: str) -> Iterator[tuple[int, int]]:
+    """Every width and height in the first directory, after its tag. Raises KeyError for unusual kinds of numbers."""
     big = b"+" in data[2:4]  # BigTIFF: as TIFF, with 8 bytes for whatever counts or points
     pointer, pointer_at, count, entry_size, value_at = ("Q", 8, "Q", 20, 12) if big else ("I", 4, "H", 12, 8)
     values = {3: "H", 4: "I", 16: "Q"} if big else {3: "H", 4: "I"}
@@ -100,6 +103,6 @@ def _tiff_sizes(data: bytes, order: str) -> Iterator[tuple[int, int]]:
     for i in range(min(entries, _TIFF_ENTRIES)):
         place = first + entry_size * i
         tag, kind = _pair(f"{order}HH", data, place)
-        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT) and kind in values:
+        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
             (value,) = struct.unpack_from(f"{order}{values[kind]}", data, place + value_at)
             yield tag, int(value)
