@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from bounded import run_bounded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lz4.frame import LZ4FrameCompressor
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from wildhands_ros.camera import Camera, Distortion
@@ -32,9 +34,10 @@ from wildhands_ros.recordings import (
 )
 from wildhands_ros.recordings import bag_reader as bag_reader_module
 from wildhands_ros.recordings.bag_source import InfoMatcher
+from wildhands_ros.recordings.hands_reader import recorded_hands
 from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
 from wildhands_ros.recordings.salvage import salvage
-from wildhands_ros.recordings.zstandard import zstd
+from wildhands_ros.recordings.zstandard import unpacked, zstd
 
 STORE = make_typestore()
 T = STORE.types
@@ -582,7 +585,9 @@ def test_rows_of_an_sqlite_bag_that_are_no_messages_cost_only_themselves(tmp_pat
     assert any("2 messages that are none" in problem for problem in source.problems)
 
 
-def plain_mcap(path: Path, msgtype: str, encodings: tuple[str, str], messages: list[tuple[int, bytes]]) -> Path:
+def plain_mcap(
+    path: Path, msgtype: str, encodings: tuple[str, str], messages: list[tuple[int, bytes]], definition: str = ""
+) -> Path:
     """An MCAP without index, of one topic /i. encodings: of the schema and of the messages (time, data)."""
 
     def record(code: int, body: bytes) -> bytes:
@@ -592,7 +597,7 @@ def plain_mcap(path: Path, msgtype: str, encodings: tuple[str, str], messages: l
         return struct.pack("<I", len(value)) + value.encode()
 
     schema, encoding = encodings
-    parts = [record(1, text("ros2") + text("")), record(3, b"\1\0" + text(msgtype) + text(schema) + text(""))]
+    parts = [record(1, text("ros2") + text("")), record(3, b"\1\0" + text(msgtype) + text(schema) + text(definition))]
     parts.append(record(4, b"\1\0\1\0" + text("/i") + text(encoding) + bytes(4)))
     parts += [record(5, struct.pack("<HIQQ", 1, 0, time_ns, time_ns) + data) for time_ns, data in messages]
     parts += [record(0x0F, bytes(4)), record(2, bytes(20))]
@@ -996,6 +1001,171 @@ def test_a_recording_that_cannot_be_finished_names_the_first_failure(
             writer.flush()
     with pytest.raises(RecordingError, match=r"could not be finished \(No space left on device\)"):
         writer.close()
+
+
+# --- bags that were made to do harm ---------------------------------------------------------------------------------
+
+
+_READ = """
+import logging, sys
+from wildhands_ros.errors import RecordingError
+from wildhands_ros.recordings import BagReader
+logging.disable()
+limit_memory(500 << 20)
+try:
+    with BagReader(sys.argv[1]) as bag:
+        print([len(message.data) for message in bag.messages()], bag.problems)
+except RecordingError as error:
+    print("refused:", error)
+"""
+
+
+def packed_zeros(compression: str, size: int) -> bytes:
+    if compression == "zstd":
+        return zstd.compress(bytes(size))
+    compressor = LZ4FrameCompressor()
+    packed = compressor.begin()
+    for _ in range(size >> 24):
+        packed += compressor.compress(bytes(1 << 24))
+    return packed + compressor.flush()
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+@pytest.mark.parametrize("claimed", [100, 1 << 40])
+def test_a_chunk_unpacks_to_what_it_claims_at_most(tmp_path: Path, compression: str, claimed: int) -> None:
+    packed, name = packed_zeros(compression, 1 << 30), compression.encode()
+    chunk = struct.pack("<QQQII", 0, 1, claimed, 0, len(name)) + name + struct.pack("<Q", len(packed)) + packed
+    path = tmp_path / "x.mcap"
+    path.write_bytes(b"\x89MCAP0\r\n" + struct.pack("<BQ", 6, len(chunk)) + chunk)
+    said = run_bounded(_READ, str(path))
+    assert said.startswith("[]") and (f"it claims to unpack to {1 << 40} bytes" in said) is (claimed > 100)
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+@pytest.mark.parametrize("with_metadata", [False, True])
+def test_a_message_that_unpacks_to_more_than_the_memory_is_an_error(
+    tmp_path: Path, storage: StoragePlugin, with_metadata: bool
+) -> None:
+    path = tmp_path / "bag"
+    with Writer(path, version=9, storage_plugin=storage) as writer:
+        topic = writer.add_connection("/i", IMAGE, typestore=STORE)
+        writer.write(topic, START, packed_zeros("zstd", 1 << 30))
+    metadata = path / "metadata.yaml"
+    if with_metadata:
+        metadata.write_text(metadata.read_text().replace("compression_mode: ''", "compression_mode: message"))
+        metadata.write_text(metadata.read_text().replace("compression_format: ''", "compression_format: zstd"))
+    else:
+        metadata.unlink()
+    said = run_bounded(_READ, str(path))
+    assert said.startswith("refused:") and "larger than the memory" in said
+
+
+def test_a_message_that_would_unpack_to_more_than_any_has_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = zstd.compress(bytes(1000))
+    assert unpacked(packed) == bytes(1000)
+    monkeypatch.setattr("wildhands_ros.recordings.zstandard._LARGEST_MESSAGE", 999)
+    assert unpacked(packed) == packed
+
+
+_ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
+_MESSAGES = "id INTEGER PRIMARY KEY, topic_id, timestamp, data"
+
+
+_COMPUTED = {
+    "messages": f"DROP TABLE messages; CREATE VIEW messages AS {_ENDLESS} SELECT x AS id, 1 AS topic_id, "
+    "x AS timestamp, randomblob(10000) AS data FROM c",
+    "topics": f"DROP TABLE topics; CREATE VIEW topics AS {_ENDLESS} SELECT x AS id, '/x' || x AS name, "
+    "'t' AS type FROM c",
+    "generated": f"DROP TABLE messages; CREATE TABLE messages({_MESSAGES} AS (zeroblob(900000000)) VIRTUAL); "
+    "INSERT INTO messages(topic_id, timestamp) VALUES (1, 1)",
+    "stored": f"DROP TABLE messages; CREATE TABLE messages({_MESSAGES} AS (zeroblob(9)) STORED)",
+}
+_CASES = [("file", kind, False) for kind in _COMPUTED] + [("file", "topics", True)]
+_CASES += [(how, "messages", liar) for how in ("folder", "packed") for liar in (False, True)]
+
+
+@pytest.mark.parametrize("how, kind, liar", _CASES)
+def test_an_sqlite_bag_whose_content_is_computed_is_refused(tmp_path: Path, how: str, kind: str, liar: bool) -> None:
+    """liar: it says of itself that views are tables."""
+    mode = CompressionMode.FILE if how == "packed" else CompressionMode.NONE
+    path = write_bag(tmp_path / "bag", camera_messages(2), SQLITE, mode)
+    file = next(p for p in path.iterdir() if ".db3" in p.name)
+    plain = file.with_name(file.name.removesuffix(".zstd"))
+    if how == "packed":
+        plain.write_bytes(zstd.decompress(file.read_bytes()))
+    with sqlite3.connect(plain) as database:
+        database.executescript(_COMPUTED[kind])
+        if liar:
+            database.execute("PRAGMA writable_schema = ON")
+            database.execute("UPDATE sqlite_master SET type = 'table' WHERE type = 'view'")
+    database.close()
+    if how == "packed":
+        file.write_bytes(zstd.compress(plain.read_bytes()))
+        plain.unlink()
+    said = run_bounded(_READ, str(plain if how == "file" else path), seconds=20)
+    assert said.startswith("refused:") and "SQL that computes" in said
+
+
+def test_topics_of_an_sqlite_bag_without_a_name_cost_only_themselves(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(20), SQLITE)
+    (path / "metadata.yaml").unlink()
+    with sqlite3.connect(bag_file(path)) as database:
+        database.execute("CREATE TABLE loose AS SELECT * FROM topics")  # which takes anything
+        database.execute("DROP TABLE topics")
+        database.execute("ALTER TABLE loose RENAME TO topics")
+        for name, kind in ((None, IMAGE), (b"/x", IMAGE), ("/y", None)):
+            database.execute("INSERT INTO topics(id, name, type) VALUES (99, ?, ?)", [name, kind])
+    source = open_source(path, focal=70)
+    assert read_all(source) == list(range(20))
+    assert any("3 topics without a name or type" in problem for problem in source.problems)
+
+
+def test_metadata_with_a_nameless_topic_gives_way_to_the_files(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(20))
+    metadata = path / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("name: /cam/image_raw", "name: 5"))
+    assert read_all(open_source(path, focal=70)) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "string[2000000000] y", "a/C[100000] y\n" + "=" * 80 + "\nMSG: a/C\na/D[100000] z\n" + "=" * 80
+        + "\nMSG: a/D\nstring s", "float64 X=1e999\nint8 y", "int8 X=" + "9" * 5000 + "\nint8 y",
+    ],
+    ids=["texts", "messages", "infinite", "long number"],
+)  # fmt: skip
+def test_definitions_that_no_code_can_be_made_of_are_none(tmp_path: Path, definition: str) -> None:
+    path = plain_mcap(tmp_path / "x.mcap", "a/msg/B", ("ros2msg", "cdr"), [(1, b"\0\1\0\0" + bytes(60))], definition)
+    code = _READ.replace("print([len(message.data) for", "print([bag.deserialize(message) for")
+    assert "whose definition is neither in the bag nor installed" in run_bounded(code, str(path), seconds=20)
+    path = plain_mcap(tmp_path / "x.mcap", "a/msg/B", ("ros2msg", "cdr"), [(1, b"\0\1\0\0\7")], "int8[1] y")
+    assert "y=array([7]" in run_bounded(code, str(path), seconds=20)
+
+
+def test_too_little_memory_for_a_message_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    path = write_bag(tmp_path / "bag", camera_messages(2))
+    with BagReader(path) as bag:
+        message = next(iter(bag.messages()))
+        monkeypatch.setattr(bag._store, "deserialize_cdr", fail)
+        with pytest.raises(RecordingError, match="more memory than there is"):
+            bag.deserialize(message)
+        monkeypatch.setattr(bag_reader_module, "unpacked", fail)
+        with pytest.raises(RecordingError, match="larger than the memory"):
+            list(bag.messages())
+    monkeypatch.setattr(bag_reader_module, "_opened", fail)
+    with pytest.raises(RecordingError, match="larger than the memory"):
+        BagReader(path)
+
+
+def test_hands_whose_vertices_are_no_points_are_an_error(tmp_path: Path) -> None:
+    message = hands_message(1)
+    message.hands[0].vertices = np.zeros(4, np.float32)  # type: ignore[attr-defined]
+    with pytest.raises(RecordingError, match="4 numbers for its vertices"):
+        recorded_hands(message)
 
 
 @pytest.mark.parametrize("name", ["nonsense", "", "a/b", "../msg/Image", "std_msgs/msg/../Header", "nobody/msg/None"])

@@ -13,17 +13,25 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import cast
 
-from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.interfaces import Connection, MessageDefinitionFormat, Nodetype
+from rosbags.interfaces.typing import Typesdict
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
-from rosbags.typesys import TypesysError, get_types_from_msg
+from rosbags.typesys import get_types_from_msg
 
 from wildhands_ros.errors import RecordingError
 from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
 from wildhands_ros.recordings.pictures import natural_key
-from wildhands_ros.recordings.salvage import Definition, RawMessage, Salvage, salvage, write_ahead_log
+from wildhands_ros.recordings.salvage import (
+    Definition,
+    RawMessage,
+    Salvage,
+    refuse_computed_tables,
+    salvage,
+    write_ahead_log,
+)
 from wildhands_ros.recordings.zstandard import unpack_file, unpacked
 
 logger = logging.getLogger(__name__)
@@ -32,6 +40,7 @@ BAG_SUFFIXES = frozenset({".mcap", ".db3"})
 _PACKED_SUFFIX = ".zstd"
 _64_BITS = 2**64 - 1
 _OPEN_AT_ONCE = 64  # files of one bag; processes may often have no more than 1024
+_MOST_WRITTEN_OUT = 10_000  # fields, and elements of arrays, for each of which rosbags writes lines of code
 
 Report = Callable[[str], None]
 
@@ -67,6 +76,9 @@ class BagReader:
         self._plain = _PlainFiles(self._report)
         try:
             self._parts = self._open(self.path)
+        except MemoryError as error:
+            self._plain.close()
+            raise RecordingError(_too_large(self.path)) from error
         except BaseException:
             self._plain.close()
             raise
@@ -90,11 +102,14 @@ class BagReader:
         return dict(sorted(result.items()))
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[RawMessage]:
-        """The messages of these topics (None: all) by the time they were recorded."""
+        """The messages of these topics (None: all) by the time they were recorded. Raises RecordingError."""
         wanted = self.topics.keys() if topics is None else topics
-        for part in self._parts:
-            for message in part.messages(wanted):
-                yield replace(message, data=unpacked(message.data))
+        try:
+            for part in self._parts:
+                for message in part.messages(wanted):
+                    yield replace(message, data=unpacked(message.data))
+        except MemoryError as error:
+            raise RecordingError(_too_large(self.path)) from error
 
     def deserialize(self, message: RawMessage) -> object:
         """The message as an object with the fields of its definition. Raises RecordingError."""
@@ -105,8 +120,11 @@ class BagReader:
             )
         try:
             return self._store.deserialize_cdr(message.data, message.msgtype)
+        except MemoryError:
+            pass  # it holds on to all that was made so far, so that there would be no memory for an error's text
         except Exception as error:  # rosbags lets numpy's and struct's errors through where the bytes are damaged
             raise RecordingError(f"a message of {message.topic} is damaged ({error})") from error
+        raise RecordingError(f"a message of {message.topic} is damaged (it asks for more memory than there is)")
 
     def close(self) -> None:
         """Closes the files."""
@@ -194,10 +212,12 @@ class BagReader:
     def _learn(self, message: RawMessage) -> bool:
         definition = next((d for p in self._parts for d in p.definitions() if d.msgtype == message.msgtype), None)
         if definition is not None and definition.encoding == "ros2msg":
-            with suppress(TypesysError):
+            # rosbags makes code of definitions, which fails in any way: numbers without end, names that are none, ...
+            with suppress(Exception):
                 types = get_types_from_msg(definition.text, definition.msgtype)
-                self._store.register({k: v for k, v in types.items() if k not in self._store.fielddefs})
-                return True
+                if _written_out(types) <= _MOST_WRITTEN_OUT:
+                    self._store.register({k: v for k, v in types.items() if k not in self._store.fielddefs})
+                    return True
         return learn_installed_type(self._store, message.msgtype)
 
     def _report(self, problem: str) -> None:
@@ -241,12 +261,38 @@ class _Unreadable(Exception):
     """What rosbags cannot open; the text says why."""
 
 
+class _Sqlite(Sqlite3Reader):
+    """Of files that hold messages, not SQL that makes them up."""
+
+    def open(self) -> None:
+        refuse_computed_tables(cast(Path, self.path))
+        super().open()
+
+
+class _Directory(DirectoryReader):
+    """Leaves compressed messages to `unpacked`, which has a limit."""
+
+    STORAGE_PLUGINS = {**DirectoryReader.STORAGE_PLUGINS, "sqlite3": _Sqlite}
+
+    def open(self) -> None:
+        super().open()
+        if self.metadata.compression_mode == "message":
+            self.metadata = self.metadata._replace(compression_mode=None)
+
+
+class _Reader(Reader):
+    STORAGE_PLUGINS = {**Reader.STORAGE_PLUGINS, ".db3": _Sqlite, "dir": _Directory}
+
+
 def _opened(path: Path) -> Reader:
     try:
-        reader = Reader(path)
+        reader = _Reader(path)
         reader.open()
     except Exception as error:  # damaged bytes surface as anything: struct, zlib, assertion, database errors, ...
         raise _Unreadable(str(error) or type(error).__name__) from error
+    if not all(isinstance(text, str) for c in reader.connections for text in (c.topic, c.msgtype)):
+        _close(reader)
+        raise _Unreadable("a topic has no name or type")
     return reader
 
 
@@ -360,6 +406,18 @@ class _Part:
 def _definition(connection: Connection) -> Definition:
     kind = "ros2msg" if connection.msgdef.format is MessageDefinitionFormat.MSG else ""
     return Definition(connection.msgtype, kind, connection.msgdef.data)
+
+
+def _written_out(types: Typesdict) -> int:
+    """How many fields the definitions have, and elements in their arrays of fixed length, but those of numbers."""
+    kinds = [kind for _, fields in types.values() for _, kind in fields]
+    arrays = [kind[1] for kind in kinds if kind[0] is Nodetype.ARRAY]
+    lengths = [length for part, length in arrays if part[0] is not Nodetype.BASE or part[1][0] == "string"]
+    return len(kinds) + sum(lengths)
+
+
+def _too_large(path: Path) -> str:
+    return f"{path} is damaged, or holds messages that are larger than the memory"
 
 
 def _close(reader: Reader) -> None:

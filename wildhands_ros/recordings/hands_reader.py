@@ -50,7 +50,10 @@ def read_hands(path: str | Path, topic: str | None = None) -> Iterator[RecordedH
 
 
 def recorded_hands(message: Any) -> RecordedHands:
-    """A HandPoseArray, of ROS or out of a bag, as values. float32 fields keep that precision."""
+    """A HandPoseArray, of ROS or out of a bag, as values. float32 fields keep that precision.
+
+    Raises RecordingError for vertices that are none.
+    """
     return RecordedHands(
         stamp_ns=_nanoseconds(message.header.stamp),
         frame_id=str(message.header.frame_id),
@@ -62,6 +65,8 @@ def recorded_hands(message: Any) -> RecordedHands:
 
 
 def _hand(m: Any) -> Hand:
+    if len(m.vertices) % 3:
+        raise RecordingError(f"a hand has {len(m.vertices)} numbers for its vertices, which have three each")
     vertices = np.asarray(m.vertices, np.float64).reshape(-1, 3)
     known_grasp = m.grasp != _GRASP_UNKNOWN
     x0, y0, x1, y1 = (float(v) for v in m.box)

@@ -25,6 +25,7 @@ from wildhands_ros.recordings.zstandard import zstd
 _MAGIC = b"\x89MCAP0\r\n"
 _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = range(1, 7)
 _DATA_END, _LAST_OPCODE, _PRIVATE_OPCODES = 0x0F, 0x0F, 0x80
+_LARGEST_CHUNK = 1 << 30  # bytes, unpacked; recorders end one at some megabytes, or after one large message
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,9 @@ class McapSalvage:
             compression = body[32 : 32 + name_length].decode("ascii")
             (compressed_size,) = struct.unpack_from("<Q", body, 32 + name_length)
             compressed = body[40 + name_length : 40 + name_length + compressed_size]
-            records = _decompress(compressed, compression)
-        except (struct.error, ValueError, RuntimeError, zstd.ZstdError, EOFError) as error:
-            self.damage.append(f"has an unreadable chunk at byte {place} ({error})")
+            records = _decompress(compressed, compression, size)
+        except (struct.error, ValueError, RuntimeError, zstd.ZstdError, EOFError, MemoryError) as error:
+            self.damage.append(f"has an unreadable chunk at byte {place} ({error or type(error).__name__})")
             return
         if checksum and len(records) == size and crc32(records) != checksum:
             self.damage.append(f"has a chunk at byte {place} that contradicts its checksum")
@@ -201,12 +202,17 @@ class SqliteSalvage:
         self.topics: dict[str, Definition] = {}
         self.counts: Counter[str] = Counter()
         self.damage: list[str] = []
+        self._nameless = 0
         with _opened(self._path) as database:
-            definitions = self._definitions(database)
             try:
+                _refuse_computed_tables(database, path)
+                definitions = self._definitions(database)
                 for key, name, msgtype in database.execute("SELECT id, name, type FROM topics"):
-                    self._ids[key] = name
-                    self.topics[name] = definitions.get(msgtype, Definition(msgtype, "", ""))
+                    if isinstance(name, str) and isinstance(msgtype, str):
+                        self._ids[key] = name
+                        self.topics[name] = definitions.get(msgtype, Definition(msgtype, "", ""))
+                    else:
+                        self._nameless += 1
             except sqlite3.Error as error:
                 raise RecordingError(f"{path} is damaged beyond its list of topics ({error})") from error
         for message in self.messages(self.topics):
@@ -230,6 +236,8 @@ class SqliteSalvage:
                 self.damage.append(f"is damaged or cut off after {count} messages ({error})")
         if senseless:
             self.damage.append(f"holds {senseless} messages that are none")
+        if self._nameless:
+            self.damage.append(f"holds {self._nameless} topics without a name or type, whose messages are left out")
 
     def close(self) -> None:
         """Removes the copy, where there is one."""
@@ -254,9 +262,25 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     database = sqlite3.connect(uri, uri=True)
     try:
         database.execute("PRAGMA writable_schema = ON")  # else SQLite refuses files that are cut off altogether
+        database.execute("PRAGMA trusted_schema = OFF")
         yield database
     finally:
         database.close()
+
+
+def refuse_computed_tables(path: Path) -> None:
+    """Raises RecordingError for an SQLite file whose content is computed when it is read, without end if it likes."""
+    with _opened(path) as database:
+        _refuse_computed_tables(database, path)
+
+
+def _refuse_computed_tables(database: sqlite3.Connection, path: Path) -> None:
+    # Views and virtual tables (and triggers) have no page of their own, whatever else the file says of them
+    computed = database.execute("SELECT count(*) FROM sqlite_master WHERE CAST(rootpage AS INTEGER) = 0").fetchone()[0]
+    for table in ("topics", "messages"):
+        computed += sum(column[-1] in (2, 3) for column in database.execute(f"PRAGMA table_xinfo({table})"))
+    if computed:
+        raise RecordingError(f"{path} holds SQL that computes what is in it, which no recorder writes: it is not read")
 
 
 def _copied(path: Path) -> TemporaryDirectory[str] | None:
@@ -284,12 +308,17 @@ def write_ahead_log(path: Path) -> Path | None:
     return log if log.is_file() and log.stat().st_size > 0 else None
 
 
-def _decompress(data: bytes, compression: str) -> bytes:
-    """As much of a chunk's content as `data` holds."""
+def _decompress(data: bytes, compression: str, size: int) -> bytes:
+    """As much of a chunk's content as `data` holds. size: what it says that it unpacks to, of which there is no more.
+
+    Raises ValueError where that is too much, or the compression unknown, and what the decompressors raise.
+    """
+    if size > _LARGEST_CHUNK:
+        raise ValueError(f"it claims to unpack to {size} bytes")
     decompressors: dict[str, Callable[[bytes], bytes]] = {
         "": lambda d: d,
-        "lz4": lambda d: bytes(LZ4FrameDecompressor().decompress(d)),
-        "zstd": lambda d: bytes(zstd.ZstdDecompressor().decompress(d)),
+        "lz4": lambda d: bytes(LZ4FrameDecompressor().decompress(d, max_length=size)),
+        "zstd": lambda d: bytes(zstd.ZstdDecompressor().decompress(d, size)),
     }
     if compression not in decompressors:
         raise ValueError(f"unknown compression '{compression}'")

@@ -15,17 +15,23 @@ else:
 __all__ = ["unpack_file", "unpacked", "zstd"]
 
 _PIECE = 1 << 20
+_LARGEST_MESSAGE = 1 << 30  # bytes, unpacked: a few kilobytes could otherwise fill the memory
 _MAGIC = b"\x28\xb5\x2f\xfd"  # RFC 8878; CDR begins with a zero
 
 
 def unpacked(message: bytes) -> bytes:
-    """A recorded message, which may be compressed, as CDR. What cannot be unpacked stays as it is."""
+    """A recorded message, which may be compressed, as CDR.
+
+    What cannot be unpacked, or only to more than 1 GiB, stays as it is.
+    """
     if not message.startswith(_MAGIC):
         return message
+    frame = zstd.ZstdDecompressor()
     try:
-        return bytes(zstd.decompress(message))
+        plain = frame.decompress(message, _LARGEST_MESSAGE)
     except zstd.ZstdError:
         return message
+    return plain if frame.eof else message
 
 
 def unpack_file(packed: Path, to: Path) -> str:
