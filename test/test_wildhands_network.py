@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pickle
+import random
 import re
 import struct
 import warnings
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import pytest
 import torch
+from bounded import run_bounded
 from safetensors.torch import save_file
 
 from wildhands_ros.camera import Camera
@@ -391,6 +393,56 @@ def test_files_without_any_of_the_tensors_name_what_they_hold_and_what_is_expect
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(ModelFileError, match=f"none of the network's 673 tensors, but {held}: .*model.hand_backbone"):
         load_checkpoint(tmp_path / "other.ckpt")
+
+
+def doubled_tuples(count, end):
+    """The pickle of a checkpoint with a tuple that holds another one twice, and so on: written out, 2^count. Then
+    what `end` makes of it."""
+    tuples = b"".join(b"r" + struct.pack("<I", 9 + i) + b"j" + struct.pack("<I", 9 + i) + b"\x86" for i in range(count))
+    return b"\x80\x02}X\x0a\x00\x00\x00state_dict}" + b"K\x00\x85" + tuples + end + b"s."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        doubled_tuples(10, b"K\x01s"),
+        doubled_tuples(40, b"K\x01s"),
+        doubled_tuples(40, b"K\x01\x86\x85r\1\0\0\0" + b"0ccollections\nOrderedDict\nj\1\0\0\0\x85R0"),
+    ],
+    ids=["large", "endless", "argument"],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_keys_without_end_are_refused(content, zipped, tmp_path):
+    path = tmp_path / "file.ckpt"
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, part in (("data.pkl", content), ("version", "3\n"), ("byteorder", "little")):
+                archive.writestr(f"a/{name}", part)
+    else:
+        numbers = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
+        path.write_bytes(numbers + b"\x80\x02}." + content + b"\x80\x02].")
+    said = run_bounded(
+        """
+import sys
+from wildhands_ros.errors import ModelFileError
+from wildhands_ros.estimation.wildhands.checkpoint import load_checkpoint
+try:
+    load_checkpoint(sys.argv[1])
+except ModelFileError as error:
+    print(error)
+""",
+        str(path),
+    )
+    assert "not a WildHands checkpoint" in said and len(said) < 500
+
+
+def test_numbers_and_tuples_as_training_writes_them_are_read(full, tmp_path):
+    path = published_file(tmp_path / "file.ckpt", full)
+    content = torch.load(path, weights_only=True)
+    content["optimizer_states"] = [{"state": {i: {"step": torch.zeros(1)} for i in range(2000)}}]
+    content["random"] = (np.random.default_rng(0).random(1000), random.getstate())
+    torch.save(content, path)
+    assert torch.equal(load_checkpoint(path)[0].backbone.conv1.weight, full.backbone.conv1.weight)
 
 
 def grasp_layers():

@@ -13,7 +13,7 @@ import math
 import pickle
 import pickletools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -31,6 +31,7 @@ _LARGEST_ARRAY = 256 * 1024 * 1024  # bytes, of all arrays together; MANO's larg
 _MOST_DIMENSIONS = 32
 _MOST_ARGUMENTS = 8  # of a record; arrays need 5
 _LARGEST_KEY = 1000  # values in a tuple as if written out, characters of a text, bytes of a number
+_LARGEST_TUPLE = 100_000  # the same, of one that is no key
 _MOST_KEYS = 10_000  # of dictionaries and sets, those that are short texts not counted
 _MOST_INSTRUCTIONS = 1_000_000  # of a file of arrays, each some 200 bytes at most; MANO's have hundreds
 _MOST_PLAIN_INSTRUCTIONS = 20_000_000
@@ -95,6 +96,17 @@ def read_plain_pickle(content: bytes) -> Plain:
         raise RefusedPickle(f"is a damaged pickle ({_named(error)})") from error
 
 
+def check_keys(file: BinaryIO) -> None:
+    """Looks through one pickle in a file, whatever it asks for, for keys that would take time without end.
+
+    Raises RefusedPickle where there are such, and what damaged pickles make it raise. Afterwards the file is behind it.
+    """
+    keys = _Keys()
+    for name, argument in _instructions(file):
+        keys.follow(name, argument)
+        keys.require_small_tuples()  # which may become keys where none are seen: as arguments
+
+
 def _check_opcodes(content: bytes, most: int) -> None:
     """Looks through the whole pickle before any of it is interpreted.
 
@@ -103,7 +115,7 @@ def _check_opcodes(content: bytes, most: int) -> None:
     count = 0
     keys = _Keys()
     try:
-        for name, argument in _instructions(content):
+        for name, argument in _instructions(io.BytesIO(content)):
             count += 1
             if count > most:
                 raise RefusedPickle(f"has more than {most} pickle instructions, which no file of arrays needs")
@@ -162,6 +174,8 @@ class _Keys:
             self._use(self._since_mark()[::2])
         elif name in ("APPEND", "BUILD"):
             stack.pop()
+        elif name == "BINPERSID":
+            stack[-1] = 1
         elif name == "SETITEM":
             self._use(stack[-2:-1])
             del stack[-2:]
@@ -188,6 +202,11 @@ class _Keys:
         else:
             stack.append(1)
 
+    def require_small_tuples(self) -> None:
+        """Raises RefusedPickle where the last instruction made a tuple that is, written out, larger than any file's."""
+        if self._stack and self._stack[-1] > _LARGEST_TUPLE:
+            raise RefusedPickle("holds tuples that are far larger written out than the file")
+
     def _since_mark(self) -> list[int]:
         place = self._marks.pop()
         parts = self._stack[place:]
@@ -196,7 +215,7 @@ class _Keys:
 
     def _use(self, keys: list[int]) -> None:
         self._used += sum(keys)
-        if _NO_KEY in keys or self._used > _MOST_KEYS:
+        if max(keys, default=0) > _LARGEST_KEY or self._used > _MOST_KEYS:
             raise RefusedPickle("has keys that are too large or too many: files of arrays have a few short names")
 
 
@@ -205,18 +224,17 @@ _NO_KEY = _LARGEST_KEY + 1
 
 def _together(parts: list[int]) -> int:
     """A tuple's size as a key."""
-    return min(1 + sum(max(part, 1) for part in parts), _NO_KEY)
+    return min(1 + sum(max(part, 1) for part in parts), _LARGEST_TUPLE + 1)
 
 
 _BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
 
-def _instructions(content: bytes) -> Iterator[tuple[str, Any]]:
+def _instructions(file: BinaryIO) -> Iterator[tuple[str, Any]]:
     """The names of a pickle's instructions and their arguments.
 
     As `pickletools.genops`, which takes the texts of protocol 0 for ASCII: Python 2 put the bytes of arrays there.
     """
-    file = io.BytesIO(content)
     while True:
         opcode = _BY_CODE[file.read(1)]
         if opcode.name == "STRING":

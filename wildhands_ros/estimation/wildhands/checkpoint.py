@@ -16,10 +16,10 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
 from wildhands_ros.estimation.wildhands.variant import Variant
+from wildhands_ros.hand_model.pickles import RefusedPickle, check_keys
 from wildhands_ros.whole_files import write_whole
 
 PROJECT_PAGE = "https://bit.ly/WildHands"
@@ -35,6 +36,7 @@ PROJECT_PAGE = "https://bit.ly/WildHands"
 
 _LARGEST = 4 << 30  # bytes
 _LARGEST_HEADER = 16 << 20
+_PICKLES_BEFORE_ARCHIVES = 5  # in files that are no archives: two numbers, of the system, the content, its keys
 _METADATA_KEY = "wildhands"
 _FORMAT = 1
 
@@ -220,11 +222,14 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
         zipped = _is_zipped(path)
         if zipped:
             _refuse_compressed(path)
+        _refuse_endless_keys(path, zipped)
         with _records_beside(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how the file was saved, to whoever cannot change it
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except ModelFileError:
         raise
+    except RefusedPickle as error:
+        raise ModelFileError(f"{path} {error}: not a WildHands checkpoint") from error
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged file can fail in any way; torch's own words advise to load it unsafely
@@ -245,7 +250,7 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
     tensors: dict[str, Tensor] = {name: state[key] for name, key in keys.items()}
     wrappers = Counter(key.removesuffix(_WRAPPERS.sub("", key)) for name, key in keys.items() if name in known)
     if not wrappers:
-        held = _some([ascii(str(key)[:60]) for key in state])
+        held = _some([ascii(key[:60]) for key in state if isinstance(key, str)]) or "no names"
         raise ModelFileError(
             f"{path} holds none of the network's {len(known)} tensors, but {held}: not a WildHands checkpoint. Tensors "
             "such as model.hand_backbone.conv1.weight are expected, under 'state_dict' or alone"
@@ -446,6 +451,22 @@ def _refuse_compressed(path: Path) -> None:
     stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
     if not stored or sum(part.file_size for part in parts) > path.stat().st_size:
         raise ModelFileError(f"{path} is compressed, which PyTorch's files never are: get it again, or unpack it first")
+
+
+def _refuse_endless_keys(path: Path, zipped: bool) -> None:
+    """Raises RefusedPickle: a few hundred bytes could otherwise keep torch busy for ever."""
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            for part in archive.infolist():
+                if part.filename.lower().endswith("data.pkl"):  # torch looks for it in this way
+                    with archive.open(part) as file:
+                        check_keys(cast(BinaryIO, file))
+        return
+    with _opened(path) as file:
+        check_keys(file)
+        with suppress(KeyError):  # of a file that ends: other pickles than torch's are only one, of which torch tells
+            for _ in range(_PICKLES_BEFORE_ARCHIVES - 1):
+                check_keys(file)
 
 
 def file_sha256(path: Path) -> str:
