@@ -167,7 +167,7 @@ def topic_types(bag: Path) -> dict[str, str]:
         information = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
         entries = [entry for entry in information["topics_with_message_count"] if entry["message_count"]]
         return {entry["topic_metadata"]["name"]: entry["topic_metadata"]["type"] for entry in entries}
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:  # ValueError: no text, dates
         raise RuntimeError(
             f"{bag}/metadata.yaml cannot be understood ({error}): run `ros2 bag reindex {bag}`"
         ) from error

@@ -279,6 +279,24 @@ def test_bad_calibration_yaml_says_what_is_needed(tmp_path, text: str) -> None:
         Camera.from_yaml(tmp_path / "missing.yaml")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 9)), "image_width: *a8"]),
+        "\n".join(["m0: &m0 {x: 1}", *(f"m{i}: &m{i}\n  <<: [*m{i - 1}, *m{i - 1}]" for i in range(1, 9))]),
+        "image_width: &a [*a]",
+    ],
+    ids=["lists", "merged", "itself"],
+)  # fmt: skip
+def test_a_calibration_yaml_with_aliases_is_refused(tmp_path, text: str) -> None:
+    """Thirty lines of them stand for more than any memory holds; here it is eight."""
+    path = tmp_path / "camera.yaml"
+    path.write_text(text)
+    with pytest.raises(CameraError, match="is not read here: write the value again") as caught:
+        Camera.from_yaml(path)
+    assert len(str(caught.value)) < 500
+
+
 def test_models_by_name_and_coefficients_as_an_array_are_those_of_a_calibration() -> None:
     wanted = Camera(640, 480, 400, 400, 320, 240, Distortion.EQUIDISTANT, (0.1, -0.02, 0.005, -0.001))
     given = Camera(640, 480, 400, 400, 320, 240, "fisheye", np.array([[0.1], [-0.02], [0.005], [-0.001]]))

@@ -377,9 +377,10 @@ def test_replay_refuses_what_is_no_bag(built: None, tmp_path: Path) -> None:
     for name, said in (("none", "no such recording"), ("clip.mp4", "neither"), ("bag", "ros2 bag reindex")):
         with pytest.raises(RuntimeError, match=said):
             file.checked_bag(str(tmp_path / name))
-    (tmp_path / "bag" / "metadata.yaml").write_text("- nonsense")
-    with pytest.raises(RuntimeError, match=r"metadata\.yaml cannot be understood"):
-        file.topic_types(tmp_path / "bag")
+    for content in (b"- nonsense", b"\xff\xfe\xfd", b"day: 2023-45-67", b"[" * 100_000):
+        (tmp_path / "bag" / "metadata.yaml").write_bytes(content)
+        with pytest.raises(RuntimeError, match=r"metadata\.yaml cannot be understood"):
+            file.topic_types(tmp_path / "bag")
 
 
 # Runs a launch file as `ros2 launch` does, and ends it with Ctrl-C's signal once `wanted` nodes are active.

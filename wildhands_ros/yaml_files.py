@@ -10,10 +10,22 @@ import yaml
 from wildhands_ros.errors import WildHandsError
 
 
+class _Loader(yaml.SafeLoader):
+    """Without aliases: a kilobyte of them, each naming the one before twice, is without end for whoever looks at it."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                None, None, f"the alias *{event.anchor:.40} is not read here: write the value again", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+
 def read_yaml(path: Path, error_class: type[WildHandsError]) -> Any:
-    """What a file holds: plain values alone, never objects. Raises `error_class` where it cannot be read."""
+    """What a file holds: plain values alone, no objects, no aliases. Raises `error_class` where it cannot be read."""
     try:
-        return yaml.safe_load(path.read_text())
+        return _Loader(path.read_text()).get_single_data()
     except OSError as error:
         raise error_class(f"cannot read {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or dates as 2024-02-31
