@@ -50,6 +50,7 @@ from wildhands_ros.node.qos import (
     profile_environment,
 )
 from wildhands_ros.node.rosout import library_messages_to
+from wildhands_ros.node.wildhands_node import WildhandsNode
 from wildhands_ros.pipeline import PipelineConfig
 from wildhands_ros.settings import config_to_dict
 
@@ -549,6 +550,16 @@ def test_endless_texts_are_cut_in_the_middle():
     assert shortened("x" * 2000) == "x" * 2000
     text = shortened("unknown encoding '" + "x" * 10**6 + "': use another")
     assert len(text) < 2100 and text.startswith("unknown encoding 'xx") and text.endswith("xx': use another")
+
+
+def test_a_report_that_quotes_a_message_is_one_line():
+    said = []
+    logger = types.SimpleNamespace(error=said.append)
+    node = types.SimpleNamespace(_statistics=Statistics(), _throttle=Throttle(), get_logger=lambda: logger)
+    text = "unknown encoding 'x\n[INFO]: all is well\x1b[2J'"
+    WildhandsNode._report(node, "bad_image", text)
+    assert said == [r"unknown encoding 'x\n[INFO]: all is well\x1b[2J'"]
+    assert node._statistics.summary().last_problem == said[0]
 
 
 def test_statistics_count_and_measure():

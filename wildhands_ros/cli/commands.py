@@ -13,6 +13,7 @@ from wildhands_ros import __version__
 from wildhands_ros.cli import ablate, bench, demo, doctor, evaluate, export, models, render, run, train
 from wildhands_ros.cli.common import STANDARD_OUTPUT
 from wildhands_ros.errors import WildHandsError
+from wildhands_ros.texts import log_to_terminal, printable
 
 _DESCRIPTION = """\
 Metric 3D hand poses from a head-mounted camera: wrist, 21 joints, MANO-format pose and shape, mesh.
@@ -37,7 +38,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     args = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.DEBUG if args.verbose else logging.WARNING)
+    log_to_terminal(logging.DEBUG if args.verbose else logging.WARNING)
     try:
         with _others_aside(getattr(args, "json", None)):
             code: int = args.run(args)
@@ -45,13 +46,14 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except WildHandsError as error:
         if args.verbose:
             logging.exception("%s", error)
-        print(f"wildhands: {error}", file=sys.stderr)
+        print(printable(f"wildhands: {error}"), file=sys.stderr)
         return 1
     except OSError as error:  # a folder that cannot be made, a full disk: seldom worth a traceback
         if args.verbose:
             logging.exception("%s", error)
         where = "" if error.filename is None else f"{error.filename}: "
-        print(f"wildhands: {where}{error.strerror or error} (-v tells where this happened)", file=sys.stderr)
+        text = f"wildhands: {where}{error.strerror or error} (-v tells where this happened)"
+        print(printable(text), file=sys.stderr)
         return 1
 
 

@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         raise WildHandsError("the demo needs ROS 2: make setup installs it from PyPI (or use 'wildhands run')")
     missing = models_missing(args.models_dir)
     if missing:
-        raise ModelFileError("\n".join(missing))
+        raise ModelFileError("\n  ".join(missing))
     from wildhands_ros.node.chain import LiveChain  # needs ROS
 
     started = time.monotonic()

@@ -146,7 +146,7 @@ def _download(wanted: list[ModelFile], say: Callable[[str], None]) -> dict[Model
     raise ModelFileError(
         "the hand models could not be downloaded:\n  "
         + "\n  ".join(reasons)
-        + "\ncheck the network and pip's configuration, or bring a mediapipe 0.10.21 wheel or a hand_landmarker.task "
+        + "\n  check the network and pip's configuration, or bring a mediapipe 0.10.21 wheel or a hand_landmarker.task "
         "and run `wildhands models fetch --source FILE`"
     )
 

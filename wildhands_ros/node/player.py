@@ -40,6 +40,7 @@ from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.recordings import FrameSource, open_source
 from wildhands_ros.recordings.message_types import HAND_POSE_ARRAY
+from wildhands_ros.texts import log_to_terminal
 
 logger = logging.getLogger(__name__)
 
@@ -379,7 +380,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """The command line of `python -m wildhands_ros.node.player`; returns the exit code."""
     argv = list(sys.argv if args is None else [_COMMAND, *args])
     options = _parser().parse_args(remove_ros_args(argv)[1:])
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    log_to_terminal(logging.INFO)
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return _play(options)

@@ -37,6 +37,7 @@ from wildhands_ros.node.player import call_on_signals, resolved_topic
 from wildhands_ros.recordings import BagWriter
 from wildhands_ros.recordings.bag_source import COMPRESSED_IMAGE, IMAGE
 from wildhands_ros.recordings.bag_writer import qos as recorded_qos
+from wildhands_ros.texts import log_to_terminal
 
 if TYPE_CHECKING:  # newer rclpy has it in rclpy.endpoint_info
     from rclpy.topic_endpoint_info import TopicEndpointInfo
@@ -408,7 +409,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """The command line of `python -m wildhands_ros.node.recorder`; returns the exit code."""
     argv = list(sys.argv if args is None else [_COMMAND, *args])
     options = _parser().parse_args(remove_ros_args(argv)[1:])
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    log_to_terminal(logging.INFO)
     asked = threading.Event()
     call_on_signals(asked.set)
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)

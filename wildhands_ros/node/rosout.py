@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+from wildhands_ros.texts import printable
+
 _LIBRARY = "wildhands_ros"
 
 
@@ -34,7 +36,7 @@ class _Forwarder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            text = self.format(record).encode(errors="backslashreplace").decode()  # names of files can be any bytes
+            text = printable(self.format(record))  # which may quote names of files, of any bytes
             # one line for each severity: rclpy lets a line of code have only one
             if record.levelno >= logging.ERROR:
                 self._logger.error(text)

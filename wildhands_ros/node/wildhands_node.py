@@ -44,6 +44,7 @@ from wildhands_ros.node.signals import ignore_signals
 from wildhands_ros.node.transform_buffer import TransformLookup
 from wildhands_ros.node.worker import HandPipeline, ImageMessage, Worker
 from wildhands_ros.pipeline import Pipeline, PipelineConfig
+from wildhands_ros.texts import printable
 
 PipelineFactory: TypeAlias = Callable[[PipelineConfig], HandPipeline]
 
@@ -441,7 +442,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         return [row for row in parameters.parameter_table() if self.has_parameter(row.name)]
 
     def _report(self, kind: str, text: str) -> None:
-        text = diagnostics.shortened(text)
+        text = printable(diagnostics.shortened(text))
         self._statistics.problem(kind, text)
         line = self._throttle(kind, text)
         if line is not None:

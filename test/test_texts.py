@@ -1,0 +1,54 @@
+"""What is said to people, with what others wrote in it."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wildhands_ros.cli.commands import run_command
+from wildhands_ros.texts import log_to_terminal, printable
+
+FORGED = "rgb9'\n[INFO] [1700000000.0] [wildhands]: all is well\x1b[2J\x1b]0;owned\x07\r\u202e\u2028\x9b"
+
+
+def test_what_terminals_obey_is_escaped() -> None:
+    escaped = r"rgb9'\n[INFO] [1700000000.0] [wildhands]: all is well\x1b[2J\x1b]0;owned\x07\r\u202e\u2028\x9b"
+    assert printable(FORGED) == escaped
+    assert printable("/kamera_1/bild: 3 µm, …, 手") == "/kamera_1/bild: 3 µm, …, 手"
+    assert printable("x\udcff.jpg\0") == r"x\udcff.jpg\x00"
+
+
+def test_lines_of_our_own_stay() -> None:
+    text = 'report this:\n  File "a.py", line 1, in f\n    f()\n'
+    assert printable(text) == text
+
+
+@given(st.text())
+def test_whatever_is_quoted_no_line_begins_with_it(text: str) -> None:
+    lines = printable(f"said: {text}").split("\n")
+    assert all(line.isprintable() for line in lines) and all(line.startswith("  ") or not line for line in lines[1:])
+
+
+def test_the_command_line_says_it_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def text(value: str) -> bytes:
+        return struct.pack("<I", len(value.encode())) + value.encode()
+
+    channel = b"\1\0\0\0" + text("/" + FORGED) + text("cdr") + bytes(4)
+    path = tmp_path / "x.mcap"
+    path.write_bytes(b"\x89MCAP0\r\n" + struct.pack("<BQ", 4, len(channel)) + channel)
+    assert run_command(["run", str(path), "--focal", "500"]) == 1
+    said = capsys.readouterr().err
+    assert r"[wildhands]: all is well\x1b[2J" in said and "\x1b" not in said
+    assert all(line.startswith(("wildhands:", "WARNING:")) for line in said.splitlines())
+
+
+def test_programs_log_it_on_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(logging, "root", logging.RootLogger(logging.WARNING))
+    log_to_terminal(logging.INFO)
+    logging.info("topic %s", FORGED)
+    assert capsys.readouterr().err == f"INFO: topic {printable(FORGED)}\n"

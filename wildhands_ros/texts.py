@@ -1,0 +1,34 @@
+"""Texts for people that may quote what others wrote: messages, bags, names of files."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+_LINE_BREAK = re.compile(r"(\n(?=  )|\n\Z)")  # as our own texts and tracebacks have them: before an indented line
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes (\n, \x1b) in place of what terminals obey: it can neither forge a line of a log nor
+    colour, hide or overwrite others. Line breaks stay before lines that are indented by two spaces, and at the end.
+    """
+    parts = _LINE_BREAK.split(text)  # every other one is a line break
+    return "".join(part if i % 2 else "".join(map(_printable, part)) for i, part in enumerate(parts))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def log_to_terminal(level: int) -> None:
+    """Python's logging to standard error, one line a message, from this level on; for programs, once."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level)
+
+
+class _Formatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 # without the traceback
+        return printable(super().formatMessage(record))
