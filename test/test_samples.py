@@ -6,11 +6,13 @@ import errno
 import gzip
 import io
 import json
+import struct
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -214,6 +216,18 @@ def test_labels_of_wrong_kinds_are_named(tmp_path: Path, change: dict[str, objec
 def test_members_that_hold_nothing_are_named(tmp_path: Path, members: dict[str, bytes]) -> None:
     with pytest.raises(SampleError, match="x.tar: sample 'k' cannot be read"):
         ShardReader(shard_of(tmp_path / "x.tar", **members))[0]
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_pictures_of_other_sizes_are_not_decoded(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few kilobytes of PNG can unpack to gigabytes."""
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 30_000, 30_000)
+    path = shard_of(tmp_path / "x.tar", **{kind: header})
+    real, decoded = cv2.imdecode, []
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: decoded.append(len(data)) or real(data, flags))
+    with pytest.raises(SampleError, match="'k' cannot be read .*30000x30000 pixels, not 224x224"):
+        ShardReader(path)[0]
+    assert len(decoded) == (1 if kind == "png" else 0)  # the whole picture beside the mask
 
 
 def test_incomplete_doubled_and_compressed_shards_are_refused(tmp_path: Path) -> None:

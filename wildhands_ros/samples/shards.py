@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.hands import Side
-from wildhands_ros.samples.sample import FloatArray, ManoLabels, Sample, SampleError
+from wildhands_ros.picture_files import picture_size
+from wildhands_ros.samples.sample import CROP_SIZE, FloatArray, ManoLabels, Sample, SampleError
 from wildhands_ros.whole_files import checksum
 
 _NUMBER = "%.7g"  # significant digits of written numbers: 0.1 µm at 1 m
@@ -176,7 +177,10 @@ def _encoded(kind: str, picture: cv2.typing.MatLike, options: Sequence[int]) -> 
 
 
 def _decoded(content: bytes, flags: int) -> NDArray[np.uint8]:
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    size = picture_size(content)
+    if size is not None and size != (CROP_SIZE, CROP_SIZE):  # before a few kilobytes unpack to gigabytes
+        raise ValueError(f"its picture has {size[0]}x{size[1]} pixels, not {CROP_SIZE}x{CROP_SIZE}")
+    picture = None if size is None else cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if picture is None:
         raise ValueError("its picture is damaged")
     return np.asarray(picture, dtype=np.uint8)
