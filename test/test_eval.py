@@ -710,6 +710,13 @@ def test_plots_are_drawn(tmp_path: Path, scores: SampleScores) -> None:
         assert picture is not None and picture.std() > 5
 
 
+@pytest.mark.parametrize("name", ["a$b$c.ckpt", "x$\\frac{$", "price_$5_and_$6", "net_$\\alpha"])
+def test_names_with_dollars_are_no_formulas(tmp_path: Path, scores: SampleScores, name: str) -> None:
+    plots.plot_curves({name: scores}, tmp_path / "c.png")
+    plots.plot_breakdowns([make_report(scores, name, name)], tmp_path / "b.png")
+    assert (tmp_path / "c.png").stat().st_size and (tmp_path / "b.png").stat().st_size
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures that the test draws, instead of files."""

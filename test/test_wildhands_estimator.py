@@ -1,13 +1,14 @@
 """The estimator from pictures to hands, and the ways of running its network."""
 
 import gc
+import json
 import os
 import shutil
 import subprocess
 import sys
 import textwrap
 import weakref
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -501,6 +502,24 @@ def test_damaged_weights_in_the_cache_are_made_anew(checkpoint, cache, tmp_path,
     content[place : place + len(content) // 20] = bytes(len(content) // 20)
     (folder / name).write_bytes(content)
     assert load_network(checkpoint, config).agreement_mm < 0.01
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda found: {"ranges": dict(list(found["ranges"].items())[1:]), "shifts": found["shifts"]},
+        lambda found: {"ranges": found["ranges"], "shifts": 5},
+        lambda found: {**found, "shifts": {name: values[:3] for name, values in found["shifts"].items()}},
+    ],
+    ids=["a range is missing", "no shifts", "short shifts"],
+)
+def test_a_damaged_calibration_in_the_cache_is_named_as_damage(checkpoint, cache, damage):
+    """By the error after which the network is exported, and calibrated, anew."""
+    exported = exported_network(checkpoint, cache)
+    config = RuntimeConfig("cpu", Backend.OPENVINO, Precision.INT8, threads=1)
+    found = damage(json.loads(json.dumps(asdict(loading_module.calibration(exported, config)))))
+    with pytest.raises(ModelFileError):
+        accelerated.openvino_graph(exported.trunks, Precision.INT8, 1, accelerated.Calibration(**found))
 
 
 @pytest.mark.parametrize(

@@ -111,10 +111,11 @@ class BoxFile:
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON; of a key that is there twice, json would quietly drop the first value."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ConfigError(f"'{next(key for key in keys if keys.count(key) > 1)}' is there twice in one object")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ConfigError(f"'{key}' is there twice in one object")
+        found[key] = value
     return found
 
 

