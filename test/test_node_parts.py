@@ -103,6 +103,9 @@ def test_values_reach_their_place():
         ("target_frame", "/map", "no leading slash"),
         ("capture_dir", "captures", "absolute"),
         ("capture_dir", "/tmp/../etc", "without '..'"),
+        ("estimation.cache_dir", "networks", "absolute"),
+        ("estimation.cache_dir", "~/../networks", "without '..'"),
+        ("estimation.cache_dir", "~nobody_of_this_name/x", "estimation.cache_dir"),
         ("target_frame_timeout", 60.0, "between 0 and 5"),
         ("detection.threads", 0, "between 1 and"),
         ("tracking.min_cutoff", -1.0, "min_cutoff"),
@@ -114,6 +117,12 @@ def test_senseless_values_are_refused_with_a_reason(name, value, says):
     with pytest.raises(ConfigError, match=says) as caught:
         parameters.snapshot({**_defaults(), name: value})
     assert name.rpartition(".")[2] in str(caught.value)
+
+
+def test_folders_may_be_below_the_home_folder_or_left_to_their_default():
+    for folder in ("", "/var/cache/networks", "~/networks"):
+        found = parameters.snapshot({**_defaults(), "estimation.cache_dir": folder}).pipeline.estimation.cache_dir
+        assert found is None if not folder else str(found).endswith("/networks")
 
 
 def test_descriptors_carry_ranges_and_choices():

@@ -269,8 +269,8 @@ def _require_allowed(row: Parameter, value: Value) -> None:
         raise ConfigError(f"parameter {row.name} must be one of {', '.join(row.choices)}, not {value!r}")
     if row.name in ("tf_prefix", "target_frame") and (str(value).startswith("/") or " " in str(value)):
         raise ConfigError(f"parameter {row.name} must have no leading slash and no spaces, not {value!r}")
-    if row.name == "capture_dir":
-        _require_folder(str(value))
+    if row.name == "capture_dir" or (row.name == "estimation.cache_dir" and value):  # the node writes there
+        _require_folder(row.name, str(value))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low = -math.inf if row.minimum is None else row.minimum
         high = math.inf if row.maximum is None else row.maximum
@@ -278,13 +278,13 @@ def _require_allowed(row: Parameter, value: Value) -> None:
             raise ConfigError(f"parameter {row.name} must lie between {low:g} and {high:g}, not {value}")
 
 
-def _require_folder(value: str) -> None:
+def _require_folder(name: str, value: str) -> None:
     try:
         path = Path(value).expanduser()
     except RuntimeError as error:  # ~somebody
-        raise ConfigError(f"parameter capture_dir: {value!r}: {error}") from error
+        raise ConfigError(f"parameter {name}: {value!r}: {error}") from error
     if not path.is_absolute() or ".." in path.parts or "\0" in value:
-        raise ConfigError(f"parameter capture_dir must be an absolute path (or ~/...) without '..', not {value!r}")
+        raise ConfigError(f"parameter {name} must be an absolute path (or ~/...) without '..', not {value!r}")
 
 
 def _pipeline_parameters(kind: type, default: object, prefix: str) -> Iterator[Parameter]:
