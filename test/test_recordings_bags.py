@@ -1073,7 +1073,7 @@ _MESSAGES = "id INTEGER PRIMARY KEY, topic_id, timestamp, data"
 
 _COMPUTED = {
     "messages": f"DROP TABLE messages; CREATE VIEW messages AS {_ENDLESS} SELECT x AS id, 1 AS topic_id, "
-    "x AS timestamp, randomblob(10000) AS data FROM c",
+    "x AS timestamp, randomblob(10) AS data FROM c",
     "topics": f"DROP TABLE topics; CREATE VIEW topics AS {_ENDLESS} SELECT x AS id, '/x' || x AS name, "
     "'t' AS type FROM c",
     "generated": f"DROP TABLE messages; CREATE TABLE messages({_MESSAGES} AS (zeroblob(900000000)) VIRTUAL); "
