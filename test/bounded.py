@@ -15,7 +15,7 @@ def limit_memory(more):
 """
 
 
-def run_bounded(code: str, *arguments: str, seconds: float = 60) -> str:
+def run_bounded(code: str, *arguments: str, seconds: float = 120) -> str:
     """What `code` prints. It may call limit_memory(bytes), once it has imported what it needs: that is then all that it
     gets. Raises AssertionError where it ends by an error or a signal, subprocess.TimeoutExpired where it goes on."""
     done = subprocess.run(
