@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import pytest
 
+from wildhands_ros import libraries
 from wildhands_ros.camera import Camera
 from wildhands_ros.cli import bench as bench_module
 from wildhands_ros.cli import doctor as doctor_module
@@ -774,7 +775,7 @@ def test_doctor_takes_the_python_of_a_distribution(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(sys, "version_info", (3, 14, 0))
-        patch.setattr(doctor_module, "_version", lambda package: from_pypi if package == "ros-rclpy" else "1")
+        patch.setattr(libraries, "version_of", lambda package: from_pypi if package == "ros-rclpy" else "1")
         (finding,) = doctor_module._python()
     assert finding.level == level
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wildhands_ros.cli.common import add_models_dir, add_table, make_room, write_table
+from wildhands_ros.cli.common import add_table, make_room, write_table
+from wildhands_ros.cli.light import add_models_dir
 from wildhands_ros.errors import WildHandsError
+from wildhands_ros.libraries import how_to_get
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = subparsers.add_parser(
         "ablate",
-        help="compare ways of telling the network where its crop lies",
+        help=summary,
         description="Trains the same network with each way of encoding its crop's place, several times with different "
         "seeds, and prints what came out beside the paper's numbers (docs/ablation.md). Finished runs are kept, so an "
         "interrupted comparison goes on where it was.",
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         from wildhands_ros.training.config import read_training_config
     except ModuleNotFoundError as error:
         raise WildHandsError(
-            f"training needs {error.name}: pip install lightning tensorboard matplotlib numba"
+            f"training needs {error.name}: {how_to_get('lightning tensorboard matplotlib numba')}"
         ) from error
     from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
     from wildhands_ros.hand_model import load_hand_model

@@ -19,12 +19,12 @@ from tqdm import tqdm
 from wildhands_ros.camera import Camera
 from wildhands_ros.cli.common import (
     add_pipeline,
-    has_ros,
     output_file,
     read_pipeline,
     require_writable,
     sigterm_interrupts,
 )
+from wildhands_ros.cli.light import has_ros
 from wildhands_ros.drawing import draw_hands
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.evaluation import FrameTruth, SequenceScore, score_sequences
@@ -55,10 +55,10 @@ class Timing:
     runs: int
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = subparsers.add_parser(
         "bench",
-        help="measure speed and accuracy on this machine",
+        help=summary,
         description="Renders two-hand sequences whose poses are known (wide-angle and fisheye lens), finds the hands "
         "in them and compares; times every stage, and with --topics the live node as well.",
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 
 from wildhands_ros import __version__
-from wildhands_ros.cli import ablate, bench, demo, doctor, evaluate, export, models, render, run, train
-from wildhands_ros.cli.common import STANDARD_OUTPUT
+from wildhands_ros.cli.light import STANDARD_OUTPUT
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.texts import log_to_terminal, printable
 
@@ -20,6 +20,20 @@ Metric 3D hand poses from a head-mounted camera: wrist, 21 joints, MANO-format p
 
 Exit codes: 0 done · 1 something is wrong (said in one line) · 2 bad arguments · 130 interrupted (Ctrl-C; what was
 done until then is kept)."""
+
+_COMMANDS = {
+    "demo": ("demo", "the whole chain over ROS 2 topics, with measured errors"),
+    "run": ("run", "hands of a picture, folder of pictures, video, webcam or rosbag2"),
+    "models": ("models", "get the open detector's models"),
+    "doctor": ("doctor", "check what is installed, what works, what is missing"),
+    "bench": ("bench", "measure speed and accuracy on this machine"),
+    "eval": ("evaluate", "measure an estimator on labelled samples"),
+    "export": ("export", "write the network as an ONNX file (for TensorRT, say)"),
+    "render": ("render", "render labelled hands for training"),
+    "train": ("train", "train the open network"),
+    "ablate": ("ablate", "compare ways of telling the network where its crop lies"),
+}
+"""Name → its module here and its line in the help."""
 
 _EXAMPLES = """\
 examples:
@@ -37,7 +51,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # of terminals that cannot show everything: after the work is too late
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
-    args = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    args = _parser(given).parse_args(given)
     log_to_terminal(logging.DEBUG if args.verbose else logging.WARNING)
     try:
         with _others_aside(getattr(args, "json", None)):
@@ -64,7 +79,8 @@ def _others_aside(json: object) -> Iterator[None]:
         yield
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Knows the options of the one command that is called: the others would need their libraries, and seconds."""
     parser = argparse.ArgumentParser(
         prog="wildhands",
         description=_DESCRIPTION,
@@ -74,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"wildhands_ros {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what happens, with tracebacks of errors")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, run, models, doctor, bench, evaluate, export, render, train, ablate):
-        command.add_parser(subparsers)
+    called = next((word for word in arguments if not word.startswith("-")), None)
+    for name, (module, summary) in _COMMANDS.items():
+        if name == called:
+            importlib.import_module(f"wildhands_ros.cli.{module}").add_parser(subparsers, summary)
+        else:
+            subparsers.add_parser(name, help=summary)
     return parser

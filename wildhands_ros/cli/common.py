@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.detection import default_models_dir
+from wildhands_ros.cli.light import STANDARD_OUTPUT, add_models_dir
 from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.mounting import ROTATIONS
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig
@@ -23,8 +22,6 @@ from wildhands_ros.settings import config_from_dict, read_settings
 from wildhands_ros.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
-
-STANDARD_OUTPUT = Path("/dev/stdout")
 
 
 @contextmanager
@@ -47,17 +44,6 @@ def sigterm_interrupts() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *, elsewhere: bool = False) -> None:
-    """`--models-dir`: where the detector's model files lie. elsewhere: None is "not given", as a file may name it."""
-    parser.add_argument(
-        "--models-dir",
-        type=Path,
-        default=None if elsewhere else default_models_dir(),
-        metavar="DIR",
-        help=f"folder with the detector's models (default: {default_models_dir()}; filled by 'wildhands models fetch')",
-    )
 
 
 def output_file(text: str) -> Path:
@@ -286,8 +272,3 @@ def require_writable(path: Path) -> None:
             os.unlink(os.path.realpath(path))  # what was made, not a link that led there
     except OSError as error:
         raise WildHandsError(f"{path} cannot be written ({error.strerror or error}): name another file") from error
-
-
-def has_ros() -> bool:
-    """Whether ROS 2 can be imported here."""
-    return importlib.util.find_spec("rclpy") is not None

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wildhands_ros.cli.common import add_camera, add_models_dir, has_ros, read_camera, sigterm_interrupts, stem_of
+from wildhands_ros.cli.common import add_camera, read_camera, sigterm_interrupts, stem_of
+from wildhands_ros.cli.light import add_models_dir, has_ros
 from wildhands_ros.detection import models_missing
 from wildhands_ros.drawing import TRUTH_STYLE, draw_hands, draw_status, fitted
 from wildhands_ros.errors import ModelFileError, RecordingError, WildHandsError
@@ -60,10 +61,10 @@ class Outcome:
     video: Path
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = subparsers.add_parser(
         "demo",
-        help="the whole chain over ROS 2 topics, with measured errors",
+        help=summary,
         description="Plays photographs and a rendered two-hand sequence (or your own file) onto ROS 2 topics, runs the "
         "node on them in a second process, records everything in a third, and prints what was found: rate, latency "
         "and, where the truth is known, the errors. Writes a bag and an annotated video for each.",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from wildhands_ros.cli.common import add_models_dir
+from wildhands_ros.cli.light import add_models_dir
 from wildhands_ros.errors import ModelFileError, WildHandsError
+from wildhands_ros.libraries import NEEDED, how_to_get, on_distribution, version_of
 
 _MARKS = {"ok": "✓", "note": "·", "warn": "!", "fail": "✗"}
 _PATIENCE_S = 60
@@ -51,10 +50,10 @@ class Finding:
     remedy: str = ""
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = subparsers.add_parser(
         "doctor",
-        help="check what is installed, what works, what is missing",
+        help=summary,
         description="Checks this installation piece by piece and says how to get what is missing. "
         "Exit code 0: everything that is needed works; 1: something that is needed does not.",
     )
@@ -68,10 +67,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     findings = []
-    for finding in _examine(args):
-        findings.append(finding)
-        if not args.json:
-            _print(finding, first=len(findings) == 1 or findings[-2].area != finding.area)
+    with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():  # libraries print, too
+        for finding in _examine(args):
+            findings.append(finding)
+            if not args.json:
+                _print(finding, first=len(findings) == 1 or findings[-2].area != finding.area)
     failed = [f for f in findings if f.level == "fail"]
     if args.json:
         print(json.dumps([asdict(f) for f in findings], indent=2))
@@ -113,24 +113,15 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
 def _python() -> Iterator[Finding]:
     version = platform.python_version()
     text = f"Python {version} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors"
-    newest = (3, 14) if _distribution() else (3, 13)  # what ROS 2 comes for from PyPI; a distribution brings its own
+    newest = (3, 14) if on_distribution() else (3, 13)  # what ROS 2 comes for from PyPI; a distribution brings its own
     if (3, 10) <= sys.version_info[:2] <= newest:
         yield Finding("System", "ok", text)
     else:
         yield Finding("System", "fail", text, f"use Python 3.10 to 3.{newest[1]}")
 
 
-def _distribution() -> bool:
-    """Whether ROS 2 is here, and not from PyPI."""
-    return importlib.util.find_spec("rclpy") is not None and _version("ros-rclpy") is None
-
-
 def _libraries() -> Iterator[Finding]:
-    needed = {
-        "numpy": "numpy", "cv2": "opencv-python-headless", "torch": "torch", "yaml": "PyYAML",
-        "ai_edge_litert": "ai-edge-litert", "rosbags": "rosbags",
-    }  # fmt: skip
-    for module, package in needed.items():
+    for module, package in NEEDED.items():
         yield _library("Libraries", module, package, needed=True)
     for module, extra, use in _OPTIONAL:
         finding = _library("Libraries", module, module, needed=False)
@@ -151,24 +142,19 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _library(area: str, module: str, package: str, *, needed: bool) -> Finding:
-    remedy = f"pip install {package}" + (", or rosdep install on a ROS distribution" if needed else "")
+    remedy = how_to_get(package)
     try:
         found = importlib.import_module(module)
     except Exception as error:  # a library whose own libraries are missing may raise an OSError, or anything
         return Finding(area, "fail" if needed else "note", f"{package}: {error}", remedy)
-    version = getattr(found, "__version__", None) or _version(package) or "present"
+    version = getattr(found, "__version__", None) or version_of(package) or "present"
     return Finding(area, "ok", f"{package} {version}")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _detector(models_dir: Path) -> Iterator[Finding]:
     def works() -> str:
+        import numpy as np
+
         from wildhands_ros.detection import DetectorConfig, HandDetector
 
         detector = HandDetector.from_directory(models_dir, DetectorConfig())
@@ -180,6 +166,8 @@ def _detector(models_dir: Path) -> Iterator[Finding]:
 
 def _hand_model(path: Path | None) -> Iterator[Finding]:
     def works() -> str:
+        import numpy as np
+
         from wildhands_ros.hand_model import load_hand_model
         from wildhands_ros.hands import Side
 
@@ -244,7 +232,7 @@ def _ros() -> Iterator[Finding]:
         yield Finding("ROS 2", "note", "no ROS here: pictures, videos and bags work, live topics do not", install)
         return
     distro = os.environ.get("ROS_DISTRO")
-    wheel = _version("ros-rclpy")
+    wheel = version_of("ros-rclpy")
     try:
         importlib.import_module("rclpy")
     except ImportError as error:
@@ -283,10 +271,11 @@ def _ros() -> Iterator[Finding]:
 
 def _broken_bridge() -> str:
     """Why a cv_bridge that is installed does not work; empty where it does, or where there is none."""
-    from wildhands_ros.node.images import find_bridge
-
     reasons: list[str] = []
-    find_bridge(reasons.append)
+    with contextlib.suppress(ImportError):  # without a library of ours, which was said among them
+        from wildhands_ros.node.images import find_bridge
+
+        find_bridge(reasons.append)
     return "".join(reasons)
 
 

@@ -42,10 +42,10 @@ FloatArray = NDArray[np.float64]
 logger = logging.getLogger(__name__)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = subparsers.add_parser(
         "eval",
-        help="measure an estimator on labelled samples",
+        help=summary,
         description="Runs an estimator on the samples of tar shards, or on EPIC-HandKps, told each hand's side and "
         "box, and compares with the labels: 3D, 2D, masks and grasps, by angle off the axis, distance, occlusion and "
         "more. docs/evaluation.md defines every number.",

@@ -8,10 +8,10 @@ from pathlib import Path
 from wildhands_ros.pipeline.pipeline import needs_torch
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = subparsers.add_parser(
         "export",
-        help="write the network as an ONNX file (for TensorRT, say)",
+        help=summary,
         description="Writes the WildHands network of a checkpoint as one ONNX file, float32, for any number of hands. "
         "Inputs and outputs are described in docs/wildhands.md.",
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wildhands_ros.cli.common import add_models_dir
+from wildhands_ros.cli.light import add_models_dir
 from wildhands_ros.detection import fetch_models
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("models", help="get the open detector's models")
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    parser = subparsers.add_parser("models", help=summary)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     fetch = actions.add_parser(
         "fetch",

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = subparsers.add_parser(
         "render",
-        help="render labelled hands for training",
+        help=summary,
         description="Renders hands as head cameras see them, with exact labels, into tar shards "
         "(docs/rendered_data.md). The same seed gives the same bytes, with any number of workers. Shards that are "
         "there already are kept, so that an interrupted run can be started again, and one that is done with more "
@@ -31,11 +31,12 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from wildhands_ros.errors import WildHandsError
+    from wildhands_ros.libraries import how_to_get
 
     try:
         from wildhands_ros.rendered.generate import RenderConfig, Split, render_shards
     except ModuleNotFoundError as error:
-        raise WildHandsError(f"rendering needs the library {error.name}: pip install numba") from error
+        raise WildHandsError(f"rendering needs the library {error.name}: {how_to_get('numba')}") from error
 
     config = RenderConfig(args.samples, args.seed, Split(args.split), args.size_per_shard, args.workers)
     with tqdm(total=args.samples, unit="hand") as progress:

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from wildhands_ros.cli.common import (
     add_camera,
     add_pipeline,
-    has_ros,
     make_room,
     read_camera,
     read_pipeline,
@@ -28,6 +27,7 @@ from wildhands_ros.cli.common import (
     sigterm_interrupts,
     stem_of,
 )
+from wildhands_ros.cli.light import has_ros
 from wildhands_ros.drawing import draw_hands, fitted
 from wildhands_ros.errors import ImageError, RecordingError
 from wildhands_ros.frames import Frame
@@ -44,10 +44,10 @@ _LONGEST_STAND_S = 2.0  # for which an annotated video shows its last picture wh
 logger = logging.getLogger(__name__)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = subparsers.add_parser(
         "run",
-        help="hands of a picture, folder of pictures, video, webcam or rosbag2",
+        help=summary,
         description="Finds the hands in SOURCE and writes what they are: annotated pictures for pictures, an annotated "
         "video and a bag (MCAP, for Foxglove, rerun and ros2 bag) for streams, and JSON lines where asked for. Ctrl-C, "
         "or SIGTERM, ends a stream early and keeps what was done.",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wildhands_ros.cli.common import add_models_dir
+from wildhands_ros.cli.light import add_models_dir
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = subparsers.add_parser(
         "train",
-        help="train the open network",
+        help=summary,
         description="Trains the network that a YAML file describes (docs/training.md). Started again with the same "
         "folder it goes on where it was interrupted. OUT_DIR/network.safetensors is the result, for --checkpoint.",
     )
@@ -31,13 +31,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     from wildhands_ros.errors import WildHandsError
+    from wildhands_ros.libraries import how_to_get
 
     try:
         from wildhands_ros.training.config import read_training_config
         from wildhands_ros.training.run import train
     except ModuleNotFoundError as error:
         raise WildHandsError(
-            f"training needs {error.name}: pip install lightning tensorboard matplotlib numba"
+            f"training needs {error.name}: {how_to_get('lightning tensorboard matplotlib numba')}"
         ) from error
     from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
     from wildhands_ros.hand_model import load_hand_model

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
 import shlex
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wildhands_ros.cache_folders import default_models_dir
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.whole_files import write_whole
 
@@ -67,13 +67,6 @@ _ARCHIVES = (".whl", ".zip", ".task")
 _DAMAGED = (
     OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, ValueError
 )  # fmt: skip
-
-
-def default_models_dir() -> Path:
-    """`$XDG_CACHE_HOME/wildhands_ros/models`, and `~/.cache/wildhands_ros/models` where that is not set."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
-    return base / "wildhands_ros" / "models"
 
 
 def load_model(model: ModelFile, directory: Path | str | None = None) -> bytes:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wildhands_ros.cache_folders import default_cache_dir
 from wildhands_ros.errors import ConfigError, ImageError, ModelFileError
 from wildhands_ros.estimation.wildhands import accelerated
 from wildhands_ros.estimation.wildhands.agreement import (
@@ -48,6 +49,7 @@ from wildhands_ros.estimation.wildhands.runtime import (
 )
 from wildhands_ros.estimation.wildhands.variant import Variant
 from wildhands_ros.images import decode_compressed
+from wildhands_ros.libraries import how_to_get
 from wildhands_ros.whole_files import checksum
 
 logger = logging.getLogger(__name__)
@@ -95,13 +97,6 @@ def load_network(checkpoint: Path, config: RuntimeConfig) -> LoadedNetwork:
         return _fastest(exported, config, candidates)
     except ModelFileError:  # of a graph that was damaged in the cache: once more with a new one
         return _fastest(exported_network(checkpoint, config.cache_dir, anew=True), config, candidates)
-
-
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/wildhands_ros/networks`, and `~/.cache/wildhands_ros/networks` where that is not set."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
-    return base / "wildhands_ros" / "networks"
 
 
 # --- torch ------------------------------------------------------------------------------------------------------------
@@ -263,7 +258,7 @@ def _backends(config: RuntimeConfig) -> list[Backend]:
     if config.precision not in (Precision.FLOAT32, Precision.AUTO):
         found = [b for b in found if b is Backend.OPENVINO]
         if not found:
-            raise ConfigError(f"precision '{config.precision.value}' on a CPU needs OpenVINO: pip install openvino")
+            raise ConfigError(f"precision '{config.precision.value}' on a CPU needs OpenVINO: {how_to_get('openvino')}")
     return found
 
 

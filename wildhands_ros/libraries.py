@@ -1,0 +1,63 @@
+"""The libraries that live estimation needs, and how to get one that is missing. Imports none of them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+
+NEEDED = {
+    "numpy": "numpy", "scipy": "scipy", "cv2": "opencv-python-headless", "torch": "torch", "yaml": "PyYAML",
+    "ai_edge_litert": "ai-edge-litert", "safetensors": "safetensors", "tqdm": "tqdm",
+    "rosbags": "rosbags", "apsw": "apsw", "lz4": "lz4",
+}  # fmt: skip
+"""Module → the package on PyPI that has it."""
+
+_FROM_ROSDEP = frozenset({"numpy", "scipy", "opencv-python-headless", "PyYAML", "tqdm"})  # package.xml
+
+
+def on_distribution() -> bool:
+    """Whether ROS 2 is here, and not from PyPI."""
+    return importlib.util.find_spec("rclpy") is not None and version_of("ros-rclpy") is None
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def how_to_get(package: str) -> str:
+    """What to do where a package from PyPI, or several, are missing: never a plain pip beside a ROS 2 distribution.
+
+    pip would put newer versions in front of the distribution's own packages. Where no distribution is sourced there
+    may be one all the same, so that both ways are named.
+    """
+    needed = package in NEEDED.values()
+    if package in _FROM_ROSDEP:
+        rig = "rosdep install"
+    else:  # with requirements-rig.txt it installs what it is told beside them
+        rig = "python3 tools/setup_rig.py" + ("" if needed or package.startswith("smplx") else f" {package}")
+    if on_distribution():
+        return f"{rig} (docs/installation.md)"
+    plain = (
+        f"make setup, or pip install {package} in an environment of your own" if needed else f"pip install {package}"
+    )
+    return f"{plain}; on a ROS 2 distribution {rig} (docs/installation.md)"
+
+
+def missing_module(error: ModuleNotFoundError) -> str | None:
+    """One line, with the remedy, about a module of others that is not there; None for what only we can mend."""
+    module = (error.name or "").partition(".")[0]
+    if (error.name or "").startswith("wildhands_ros.msg"):
+        return "the ROS messages are not built: make setup, or colcon build and source install/setup.bash"
+    if module in ("", "wildhands_ros") or module in sys.stdlib_module_names:
+        return None
+    if module in NEEDED:
+        return f"the library {NEEDED[module]} is missing: {how_to_get(NEEDED[module])}"
+    return (
+        f"the module {error.name} is missing: make setup installs all that is needed; on a ROS 2 distribution rosdep "
+        "install and tools/setup_rig.py do (docs/installation.md)"
+    )
