@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wildhands_ros.detection.regions import RgbImage
 from wildhands_ros.errors import ModelFileError
+from wildhands_ros.libraries import how_to_get
 
 FloatTensor = NDArray[np.float32]
 Shape = tuple[int, ...]
@@ -26,7 +27,7 @@ class LiteModel:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            raise ModelFileError("LiteRT is not installed: pip install ai-edge-litert") from error
+            raise ModelFileError(f"LiteRT is not installed: {how_to_get('ai-edge-litert')}") from error
         try:
             self._interpreter = Interpreter(model_content=content, num_threads=threads)
             self._interpreter.allocate_tensors()

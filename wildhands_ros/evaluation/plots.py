@@ -13,6 +13,7 @@ import numpy as np
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.evaluation.report import Report, short_names
 from wildhands_ros.evaluation.sample_scores import MEASURES, SampleScores
+from wildhands_ros.libraries import how_to_get
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,7 +113,7 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise WildHandsError(
-            f"plots need matplotlib, which cannot be imported ({error}): pip install matplotlib"
+            f"plots need matplotlib, which cannot be imported ({error}): {how_to_get('matplotlib')}"
         ) from error
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

@@ -14,6 +14,7 @@ from wildhands_ros.errors import ModelFileError
 from wildhands_ros.hand_model.anatomy import HandAnatomy, hand_anatomy
 from wildhands_ros.hand_model.data import PARENTS, ROWS, SHAPE_COUNT, HandData
 from wildhands_ros.hands import MANO_TO_KEYPOINTS, Side
+from wildhands_ros.libraries import how_to_get
 from wildhands_ros.rotations import exp_so3, log_so3
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the NumPy part does not need it
@@ -216,8 +217,9 @@ class HandLayer:
             from smplx import MANOLayer
         except ImportError as error:
             raise ModelFileError(
-                "batches of hands are evaluated by smplx, which is not installed: pip install smplx==0.1.28 (its "
-                "licence allows non-commercial research only; single hands do without it)"
+                "batches of hands are evaluated by smplx, which is not installed: "
+                f"{how_to_get('smplx==0.1.28')} (its licence allows non-commercial research only; single hands do "
+                "without it)"
             ) from error
 
         if self._module is None:

@@ -20,6 +20,7 @@ from wildhands_ros.exposure import well_exposed
 from wildhands_ros.frames import Frame, stream_time
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
+from wildhands_ros.libraries import NEEDED, how_to_get
 from wildhands_ros.mounting import Turn
 from wildhands_ros.pipeline.config import EstimationConfig, PipelineConfig
 from wildhands_ros.tracking import HandTracker
@@ -120,8 +121,9 @@ def needs_torch(what: str) -> Iterator[None]:
     except (ImportError, OSError) as error:  # OSError: torch is there, and a library of its own is not
         library = (getattr(error, "name", None) or "torch").partition(".")[0]
         raise ConfigError(
-            f"{what} needs {library}, which cannot be loaded ({error}): pip install {library}, or take the estimator "
-            "'landmarks' (wildhands doctor tells more)"
+            f"{what} needs {library}, which cannot be loaded ({error}): "
+            f"{how_to_get(NEEDED.get(library, library))}; or take the estimator 'landmarks' "
+            "(wildhands doctor tells more)"
         ) from error
 
 

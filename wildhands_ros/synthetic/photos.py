@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.errors import ImageError, WildHandsError
+from wildhands_ros.libraries import how_to_get
 
 PHOTO_LICENSE = (
     "Photographs of a hand from deodr (https://github.com/martinResearch/DEODR), copyright Martin de La Gorce, "
@@ -30,7 +31,7 @@ def demo_photos() -> list[tuple[str, NDArray[np.uint8]]]:
     """
     spec = find_spec("deodr")
     if spec is None or spec.origin is None:
-        raise WildHandsError("the demonstration photographs come with deodr: pip install deodr trimesh")
+        raise WildHandsError(f"the demonstration photographs come with deodr: {how_to_get('deodr trimesh')}")
     folder = Path(spec.origin).parent / "data"
     photos = []
     for name in _FILES:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import WildHandsError
+from wildhands_ros.libraries import how_to_get
 
 FloatArray = NDArray[np.float64]
 Image = NDArray[np.float32]
@@ -113,8 +114,8 @@ def _draw(group: list[_Seen], picture: Image, extra: Image) -> None:
         from deodr.differentiable_renderer import Scene2DBase, renderScene
     except ImportError as error:
         raise WildHandsError(
-            f"rendering needs the library deodr, which cannot be imported ({error}): pip install deodr trimesh "
-            "(x86_64 only), or use a recorded sequence"
+            f"rendering needs the library deodr, which cannot be imported ({error}; it is for x86_64 only): "
+            f"{how_to_get('deodr trimesh')}; or use a recorded sequence"
         ) from error
 
     x0, y0 = (min(mesh.box[i] for mesh in group) for i in (0, 1))

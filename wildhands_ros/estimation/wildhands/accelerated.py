@@ -23,6 +23,7 @@ from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.wildhands.export import CROPS, ENCODING, FRAME, MAPS, PICTURE, RIGHT
 from wildhands_ros.estimation.wildhands.network import OUTPUTS, NetworkInputs, NetworkOutput
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision
+from wildhands_ros.libraries import how_to_get
 from wildhands_ros.telemetry import keep_backends_silent
 from wildhands_ros.whole_files import checksum, write_whole
 
@@ -82,7 +83,7 @@ class ExportedRuntime:
         at_once: int = 0,
     ) -> None:
         if not installed(backend):
-            raise ConfigError(f"{backend.value} is not installed: pip install {backend.value}")
+            raise ConfigError(f"{backend.value} is not installed: {how_to_get(backend.value)}")
         threads = threads or available_threads()
         self._at_once = at_once
         self.name = f"{backend.value} {precision.value} on cpu, {threads} threads"

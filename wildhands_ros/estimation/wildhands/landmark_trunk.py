@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.trunks import FeatureTrunk, picture_mean_std
+from wildhands_ros.libraries import how_to_get
 
 # (width of the depthwise layer, its kernel, its stride, channels out) of every block
 _BLOCKS = (
@@ -171,7 +172,7 @@ def _convolutions(content: bytes) -> list[tuple[NDArray[np.float32], NDArray[np.
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
-        raise ModelFileError("LiteRT is not installed: pip install ai-edge-litert") from error
+        raise ModelFileError(f"LiteRT is not installed: {how_to_get('ai-edge-litert')}") from error
     try:
         interpreter = Interpreter(
             model_content=content,
