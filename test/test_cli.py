@@ -725,6 +725,9 @@ def test_models_are_fetched_from_a_local_folder_and_wrong_ones_refused(tmp_path:
     target = tmp_path / "models"
     assert run("models", "fetch", "--models-dir", target, "--source", default_models_dir()) == 0
     assert sorted(p.name for p in target.iterdir()) == sorted(p.name for p in default_models_dir().iterdir())
+    (tmp_path / "file").write_text("")
+    assert run("models", "fetch", "--models-dir", tmp_path / "file", "--source", default_models_dir()) == 1
+    assert "--models-dir DIR" in capsys.readouterr().err
     first = next(target.iterdir())
     first.write_bytes(first.read_bytes()[:-1])
     assert run("doctor", "--models-dir", target, "--no-topics") == 1
@@ -778,6 +781,13 @@ def test_doctor_takes_the_python_of_a_distribution(
         patch.setattr(libraries, "version_of", lambda package: from_pypi if package == "ros-rclpy" else "1")
         (finding,) = doctor_module._python()
     assert finding.level == level
+
+
+def test_doctor_says_where_networks_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = doctor_module._cache(tmp_path / "file" / "networks")
+    assert refused.level == "warn" and "XDG_CACHE_HOME" in refused.remedy
+    assert doctor_module._cache(tmp_path / "new" / "networks").level == "ok" and not (tmp_path / "new").exists()
 
 
 def test_doctor_reports_as_json(capsys) -> None:

@@ -1,7 +1,9 @@
 """The estimator from pictures to hands, and the ways of running its network."""
 
+import errno
 import gc
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -589,6 +591,37 @@ def test_an_unwritable_cache_is_an_error_with_a_name(checkpoint, tmp_path):
     blocked.write_text("")
     with pytest.raises(ModelFileError, match="cache_dir"):
         exported_network(checkpoint, blocked)
+
+
+def test_where_nothing_can_be_kept_it_is_prepared_for_this_process_alone(checkpoint, tmp_path, monkeypatch, caplog):
+    blocked = tmp_path / "file" / "networks"
+    blocked.parent.write_text("")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(loading_module.tempfile, "tempdir", str(temporary))
+    loaded = load_network(checkpoint, RuntimeConfig("cpu", threads=1, cache_dir=blocked))
+    assert not loaded.runtime.name.startswith("torch") and list(temporary.iterdir()) == []
+    loaded.runtime(sample_inputs(loaded.info.variant, 1, 3)[0].inputs)  # also after they are gone
+    (said,) = [message for message in caplog.messages if "every start" in message]
+    assert "estimation.cache_dir" in said and "XDG_CACHE_HOME" in said and str(blocked) in said
+
+
+def test_where_there_is_no_room_at_all_torch_runs_it(checkpoint, tmp_path, monkeypatch, caplog):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loading_module, "export_parts", full)
+    config = RuntimeConfig("cpu", threads=1, cache_dir=tmp_path)
+    assert load_network(checkpoint, config).runtime.name.startswith("torch") and "no room" in caplog.text
+    with pytest.raises(ModelFileError, match="No space left"):
+        load_network(checkpoint, replace(config, backend=Backend.ONNXRUNTIME))
+
+
+def test_that_the_network_is_being_prepared_is_said_once(checkpoint, tmp_path, caplog):
+    for _ in range(2):
+        exported_network(checkpoint, tmp_path)
+    said = [record for record in caplog.records if "preparing the network" in record.message]
+    assert len(said) == 1 and said[0].levelno == logging.WARNING  # which the commands show
 
 
 def test_the_cache_forgets_what_was_used_longest_ago(checkpoint, tmp_path):

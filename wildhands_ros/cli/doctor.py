@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from wildhands_ros.cache_folders import default_cache_dir
 from wildhands_ros.cli.light import add_models_dir
 from wildhands_ros.errors import ModelFileError, WildHandsError
 from wildhands_ros.libraries import NEEDED, how_to_get, on_distribution, version_of
@@ -101,6 +102,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
             "with files from https://mano.is.tue.mpg.de: wildhands doctor --mano-dir DIR",
         )  # fmt: skip
     yield _open_network()
+    yield _cache(default_cache_dir())
     yield _network(args.checkpoint)
     has_ros = False
     for finding in _ros():
@@ -194,6 +196,17 @@ def _open_network() -> Finding:
         return f"the open network, from the package: {size:.0f} MB, {info.licence}, sha256 {info.sha256[:12]}…"
 
     return _attempt("Network", works)
+
+
+def _cache(folder: Path) -> Finding:
+    """Whether networks can be kept there, or in what will be made there."""
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return Finding("Network", "ok", f"prepared for this machine in {folder}, the first time that it is used")
+    return Finding(
+        "Network", "warn", f"{folder} cannot be written: a network that is not there yet is prepared at every start",
+        "name another folder, as estimation.cache_dir (in --config FILE, or the node's parameter) or by XDG_CACHE_HOME",
+    )  # fmt: skip
 
 
 def _network(checkpoint: Path | None) -> Finding:

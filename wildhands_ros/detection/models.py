@@ -225,7 +225,10 @@ def _install(models: dict[ModelFile, bytes], directory: Path, say: Callable[[str
             (directory / model.name).chmod(0o644)
             say(f"wrote {directory / model.name} ({len(data) / 1e6:.1f} MB, SHA-256 verified)")
     except OSError as error:
-        raise ModelFileError(f"{directory} cannot be written ({error.strerror or error}): name another one") from error
+        raise ModelFileError(
+            f"{directory} cannot be written ({error.strerror or error}): name another one (wildhands models fetch "
+            "--models-dir DIR; then give --models-dir, or the parameter models_dir, everywhere), or set XDG_CACHE_HOME"
+        ) from error
 
 
 def _present(model: ModelFile, directory: Path) -> bool:

@@ -65,6 +65,10 @@ _ENTRY = re.compile(r"[0-9a-f]{24}-\d+")
 _TRUNKS, _HANDS, _INFO, _EXPECTED = "trunks.onnx", "hands.onnx", "info.json", "expected.npz"
 
 
+class _NotKept(ModelFileError):
+    """The cache cannot be written."""
+
+
 @dataclass(frozen=True)
 class LoadedNetwork:
     """A network ready to run. agreement_mm: mean distance of its joints from eager float32's on made-up pictures."""
@@ -92,11 +96,29 @@ def load_network(checkpoint: Path, config: RuntimeConfig) -> LoadedNetwork:
         )
         return _load_torch(checkpoint, config, device)
     candidates = _candidates(backends, config.precision)
-    exported = exported_network(checkpoint, config.cache_dir)
     try:
-        return _fastest(exported, config, candidates)
-    except ModelFileError:  # of a graph that was damaged in the cache: once more with a new one
-        return _fastest(exported_network(checkpoint, config.cache_dir, anew=True), config, candidates)
+        exported = exported_network(checkpoint, config.cache_dir)
+        try:
+            return _fastest(exported, config, candidates)
+        except ModelFileError:  # of a graph that was damaged in the cache: once more with a new one
+            return _fastest(exported_network(checkpoint, config.cache_dir, anew=True), config, candidates)
+    except _NotKept as error:
+        return _load_unkept(error, checkpoint, config, device, candidates)
+
+
+def _load_unkept(
+    error: _NotKept, checkpoint: Path, config: RuntimeConfig, device: torch.device, candidates: list[_Candidate]
+) -> LoadedNetwork:
+    """Exports for this process alone; where there is no room for that either, 'auto' takes eager torch."""
+    logger.warning("%s; meanwhile it is prepared anew at every start", error)
+    try:
+        with tempfile.TemporaryDirectory(prefix="wildhands-network-") as folder:
+            return _fastest(exported_network(checkpoint, Path(folder)), config, candidates)
+    except (_NotKept, OSError) as again:
+        if config.backend is not Backend.AUTO or config.precision not in (Precision.FLOAT32, Precision.AUTO):
+            raise again if isinstance(again, _NotKept) else error from again
+        logger.warning("there is no room for it in the folder for temporary files either: torch runs it, slower")
+        return _load_torch(checkpoint, config, device)
 
 
 # --- torch ------------------------------------------------------------------------------------------------------------
@@ -200,11 +222,13 @@ def _forget_oldest(cache: Path) -> None:
 
 
 def _write_exported(checkpoint: Path, folder: Path) -> None:
-    network, info = load_checkpoint(checkpoint)
-    expected = _expected(network, sample_inputs(info.variant, _CHECKS, _CHECK_SEED))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temporary:
+            # a warning, so that the commands show it: else they would seem to hang
+            logger.warning("preparing the network for this machine, which takes up to a minute: %s", folder.parent)
+            network, info = load_checkpoint(checkpoint)
+            expected = _expected(network, sample_inputs(info.variant, _CHECKS, _CHECK_SEED))
             made = Path(temporary) / "made"
             made.mkdir()
             export_parts(network, made / _TRUNKS, made / _HANDS)
@@ -222,9 +246,9 @@ def _write_exported(checkpoint: Path, folder: Path) -> None:
             os.replace(made, folder)
     except OSError as error:
         if not folder.is_dir():  # another process may have put it there meanwhile
-            raise ModelFileError(
+            raise _NotKept(
                 f"the exported network cannot be kept in {folder.parent} ({error.strerror or error}): name another "
-                "cache_dir"
+                "folder, as estimation.cache_dir (in --config FILE, or the node's parameter) or by XDG_CACHE_HOME"
             ) from error
 
 
