@@ -4,10 +4,16 @@ One object a frame; all numbers are finite (what is not known is null) and lists
 
     {"frame": 0, "name": "picture.jpg", "stamp_ns": 0, "width": 1280, "height": 720,
      "camera": {"model": "pinhole", "K": [9 numbers], "D": []}, "estimator": "landmarks", "hand_model": "open",
-     "hands": [{"side": "left", "score": 0.97, "track_id": 3, "box": [x0, y0, x1, y1],
+     "hands": [{"side": "left", "side_probability": 0.99, "score": 0.97, "track_id": 3, "box": [x0, y0, x1, y1],
                 "keypoints": [[u, v], … 21], "joints": [[x, y, z], … 21],
                 "wrist": {"position": [3], "orientation": [x, y, z, w]},
-                "pose": [[[3]×3]×16], "betas": [10], "translation": [3], "valid": true, "grasp": null}]}
+                "pose": [[[3]×3]×16], "betas": [10], "translation": [3], "reprojection_error": 4.2, "valid": true,
+                "jump": false, "smoothed": false, "grasp": {"class": 3, "probabilities": [one for each class]},
+                "vertices": [[x, y, z], … 778]}],
+     "skipped": ["why a box has no hand", …],
+     "timings": {"detect": seconds, "estimate": seconds, "track": seconds, "total": seconds}}
+
+`grasp` is null where the estimator tells none; `vertices` are there only where asked for.
 
 Boxes: {"picture.jpg": [{"side": "right", "box": [x0, y0, x1, y1], "score": 1.0}, …]}, by the frame's name or number.
 """

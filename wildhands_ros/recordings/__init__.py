@@ -2,6 +2,7 @@
 
 from wildhands_ros.recordings.bag_reader import BagReader, BagTopic
 from wildhands_ros.recordings.bag_writer import BagWriter, qos
+from wildhands_ros.recordings.hands_reader import RecordedHands, read_hands
 from wildhands_ros.recordings.message_types import message_definitions
 from wildhands_ros.recordings.opening import open_source
 from wildhands_ros.recordings.salvage import RawMessage
@@ -14,9 +15,11 @@ __all__ = [
     "BagWriter",
     "FrameSource",
     "RawMessage",
+    "RecordedHands",
     "SourceKind",
     "VideoWriter",
     "message_definitions",
     "open_source",
     "qos",
+    "read_hands",
 ]

@@ -1,0 +1,76 @@
+"""The examples of docs/recordings.md, as they are printed there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.cli import main
+from wildhands_ros.json_lines import __doc__ as described
+from wildhands_ros.recordings import VideoWriter
+from wildhands_ros.synthetic.demo_scenes import Held, Slideshow
+
+TEXT = (Path(__file__).parents[1] / "docs" / "recordings.md").read_text()
+
+
+def blocks(section: str, language: str) -> list[str]:
+    """The code of that language in a section of the document."""
+    _, _, rest = TEXT.partition(f"# {section}\n")
+    assert rest, section
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", re.split(r"^#+ ", rest, maxsplit=1, flags=re.MULTILINE)[0], re.M | re.S
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `wildhands run clip.mp4 --json hands.jsonl` was run."""
+    folder = tmp_path_factory.mktemp("results")
+    with VideoWriter(folder / "clip.mp4", 30.0) as writer:
+        for frame in list(Held(Slideshow()))[12:18]:
+            writer.write(frame.image)
+    options = ["--focal", "700", "--estimator", "landmarks", "--vertices", "--no-video"]
+    out = ["--out", str(folder / "out"), "--json", str(folder / "hands.jsonl")]
+    assert main(["run", str(folder / "clip.mp4"), *options, *out]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["bag", "lines"])
+def test_results_are_read_as_documented(
+    which: int, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(results)
+    exec(blocks("Reading results", "python")[which], {})
+    lines = [json.loads(line) for line in (results / "hands.jsonl").read_text().splitlines()]
+    valid = [(line["stamp_ns"], hand["side"]) for line in lines for hand in line["hands"] if hand["valid"]]
+    said = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line[0].isdigit()]
+    assert len(valid) >= 3 and said == [[str(stamp), side] for stamp, side in valid]
+
+
+def test_every_key_of_the_lines_is_described(results: Path) -> None:
+    line = next(line for line in map(json.loads, (results / "hands.jsonl").read_text().splitlines()) if line["hands"])
+    for keys in (line, line["hands"][0], line["timings"]):
+        for key in keys:
+            assert f'"{key}":' in str(described)
+            assert f"`{key}`" in TEXT or key in line["timings"]
+
+
+@pytest.mark.parametrize("model", [Distortion.PLUMB_BOB, Distortion.EQUIDISTANT])
+def test_calibrations_are_read_as_documented(model: Distortion, tmp_path: Path) -> None:
+    (tmp_path / "head.yaml").write_text(blocks("Your own camera", "yaml")[model is Distortion.EQUIDISTANT])
+    camera = Camera.from_yaml(tmp_path / "head.yaml")
+    assert camera.model is model and camera.has_distortion
+    corners = np.array([[0, 0], [1279, 0], [640, 360], [0, 719], [1279, 719]])
+    assert np.allclose(camera.project(camera.unproject(corners)), corners, atol=1e-6)  # all of the picture is seen
+
+
+def test_the_focal_length_of_a_field_of_view_is_as_documented() -> None:
+    camera = Camera.pinhole(1280, 720, 1280 / (2 * np.tan(np.radians(32))))
+    left, right = camera.angles([[-0.5, 359.5], [1279.5, 359.5]])[:, 0]
+    assert np.degrees(right - left) == pytest.approx(64) and camera.fx == pytest.approx(1024, abs=0.5)
+    assert "1280 / (2 tan 32°) = 1024" in TEXT
