@@ -783,6 +783,22 @@ def test_doctor_takes_the_python_of_a_distribution(
     assert finding.level == level
 
 
+def test_doctor_prints_the_line_that_lets_images_through(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    lost = SimpleNamespace(returncode=0, stdout="[30, 3, null]\n", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: lost)
+    assert run("doctor") == 1
+    (name, _, path), *_ = [
+        line.strip().removeprefix("export ").partition("=")
+        for line in capsys.readouterr().out.splitlines() if line.strip().startswith("export FAST")
+    ]  # fmt: skip
+    assert name.endswith("_DEFAULT_PROFILES_FILE") and Path(path).is_file()
+
+
+def test_a_parameter_file_of_the_node_is_told_from_settings(capsys) -> None:
+    assert run("run", "picture.jpg", "--config", Path(__file__).parents[1] / "config" / "wildhands.yaml") == 1
+    assert "is a ROS parameter file" in capsys.readouterr().err
+
+
 def test_doctor_says_where_networks_cannot_be_kept(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused = doctor_module._cache(tmp_path / "file" / "networks")

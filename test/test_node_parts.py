@@ -734,3 +734,10 @@ def test_camera_info_is_the_neighbour_of_a_compressed_topic_that_alone_is_remapp
         node.destroy_node()
     finally:
         rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h", "--ros-args", "-p", "min_score:=0.6"]])
+def test_the_node_explains_itself_instead_of_starting(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "wildhands_ros.node", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "usage: wildhands_node [--ros-args" in done.stdout

@@ -96,6 +96,7 @@ from wildhands_ros.training.dataset import (
     MixingSampler,
     _cache_key,
     normalised,
+    open_source,
 )
 from wildhands_ros.training.losses import hand_losses, mask_loss, masked_mean
 from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
@@ -597,6 +598,11 @@ def test_a_source_that_would_never_be_drawn_is_named() -> None:
     assert 1 in MixingSampler([1, 1], [500, 1], batch=1000, steps=1, seed=3).batch(0)
     with pytest.raises(ConfigError, match="weight of source 2 is too small"):
         MixingSampler([1, 1], [3000, 1], batch=1000, steps=1, seed=3)
+
+
+def test_samples_that_are_not_there_come_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'wildhands render .*none --samples N'"):
+        open_source(SourceConfig(path=tmp_path / "none"), None)
 
 
 def test_an_interrupted_run_sees_the_same_batches() -> None:

@@ -61,6 +61,11 @@ def read_settings(path: Path) -> dict[str, Any]:
     values = read_yaml(path, ConfigError)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings: expected names and values")
+    if any(isinstance(value, dict) and "ros__parameters" in value for value in values.values()):
+        raise ConfigError(
+            f"{path} is a ROS parameter file, for the node's --params-file: expected are nested settings, without "
+            "node names and ros__parameters, and those of the pipeline alone (docs/recordings.md)"
+        )
     return values
 
 

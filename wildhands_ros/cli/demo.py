@@ -264,7 +264,10 @@ def _print_results(outcomes: Sequence[Outcome], out: Path, seconds: float) -> No
 
         print(f"\nagainst the truth:\n{score_table(scores)}")
     if any(o.scene.focal_is_guess for o in outcomes):
-        print("\nthe focal length of the pictures is a guess, and so is their depth (FOCAL=px, or --camera FILE)")
+        print(
+            "\nthe focal length of the pictures is a guess, and so is their depth: give --focal PX or --camera "
+            "FILE (make demo: FOCAL=px)"
+        )
     print("\nwritten:")
     for path in _written(outcomes):
         print(f"  {path}")

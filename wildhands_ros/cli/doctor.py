@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -292,6 +293,13 @@ def _broken_bridge() -> str:
     return "".join(reasons)
 
 
+def _profile_line() -> str:
+    """The command that names this package's Fast DDS profile to what a shell starts."""
+    from wildhands_ros.node.qos import profile_environment
+
+    return "\n        ".join(f"export {name}={shlex.quote(path)}" for name, path in profile_environment().items())
+
+
 def _topics() -> Iterator[Finding]:
     """Sends 1280×720 images between two processes the way cameras do (best effort)."""
     command = [sys.executable, "-m", "wildhands_ros.node.transport_check"]
@@ -317,6 +325,5 @@ def _topics() -> Iterator[Finding]:
         else:
             yield Finding(
                 "Images over topics", "fail" if profile else "warn", text,
-                "start camera and node with FASTDDS_DEFAULT_PROFILES_FILE=<package>/config/fastdds.xml "
-                "(Humble, Jazzy: FASTRTPS_DEFAULT_PROFILES_FILE; see docs/node.md)",
+                f"start camera and node from shells in which you did this (docs/node.md):\n        {_profile_line()}",
             )  # fmt: skip

@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from typing import TypeAlias
 
 import rclpy
@@ -45,6 +46,12 @@ from wildhands_ros.node.transform_buffer import TransformLookup
 from wildhands_ros.node.worker import HandPipeline, ImageMessage, Worker
 from wildhands_ros.pipeline import Pipeline, PipelineConfig
 from wildhands_ros.texts import printable
+
+_USAGE = """\
+usage: wildhands_node [--ros-args [-r FROM:=TO] [-p NAME:=VALUE] [--params-file FILE] ...]
+
+Finds hands in a camera's images and publishes them in metres, until it is told to stop. Topics and services are
+described in docs/node.md, parameters in docs/parameters.md and config/wildhands.yaml."""
 
 PipelineFactory: TypeAlias = Callable[[PipelineConfig], HandPipeline]
 
@@ -509,6 +516,9 @@ class WildhandsNode(LifecycleNodeMixin, Node):
 
 def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = ready_pipeline) -> int:
     """Runs the node until it is told to stop. Exit codes: 0 stopped, 1 could not start."""
+    if {"-h", "--help"} & set(takewhile(lambda word: word != "--ros-args", sys.argv[1:] if args is None else args)):
+        print(_USAGE)
+        return 0
     qos.keep_image_buffers()
     try:
         rclpy.init(args=None if args is None else list(args))

@@ -282,7 +282,9 @@ def open_source(config: SourceConfig, cache: Path | None, models_dir: Path | Non
     Raises ConfigError or SampleError for what is not there.
     """
     if not config.path.exists():
-        raise ConfigError(f"{config.path} is not there: 'wildhands render {config.path}' makes rendered samples")
+        raise ConfigError(
+            f"{config.path} is not there: 'wildhands render {config.path} --samples N' makes rendered samples"
+        )
     if config.kind == "video":
         labeller = PseudoLabeller.from_directory(models_dir, PseudoLabelConfig(focal=config.focal or None))
         return VideoSource(config.path, cache or config.path.parent, labeller, name=config.path.stem)
