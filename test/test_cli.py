@@ -438,21 +438,22 @@ def test_an_interrupted_run_says_so_and_keeps_what_is_done(
     def third_interrupts(frame, result, **options):
         done.append(frame.index)
         if len(done) == 3:
-            _thread.interrupt_main(how)  # as if it came from outside
-            while True:  # until it is handled
-                pass
+            _thread.interrupt_main(how)  # as if it came from outside, after the video and the bag, before these lines
         return frame_to_json(frame, result, **options)
 
     monkeypatch.setattr(run_module, "frame_to_json", third_interrupts)
     lines = tmp_path / "hands.jsonl"
-    options = ["--focal", 700, "--out", tmp_path, "--json", lines, "--no-video", "--no-bag", *LANDMARKS]
+    options = ["--focal", 700, "--out", tmp_path, "--json", lines, *LANDMARKS]
     before = signal.getsignal(signal.SIGTERM)
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs in the background ignore it
     try:
         assert run("run", video, *options) == 130
     finally:
         signal.signal(signal.SIGINT, ours)
-    assert len(read_lines(lines)) == 2 and "interrupted" in capsys.readouterr().err
+    assert len(read_lines(lines)) == 3 and "interrupted" in capsys.readouterr().err
+    for written in (".mp4", ".mcap"):  # the same frames everywhere
+        with open_source(tmp_path / f"hands_hands{written}") as source:
+            assert len(list(source)) == 3
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -60,7 +60,7 @@ def test_told_to_stop_while_it_starts_the_node_just_ends() -> None:
 )
 def test_signals_that_are_held_back_come_afterwards(handler: str, ends: str) -> None:
     program = (
-        "import signal; from wildhands_ros.node.signals import signals_held_back\n"
+        "import signal; from wildhands_ros.interruptions import signals_held_back\n"
         f"handler = signal.{handler}; signal.signal(signal.SIGINT, handler); done, came = '', 'nothing'\n"
         "try:\n"
         "    with signals_held_back():\n"
@@ -71,3 +71,18 @@ def test_signals_that_are_held_back_come_afterwards(handler: str, ends: str) -> 
     )
     found = _run(program)
     assert found.stdout == f"{ends}\n", found.stderr
+
+
+def test_patience_with_signals_ends() -> None:
+    program = (
+        "import signal; from wildhands_ros.interruptions import signals_held_back\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); done = []\n"
+        "try:\n"
+        "    with signals_held_back(patience=1):\n"
+        "        for _ in range(3): signal.raise_signal(signal.SIGINT); done.append('on')\n"
+        "except KeyboardInterrupt:\n"
+        "    done.append('KeyboardInterrupt')\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler; print(*done)"
+    )
+    found = _run(program)
+    assert found.stdout == "on KeyboardInterrupt\n", found.stderr

@@ -32,6 +32,7 @@ from wildhands_ros.drawing import draw_hands, fitted
 from wildhands_ros.errors import ImageError, RecordingError
 from wildhands_ros.frames import Frame
 from wildhands_ros.images import encode_jpeg
+from wildhands_ros.interruptions import signals_held_back
 from wildhands_ros.json_lines import BoxFile, frame_to_json
 from wildhands_ros.pipeline import Pipeline, PipelineConfig, PipelineResult
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
@@ -109,10 +110,12 @@ def run(args: argparse.Namespace) -> int:
                 for frame in _frames(source, args):
                     given = None if boxes is None else boxes.of(frame)
                     result = (pipeline.process_still if still else pipeline.process)(frame, given)
-                    tally.add(frame, result)
-                    for outlet in outlets:
-                        outlet.write(frame, result)
-                        outlet.wrote = True
+                    # all of them or none get the frame; Ctrl-C twice ends also a pipe that nobody reads
+                    with signals_held_back(patience=1):
+                        tally.add(frame, result)
+                        for outlet in outlets:
+                            outlet.write(frame, result)
+                            outlet.wrote = True
             except KeyboardInterrupt:
                 if not tally.frames:
                     raise

@@ -23,12 +23,12 @@ from rclpy.signals import SignalHandlerOptions
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import RecordingError, WildHandsError
 from wildhands_ros.frames import Frame
+from wildhands_ros.interruptions import signals_held_back
 from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.messages import duration_s, stamp_ns
 from wildhands_ros.node.player import Player, PlayerOptions, PlayReport
 from wildhands_ros.node.qos import profile_environment, profile_variable
-from wildhands_ros.node.signals import signals_held_back
 from wildhands_ros.recordings import FrameSource
 
 IMAGE, HANDS = "/camera/image_raw", "/wildhands/hands"

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 import rclpy
 from rclpy.node import Node
@@ -39,34 +35,6 @@ def ignore_signals() -> None:
     _ignore()
     uninstall_signal_handlers()  # joins that thread
     _ignore()  # some versions have just put back what was there before rclpy's
-
-
-@contextmanager
-def signals_held_back() -> Iterator[None]:
-    """What Python would do at SIGINT, SIGTERM and SIGHUP meanwhile (raise KeyboardInterrupt) it does at the end.
-
-    Processes that are started meanwhile have no part in it. In threads other than the main one, where Python does
-    nothing at signals, neither does this.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    held_back = {number: handler for number, handler in handlers.items() if callable(handler)}
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-
-    try:
-        for number in held_back:
-            signal.signal(number, note)
-        yield
-    finally:
-        for number, handler in held_back.items():
-            signal.signal(number, handler)
-        if came:
-            held_back[signal.Signals(came[0])](came[0], None)
 
 
 def _ignore() -> None:
