@@ -297,6 +297,21 @@ def test_a_calibration_yaml_with_aliases_is_refused(tmp_path, text: str) -> None
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("no calibration", "it is built differently"), ("image_width: 640", "camera_matrix is missing"),
+        ("camera_matrix: {data: 3}", "it is built differently"),
+        (f"image_width: wide\nimage_height: 480\n{NINE}", "'wide' is no number"),
+        (f"image_width: 640.7\nimage_height: 480\n{NINE}", "640.7 is no number of pixels"),
+    ],
+)  # fmt: skip
+def test_what_is_no_calibration_is_told_in_our_words(tmp_path, text: str, problem: str) -> None:
+    (tmp_path / "camera.txt").write_text(text)
+    with pytest.raises(CameraError, match=rf"camera.txt is not a ROS camera calibration \({problem}\): needs"):
+        Camera.from_yaml(tmp_path / "camera.txt")
+
+
 def test_models_by_name_and_coefficients_as_an_array_are_those_of_a_calibration() -> None:
     wanted = Camera(640, 480, 400, 400, 320, 240, Distortion.EQUIDISTANT, (0.1, -0.02, 0.005, -0.001))
     given = Camera(640, 480, 400, 400, 320, 240, "fisheye", np.array([[0.1], [-0.02], [0.005], [-0.001]]))

@@ -385,6 +385,22 @@ def test_a_closed_standard_output_is_named(odd_bag: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "-").exists()
 
 
+def test_that_nobody_reads_the_lines_any_more_is_said_in_a_line(odd_bag: Path, tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m wildhands_ros.cli run {odd_bag} --focal 60 --json - --no-bag --no-video"
+    command += f" {' '.join(LANDMARKS)} > >(true)"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("wildhands: whoever read the JSON lines")
+
+
+def test_a_bad_picture_is_named_once(picture: Path, tmp_path: Path, capsys, caplog) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(picture, tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    assert run("run", tmp_path / "in", "--focal", 700, "--out", tmp_path, *LANDMARKS) == 0
+    said = caplog.text + capsys.readouterr().err
+    assert said.count("bad.png was left out") == 1 and "1 problem(s) of the recording: the warnings above" in said
+
+
 def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for name in ("1.jpg", "1.png", "2.png"):
         assert cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), np.uint8))

@@ -31,6 +31,7 @@ def test_round_trip() -> None:
 
 def test_empty_text_stands_for_not_set() -> None:
     assert config_from_dict(PipelineConfig, {"estimation": {"mano_dir": ""}}).estimation.mano_dir is None
+    assert config_from_dict(PipelineConfig, {"models_dir": ""}) == PipelineConfig()
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_two_processes_may_write_the_same_shard(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr("os.getpid", lambda: -1)
         second = ShardWriter(path)
         second.add(samples[0])
-    assert [sample.key for sample in ShardReader(path)] == ["a", "b", "c"]
+    assert [sample.key for sample in ShardReader(str(path))] == ["a", "b", "c"]
     with second:
         for sample in samples[1:]:
             second.add(sample)

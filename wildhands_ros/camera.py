@@ -227,9 +227,13 @@ class Camera:
             width, height = _pixels(data["image_width"]), _pixels(data["image_height"])
             name = str(data.get("distortion_model") or "")  # YAML takes a name left empty for null
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            if isinstance(error, KeyError):
+                problem = f"{error.args[0]} is missing"
+            else:
+                problem = str(error) if isinstance(error, _Unfit) else "it is built differently"
             raise CameraError(
-                f"{path} is not a ROS camera calibration: needs image_width, image_height, camera_matrix.data (9 "
-                f"numbers) and distortion_coefficients.data; problem with {error}"
+                f"{path} is not a ROS camera calibration ({problem}): needs image_width, image_height, "
+                "camera_matrix.data (9 numbers) and distortion_coefficients.data, as in docs/recordings.md"
             ) from error
         if len(k) != 9:
             raise CameraError(f"{path}: camera_matrix.data has {len(k)} numbers, expected 9")
@@ -384,16 +388,23 @@ class Camera:
         return cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
 
 
+class _Unfit(ValueError):
+    """A value of a calibration file, said in words for its writer."""
+
+
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):  # YAML takes yes for a truth
-        raise TypeError(f"{value!r} is no number")
-    return float(value)
+    try:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):  # YAML takes yes for a truth
+            raise ValueError
+        return float(value)
+    except ValueError:
+        raise _Unfit(f"{value!r} is no number") from None
 
 
 def _pixels(value: object) -> int:
     number = _number(value)
     if not number.is_integer():
-        raise ValueError(f"{value!r} is no number of pixels")
+        raise _Unfit(f"{value!r} is no number of pixels")
     return int(number)
 
 

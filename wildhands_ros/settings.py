@@ -47,8 +47,14 @@ def config_from_dict(kind: type[_T], values: Mapping[str, Any], prefix: str = ""
             close = difflib.get_close_matches(str(name), fields, 1)
             hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known are {', '.join(sorted(fields))}"
             raise ConfigError(f"unknown setting '{path}': {hint}")
+        if hints[name] is Path and value == "" and _has_default(fields[name]):  # "not set", as below
+            continue
         arguments[name] = _convert(path, hints[name], value)
     return kind(**arguments)
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return not (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:

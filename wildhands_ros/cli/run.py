@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -281,6 +282,10 @@ class _Json(_Outlet):
             if not self.wrote and self._file is not sys.stdout and self.path.is_file():
                 self._file.truncate(0)
             print(line, file=self._file, flush=True)  # a full disk shows here, and who follows the file sees each frame
+        except BrokenPipeError as error:
+            if self._file is sys.stdout:  # where what could not be written waits, for Python's end to complain about
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            raise RecordingError("whoever read the JSON lines is gone; what was done until then is kept") from error
         except OSError as error:
             raise RecordingError(f"cannot write {self.path}: {error.strerror}") from error
 
@@ -390,8 +395,8 @@ class _Tally:
         )
         for reason, count in sorted(self.skipped.items(), key=lambda item: -item[1])[:5]:
             print(f"left out {count}×: {reason}", file=err)
-        for problem in source.problems:
-            print(f"problem: {problem}", file=err)
+        if source.problems:  # each was logged as it was found
+            print(f"{len(source.problems)} problem(s) of the recording: the warnings above", file=err)
         for path in paths:
             if str(path) != "-":
                 print(f"wrote {path}", file=err)

@@ -82,7 +82,8 @@ class ShardReader:
     said when that is asked for, by a SampleError, too.
     """
 
-    def __init__(self, path: Path, *, name: str = "") -> None:
+    def __init__(self, path: Path | str, *, name: str = "") -> None:
+        path = Path(path)
         self.name = name or Path(os.path.abspath(path)).stem  # also of "."
         paths = sorted(path.glob("*.tar")) if path.is_dir() else [path]
         if not paths:
