@@ -116,7 +116,7 @@ def _load_unkept(
             return _fastest(exported_network(checkpoint, Path(folder)), config, candidates)
     except (_NotKept, OSError) as again:
         if config.backend is not Backend.AUTO or config.precision not in (Precision.FLOAT32, Precision.AUTO):
-            raise again if isinstance(again, _NotKept) else error from again
+            raise error from again
         logger.warning("there is no room for it in the folder for temporary files either: torch runs it, slower")
         return _load_torch(checkpoint, config, device)
 
