@@ -21,6 +21,7 @@ from wildhands_ros.cache_folders import default_cache_dir
 from wildhands_ros.cli.light import add_models_dir
 from wildhands_ros.errors import ModelFileError, WildHandsError
 from wildhands_ros.libraries import NEEDED, how_to_get, on_distribution, version_of
+from wildhands_ros.telemetry import keep_backends_silent
 
 _MARKS = {"ok": "✓", "note": "·", "warn": "!", "fail": "✗"}
 _PATIENCE_S = 60
@@ -124,6 +125,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _libraries() -> Iterator[Finding]:
+    keep_backends_silent()
     for module, package in NEEDED.items():
         yield _library("Libraries", module, package, needed=True)
     for module, extra, use in _OPTIONAL:
