@@ -907,6 +907,20 @@ def test_what_is_damaged_is_named_before_a_run_goes_on(
         read_training_config(tmp_path / "run.yaml")
 
 
+def test_states_are_written_where_they_stay(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another file system, what is made elsewhere first would be copied: a kill meanwhile leaves half of it."""
+
+    def elsewhere(*given: Any, **named: Any) -> None:
+        raise AssertionError("made elsewhere first")
+
+    monkeypatch.setattr("tempfile.mkstemp", elsewhere)
+    train(replace(config, steps=2, validate_every=2), tmp_path / "run", MODEL, landmark_weights, progress=False)
+    written = {path.name for path in (tmp_path / "run").iterdir() if path.is_file()}
+    assert {"last.ckpt", "best.ckpt"} < written and not any(name.startswith(".") for name in written)
+
+
 def test_ctrl_c_is_an_interruption(config: TrainingConfig, landmark_weights: bytes, tmp_path: Path) -> None:
     class Impatient(Callback):
         def on_train_batch_end(self, *given: object) -> None:

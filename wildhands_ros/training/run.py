@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -49,6 +51,22 @@ class TrainingResult:
     network: Path
     errors: dict[str, float]
     steps: int
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's own writes into the system's folder for temporary files, from where a file is copied to another file
+    system: a kill meanwhile would leave half of it in place of the only whole one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(path), _stored(checkpoint))
+
+
+def _stored(content: Any) -> bytes:
+    """What `torch.save` writes."""
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
 
 
 class _Average(EMAWeightAveraging):
@@ -178,7 +196,7 @@ def train(
             logger=TensorBoardLogger(str(out), name="", version="log"), default_root_dir=str(out),
             val_check_interval=_validation_interval(config), check_val_every_n_epoch=None,
             num_sanity_val_steps=0, log_every_n_steps=50, enable_progress_bar=progress, enable_model_summary=False,
-            use_distributed_sampler=False,
+            use_distributed_sampler=False, plugins=[_WholeCheckpoints()],
         )  # fmt: skip
     except (ValueError, MisconfigurationException) as error:
         raise ConfigError(
