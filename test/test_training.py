@@ -969,6 +969,16 @@ def test_a_network_of_upright_hands_learns_which_way_they_point(
         replace(UPRIGHT, trained_from=12)
 
 
+def test_a_finished_run_given_again_gives_the_same_directions(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    upright = replace(config, steps=1, validate_every=1, network=replace(UPRIGHT, trained_from=10), direction_steps=2)
+    first, again = (
+        train(upright, tmp_path, MODEL, landmark_weights, progress=False).network.read_bytes() for _ in range(2)
+    )
+    assert first == again
+
+
 def test_a_run_ends_with_a_validation_whatever_its_length(
     config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
 ) -> None:

@@ -69,6 +69,10 @@ class DirectionModule(pl.LightningModule):
             fine = self.trained.fine_map(drawn)
         return self.head(fine)
 
+    def on_train_batch_start(self, batch: Drawn, batch_idx: int) -> None:
+        # as in `TrainingModule`: dropout depends on seed and step alone, whatever this process did before
+        torch.manual_seed(self._config.seed * 1_000_003 + self.global_step)
+
     def training_step(self, drawn: Drawn, index: int) -> Tensor:
         found, (wanted, known) = self(drawn), true_directions(drawn.batch)
         length = wanted.norm(dim=1)
