@@ -609,7 +609,18 @@ def test_an_interrupted_run_sees_the_same_batches() -> None:
     whole = list(MixingSampler([30, 7], [1, 1], batch=8, steps=20, seed=1))
     assert list(MixingSampler([30, 7], [1, 1], batch=8, steps=20, seed=1, first=12)) == whole[12:]
     shares = [list(MixingSampler([30, 7], [1, 1], 8, 20, 1, share=(rank, 2))) for rank in range(2)]
-    assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
+    assert [a + b for a, b in zip(*shares, strict=True)] == whole
+    later = [list(MixingSampler([30, 7], [1, 1], 8, 20, 1, first=12, share=(rank, 2))) for rank in range(2)]
+    assert later == [share[12:] for share in shares]
+
+
+@pytest.mark.parametrize("devices", [2, 3, 4])
+def test_every_device_learns_from_every_source(devices: int) -> None:
+    for rank in range(devices):
+        parts = list(MixingSampler([40, 40], [1, 1], batch=16, steps=9, seed=1, share=(rank, devices)))
+        assert len(parts) == 9 and {len(part) for part in parts} <= {16 // devices, -(-16 // devices)}
+        for part in parts:
+            assert abs(2 * sum(index < 40 for index in part) - len(part)) <= 1
 
 
 class Listed(list[Sample]):
@@ -1097,6 +1108,7 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
         ("sources: [{only: [smell]}]", "unknown labels smell"),
         ("sources: [{}]\nlosess: {}", "did you mean 'losses'"),
         ("sources: [{}]\nbatch: 0", "batch must be positive"),
+        ("sources: [{}]\nbatch: 3\ndevices: 4", "batch must be at least 4, as many as there are devices, not 3"),
         ("sources: [{weight: .inf}]", "weight of a source must be positive"),
         ("sources: [{}]\nnetwork: {encoding: foo}", "unknown network.encoding 'foo': known are none, sparse"),
         ("sources: [{}]\nnetwork: {perspective: foo}", "unknown network.perspective 'foo': known are none"),

@@ -162,7 +162,7 @@ class TrainingConfig:
     cache: folder for what the untrained part of the network makes of the samples (computed once; no colour augmentation
     then); None computes it every time.
     precision: of Lightning ('32-true', 'bf16-mixed', '16-mixed'); bfloat16 gives way to float32 on CPUs where it is
-    slower. accelerator, devices: of Lightning.
+    slower. accelerator, devices: of Lightning; every batch is shared out among the devices.
     stop_minutes: ends training after so long, with whatever it has; 0 for no limit. What is cached before, and the
     directions afterwards, take their own time.
     """
@@ -194,6 +194,11 @@ class TrainingConfig:
         for name in ("steps", "direction_steps", "batch", "validate_every", "validation_samples", "devices"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.batch < self.devices:
+            raise ConfigError(
+                f"the samples of a batch are shared out among the devices: batch must be at least {self.devices}, as "
+                f"many as there are devices, not {self.batch}"
+            )
         _require_known("precision", self.precision, _PRECISIONS)
         _require_within(self, "", 0, 2**32 - 1, "seed")
         _require_within(self, "", 0, math.inf, "direction_samples", "workers", "stop_minutes")
