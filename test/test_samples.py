@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -261,3 +262,42 @@ def test_samples_check_themselves() -> None:
         replace(sample, camera=fisheye)
     with pytest.raises(ValueError, match="go together"):
         replace(sample, keypoint_weights=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("key", 5, "key must be text, not 5"),
+        ("image", np.zeros((CROP_SIZE, CROP_SIZE, 3)), "image must hold uint8, not float64"),
+        ("image", None, "image must be an array of NumPy, not NoneType"),
+        ("side", "west", "side must be 'left' or 'right', not 'west'"),
+        ("side", None, "side must be 'left' or 'right', not None"),
+        ("extent", "10", "extent must be positive and finite, not 10"),
+        ("joints", np.zeros((21, 3)).tolist(), "joints must be an array of NumPy, not list"),
+        ("joints", np.zeros((21, 3), complex), "joints must hold real numbers, not complex128"),
+        ("joints", np.full((21, 3), "a"), "joints must hold real numbers, not <U1"),
+        ("mano", ManoLabels(np.zeros((16, 3, 3)).tolist(), np.zeros(10), np.zeros(3), "open"), "pose must be an array"),
+        ("mano", ManoLabels(np.zeros((16, 3, 3)), np.zeros(10), np.zeros(3), None), "hand_model must be a name"),
+        ("visible", np.ones(21, int), "visible must hold bool, not int64"),
+        ("keypoint_weights", -np.ones(21), "keypoint_weights must be from 0 to 1"),
+        ("keypoint_weights", np.full(21, 100), "keypoint_weights must be from 0 to 1"),
+        ("mask", np.zeros((CROP_SIZE, CROP_SIZE), bool), "mask must hold uint8, not bool"),
+        ("mask", np.ones((CROP_SIZE, CROP_SIZE), np.uint8), "mask must hold 255 .hand., 0 .none. and 127"),
+        ("grasp", 3.0, "grasp must be a class, a whole number from 0 to 8, not 3.0"),
+        ("grasp", True, "grasp must be a class, a whole number from 0 to 8, not True"),
+        ("source", None, "source must be a name, not None"),
+    ],
+)
+def test_samples_of_wrong_kinds_are_refused(name: str, value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(made_sample(), **{name: value})
+
+
+def test_samples_of_other_sources_kinds_are_taken() -> None:
+    sample = made_sample()
+    assert sample.joints is not None and sample.keypoint_weights is not None
+    odd = np.where(np.arange(21) < 2, [np.nan, np.inf, *range(19)], 1)
+    found = replace(
+        sample, side="left", joints=sample.joints.astype(np.float32), keypoint_weights=odd, extent=np.float32(7)
+    )  # type: ignore[arg-type]
+    assert found.side is Side.LEFT  # by which labels are mirrored

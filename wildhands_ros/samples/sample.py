@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from numbers import Integral, Real
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from wildhands_ros.hands import Side
 FloatArray = NDArray[np.float64]
 Tag = bool | float | int | str
 _TAGS = (bool, float, int, str, np.number, np.bool_)
+_OPTIONAL = frozenset(("joints", "keypoints", "keypoint_weights", "visible", "mask"))
+_KINDS = {"image": np.dtype(np.uint8), "mask": np.dtype(np.uint8), "visible": np.dtype(np.bool_)}
 
 CROP_SIZE = 224
 """Edge of a sample's picture in pixels."""
@@ -61,8 +64,10 @@ class Sample:
     picture: (H, W, 3) uint8 RGB, the whole picture as `camera` has it, where the source was asked for it: networks that
         look beyond the crop are measured on it. Large, and for nothing but evaluation: shards do not keep it.
 
-    Raises ValueError for shapes and kinds that are not so. Numbers of labels need not be finite: those that are not are
-    unknown.
+    `side` may be given by its name; numbers of labels may be of any real type of NumPy's.
+
+    Raises ValueError for shapes, kinds and values that are not so. Numbers of labels need not be finite: those that are
+    not are unknown.
     """
 
     key: str
@@ -85,11 +90,17 @@ class Sample:
     picture: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.key, str):
+            raise ValueError(f"a sample's key must be text, not {self.key!r}")
         if not self.key or "." in self.key or "/" in self.key:
             raise ValueError(f"a sample's key must be non-empty, without dots and slashes, not '{self.key}'")
         if self.camera.has_distortion:
             raise ValueError(f"sample {self.key}: its camera must be undistorted (a rectified view)")
-        if not 0 < self.extent < np.inf:
+        try:
+            object.__setattr__(self, "side", Side(self.side))
+        except ValueError:
+            raise ValueError(f"sample {self.key}: side must be 'left' or 'right', not {self.side!r}") from None
+        if not isinstance(self.extent, Real) or not 0 < self.extent < np.inf:
             raise ValueError(f"sample {self.key}: extent must be positive and finite, not {self.extent}")
         for name, length in (("center", 2), ("box", 4)):
             value = getattr(self, name)
@@ -109,18 +120,40 @@ class Sample:
             values |= vars(self.mano)
         for name, shape in wanted.items():
             value = values[name]
-            if value is not None and value.shape != shape:
-                raise ValueError(f"sample {self.key}: {name} has shape {value.shape}, expected {shape}")
+            if value is not None or name not in _OPTIONAL:
+                _check_array(f"sample {self.key}: {name}", value, shape, _KINDS.get(name))
+        if self.mano is not None and not isinstance(self.mano.hand_model, str):
+            raise ValueError(f"sample {self.key}: hand_model must be a name, not {self.mano.hand_model!r}")
+        if self.mask is not None and not ((self.mask == 0) | (self.mask == HIDDEN) | (self.mask == 255)).all():
+            raise ValueError(f"sample {self.key}: mask must hold 255 (hand), 0 (none) and {HIDDEN} (unknown) only")
+        weights = self.keypoint_weights
+        if weights is not None and (np.isfinite(weights) & ((weights < 0) | (weights > 1))).any():
+            raise ValueError(f"sample {self.key}: keypoint_weights must be from 0 to 1, or not finite where unknown")
         if (self.keypoints is None) != (self.keypoint_weights is None):
             raise ValueError(f"sample {self.key}: keypoints and keypoint_weights go together")
-        if self.grasp is not None and self.grasp not in range(GRASP_COUNT):
-            raise ValueError(f"sample {self.key}: grasp must be a class from 0 to {GRASP_COUNT - 1}, not {self.grasp}")
-        if not isinstance(self.scene, str):
-            raise ValueError(f"sample {self.key}: scene must be a name, not {self.scene!r}")
+        whole = isinstance(self.grasp, Integral) and not isinstance(self.grasp, bool)
+        if self.grasp is not None and not (whole and self.grasp in range(GRASP_COUNT)):
+            raise ValueError(
+                f"sample {self.key}: grasp must be a class, a whole number from 0 to {GRASP_COUNT - 1}, "
+                f"not {self.grasp!r}"
+            )
+        for name in ("source", "scene"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"sample {self.key}: {name} must be a name, not {getattr(self, name)!r}")
         if not isinstance(self.tags, Mapping) or not all(isinstance(v, _TAGS) for v in self.tags.values()):
             raise ValueError(f"sample {self.key}: tags must be names with numbers or words, not {self.tags!r}")
         tags = {name: tag.item() if isinstance(tag, np.generic) else tag for name, tag in self.tags.items()}
         object.__setattr__(self, "tags", tags)
+
+
+def _check_array(name: str, value: object, shape: tuple[int, ...], kind: np.dtype[Any] | None) -> None:
+    """Raises ValueError for what is no array of this shape and kind (None: of real numbers)."""
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name} must be an array of NumPy, not {type(value).__name__}")
+    if value.shape != shape:
+        raise ValueError(f"{name} has shape {value.shape}, expected {shape}")
+    if value.dtype.kind not in "fiu" if kind is None else value.dtype != kind:
+        raise ValueError(f"{name} must hold {kind or 'real numbers'}, not {value.dtype}")
 
 
 def inside_picture(sample: Sample) -> NDArray[np.bool_]:
