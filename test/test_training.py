@@ -60,6 +60,7 @@ from wildhands_ros.training import ablation as ablation_module
 from wildhands_ros.training import dataset as dataset_module
 from wildhands_ros.training import module as module_module
 from wildhands_ros.training import precision as precision_module
+from wildhands_ros.training import run as run_module
 from wildhands_ros.training.ablation import (
     VARIANTS,
     AblationResult,
@@ -890,16 +891,40 @@ def test_a_resumed_run_keeps_weights_that_were_better_before(
 ) -> None:
     run, folder = replace(config, steps=12, validate_every=4), tmp_path / "run"
     real = module_module.joint_errors
-    with (
-        monkeypatch.context() as patch
-    ):  # the first validation, after what is gone on from was kept, is a very good one
+
+    def killed(*given: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:  # the first validation is a very good one, and what goes on is not kept then
         patch.setattr(module_module, "joint_errors", lambda *given: 0.01 * real(*given))
+        patch.setattr(run_module._Regularly, "on_validation_end", killed)
         with pytest.raises(Killed):
-            train(run, folder, MODEL, landmark_weights, progress=False, extra=(Kill(6),))
+            train(run, folder, MODEL, landmark_weights, progress=False)
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 2
     if moved:
         folder = folder.rename(tmp_path / "elsewhere")
     train(run, folder, MODEL, landmark_weights, progress=False)
     assert torch.load(folder / "best.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_a_run_that_was_killed_while_it_validated_validates_again(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
+) -> None:
+    class KillLate(Callback):
+        def on_validation_batch_end(self, trainer: Any, *rest: object) -> None:
+            if trainer.global_step == run.steps:
+                raise Killed
+
+    run = replace(config, steps=8, validate_every=4)
+    whole = train(run, tmp_path / "whole", MODEL, landmark_weights, progress=False)
+    with pytest.raises(Killed):
+        train(run, tmp_path / "cut", MODEL, landmark_weights, progress=False, extra=(KillLate(),))
+    watch = Watch()
+    resumed = train(run, tmp_path / "cut", MODEL, landmark_weights, progress=False, extra=(watch,))
+    assert sorted(watch.losses) == [7, 8] and len(watch.validated) == 1
+    for folder in ("whole", "cut"):
+        assert torch.load(tmp_path / folder / "best.ckpt", weights_only=True)["global_step"] == 8
+    assert resumed.errors == pytest.approx(whole.errors, rel=1e-3)
 
 
 def test_what_is_damaged_is_named_before_a_run_goes_on(

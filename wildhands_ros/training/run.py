@@ -15,7 +15,14 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    Timer,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
@@ -86,7 +93,7 @@ class _Average(EMAWeightAveraging):
 class _Best(ModelCheckpoint):
     """Keeps the weights of the best validation, also of one that a resumed run does not know of.
 
-    What is gone on from may have been kept before the validation of its step, or in a folder that was moved since.
+    What is gone on from is kept after these: a run may have ended in between, or its folder was moved since.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -97,6 +104,24 @@ class _Best(ModelCheckpoint):
             self.best_model_score = self.kth_value = kept
             self.best_model_path = self.kth_best_model_path = str(path)
             self.best_k_models = {str(path): kept}
+
+
+class _Regularly(Checkpoint):
+    """Keeps what a run goes on from, every so many steps, and after every validation.
+
+    Not before a validation that is due: whoever went on from there would leave it out (Lightning takes it for done),
+    and with it, perhaps, the best weights of all.
+    """
+
+    def __init__(self, path: Path, every: int, validated: int) -> None:
+        self._path, self._every, self._validated = path, every, validated
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step % self._every == 0 and trainer.global_step % self._validated:
+            trainer.save_checkpoint(self._path)
+
+    def on_validation_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        trainer.save_checkpoint(self._path)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -178,10 +203,9 @@ def train(
     best = _Best(
         out, "best", monitor="val/mpjpe_mm", mode="min", save_top_k=1, enable_version_counter=False,
     )  # fmt: skip  # whole: a file of weights only would hold the last ones, not the averaged ones that were validated
-    regularly = ModelCheckpoint(
-        out, "last", every_n_train_steps=max(min(config.validate_every, config.steps) // 2, 1), save_top_k=1,
-        enable_version_counter=False, save_on_train_epoch_end=False,
-    )  # fmt: skip
+    regularly = _Regularly(
+        out / RESUME, max(min(config.validate_every, config.steps) // 2, 1), _validation_interval(config)
+    )
     callbacks: list[Callback] = [
         _Average(config.optimiser.ema), best, regularly, LearningRateMonitor("step"),
         PictureLog(SampleDataset(ShardReader(config.validation), module.manner)), *extra,
