@@ -109,9 +109,12 @@ def test_a_shard_for_which_the_disk_is_too_small_leaves_nothing(
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"), ShardWriter(tmp_path / "x.tar") as shard:
+    with pytest.raises(OSError, match="No space left on device: '.*x.tar'"), ShardWriter(tmp_path / "x.tar") as shard:
         shard.add(made_sample())
         monkeypatch.setattr(shard._tar, "close", full)
+    with pytest.raises(OSError, match="No space left on device: '.*y.tar'"), ShardWriter(tmp_path / "y.tar") as shard:
+        monkeypatch.setattr(shard._tar, "addfile", lambda *given: full())
+        shard.add(made_sample())
     assert list(tmp_path.iterdir()) == []
 
 

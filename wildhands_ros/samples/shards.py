@@ -8,6 +8,7 @@ import os
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -51,14 +52,15 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._tar.close()
+            with _named(self.path):
+                self._tar.close()
             if error is None:
                 os.replace(self._partial, self.path)
         finally:
             self._partial.unlink(missing_ok=True)
 
     def add(self, sample: Sample) -> None:
-        """Raises ValueError for a key that the shard has already."""
+        """Raises ValueError for a key that the shard has already, OSError with the shard's path for a full disk."""
         if sample.key in self._keys:
             raise ValueError(f"{self.path}: there is a sample '{sample.key}' already: give each its own key")
         self._keys.add(sample.key)
@@ -66,13 +68,25 @@ class ShardWriter:
         if sample.mask is not None:
             members["png"] = _encoded(".png", sample.mask, _PNG)
         members["json"] = _record(sample).encode()
-        for kind, content in members.items():  # all of it, or nothing where a part cannot be written
-            self._member(f"{sample.key}.{kind}", content)
+        with _named(self.path):
+            for kind, content in members.items():  # all of it, or nothing where a part cannot be written
+                self._member(f"{sample.key}.{kind}", content)
 
     def _member(self, name: str, content: bytes) -> None:
         info = tarfile.TarInfo(name)  # no time, no owner: the same samples give the same bytes
         info.size = len(content)
         self._tar.addfile(info, io.BytesIO(content))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Writing into an open file: what cannot be done there names no file by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class ShardReader:
