@@ -1123,7 +1123,9 @@ def test_a_run_goes_on_from_a_checkpoint_of_the_same_network(
 
 def test_configuration_from_yaml(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
-    path.write_text("sources:\n- {kind: rendered, path: a, weight: 2, only: [mask, grasp]}\nlosses: {mask: 10}\n")
+    path.write_text(
+        "sources:\n- {kind: rendered, path: a, weight: 2, only: [mask, grasp]}\nvalidation: .\nlosses: {mask: 10}\n"
+    )
     config = read_training_config(path, steps=7)
     assert config.steps == 7 and config.losses.mask == 10
     assert config.sources == (SourceConfig("rendered", Path("a"), weight=2.0, only=("mask", "grasp")),)
@@ -1147,6 +1149,13 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
         ("sources: [{}]\nseed: -1", "seed must be from 0"),
         ("sources: [{}]\nworkers: -1", "workers must be 0 or more"),
         ("[", "is not YAML"),
+        ("sources: [{path: a}]", "c.yaml does not name 'validation', the shards"),
+        ("sources: [{path: a}]\nvalidation: ''", "does not name 'validation'"),
+        ("sources: [{path: a}, {}]\nvalidation: b", "does not name 'sources[1].path', the source's file or folder"),
+        (
+            "sources: [{kind: epic-hand-kps, path: a}]\nvalidation: b",
+            "does not name 'sources[0].frames', the folder with its pictures",
+        ),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=message.replace("[", "\\[")):

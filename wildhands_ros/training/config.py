@@ -205,9 +205,22 @@ class TrainingConfig:
 
 
 def read_training_config(path: Path, **changes: object) -> TrainingConfig:
-    """The configuration in a YAML file, with some entries replaced. Raises ConfigError naming what is wrong."""
+    """The configuration in a YAML file, with some entries replaced.
+
+    Raises ConfigError naming what is wrong, and places that are not named.
+    """
     values = {**read_settings(path), **{k: v for k, v in changes.items() if v is not None}}
-    return config_from_dict(TrainingConfig, values)
+    config = config_from_dict(TrainingConfig, values)
+    # in a file that does not name a place, the default, the current folder, is not meant
+    missing = [] if values.get("validation") else ["'validation', the shards that decide which weights are best"]
+    for index, (given, source) in enumerate(zip(values["sources"], config.sources, strict=True)):
+        wanted = {"path": "the source's file or folder"}
+        if source.kind == "epic-hand-kps":
+            wanted["frames"] = "the folder with its pictures"
+        missing += [f"'sources[{index}].{name}', {words}" for name, words in wanted.items() if not given.get(name)]
+    if missing:
+        raise ConfigError(f"{path} does not name {'; '.join(missing)}")
+    return config
 
 
 def _require_known(name: str, value: str, known: Iterable[str]) -> None:
