@@ -1116,6 +1116,8 @@ def test_a_run_goes_on_from_a_checkpoint_of_the_same_network(
         progress=False,
     )  # fmt: skip
     assert deep.errors == pytest.approx(before.errors, rel=1e-4)  # nobody listens to the new head yet
+    with pytest.raises(ConfigError, match="nope.safetensors is not there: 'start' names"):
+        train(replace(still, start=tmp_path / "nope.safetensors"), tmp_path / "no", MODEL, landmark_weights)
     with pytest.raises(ConfigError, match="another network.*hidden 64 instead of 32"):
         other = replace(still, network=replace(network, hidden=32))
         train(other, tmp_path / "other", MODEL, landmark_weights, progress=False)

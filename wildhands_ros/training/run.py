@@ -254,7 +254,10 @@ def train(
 
 
 def _start_from(path: Path, network: WildHandsNetwork) -> None:
-    """Puts a checkpoint's weights in. Raises ModelFileError for a damaged one, ConfigError for another network's."""
+    """Puts a checkpoint's weights in. Raises ModelFileError for a damaged one, ConfigError for one that is not there or
+    another network's."""
+    if not path.exists():
+        raise ConfigError(f"{path} is not there: 'start' names the checkpoint of an earlier run ({NETWORK})")
     found, info = load_checkpoint(path)
     weights = found.state_dict()
     ours = network.variant
