@@ -7,6 +7,7 @@ import difflib
 import enum
 import numbers
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -113,7 +114,17 @@ def _convert(path: str, kind: Any, value: Any) -> Any:
         return int(value)
     if kind in (bool, str) and isinstance(value, kind):
         return value
-    raise ConfigError(f"'{path}' must be {_WORDS.get(kind, 'a list')}, not {value!r}")
+    hint = _hint(value) if kind is float and isinstance(value, str) else ""
+    raise ConfigError(f"'{path}' must be {_WORDS.get(kind, 'a list')}, not {value!r}{hint}")
+
+
+def _hint(text: str) -> str:
+    """How to write a number that YAML takes for text, for want of a point or of the exponent's sign; else nothing."""
+    found = re.fullmatch(r"([-+]?[0-9]+(?:\.[0-9]*)?)[eE]([-+]?[0-9]+)", text)
+    if found is None:
+        return ""
+    digits, exponent = found.groups()
+    return f", which YAML takes for text: write {digits}{'' if '.' in digits else '.0'}e{int(exponent):+d}"
 
 
 def _member(path: str, kind: type[enum.Enum], value: Any) -> enum.Enum:
