@@ -639,6 +639,8 @@ def test_caches_are_those_of_all_samples_and_their_labels() -> None:
 
     trunk = LandmarkTrunk()
     assert key(samples) == key(Listed(samples))
+    others = {_cache_key(samples, Manner(hand_model=name), trunk, 1) for name in (None, "open", "mano")}
+    assert len(others) == 3  # whose parameters count differs
     for change in ({"grasp": None}, {"image": samples[0].image}, {"key": "other"}):
         assert key(samples) != key(Listed([samples[0], replace(samples[1], **change), samples[2]]))
 

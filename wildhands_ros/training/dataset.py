@@ -152,9 +152,9 @@ class SampleDataset(Dataset[Drawn]):
 class CachedDataset(Dataset[Drawn]):
     """One source whose crops have gone through the fixed part of a trunk; labels and maps stay on disk.
 
-    folder: made when first needed, found again by the trunk's weights and the source's contents (its `fingerprint()`,
-    where it has one). Making it goes on where it was interrupted. Raises WildHandsError where the system ends a process
-    that does it.
+    folder: made when first needed, found again by the trunk's weights, the hand model's name and the source's contents
+    (its `fingerprint()`, where it has one). Making it goes on where it was interrupted. Raises WildHandsError where the
+    system ends a process that does it.
     """
 
     def __init__(
@@ -330,7 +330,7 @@ def turned_crops(batch: Batch) -> Tensor:
 
 
 def _cache_key(source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int) -> str:
-    digest = hashlib.sha256(f"{_LABELS_VERSION} {_fingerprint(source)}".encode())
+    digest = hashlib.sha256(f"{_LABELS_VERSION} {manner.hand_model} {_fingerprint(source)}".encode())
     for part in (trunk.stem, trunk.blocks[:blocks]):
         for value in part.state_dict().values():
             digest.update(value.detach().cpu().numpy().tobytes())
