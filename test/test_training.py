@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from pretend_cuda import pretended_gpu
 
 from wildhands_ros.camera import Camera
+from wildhands_ros.cli import main
 from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
 from wildhands_ros.errors import ConfigError, ModelFileError, WildHandsError
 from wildhands_ros.estimation.wildhands import (
@@ -831,6 +832,18 @@ def test_a_run_learns_goes_on_after_a_kill_and_its_checkpoint_estimates_the_same
             joints = module.estimate(Drawn(batch, None))[4][0].numpy()
         flip = np.array([-1.0, 1, 1]) if sample.side is Side.LEFT else np.ones(3)
         np.testing.assert_allclose(joints * flip, hand.joints, atol=2e-3)  # crops are rounded to 8 bits here
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_devices_the_first_speaks(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run_module.TrainingResult(tmp_path / "network.safetensors", {"mpjpe_mm": 7.0}, 3)
+    monkeypatch.setattr("wildhands_ros.training.config.read_training_config", lambda path, **changes: None)
+    monkeypatch.setattr(run_module, "train", lambda *given, **named: result)
+    monkeypatch.setattr(run_module.rank_zero_only, "rank", rank)
+    assert main(["train", "some.yaml", str(tmp_path)]) == 0
+    assert ("3 steps" in capsys.readouterr().out) == (rank == 0)
 
 
 def test_a_folder_belongs_to_one_configuration(config: TrainingConfig, landmark_weights: bytes, tmp_path: Path) -> None:

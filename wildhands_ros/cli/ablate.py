@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from wildhands_ros.training.ablation import VARIANTS, ablation_table, run_ablation, run_auxiliary
         from wildhands_ros.training.config import read_training_config
+        from wildhands_ros.training.run import is_first_process
     except ModuleNotFoundError as error:
         raise WildHandsError(
             f"training needs {error.name}: {how_to_get('lightning tensorboard matplotlib numba')}"
@@ -57,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
     results = []
     for result in runs:
         results.append(result)
-        print(f"{result.variant} (seed {result.seed}): MPJPE {result.means['mpjpe_mm']:.1f} mm", flush=True)
+        if is_first_process():
+            print(f"{result.variant} (seed {result.seed}): MPJPE {result.means['mpjpe_mm']:.1f} mm", flush=True)
+    if not is_first_process():
+        return 0
     table = ablation_table(results)
     print(f"\n{table}")
     write_table(table, args.table)

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         from wildhands_ros.training.config import read_training_config
-        from wildhands_ros.training.run import train
+        from wildhands_ros.training.run import is_first_process, train
     except ModuleNotFoundError as error:
         raise WildHandsError(
             f"training needs {error.name}: {how_to_get('lightning tensorboard matplotlib numba')}"
@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         models_dir=args.models_dir,
         half=args.half,
     )
+    if not is_first_process():
+        return 0
     print(f"{result.steps} steps; on the validation samples:")
     for name, value in result.errors.items():
         print(f"  {name:18s} {value:8.2f}")

@@ -25,6 +25,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -245,7 +246,9 @@ def train(
     if variant.upright:
         directions = learn_directions(module, config, out, models_dir=models_dir, progress=progress)
     errors = evaluate(module, data.val_dataloader(), data.validation_hands())
-    torch.save(errors, out / SAMPLE_ERRORS)
+    if trainer.is_global_zero:  # on several devices every one's process comes here, with the same errors
+        write_whole(out / SAMPLE_ERRORS, _stored(errors))
+    trainer.strategy.barrier()  # whoever reads them next may be another one
     measured = {name: values for name, values in errors.items() if name != "angle" and bool(values.isfinite().any())}
     found = {name: float(values.nanmean()) for name, values in measured.items()} | directions
     save_checkpoint(out / NETWORK, module.network, info, half=half)
@@ -316,6 +319,11 @@ def _completed(found: Any, defaults: Any) -> Any:
     if isinstance(defaults, list) and defaults and isinstance(defaults[0], dict):  # sources
         return [_completed(item, defaults[0]) for item in found]
     return found
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks for all where a run has several devices, each with its own."""
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 def write_record(path: Path, content: Any) -> None:
