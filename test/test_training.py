@@ -90,6 +90,7 @@ from wildhands_ros.training.config import (
     TrainingConfig,
     read_training_config,
 )
+from wildhands_ros.training.data import TrainingData
 from wildhands_ros.training.dataset import (
     CachedDataset,
     Drawn,
@@ -703,6 +704,27 @@ def test_the_first_samples_of_a_source_are_a_source() -> None:
 
     prints = {s.fingerprint() for s in (first, FirstSamples(samples, 2), FirstSamples(Listed(samples[1:]), 3))}
     assert len(prints) == 3 and FirstSamples(Listed(samples), 3).fingerprint() in prints
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_labels_of_video_are_kept_in_the_cache_or_else_in_the_runs_folder(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    """Not beside recordings, where nobody expects them, and where often nothing may be written."""
+    (tmp_path / "recordings").mkdir()
+    kept: list[Path] = []
+
+    def video(path: Path, labels: Path, labeller: object, *, name: str) -> Listed:
+        kept.append(labels)
+        return Listed([drawn_hand(np.random.default_rng(24), "0")])
+
+    monkeypatch.setattr(dataset_module.PseudoLabeller, "from_directory", lambda *given: None)
+    monkeypatch.setattr(dataset_module, "VideoSource", video)
+    sources = (SourceConfig("video", tmp_path / "recordings"),)
+    run = replace(config, sources=sources, cache=tmp_path / "cache" if cached else None, validation_samples=1)
+    module = TrainingModule(fresh_network(variant_of(SMALL, MODEL), landmark_weights), run, MODEL)
+    TrainingData(run, module, module.manner, tmp_path / "run").setup()
+    assert kept == [tmp_path / ("cache" if cached else "run")]
 
 
 def test_errors_are_those_of_samples_with_3d_labels() -> None:

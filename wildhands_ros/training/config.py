@@ -160,7 +160,7 @@ class TrainingConfig:
     first ones; 0: all), as with `cache` they are cached once more.
     validate_every: steps, about, so that the last validation is at the end.
     cache: folder for what the untrained part of the network makes of the samples (computed once; no colour augmentation
-    then); None computes it every time.
+    then), and for the labels of video; None computes the former every time, and keeps the latter in the run's folder.
     precision: of Lightning ('32-true', 'bf16-mixed', '16-mixed'); bfloat16 gives way to float32 on CPUs where it is
     slower. accelerator, devices: of Lightning; every batch is shared out among the devices.
     stop_minutes: ends training after so long, with whatever it has; 0 for no limit. What is cached before, and the

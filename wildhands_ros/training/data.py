@@ -32,14 +32,15 @@ class TrainingData(pl.LightningDataModule):
     """The samples of a run, cached where the configuration names a folder for that."""
 
     def __init__(
-        self, config: TrainingConfig, module: TrainingModule, manner: Manner, models_dir: Path | None = None,
-        most: int = 0,
+        self, config: TrainingConfig, module: TrainingModule, manner: Manner, out: Path,
+        models_dir: Path | None = None, most: int = 0,
     ) -> None:  # fmt: skip
-        """manner: how the samples are shown. models_dir: of the detector that labels video. most: samples of each
-        source, its first ones (0: all)."""
+        """manner: how the samples are shown. out: the run's folder, in which labels of video are kept without a cache.
+        models_dir: of the detector that makes them. most: samples of each source, its first ones (0: all)."""
         super().__init__()
         self.config = config
         self._manner = manner
+        self._labels = config.cache or out
         self._models_dir = models_dir
         self._most = most
         self._module = module
@@ -51,7 +52,7 @@ class TrainingData(pl.LightningDataModule):
             return
         self._parts = [
             self._dataset(
-                _limited(open_source(s, self.config.cache, self._models_dir), s.first, self._most), frozenset(s.only)
+                _limited(open_source(s, self._labels, self._models_dir), s.first, self._most), frozenset(s.only)
             )
             for s in self.config.sources
         ]

@@ -276,10 +276,10 @@ def _spread(shares: NDArray[np.float64]) -> NDArray[np.int64]:
     return order
 
 
-def open_source(config: SourceConfig, cache: Path | None, models_dir: Path | None = None) -> SampleSource:
+def open_source(config: SourceConfig, labels: Path, models_dir: Path | None = None) -> SampleSource:
     """The samples of one configured source.
 
-    cache: where what is made of unlabelled video is kept (None: beside it). models_dir: of the detector that labels it.
+    labels: folder in which those of unlabelled video are kept. models_dir: of the detector that makes them.
     Raises ConfigError or SampleError for what is not there.
     """
     if not config.path.exists():
@@ -288,7 +288,7 @@ def open_source(config: SourceConfig, cache: Path | None, models_dir: Path | Non
         )
     if config.kind == "video":
         labeller = PseudoLabeller.from_directory(models_dir, PseudoLabelConfig(focal=config.focal or None))
-        return VideoSource(config.path, cache or config.path.parent, labeller, name=config.path.stem)
+        return VideoSource(config.path, labels, labeller, name=config.path.stem)
     if config.kind == "epic-hand-kps":
         return EpicHandKps(config.path, config.frames)
     return ShardReader(config.path, name=config.path.name)

@@ -39,7 +39,7 @@ def learn_directions(
         network=replace(config.network, trained_from=FINE_AFTER),  # for the caches: nothing before that moves any more
     )  # fmt: skip
     as_seen = replace(trained.manner, upright=None)
-    data = TrainingData(settings, trained, as_seen, models_dir, most=config.direction_samples)
+    data = TrainingData(settings, trained, as_seen, out, models_dir, most=config.direction_samples)
     trainer = pl.Trainer(
         accelerator=config.accelerator, devices=config.devices, max_steps=settings.steps, max_epochs=-1,
         logger=TensorBoardLogger(str(out), name="", version="directions"), default_root_dir=str(out),

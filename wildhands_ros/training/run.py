@@ -199,7 +199,7 @@ def train(
         _start_from(config.start, network)
     module = TrainingModule(network, config, hand_model)
     fixed = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}
-    data = TrainingData(config, module, module.manner, models_dir)
+    data = TrainingData(config, module, module.manner, out, models_dir)
 
     best = _Best(
         out, "best", monitor="val/mpjpe_mm", mode="min", save_top_k=1, enable_version_counter=False,
