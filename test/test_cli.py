@@ -844,7 +844,7 @@ def test_doctor_says_what_optional_libraries_are_for_and_how_to_get_them(
             patch.setitem(sys.modules, module, None)
             missing = found(module)
         assert missing.level == "note" and missing.text.endswith(f"; only needed for {use} (extra '{extra}')")
-        assert missing.remedy == f"pip install {module}"
+        assert missing.remedy == libraries.how_to_get(module)
 
 
 def test_bad_arguments_end_with_exit_code_2(capsys) -> None:
