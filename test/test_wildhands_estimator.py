@@ -725,7 +725,7 @@ def test_backends_say_what_they_cannot_do(checkpoint, cache, monkeypatch):
     with pytest.raises(ConfigError, match="torch does not run"):
         load_network(checkpoint, RuntimeConfig("cpu", Backend.TORCH, Precision.INT8))
     monkeypatch.setattr(loading_module.accelerated, "installed", lambda backend: False)
-    with pytest.raises(ConfigError, match="pip install openvino"):
+    with pytest.raises(ConfigError, match="pip install onnx openvino"):
         load_network(checkpoint, RuntimeConfig("cpu", precision=Precision.INT8))
     with pytest.raises(ConfigError, match="onnxruntime is not installed"):
         load_network(checkpoint, RuntimeConfig("cpu", Backend.ONNXRUNTIME, cache_dir=cache))
@@ -738,6 +738,12 @@ def test_without_faster_backends_it_runs_in_torch_and_says_so_once(checkpoint, m
     assert "torch" in load_network(checkpoint, RuntimeConfig("cpu", threads=1)).runtime.name
     (said,) = caplog.messages
     assert "neither ONNX Runtime nor OpenVINO" in said and "pip install onnx onnxruntime openvino" in said
+
+
+def test_without_onnx_it_runs_in_torch_instead_of_not_at_all(checkpoint, monkeypatch, caplog):
+    monkeypatch.setattr(loading_module, "find_spec", lambda name: None)
+    assert "torch" in load_network(checkpoint, RuntimeConfig("cpu", threads=1)).runtime.name
+    assert "or onnx is not" in caplog.text
 
 
 def test_export_without_onnx_names_what_is_missing(network, tmp_path, monkeypatch):

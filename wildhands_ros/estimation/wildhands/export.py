@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.kpe import Encoding, encoding_size
 from wildhands_ros.estimation.wildhands.network import CELLS, INPUT_SIZE, OUTPUTS, NetworkInputs, WildHandsNetwork
+from wildhands_ros.libraries import how_to_get
 
 FRAME, CROPS, ENCODING, RIGHT = "frame", "crops", "encoding", "right"
 MAPS, PICTURE = "maps", "picture"
@@ -78,8 +79,8 @@ def _export(
         import_module("onnx")  # without which torch's exporter fails, at the end of its work
     except ImportError as error:
         raise ModelFileError(
-            f"writing a network as ONNX needs the library onnx, which cannot be imported ({error}): pip install onnx "
-            "(extra 'fast')"
+            f"writing a network as ONNX needs the library onnx, which cannot be imported ({error}): "
+            f"{how_to_get('onnx')}"
         ) from error
     try:
         with warnings.catch_warnings():

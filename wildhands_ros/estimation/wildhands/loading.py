@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +92,9 @@ def load_network(checkpoint: Path, config: RuntimeConfig) -> LoadedNetwork:
     if not backends:
         logger.warning(
             "the network runs in eager torch: neither ONNX Runtime nor OpenVINO is installed, with which it is about "
-            "twice as fast on a CPU. pip install onnx onnxruntime openvino (extra 'fast'), or set the backend to "
-            "'torch' to leave it at that"
+            "twice as fast on a CPU, or onnx is not, through which they get it. Extra 'fast' has them all: %s. Set the "
+            "backend to 'torch' to leave it at that",
+            how_to_get("onnx onnxruntime openvino"),
         )
         return _load_torch(checkpoint, config, device)
     candidates = _candidates(backends, config.precision)
@@ -278,11 +280,14 @@ _Candidate = tuple[Backend, Precision]
 def _backends(config: RuntimeConfig) -> list[Backend]:
     if config.backend is not Backend.AUTO:
         return [config.backend]
-    found = [b for b in (Backend.ONNXRUNTIME, Backend.OPENVINO) if accelerated.installed(b)]
+    exports = find_spec("onnx") is not None
+    found = [b for b in (Backend.ONNXRUNTIME, Backend.OPENVINO) if exports and accelerated.installed(b)]
     if config.precision not in (Precision.FLOAT32, Precision.AUTO):
         found = [b for b in found if b is Backend.OPENVINO]
         if not found:
-            raise ConfigError(f"precision '{config.precision.value}' on a CPU needs OpenVINO: {how_to_get('openvino')}")
+            raise ConfigError(
+                f"precision '{config.precision.value}' on a CPU needs OpenVINO and onnx: {how_to_get('onnx openvino')}"
+            )
     return found
 
 
