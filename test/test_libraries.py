@@ -71,7 +71,7 @@ def test_beside_a_distribution_no_remedy_is_a_plain_pip(monkeypatch: pytest.Monk
     monkeypatch.setattr(libraries, "on_distribution", lambda: True)
     lines = (ROOT / "requirements-rig.txt").read_text().splitlines()
     rig = {re.split("[<>=]", line)[0] for line in lines if not line.startswith("#")}
-    assert len(rig) == 5
+    assert rig
     for package in rig:
         assert how_to_get(package) == "python3 tools/setup_rig.py (docs/installation.md)"
     assert how_to_get("scipy") == "rosdep install (docs/installation.md)"

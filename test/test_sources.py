@@ -256,7 +256,9 @@ def test_the_command_measures_an_estimator_on_them(tmp_path: Path, capsys, caplo
     assert main(["eval", "--epic-hand-kps", str(annotations), "--frames", str(frames), *options]) == 0
     out = capsys.readouterr().out
     cells = {row[1].strip(): row[2].strip() for line in out.splitlines() if len(row := line.split("|")) > 3}
-    assert "open, 2 hands of epic_hand_kps" in out and not caplog.records
+    assert "open, 2 hands of epic_hand_kps" in out
+    # what is said where the network is used for the first time on a machine is no matter of these samples
+    assert not [text for text in caplog.messages if not text.startswith("preparing the network")]
     for measured in ("2D px of 224", "2D % of box", "estimated %"):
         assert re.match(r"\d", cells[measured]), measured
     for unknown in ("MPJPE mm", "wrist mm", "MRRPE mm", "mask IoU %"):

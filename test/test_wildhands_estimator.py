@@ -740,10 +740,17 @@ def test_without_faster_backends_it_runs_in_torch_and_says_so_once(checkpoint, m
     assert "neither ONNX Runtime nor OpenVINO" in said and "pip install onnx onnxruntime openvino" in said
 
 
-def test_without_onnx_it_runs_in_torch_instead_of_not_at_all(checkpoint, monkeypatch, caplog):
-    monkeypatch.setattr(loading_module, "find_spec", lambda name: None)
-    assert "torch" in load_network(checkpoint, RuntimeConfig("cpu", threads=1)).runtime.name
-    assert "or onnx is not" in caplog.text
+def test_without_onnx_it_runs_in_torch_unless_it_was_exported_before(checkpoint, tmp_path, monkeypatch, caplog):
+    config = RuntimeConfig("cpu", threads=1, cache_dir=tmp_path)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "onnx", None)
+        assert "torch" in load_network(checkpoint, config).runtime.name
+        assert "the library onnx" in caplog.messages[-1]
+        with pytest.raises(ModelFileError, match="the library onnx"):
+            load_network(checkpoint, replace(config, backend=Backend.OPENVINO))
+    load_network(checkpoint, config)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "torch" not in load_network(checkpoint, config).runtime.name
 
 
 def test_export_without_onnx_names_what_is_missing(network, tmp_path, monkeypatch):

@@ -21,11 +21,12 @@ def signals_held_back(patience: int | None = None) -> Iterator[None]:
         yield
         return
     came: list[int] = []
+    over = False
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     held_back = {number: handler for number, handler in handlers.items() if callable(handler)}
 
     def note(number: int, frame: FrameType | None) -> None:
-        if len(came) == patience:
+        if over or len(came) == patience:  # over: it came while the handlers were put back
             came.clear()
             held_back[signal.Signals(number)](number, frame)
         else:
@@ -36,6 +37,7 @@ def signals_held_back(patience: int | None = None) -> Iterator[None]:
             signal.signal(number, note)
         yield
     finally:
+        over = True
         for number, handler in held_back.items():
             signal.signal(number, handler)
         if came:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 
 _LINE_BREAK = re.compile(r"(\n(?=  )|\n\Z)")  # as our own texts and tracebacks have them: before an indented line
 
@@ -17,7 +18,7 @@ def printable(text: str) -> str:
 
 
 def _printable(character: str) -> str:
-    if character.isprintable():
+    if character.isprintable() or unicodedata.category(character) == "Zs":  # spaces of all kinds are harmless
         return character
     return character.encode("unicode_escape").decode("ascii")
 

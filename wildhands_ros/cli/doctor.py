@@ -203,7 +203,8 @@ def _open_network() -> Finding:
 
 def _cache(folder: Path) -> Finding:
     """Whether networks can be kept there, or in what will be made there."""
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    # not Path.exists, which raises PermissionError behind closed doors
+    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return Finding("Network", "ok", f"prepared for this machine in {folder}, the first time that it is used")
     return Finding(

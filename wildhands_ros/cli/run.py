@@ -284,7 +284,8 @@ class _Json(_Outlet):
             print(line, file=self._file, flush=True)  # a full disk shows here, and who follows the file sees each frame
         except BrokenPipeError as error:
             if self._file is sys.stdout:  # where what could not be written waits, for Python's end to complain about
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), self._file.fileno())
             raise RecordingError("whoever read the JSON lines is gone; what was done until then is kept") from error
         except OSError as error:
             raise RecordingError(f"cannot write {self.path}: {error.strerror}") from error

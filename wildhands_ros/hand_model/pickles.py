@@ -205,7 +205,7 @@ class _Keys:
     def require_small_tuples(self) -> None:
         """Raises RefusedPickle where the last instruction made a tuple that is, written out, larger than any file's."""
         if self._stack and self._stack[-1] > _LARGEST_TUPLE:
-            raise RefusedPickle("holds tuples that are far larger written out than the file")
+            raise RefusedPickle(f"holds a tuple that, written out, has more than {_LARGEST_TUPLE} parts")
 
     def _since_mark(self) -> list[int]:
         place = self._marks.pop()
@@ -216,7 +216,7 @@ class _Keys:
     def _use(self, keys: list[int]) -> None:
         self._used += sum(keys)
         if max(keys, default=0) > _LARGEST_KEY or self._used > _MOST_KEYS:
-            raise RefusedPickle("has keys that are too large or too many: files of arrays have a few short names")
+            raise RefusedPickle("has keys that are too large or too many for a file of arrays")
 
 
 _NO_KEY = _LARGEST_KEY + 1

@@ -324,8 +324,8 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             if ask is None or watch.has_info or not around.info_is_latched:
                 return
             self._ask_for_latched_info = None
-            self.destroy_subscription(self._subscribers.pop(0))
-            self._subscribers.insert(0, ask())
+            before, self._subscribers[0] = self._subscribers[0], ask()
+            self.destroy_subscription(before)
         self.get_logger().info(f"asking for the camera_info of {around.info_topic} that was published before")
 
     def _subscription(
@@ -524,7 +524,7 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
         rclpy.init(args=None if args is None else list(args))
     except Exception as error:  # of types that rclpy does not show
         print(
-            f"wildhands cannot start, its ROS arguments are wrong: {error}. They are written "
+            f"wildhands cannot start, as ROS does not: {error}. Arguments for it are written "
             "--ros-args -p parameter:=value -r topic:=other_topic",
             file=sys.stderr,
         )

@@ -33,6 +33,7 @@ from wildhands_ros.recordings.salvage import (
     write_ahead_log,
 )
 from wildhands_ros.recordings.zstandard import unpack_file, unpacked
+from wildhands_ros.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -275,6 +276,7 @@ class _Directory(DirectoryReader):
     STORAGE_PLUGINS = {**DirectoryReader.STORAGE_PLUGINS, "sqlite3": _Sqlite}
 
     def open(self) -> None:
+        read_yaml(cast(Path, self.path) / "metadata.yaml", RecordingError)  # refuses what has no end; rosbags does not
         super().open()
         if self.metadata.compression_mode == "message":
             self.metadata = self.metadata._replace(compression_mode=None)

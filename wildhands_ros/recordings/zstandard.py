@@ -31,7 +31,7 @@ def unpacked(message: bytes) -> bytes:
         plain = frame.decompress(message, _LARGEST_MESSAGE)
     except zstd.ZstdError:
         return message
-    return plain if frame.eof else message
+    return plain if frame.eof and not frame.unused_data else message
 
 
 def unpack_file(packed: Path, to: Path) -> str:

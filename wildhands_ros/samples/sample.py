@@ -17,8 +17,8 @@ from wildhands_ros.hands import Side
 FloatArray = NDArray[np.float64]
 Tag = bool | float | int | str
 _TAGS = (bool, float, int, str, np.number, np.bool_)
-_OPTIONAL = frozenset(("joints", "keypoints", "keypoint_weights", "visible", "mask"))
-_KINDS = {"image": np.dtype(np.uint8), "mask": np.dtype(np.uint8), "visible": np.dtype(np.bool_)}
+_OPTIONAL = frozenset(("joints", "keypoints", "keypoint_weights", "visible", "mask", "picture"))
+_KINDS = {name: np.dtype(np.uint8) for name in ("image", "mask", "picture")} | {"visible": np.dtype(np.bool_)}
 
 CROP_SIZE = 224
 """Edge of a sample's picture in pixels."""

@@ -255,7 +255,7 @@ class MixingSampler(Sampler[list[int]]):
                 int(period * self._counts[source] + self._ranks_in_period[position]), self._lengths[source]
             )
             found.append(int(self._starts[source] + self._order(source, turn)[place]))
-        # in one piece: every so manieth would be those of one source where sources take turns
+        # in one piece: every n-th would be those of one source where sources take turns
         return found[len(found) * self._rank // self._ranks : len(found) * (self._rank + 1) // self._ranks]
 
     def _order(self, source: int, turn: int) -> NDArray[np.int64]:

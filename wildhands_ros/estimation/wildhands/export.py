@@ -72,13 +72,17 @@ def _outputs(network: WildHandsNetwork) -> list[str]:
     return [name for name in OUTPUTS if there.get(name, True)]
 
 
+class NoExporter(ModelFileError):
+    """What writes ONNX files is not installed."""
+
+
 def _export(
     module: nn.Module, path: str | Path, inputs: dict[str, Tensor], outputs: list[str], batched: list[str]
 ) -> None:
     try:
         import_module("onnx")  # without which torch's exporter fails, at the end of its work
     except ImportError as error:
-        raise ModelFileError(
+        raise NoExporter(
             f"writing a network as ONNX needs the library onnx, which cannot be imported ({error}): "
             f"{how_to_get('onnx')}"
         ) from error

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,7 @@ from wildhands_ros.estimation.wildhands.checkpoint import (
     load_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.crops import Prepared
-from wildhands_ros.estimation.wildhands.export import export_parts
+from wildhands_ros.estimation.wildhands.export import NoExporter, export_parts
 from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput, WildHandsNetwork
 from wildhands_ros.estimation.wildhands.runtime import (
     Backend,
@@ -92,8 +91,7 @@ def load_network(checkpoint: Path, config: RuntimeConfig) -> LoadedNetwork:
     if not backends:
         logger.warning(
             "the network runs in eager torch: neither ONNX Runtime nor OpenVINO is installed, with which it is about "
-            "twice as fast on a CPU, or onnx is not, through which they get it. Extra 'fast' has them all: %s. Set the "
-            "backend to 'torch' to leave it at that",
+            "twice as fast on a CPU. Extra 'fast' has them: %s. Set the backend to 'torch' to leave it at that",
             how_to_get("onnx onnxruntime openvino"),
         )
         return _load_torch(checkpoint, config, device)
@@ -104,8 +102,18 @@ def load_network(checkpoint: Path, config: RuntimeConfig) -> LoadedNetwork:
             return _fastest(exported, config, candidates)
         except ModelFileError:  # of a graph that was damaged in the cache: once more with a new one
             return _fastest(exported_network(checkpoint, config.cache_dir, anew=True), config, candidates)
+    except NoExporter as error:
+        if not _may_be_torch(config):
+            raise
+        logger.warning("the network runs in eager torch, half as fast: %s", error)
+        return _load_torch(checkpoint, config, device)
     except _NotKept as error:
         return _load_unkept(error, checkpoint, config, device, candidates)
+
+
+def _may_be_torch(config: RuntimeConfig) -> bool:
+    """Whether eager torch would do as well for whoever asks."""
+    return config.backend is Backend.AUTO and config.precision in (Precision.FLOAT32, Precision.AUTO)
 
 
 def _load_unkept(
@@ -117,7 +125,7 @@ def _load_unkept(
         with tempfile.TemporaryDirectory(prefix="wildhands-network-") as folder:
             return _fastest(exported_network(checkpoint, Path(folder)), config, candidates)
     except (_NotKept, OSError) as again:
-        if config.backend is not Backend.AUTO or config.precision not in (Precision.FLOAT32, Precision.AUTO):
+        if not _may_be_torch(config):
             raise error from again
         logger.warning("there is no room for it in the folder for temporary files either: torch runs it, slower")
         return _load_torch(checkpoint, config, device)
@@ -280,8 +288,7 @@ _Candidate = tuple[Backend, Precision]
 def _backends(config: RuntimeConfig) -> list[Backend]:
     if config.backend is not Backend.AUTO:
         return [config.backend]
-    exports = find_spec("onnx") is not None
-    found = [b for b in (Backend.ONNXRUNTIME, Backend.OPENVINO) if exports and accelerated.installed(b)]
+    found = [b for b in (Backend.ONNXRUNTIME, Backend.OPENVINO) if accelerated.installed(b)]
     if config.precision not in (Precision.FLOAT32, Precision.AUTO):
         found = [b for b in found if b is Backend.OPENVINO]
         if not found:
