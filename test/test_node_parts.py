@@ -516,6 +516,16 @@ def test_camera_info_that_cannot_come_is_explained():
     assert "carries sensor_msgs/msg/Image" in text
 
 
+def test_who_begins_anew_has_patience_again():
+    watch = InputWatch(started=0)
+    watch.image(1.0)
+    watch.info(1.0)
+    assert watch.complaint(20.0, AROUND)[0] == "images_stopped"
+    watch.begin_anew(20.0)
+    assert watch.complaint(21.0, AROUND) is None and watch.has_info
+    assert watch.complaint(26.0, AROUND)[0] == "images_do_not_arrive"
+
+
 def test_a_stream_that_stops_is_noticed():
     watch = InputWatch(started=0)
     watch.image(1.0)

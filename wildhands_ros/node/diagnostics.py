@@ -260,6 +260,11 @@ class InputWatch:
         self._images: deque[float] = deque(maxlen=_MOST_KEPT)
         self._infos: deque[float] = deque(maxlen=_MOST_KEPT)
 
+    def begin_anew(self, now: float) -> None:
+        """Listens from now on, as if no image had come before: somebody had switched off what it listened to."""
+        self._started = now
+        self._images.clear()
+
     def is_early(self, now: float) -> bool:
         """Whether the node has only begun to listen, and nothing can be said yet of what does not come."""
         return now - self._started <= self._patience_s

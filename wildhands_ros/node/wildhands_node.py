@@ -386,6 +386,8 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         if worker is None:
             response.message = self._not_active()
             return response
+        if request.data and not self._enabled and self._watch is not None:
+            self._watch.begin_anew(time.monotonic())
         worker.enable(request.data)
         self._enabled = bool(request.data)
         response.success = True
