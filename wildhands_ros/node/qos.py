@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rclpy.duration import Duration
-from rclpy.event_handler import PublisherEventCallbacks
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -145,16 +145,30 @@ def output_mismatch(
     )
 
 
+def input_events(
+    node: Node, topic: str, ours: QoSProfile, report: Callable[[str, str], None]
+) -> SubscriptionEventCallbacks:
+    """Reports publishers of `topic`, a resolved name, that offer less than `ours` asks for."""
+
+    def on_incompatible(event: object) -> None:
+        report("input_qos_mismatch", input_mismatch(topic, _policy_of(event), ours, publishers_of(node, topic)))
+
+    return SubscriptionEventCallbacks(incompatible_qos=on_incompatible, use_default_callbacks=False)
+
+
 def output_events(
     node: Node, topic: str, ours: QoSProfile, report: Callable[[str, str], None]
 ) -> PublisherEventCallbacks:
     """Reports subscribers of `topic`, a resolved name, that ask for more than `ours` offers."""
 
     def on_incompatible(event: object) -> None:
-        policy = QoSPolicyKind(getattr(event, "last_policy_kind", QoSPolicyKind.INVALID))
-        report("output_qos_mismatch", output_mismatch(topic, policy, ours, subscribers_of(node, topic)))
+        report("output_qos_mismatch", output_mismatch(topic, _policy_of(event), ours, subscribers_of(node, topic)))
 
     return PublisherEventCallbacks(incompatible_qos=on_incompatible, use_default_callbacks=False)
+
+
+def _policy_of(event: object) -> QoSPolicyKind:
+    return QoSPolicyKind(getattr(event, "last_policy_kind", QoSPolicyKind.INVALID))
 
 
 def publishers_of(node: Node, topic: str) -> list[TopicEndpointInfo]:

@@ -16,13 +16,12 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpHandle, JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
-from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from rclpy.utilities import get_rmw_implementation_identifier
@@ -338,19 +337,13 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         overridable: bool = True,
     ) -> Subscription:
         profile, overriding = qos.overridable(standard)
-
-        def on_incompatible(event: object) -> None:
-            policy = QoSPolicyKind(getattr(event, "last_policy_kind", QoSPolicyKind.INVALID))
-            publishers = qos.publishers_of(self, topic)
-            self._report("input_qos_mismatch", qos.input_mismatch(topic, policy, profile, publishers))
-
         return self.create_subscription(
             kind,
             topic,
             callback,
             profile,
             callback_group=MutuallyExclusiveCallbackGroup(),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible, use_default_callbacks=False),
+            event_callbacks=qos.input_events(self, topic, profile, self._report),
             qos_overriding_options=overriding if overridable else None,
         )
 

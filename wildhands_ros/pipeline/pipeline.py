@@ -281,7 +281,7 @@ class Pipeline:
             if not box.score >= least
         ]
 
-    def _within_reach(self, hands: Sequence[Hand]) -> tuple[list[Hand], list[str]]:
+    def _near_enough(self, hands: Sequence[Hand]) -> tuple[list[Hand], list[str]]:
         """Hands that `max_distance` leaves, and those that it leaves out, in words."""
         most = self.config.max_distance or np.inf
         far = [float(np.linalg.norm(hand.joints[0])) for hand in hands]
@@ -306,7 +306,7 @@ class Pipeline:
             seen = replace(seen, image=well_exposed(seen.image))
         estimates = self.estimator.estimate(seen, boxes) if boxes or tracked else Estimates((), ())
         estimated = time.perf_counter()
-        near, too_far = self._within_reach(estimates.hands)
+        near, too_far = self._near_enough(estimates.hands)
         raw = smooth = turn.back.hands(near)
         if tracked:
             raw, smooth = self._tracker.update(raw, seen.stamp_ns, frame.camera)

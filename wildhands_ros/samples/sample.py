@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, Protocol
 
@@ -17,7 +17,6 @@ from wildhands_ros.hands import Side
 FloatArray = NDArray[np.float64]
 Tag = bool | float | int | str
 _TAGS = (bool, float, int, str, np.number, np.bool_)
-_OPTIONAL = frozenset(("joints", "keypoints", "keypoint_weights", "visible", "mask", "picture"))
 _KINDS = {name: np.dtype(np.uint8) for name in ("image", "mask", "picture")} | {"visible": np.dtype(np.bool_)}
 
 CROP_SIZE = 224
@@ -144,6 +143,9 @@ class Sample:
             raise ValueError(f"sample {self.key}: tags must be names with numbers or words, not {self.tags!r}")
         tags = {name: tag.item() if isinstance(tag, np.generic) else tag for name, tag in self.tags.items()}
         object.__setattr__(self, "tags", tags)
+
+
+_OPTIONAL = frozenset(f.name for f in fields(Sample) if f.default is None)
 
 
 def _check_array(name: str, value: object, shape: tuple[int, ...], kind: np.dtype[Any] | None) -> None:

@@ -19,7 +19,7 @@ from wildhands_ros.training.config import TrainingConfig
 from wildhands_ros.training.data import TrainingData
 from wildhands_ros.training.dataset import Drawn
 from wildhands_ros.training.interrupts import interrupts_as_such
-from wildhands_ros.training.module import TrainingModule
+from wildhands_ros.training.module import TrainingModule, seed_step
 
 DIRECTION_ERRORS = ("direction_median_deg", "direction_over_30_percent")
 _LONG = 0.5  # half crops: longer directions count no more than this
@@ -70,8 +70,7 @@ class DirectionModule(pl.LightningModule):
         return self.head(fine)
 
     def on_train_batch_start(self, batch: Drawn, batch_idx: int) -> None:
-        # as in `TrainingModule`: dropout depends on seed and step alone, whatever this process did before
-        torch.manual_seed(self._config.seed * 1_000_003 + self.global_step)
+        seed_step(self._config.seed, self.global_step)
 
     def training_step(self, drawn: Drawn, index: int) -> Tensor:
         found, (wanted, known) = self(drawn), true_directions(drawn.batch)

@@ -181,8 +181,7 @@ class TrainingModule(pl.LightningModule):
         return mask_loss(silhouette, batch.mask[chosen], batch.has_mask[chosen])
 
     def on_train_batch_start(self, batch: Drawn, batch_idx: int) -> None:
-        # dropout, too, depends on seed and step alone, so that a run that was interrupted goes on as it would have
-        torch.manual_seed(self.config.seed * 1_000_003 + self.global_step)
+        seed_step(self.config.seed, self.global_step)
 
     def training_step(self, drawn: Drawn, index: int) -> Tensor:
         found = self.losses(drawn)
@@ -230,6 +229,12 @@ class TrainingModule(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Dropout, too, depends on seed and step alone, so that a run that was interrupted goes on as it would have,
+    whatever its process did before."""
+    torch.manual_seed(seed * 1_000_003 + step)
 
 
 def _silhouettes(hand_model: HandModel) -> SilhouetteRasteriser:
