@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from wildhands_ros import libraries
-from wildhands_ros.libraries import NEEDED, how_to_get, missing_module
+from wildhands_ros.errors import WildHandsError
+from wildhands_ros.libraries import NEEDED, how_to_get, missing_module, needed_for
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,6 +66,24 @@ def test_only_what_users_can_mend_becomes_one_line() -> None:
     assert "messages are not built" in str(of("wildhands_ros.msg"))
     assert "sensor_msgs.msg is missing" in str(of("sensor_msgs.msg"))
     assert "opencv-python-headless is missing" in str(of("cv2"))
+
+
+def test_what_not_every_user_has_is_said_with_what_it_is_for(tmp_path: Path) -> None:
+    training = "training needs lightning: pip install lightning tensorboard matplotlib numba;"
+    for arguments, purpose in (
+        (("render", "out", "--samples", "1"), "rendering needs numba: pip install numba;"),
+        (("train", "config.yaml", "out"), training),
+        (("ablate", "config.yaml", "out"), training),
+    ):
+        done = without(tmp_path, ("numba", "lightning"), *arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1) and done.stderr.startswith(f"wildhands: {purpose}")
+
+
+def test_imports_of_our_own_fail_as_they_are() -> None:
+    with pytest.raises(ModuleNotFoundError), needed_for("nothing"):
+        raise ModuleNotFoundError("No module", name="wildhands_ros.no")
+    with pytest.raises(WildHandsError, match="^much needs torch: make setup"), needed_for("much", "others"):
+        raise ModuleNotFoundError("No module", name="torch")
 
 
 def test_beside_a_distribution_no_remedy_is_a_plain_pip(monkeypatch: pytest.MonkeyPatch) -> None:

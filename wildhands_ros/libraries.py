@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Iterator
+
+from wildhands_ros.errors import WildHandsError
 
 NEEDED = {
     "numpy": "numpy", "scipy": "scipy", "cv2": "opencv-python-headless", "torch": "torch", "yaml": "PyYAML",
@@ -12,6 +16,9 @@ NEEDED = {
     "rosbags": "rosbags", "apsw": "apsw", "lz4": "lz4",
 }  # fmt: skip
 """Module → the package on PyPI that has it."""
+
+TRAINING = "lightning tensorboard matplotlib numba"
+"""What training needs besides."""
 
 _FROM_ROSDEP = frozenset({"numpy", "scipy", "opencv-python-headless", "PyYAML", "tqdm"})  # package.xml
 
@@ -46,6 +53,22 @@ def how_to_get(package: str) -> str:
         f"make setup, or pip install {package} in an environment of your own" if needed else f"pip install {package}"
     )
     return f"{plain}; on a ROS 2 distribution {rig} (docs/installation.md)"
+
+
+@contextlib.contextmanager
+def needed_for(purpose: str, packages: str = "") -> Iterator[None]:
+    """For imports of what not every user has: raises WildHandsError where a module of others is missing.
+
+    It says what the module is needed for, and how to get it: `packages`, by default the module's own.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = error.name or ""
+        if missing_module(error) is None:
+            raise
+        wanted = NEEDED.get(name) or packages or name
+        raise WildHandsError(f"{purpose} needs {name}: {how_to_get(wanted)}") from error
 
 
 def missing_module(error: ModuleNotFoundError) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from wildhands_ros.cli.common import add_table, make_room, write_table
 from wildhands_ros.cli.light import add_models_dir
 from wildhands_ros.errors import WildHandsError
-from wildhands_ros.libraries import how_to_get
+from wildhands_ros.libraries import TRAINING, needed_for
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
@@ -35,14 +35,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
 def run(args: argparse.Namespace) -> int:
     if args.auxiliary and args.variants:
         raise WildHandsError("--auxiliary compares runs of its own, not variants: leave out --variants")
-    try:
+    with needed_for("training", TRAINING):
         from wildhands_ros.training.ablation import VARIANTS, ablation_table, run_ablation, run_auxiliary
         from wildhands_ros.training.config import read_training_config
         from wildhands_ros.training.run import is_first_process
-    except ModuleNotFoundError as error:
-        raise WildHandsError(
-            f"training needs {error.name}: {how_to_get('lightning tensorboard matplotlib numba')}"
-        ) from error
     from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
     from wildhands_ros.hand_model import load_hand_model
 

@@ -26,7 +26,7 @@ from wildhands_ros.cli.common import (
 )
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.hand_model import load_hand_model
-from wildhands_ros.libraries import how_to_get
+from wildhands_ros.libraries import needed_for
 from wildhands_ros.pipeline import EstimationConfig, PipelineConfig
 from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.samples import Sample, SampleSource, ShardReader
@@ -200,10 +200,8 @@ def _require_one_source(args: argparse.Namespace) -> None:
 
 def _epic_hand_kps(args: argparse.Namespace) -> SampleSource:
     """Its samples with their whole pictures. A warning says how many pictures are missing."""
-    try:
+    with needed_for("--epic-hand-kps"):
         from wildhands_ros.training.sources import EpicHandKps
-    except ModuleNotFoundError as error:
-        raise WildHandsError(f"--epic-hand-kps needs {error.name}: {how_to_get(str(error.name))}") from error
     least = {} if args.min_visible is None else {"min_visible": args.min_visible}
     source = EpicHandKps(args.epic_hand_kps, args.frames, boxes=args.boxes, whole=True, **least)
     if source.missing_frames:

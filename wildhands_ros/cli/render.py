@@ -30,13 +30,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from wildhands_ros.errors import WildHandsError
-    from wildhands_ros.libraries import how_to_get
+    from wildhands_ros.libraries import needed_for
 
-    try:
+    with needed_for("rendering", "numba"):
         from wildhands_ros.rendered.generate import RenderConfig, Split, render_shards
-    except ModuleNotFoundError as error:
-        raise WildHandsError(f"rendering needs the library {error.name}: {how_to_get('numba')}") from error
 
     config = RenderConfig(args.samples, args.seed, Split(args.split), args.size_per_shard, args.workers)
     with tqdm(total=args.samples, unit="hand") as progress:

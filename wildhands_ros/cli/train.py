@@ -30,16 +30,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
 
 
 def run(args: argparse.Namespace) -> int:
-    from wildhands_ros.errors import WildHandsError
-    from wildhands_ros.libraries import how_to_get
+    from wildhands_ros.libraries import TRAINING, needed_for
 
-    try:
+    with needed_for("training", TRAINING):
         from wildhands_ros.training.config import read_training_config
         from wildhands_ros.training.run import is_first_process, train
-    except ModuleNotFoundError as error:
-        raise WildHandsError(
-            f"training needs {error.name}: {how_to_get('lightning tensorboard matplotlib numba')}"
-        ) from error
     from wildhands_ros.detection.models import LANDMARK_MODEL, load_model
     from wildhands_ros.hand_model import load_hand_model
 

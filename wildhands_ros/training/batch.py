@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 
 import cv2
@@ -28,6 +28,7 @@ from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
 from wildhands_ros.hand_model import HandLayer
 from wildhands_ros.hands import Side
 from wildhands_ros.samples import HIDDEN, Sample, inside_picture
+from wildhands_ros.training.config import LABELS
 
 NO_GRASP = -1
 MASK_SIZE = 56
@@ -39,7 +40,6 @@ ROLL_NOISE = 0.06
 ROLL_ASTRAY, ROLL_ASTRAY_SHARE = 1.0, 0.2
 """Radians by which a share of the rolls is off besides."""
 
-LABELS = frozenset(("joints", "mano", "keypoints", "mask", "grasp"))
 _FLIP = np.array([-1.0, 1.0, 1.0])
 
 
@@ -101,7 +101,7 @@ def collate(batches: Sequence[Batch]) -> Batch:
 
 
 def batch_of(
-    sample: Sample, *, only: frozenset[str] = LABELS, picture: bool = True, hand_model: str | None = None
+    sample: Sample, *, only: Collection[str] = LABELS, picture: bool = True, hand_model: str | None = None
 ) -> Batch:
     """One sample as a batch of one. only: the labels that are used. picture: whether the crop is needed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -12,8 +13,7 @@ from torch.utils.data import DataLoader
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.wildhands import Encoding
 from wildhands_ros.samples import Sample, SampleSource, ShardReader
-from wildhands_ros.training.batch import LABELS
-from wildhands_ros.training.config import TrainingConfig
+from wildhands_ros.training.config import LABELS, TrainingConfig
 from wildhands_ros.training.dataset import (
     CachedDataset,
     Drawn,
@@ -51,9 +51,7 @@ class TrainingData(pl.LightningDataModule):
         if self._parts:
             return
         self._parts = [
-            self._dataset(
-                _limited(open_source(s, self._labels, self._models_dir), s.first, self._most), frozenset(s.only)
-            )
+            self._dataset(_limited(open_source(s, self._labels, self._models_dir), s.first, self._most), s.only)
             for s in self.config.sources
         ]
         validation = ShardReader(self.config.validation)
@@ -62,7 +60,7 @@ class TrainingData(pl.LightningDataModule):
                 f"{self.config.validation}: none of the validation samples has 3D joints, whose error decides which "
                 "weights are best"
             )
-        self._validation = self._dataset(validation, frozenset())
+        self._validation = self._dataset(validation, ())
 
     def _validated(self, available: int) -> list[int]:
         """Which of the validation samples are used, evenly over all of them."""
@@ -74,7 +72,7 @@ class TrainingData(pl.LightningDataModule):
         validation = ShardReader(self.config.validation)
         return shown_hands((validation[index] for index in self._validated(len(validation))), self._manner)
 
-    def _dataset(self, source: SampleSource, only: frozenset[str]) -> SampleDataset | CachedDataset:
+    def _dataset(self, source: SampleSource, only: Collection[str]) -> SampleDataset | CachedDataset:
         variant, only = self._module.network.variant, only or LABELS
         if self.config.cache is None or variant.encoding is Encoding.INPUT:  # nothing is fixed behind a changed input
             return SampleDataset(source, self._manner, only)

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -34,8 +34,8 @@ from wildhands_ros.estimation.wildhands.variant import Perspective, Variant
 from wildhands_ros.hand_model import HandLayer, HandModel
 from wildhands_ros.processes import worker_processes
 from wildhands_ros.samples import BOX_FACTOR, CROP_SIZE, Sample, SampleSource, ShardReader
-from wildhands_ros.training.batch import LABELS, Batch, batch_of, collate, rolled, rolls_of, zoomed
-from wildhands_ros.training.config import SourceConfig
+from wildhands_ros.training.batch import Batch, batch_of, collate, rolled, rolls_of, zoomed
+from wildhands_ros.training.config import LABELS, SourceConfig
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 from wildhands_ros.training.sources.crops import square_of
 from wildhands_ros.whole_files import write_whole
@@ -94,7 +94,7 @@ class Manner:
         """Radians by which `batch` rolls the camera of a sample, after a left hand was mirrored."""
         if self.upright is None:
             return 0.0
-        return float(rolls_of(batch_of(sample, only=frozenset(("keypoints",)), picture=False), [sample.key])[0])
+        return float(rolls_of(batch_of(sample, only=("keypoints",), picture=False), [sample.key])[0])
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """The samples, right hands all."""
@@ -133,7 +133,7 @@ class FirstSamples:
 class SampleDataset(Dataset[Drawn]):
     """One source. Items are asked for by the list, and come as one `Drawn`."""
 
-    def __init__(self, source: SampleSource, manner: Manner, only: frozenset[str] = LABELS) -> None:
+    def __init__(self, source: SampleSource, manner: Manner, only: Collection[str] = LABELS) -> None:
         self.source = source
         self._manner = manner
         self._only = only
@@ -159,7 +159,7 @@ class CachedDataset(Dataset[Drawn]):
 
     def __init__(
         self, source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int, folder: Path,
-        only: frozenset[str] = LABELS,
+        only: Collection[str] = LABELS,
     ) -> None:  # fmt: skip
         place = folder / _cache_key(source, manner, trunk, blocks)
         place.mkdir(parents=True, exist_ok=True)
@@ -294,7 +294,7 @@ def open_source(config: SourceConfig, labels: Path, models_dir: Path | None = No
     return ShardReader(config.path, name=config.path.name)
 
 
-def _without(labels: Batch, only: frozenset[str]) -> Batch:
+def _without(labels: Batch, only: Collection[str]) -> Batch:
     """The same with the labels that are not to be used marked as missing."""
     changes: dict[str, Tensor] = {}
     for name, field in (("joints", "has_joints"), ("mano", "has_mano"), ("mask", "has_mask"),
