@@ -79,6 +79,24 @@ def test_what_not_every_user_has_is_said_with_what_it_is_for(tmp_path: Path) -> 
         assert (done.returncode, done.stderr.count("\n")) == (1, 1) and done.stderr.startswith(f"wildhands: {purpose}")
 
 
+@pytest.mark.parametrize(
+    ("rclpy", "code", "said"),
+    [
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nsignal.pause()", 0, ""),
+        ("raise ModuleNotFoundError(name='rclpy')", 1, "wildhands cannot start: the module rclpy is missing: make "),
+    ],
+)  # fmt: skip
+def test_a_node_whose_imports_end_says_why_in_a_line(rclpy: str, code: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "rclpy.py").write_text(rclpy)
+    deaf_no_more = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # whoever runs tests may ignore it
+    )
+    script = f"{deaf_no_more}; import runpy; runpy.run_module('wildhands_ros.node', run_name='__main__')"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == code and done.stderr.startswith(said) and done.stderr.count("\n") == (1 if said else 0)
+
+
 def test_imports_of_our_own_fail_as_they_are() -> None:
     with pytest.raises(ModuleNotFoundError), needed_for("nothing"):
         raise ModuleNotFoundError("No module", name="wildhands_ros.no")
