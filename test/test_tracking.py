@@ -68,6 +68,16 @@ def test_of_two_lost_hands_the_nearest_comes_back_first(model: HandModel) -> Non
     assert [hand.track_id for hand in back] == [first, second]
     back, _ = tracker.update([replace(h, follow_id=h.follow_id + 10) for h in reversed(found)], 2 * FRAME_NS, CAMERA)
     assert [hand.track_id for hand in back] == [second, first]
+    back, _ = tracker.update([replace(found[0], follow_id=30)], 3 * FRAME_NS, CAMERA)  # alone, with both in its reach
+    assert [hand.track_id for hand in back] == [first]
+
+
+def test_a_new_hand_beside_a_followed_one_is_another(model: HandModel) -> None:
+    tracker = HandTracker(TrackingConfig(), model)
+    followed = make_hand(model, Side.RIGHT, (0.1, 0, 0.4), follow_id=1)
+    beside = make_hand(model, Side.RIGHT, (0.12, 0, 0.4), follow_id=2)
+    results = run(tracker, [[followed], [beside, followed]])
+    assert [hand.track_id for hand in results[1]] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -118,12 +128,11 @@ def test_two_hands_without_follow_ids_are_told_apart_by_side_and_place(model: Ha
     frames = []
     for i in range(10):
         x = 0.02 * i
-        frames.append(
-            [make_hand(model, Side.RIGHT, (0.2 - x, 0, 0.4)), make_hand(model, Side.LEFT, (-0.2 + x, 0, 0.4))]
-        )
+        hands = [make_hand(model, Side.RIGHT, (0.2 - x, 0, 0.4)), make_hand(model, Side.LEFT, (-0.2 + x, 0, 0.4))]
+        frames.append(hands if i % 2 else hands[::-1])
     results = run(HandTracker(TrackingConfig(), model), frames)
-    assert {hand.track_id for hands in results for hand in hands if hand.side is Side.RIGHT} == {0}
-    assert {hand.track_id for hands in results for hand in hands if hand.side is Side.LEFT} == {1}
+    assert {hand.track_id for hands in results for hand in hands if hand.side is Side.LEFT} == {0}
+    assert {hand.track_id for hands in results for hand in hands if hand.side is Side.RIGHT} == {1}
 
 
 def test_impossible_motion_is_marked_once(model: HandModel) -> None:
@@ -133,6 +142,32 @@ def test_impossible_motion_is_marked_once(model: HandModel) -> None:
     turned = make_hand(model, Side.RIGHT, (0.5, 0, 0.4), turn=(0, 3.0, 0), follow_id=1)
     results = run(HandTracker(TrackingConfig(), model), [[still], [near], [far], [far], [turned], [turned]])
     assert [hands[0].jump for hands in results] == [False, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("place", "turn", "jump"),
+    [(0.59, 0, False), (0.61, 0, True), (0, 39, False), (0, 41, True)],  # of 6 m/s and 40 rad/s
+)
+def test_a_change_is_a_jump_from_the_speed_that_is_set(model: HandModel, place: float, turn: float, jump: bool) -> None:
+    tracker = HandTracker(TrackingConfig(), model)
+    gap_ns = 50_000_000 if turn else 100_000_000
+    tracker.update([make_hand(model, Side.RIGHT, (0, 0, 0.4), follow_id=1)], 0, CAMERA)
+    moved = make_hand(model, Side.RIGHT, (place, 0, 0.4), turn=(0, 0, turn * gap_ns * 1e-9), follow_id=1)
+    (hand,), _ = tracker.update([moved], gap_ns, CAMERA)
+    assert hand.track_id == 0 and hand.jump == jump
+
+
+def test_a_picture_that_is_sent_again_has_no_jump_however_different(model: HandModel) -> None:
+    tracker = HandTracker(TrackingConfig(), model)
+    for x in (0.0, 0.5):
+        (hand,), _ = tracker.update([make_hand(model, Side.RIGHT, (x, 0, 0.4), follow_id=1)], FRAME_NS, CAMERA)
+        assert hand.track_id == 0 and not hand.jump
+
+
+def test_where_no_hand_was_valid_yet_jumps_are_measured_against_the_last_one(model: HandModel) -> None:
+    here, there = (replace(make_hand(model, Side.RIGHT, (x, 0, 0.4), follow_id=1), valid=False) for x in (0.0, 0.5))
+    results = run(HandTracker(TrackingConfig(), model), [[here], [here], [there], [there]])
+    assert [hands[0].jump for hands in results] == [False, False, True, False]
 
 
 def test_noise_is_no_jump_however_fast_the_camera_is(model: HandModel) -> None:
@@ -224,13 +259,16 @@ def test_a_hand_that_is_not_valid_leaves_no_trace_in_the_following_ones(model: H
             np.testing.assert_allclose(smooth.joints, sound.joints, atol=1e-9)
 
 
-def test_a_hand_that_is_not_finite_leaves_no_trace_in_the_following_ones(model: HandModel) -> None:
+@pytest.mark.parametrize("not_finite", [slice(None), slice(0, 1)])
+def test_a_hand_that_is_not_finite_leaves_no_trace_in_the_following_ones(model: HandModel, not_finite: slice) -> None:
     """Also where an estimator takes it for valid."""
     tracker = HandTracker(TrackingConfig(smooth=True), model)
     side = Side.RIGHT
     turn = wrist_rotation(model.layer(side).rest_joints(np.zeros(10)), side).T  # makes its wrist's frame the camera's
     sound = make_hand(model, side, (0.0, 0, 0.5), turn=log_so3(turn), follow_id=1)
-    broken = replace(sound, joints=np.full((21, 3), np.nan), translation=np.full(3, np.nan))
+    joints = sound.joints.copy()
+    joints[not_finite] = np.nan
+    broken = replace(sound, joints=joints, translation=np.full(3, np.nan))
     for i, hand in enumerate([sound] * 3 + [broken] + [sound] * 3):
         (raw,), (smooth,) = tracker.update([hand], i * FRAME_NS, CAMERA)
         assert raw.track_id == 0 and not raw.jump
@@ -250,10 +288,35 @@ def test_a_hand_of_the_other_side_is_a_jump_also_at_the_same_time(model: HandMod
 def test_settings_change_without_losing_the_hands(model: HandModel) -> None:
     tracker = HandTracker(TrackingConfig(), model)
     hand = make_hand(model, Side.RIGHT, (0.0, 0, 0.4), follow_id=1)
-    tracker.update([hand], 0, CAMERA)
+    raw, smooth_hands = tracker.update([hand], 0, CAMERA)
+    assert smooth_hands is raw and not raw[0].smoothed
     tracker.configure(TrackingConfig(smooth=True))
     _, (smooth,) = tracker.update([hand], FRAME_NS, CAMERA)
     assert smooth.track_id == 0 and smooth.smoothed
+
+
+@pytest.mark.parametrize("change", [{"min_cutoff": 0.5}, {"beta": 1.0}])
+def test_other_filter_settings_hold_for_the_hands_that_are_there(model: HandModel, change: dict[str, float]) -> None:
+    rng, tracker = np.random.default_rng(4), HandTracker(TrackingConfig(smooth=True), model)
+    other = HandTracker(replace(TrackingConfig(smooth=True), **change), model)
+    for i in range(8):
+        hand = make_hand(model, Side.LEFT, (0.0, 0, 0.4) + 0.01 * rng.normal(size=3), follow_id=1)
+        if i == 4:
+            tracker.configure(replace(TrackingConfig(smooth=True), **change))
+        (found,) = tracker.update([hand], i * FRAME_NS, CAMERA)[1]
+        if i >= 4:  # as if the stream began here
+            (expected,) = other.update([hand], i * FRAME_NS, CAMERA)[1]
+            assert found.track_id == expected.track_id and np.array_equal(found.joints, expected.joints)
+
+
+def test_smoothing_begins_anew_where_that_is_asked_for(model: HandModel) -> None:
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    here, there = (make_hand(model, Side.LEFT, (x, 0, 0.4), follow_id=1) for x in (0.0, 0.05))
+    tracker.update([here], 0, CAMERA)
+    tracker.smooth_anew()
+    (smooth,) = tracker.update([there], FRAME_NS, CAMERA)[1]
+    assert smooth.track_id == 0 and not smooth.jump
+    assert np.allclose(smooth.joints, there.joints, atol=1e-6)
 
 
 # --- the filter -------------------------------------------------------------------------------------------------------
@@ -299,6 +362,34 @@ def test_rotations_are_filtered_along_the_shortest_way() -> None:
     halfway = smoother(goal, FRAME_NS)
     assert np.allclose(angle_between(start, halfway) + angle_between(halfway, goal), 1.0)
     assert 0 < float(angle_between(start, halfway)[0]) < 1
+
+
+def test_turns_about_one_axis_are_filtered_like_their_angle() -> None:
+    config = OneEuroConfig(min_cutoff=1.0, beta=0.6)
+    turns, angles, rng = RotationOneEuro(config), OneEuro(config), np.random.default_rng(5)
+    axis = np.array([0.6, 0.0, 0.8])
+    for i in range(30):
+        angle = 0.1 * i + 0.2 * rng.normal(size=1)
+        (turn,) = turns(exp_so3(axis * angle)[None], i * FRAME_NS)
+        assert np.allclose(turn, exp_so3(axis * angles(angle, i * FRAME_NS)), atol=1e-9)
+
+
+def test_along_a_ray_shares_of_the_distance_are_filtered_with_a_third_of_beta() -> None:
+    places, shares = PlaceOneEuro(OneEuroConfig(1.0, 6.0)), OneEuro(OneEuroConfig(1.0, 2.0))
+    ray = np.array([0.36, 0.48, 0.8])
+    for i in range(30):
+        share = np.array([math.sin(i / 5)])
+        expected = ray * math.exp(shares(share, i * FRAME_NS)[0])
+        assert np.allclose(places(ray * math.exp(share[0]), i * FRAME_NS), expected, atol=1e-9)
+
+
+def test_an_earlier_value_passes_unchanged_and_begins_anew() -> None:
+    filtered, fresh = OneEuro(OneEuroConfig()), OneEuro(OneEuroConfig())
+    for stamp_ns, value in ((0, 0.0), (2 * FRAME_NS, 1.0), (4 * FRAME_NS, 1.5)):
+        filtered(np.array([value]), stamp_ns)
+    for stamp_ns, value in ((3 * FRAME_NS, -1.0), (5 * FRAME_NS, 1.0)):
+        expected = fresh(np.array([value]), stamp_ns)
+        assert np.array_equal(filtered(np.array([value]), stamp_ns), expected)
 
 
 def test_impossible_settings_are_refused() -> None:
