@@ -1,6 +1,7 @@
 """Regions, views, decoding, suppression, sides: known answers and properties."""
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wildhands_ros.detection import DetectorConfig
+from wildhands_ros.detection.boxes import make_box
 from wildhands_ros.detection.landmarks import region_of_landmarks, tight_box
 from wildhands_ros.detection.palm import ANCHOR_COUNT, Palm, anchors, box_overlap, decode_palms, merge_palms
 from wildhands_ros.detection.regions import Pyramid, Region
@@ -16,6 +18,7 @@ from wildhands_ros.detection.search import Candidate, find_candidates, hand_scor
 from wildhands_ros.detection.sides import SideCue, right_log_odds, side_cue
 from wildhands_ros.detection.views import views_of
 from wildhands_ros.errors import ConfigError, ImageError
+from wildhands_ros.hands import Landmarks, Side
 
 numbers = st.floats(-2000, 2000, allow_nan=False)
 regions = st.builds(Region, numbers, numbers, st.floats(1, 3000), st.floats(-7, 7))
@@ -68,6 +71,23 @@ def test_crop_shows_every_place_where_the_region_says(size, angle):
     assert np.abs(seen - expected).max() < 0.3  # pixels of the crop
 
 
+@pytest.mark.parametrize("shape", [(1079, 1919), (543, 1279), (1023, 511)])
+def test_odd_rows_and_columns_move_nothing(shape):
+    """Of a picture that is halved again and again, the last ones are left out."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.stack([x * 255 / shape[1], y * 255 / shape[0], 0 * x], axis=-1).astype(np.uint8)
+    region = Region((shape[1] - 1) / 2, (shape[0] - 1) / 2, 0.9 * min(shape))
+    crop = Pyramid(image).crop(region, 24, extend=False)
+    places = region.to_frame((np.stack(np.mgrid[:24, :24][::-1], axis=-1) + 0.5) / 24)
+    assert np.abs(crop[:, :, :2] - places * 255 / np.array(shape[::-1])).max() < 1.5
+
+
+def test_fine_patterns_become_grey_and_no_coarse_ones():
+    checks = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    crop = Pyramid(np.repeat(checks[:, :, None], 3, axis=2)).crop(Region(250.3, 260.1, 400, 0.3), 50, extend=False)
+    assert np.abs(crop.astype(float) - 127.5).max() < 2
+
+
 def test_crop_of_the_whole_picture_is_the_picture():
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     assert np.array_equal(Pyramid(image).crop(Region(31.5, 31.5, 64), 64, extend=False), image)
@@ -104,6 +124,8 @@ def test_views_of_a_usual_picture():
     assert len(views.near) == 7 and len(views.far) == 8
     assert views.near[0] == Region(639.5, 359.5, 1280)
     assert [view.x for view in views.near[1:4]] == [359.5, 639.5, 919.5]
+    assert [replace(view, angle=0.0) for view in views.near[4:]] == list(views.near[1:4])
+    assert {view.angle for view in views.near[4:]} == {math.pi / 2} and {view.size for view in views.far} == {432}
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
@@ -203,6 +225,9 @@ def test_hand_region_of_a_palm_points_along_the_fingers():
     region = Palm(np.array([120.0, 100.0]), 40.0, keypoints, 1.0).hand_region()
     assert region.angle == pytest.approx(math.pi / 2)
     assert (region.x, region.y) == pytest.approx((140, 100)) and region.size == pytest.approx(104)
+    keypoints[2] = [100, 60]  # above it
+    region = Palm(np.array([100.0, 80.0]), 40.0, keypoints, 1.0).hand_region()
+    assert (region.x, region.y, region.angle) == pytest.approx((100, 60, 0))
 
 
 def test_candidates_gather_the_views():
@@ -212,7 +237,15 @@ def test_candidates_gather_the_views():
     first, second = find_candidates([[b], []], [[a, c]])
     assert first.palms == (a, b) and first.near == pytest.approx(0.6)
     assert second.palms == (c,) and second.near == 0
-    assert Candidate((c,), 0.7).evidence > Candidate((c,), 0.0).evidence
+
+
+def test_evidence_and_score_are_those_of_the_regression():
+    palm = Palm(np.array([50.0, 50.0]), 40.0, np.zeros((7, 2)), 0.5)
+    assert Candidate((palm,), 0.0).evidence == pytest.approx(0)  # seen from far only
+    assert Candidate((palm,), 0.5).evidence == pytest.approx(2.6 + 0.4 * 0.5)
+    sure = replace(palm, score=1 / (1 + math.exp(-3)))
+    assert Candidate((sure, palm), 0.0).evidence == pytest.approx(0.5 * 3)
+    assert hand_score(1.0, 2.0) == pytest.approx(1 / (1 + math.exp(-(1 + 0.6 * 2 - 1.6))))
 
 
 @given(st.floats(-5, 5), st.floats(-9, 9), st.floats(0.01, 3))
@@ -239,6 +272,18 @@ def test_region_of_landmarks_holds_the_hand():
     assert inside.min() > 0 and inside.max() < 1
 
 
+def test_region_of_landmarks_is_twice_the_palm_and_lies_towards_the_fingers():
+    region = region_of_landmarks(UPRIGHT_HAND)
+    palm = UPRIGHT_HAND[[0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]]
+    (x0, y0), (x1, y1) = palm.min(axis=0), palm.max(axis=0)
+    assert abs(region.angle) < 0.05
+    assert region.size == pytest.approx(2 * (y1 - y0), rel=0.02)
+    assert (region.x, region.y) == pytest.approx(((x0 + x1) / 2, (y0 + y1) / 2 - 0.1 * (y1 - y0)), abs=2)
+    tips = UPRIGHT_HAND.copy()
+    tips[[4, 8, 12, 16, 20]] += 30  # they do not count
+    assert region_of_landmarks(tips) == region
+
+
 def test_collapsed_landmarks_give_a_region_all_the_same():
     region = region_of_landmarks(np.full((21, 2), 7.0))
     assert region.size > 0 and (region.x, region.y) == pytest.approx((7, 7))
@@ -258,6 +303,29 @@ def test_same_hand():
     assert same_hand(half, UPRIGHT_HAND, doubt=0.3)
 
 
+def within(x0, y0, x1, y1):
+    """Landmarks that reach from edge to edge of a box; with the margin, of a box a tenth larger on every side."""
+    return np.linspace((x0, y0), (x1, y1), 21)
+
+
+@pytest.mark.parametrize(
+    ("places", "doubt", "same"),
+    [
+        # the other hand's box with its margin: 0 to 120. As large, the overlap counts, 0.4 of the union (51.4 pixels)
+        ((60, 10, 160, 110), 0.0, True), ((63, 10, 163, 110), 0.0, False),
+        ((10, 60, 110, 160), 0.0, True), ((10, 63, 110, 163), 0.0, False), ((-43, 10, 57, 110), 0.0, False),
+        # where the looks differ, half of it inside the other is enough
+        ((68, 10, 168, 110), 0.19, False), ((68, 10, 168, 110), 0.2, True), ((72, 10, 172, 110), 0.3, False),
+        # a small one is the same where three quarters of it lie inside the other (with its margin 24 pixels wide)
+        ((103, 50, 123, 70), 0.0, True), ((106, 50, 126, 70), 0.0, False),
+        # a large one where it holds nine tenths of the other, 120 of its 240 pixels
+        ((-31, -90, 169, 110), 0.0, True), ((30, -90, 230, 110), 0.0, True), ((34, -90, 234, 110), 0.0, False),
+    ],
+)  # fmt: skip
+def test_how_much_of_two_hands_may_overlap(places, doubt, same):
+    assert same_hand(within(*places), within(10, 10, 110, 110), doubt) == same
+
+
 # --- sides ------------------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +336,34 @@ def cue(x, network=0.0, wearer=1.0, prior=0.0):
 def test_two_of_a_wearers_hands_are_left_and_right():
     left, right = right_log_odds([cue(300), cue(900)])
     assert left < -1 and right > 1
+
+
+def test_evidence_of_a_hand_alone_adds_up():
+    assert right_log_odds([cue(0, 4.0, wearer=0.5, prior=3.0)]) == pytest.approx([0.5 * 4 + 0.5 * 3])
+    assert right_log_odds([cue(0, -4.0, wearer=0.5, prior=3.0)], 2.0) == pytest.approx([-0.5 * 4 + 2 * 0.5 * 3])
+
+
+@pytest.mark.parametrize(("apart", "order"), [(1000, 3.0), (100, 3.0 * math.tanh(1)), (0, 0.0), (-1000, -3.0)])
+@pytest.mark.parametrize("wearer", [1.0, 0.5])
+def test_what_two_hands_say_about_each_other(apart, order, wearer):
+    """By the odds of the four cases: left and right in order, or not, and two of one side."""
+    found = right_log_odds([cue(300, wearer=wearer), cue(300 + apart, wearer=wearer)])
+    ordered, crossed, same = (math.exp(wearer**2 * x) for x in (order / 2, -order / 2, -2.0))
+    second = math.log((ordered + same) / (crossed + same))
+    assert found == pytest.approx([-second, second], abs=1e-6)
+
+
+def test_of_two_hands_the_known_side_of_one_tells_the_others():
+    """Where they lie does not, one over the other."""
+    first, second = right_log_odds([cue(300, network=12), cue(300)])
+    assert first > 4 and second == pytest.approx(-2.0, abs=0.1)
+
+
+def test_many_strangers_do_not_keep_the_wearers_hands_apart():
+    strangers = [cue(100 * i, network=1, wearer=0.0) for i in range(7)]
+    *others, left, right = right_log_odds([*strangers, cue(300), cue(900)])
+    assert [left, right] == pytest.approx(right_log_odds([cue(300), cue(900)]))
+    assert others == pytest.approx([0.5] * 7)
 
 
 def test_a_sure_network_outvotes_the_order():
@@ -299,6 +395,59 @@ def test_cue_of_a_hand_mirrors_with_its_picture():
     plain = side_cue(places, 2.0, 1280, 720)
     mirrored = side_cue(np.stack([1279 - places[:, 0], places[:, 1]], axis=1), -2.0, 1280, 720)
     assert mirrored.prior == pytest.approx(-plain.prior) and mirrored.wearer == pytest.approx(plain.wearer)
+
+
+def reaching(x, turn):
+    """A hand of 100 pixels with its wrist at x, its forearm turned by so much clockwise from straight below."""
+    places = np.zeros((21, 2))
+    places[9], places[12] = [0, -60], [0, -100]
+    return turned(places, turn) + [x, 400]
+
+
+@pytest.mark.parametrize(
+    ("x", "turn", "prior"),
+    [
+        # wrist and elbow at the same place across the picture, which is 1001 pixels wide: its middle is 500
+        (500, 0.0, 0.0), (700, 0.0, 2.5 * 200 / 500.5), (800, 0.0, 2.5 * 300 / 500.5), (300, 0.0, -2.5 * 200 / 500.5),
+        (900, 0.0, 2.5 * 0.7), (10, 0.0, -2.5 * 0.7),  # further out is no stronger evidence
+        # the forearm from straight left or right: the elbow is a hand and a half away
+        (500, math.pi / 2, -0.6 - 2.5 * 150 / 500.5), (450, -math.pi / 2, 0.6 + 2.5 * 100 / 500.5),
+    ],
+)  # fmt: skip
+def test_what_place_and_forearm_say_of_a_wearers_hand(x, turn, prior):
+    found = side_cue(reaching(x, turn), 1.5, 1001, 800)
+    assert found.prior == pytest.approx(prior, abs=1e-9)
+    assert (found.network, found.x, found.size) == pytest.approx((1.5, x, 100))
+
+
+@pytest.mark.parametrize(
+    ("turn", "wearer"), [(0.0, 1.0), (math.pi / 2, 0.953), (math.pi / 6 * 4, 0.5), (math.pi, 0.047)]
+)
+def test_whose_hand_it_is_follows_from_the_forearm(turn, wearer):
+    """Straight below, level, rising by 30°, straight above."""
+    assert side_cue(reaching(500, turn), 0.0, 1001, 800).wearer == pytest.approx(wearer, abs=1e-3)
+
+
+@pytest.mark.parametrize(("edge", "share"), [(2000, 1.0), (170, 1.0), (125, 0.5), (100, 0.0), (50, 0.0)])
+@pytest.mark.parametrize("tall", [False, True])
+def test_a_close_up_tells_nothing_by_its_place(edge, share, tall):
+    """Of 100 pixels, in a picture whose shorter edge is `edge`."""
+    size = (edge, 3000) if tall else (3000, edge)
+    assert side_cue(reaching(20, 0.0), 0.0, *size).wearer == pytest.approx(share, abs=2e-4)
+
+
+def test_collapsed_landmarks_have_a_side_all_the_same():
+    found = side_cue(np.full((21, 2), 500.0), 2.0, 1001, 800)
+    assert found.prior == 0 and right_log_odds([found]) == [1.0]
+
+
+@given(st.floats(-40, 40))
+def test_a_box_has_the_more_probable_side(right):
+    landmarks = Landmarks(UPRIGHT_HAND, np.zeros((21, 3)), 0.9)
+    box = make_box(landmarks, 0.8, right, 0.1, 7)
+    assert box.side is (Side.RIGHT if right >= 0 else Side.LEFT)
+    assert box.side_probability == pytest.approx(1 / (1 + math.exp(-abs(right)))) and box.side_probability >= 0.5
+    assert (box.xyxy, box.score, box.follow_id) == (tight_box(UPRIGHT_HAND, 0.1), 0.8, 7)
 
 
 def test_forearms_from_below_are_the_wearers():
