@@ -141,6 +141,17 @@ def test_rectification_maps_sample_where_the_target_looks() -> None:
     assert np.allclose([[map_x[33, 17], map_y[33, 17]], [map_x[120, 160], map_y[120, 160]]], expected, atol=1e-3)
 
 
+def test_rectification_maps_point_out_of_the_picture_where_the_camera_sees_nothing() -> None:
+    camera = Camera(640, 480, 400, 410, 300, 250, Distortion.PLUMB_BOB, (-0.4, 0.0, 0.0, 0.0))
+    target = Camera.pinhole(320, 240, 60)
+    v, u = np.mgrid[0:240, 0:320].astype(float)
+    seen = np.isfinite(camera.project(target.unproject(np.stack([u, v], axis=-1)))).all(axis=-1)
+    map_x, map_y = camera.rectification_maps(target)
+    assert 0 < seen.sum() < seen.size
+    assert (map_x[~seen] == -1).all() and (map_y[~seen] == -1).all()
+    assert map_x[120, 160] == pytest.approx(300 + 400 * 0.5 / 60, abs=0.1)
+
+
 def test_dictionary_round_trip() -> None:
     for camera in CAMERAS.values():
         assert Camera.from_dict(camera.to_dict(), camera.width, camera.height) == camera
@@ -167,7 +178,7 @@ def region(x: int, y: int, width: int, height: int, do_rectify: bool = False) ->
 
 def test_camera_info_raw_uses_k_and_d_and_rectified_uses_p() -> None:
     raw = Camera.from_camera_info(camera_info())
-    assert (raw.fx, raw.cy, raw.model) == (600, 360, Distortion.PLUMB_BOB)
+    assert raw == Camera(1280, 720, 600, 610, 640, 360, Distortion.PLUMB_BOB, (-0.2, 0.05, 0.0, 0.0, 0.0))
     rectified = Camera.from_camera_info(camera_info(), rectified=True)
     assert (rectified.fx, rectified.fy, rectified.cx, rectified.cy) == (550, 560, 650, 370)
     assert rectified.model is Distortion.NONE
@@ -203,11 +214,43 @@ def test_camera_info_roi_then_binning() -> None:
         ({"width": 0}, "positive"),
         ({"k": [600.0]}, "expected 9"),
         ({"roi": region(1000, 0, 800, 600)}, "does not lie"),
+        ({"roi": region(0, 200, 800, 600)}, "does not lie"),
+        ({"roi": region(0, 0, 800, 0)}, "does not lie"),
+        ({"roi": region(0, 0, 0, 600)}, "does not lie"),
+        ({"k": [600.0, 0, 640, 0, 0.05e-9, 360, 0, 0, 1]}, "that no camera has"),
     ],
 )
 def test_bad_camera_info_is_refused_by_name(changes: dict, message: str) -> None:
     with pytest.raises(CameraError, match=message):
         Camera.from_camera_info(camera_info(**changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "d", "model", "coefficients"),
+    [
+        ("plumb_bob", [], Distortion.NONE, ()),
+        ("equidistant", [], Distortion.EQUIDISTANT, (0, 0, 0, 0)),  # an ideal fisheye still is one
+        ("equidistant", [1, 2, 3, 4, 0, 0], Distortion.EQUIDISTANT, (1, 2, 3, 4)),
+        ("plumb_bob", range(1, 9), Distortion.RATIONAL_POLYNOMIAL, range(1, 9)),
+        ("plumb_bob", range(1, 13), Distortion.RATIONAL_POLYNOMIAL, range(1, 13)),
+        ("plumb_bob", [*range(1, 13), 0, 0], Distortion.RATIONAL_POLYNOMIAL, range(1, 13)),  # a sensor without tilt
+        ("rational_polynomial", [1, 2, 3, 4], Distortion.PLUMB_BOB, (1, 2, 3, 4)),
+        ("rational_polynomial", [1, 2, 3, 4, 5], Distortion.PLUMB_BOB, (1, 2, 3, 4, 5)),
+    ],
+)
+def test_drivers_ways_of_giving_coefficients(name: str, d: list, model: Distortion, coefficients: tuple) -> None:
+    camera = Camera.from_camera_info(camera_info(distortion_model=name, d=[float(v) for v in d]))
+    assert (camera.model, camera.coefficients) == (model, tuple(coefficients))
+
+
+@pytest.mark.parametrize(
+    ("name", "d"),
+    [("equidistant", [1, 2, 3, 4, 5]), ("equidistant", [1, 2, 3]), ("plumb_bob", [*range(1, 13), 0, 0.1]),
+     ("rational_polynomial", [*range(1, 13), 0.1, 0]), ("rational_polynomial", range(6))],
+)  # fmt: skip
+def test_coefficients_of_another_lens_are_not_cut_to_ones_that_fit(name: str, d: list) -> None:
+    with pytest.raises(CameraError, match="takes .* coefficients, not"):
+        Camera.from_camera_info(camera_info(distortion_model=name, d=[float(v) for v in d]))
 
 
 def test_calibration_yaml(tmp_path) -> None:
@@ -320,6 +363,7 @@ def test_models_by_name_and_coefficients_as_an_array_are_those_of_a_calibration(
         Camera(640, 480, 400, 400, 320, 240, "foo")
 
 
-def test_a_matrix_column_by_column_is_refused() -> None:
+@pytest.mark.parametrize(("cx", "cy"), [(320, 240), (320, 0), (0, 240)])
+def test_a_matrix_column_by_column_is_refused(cx: float, cy: float) -> None:
     with pytest.raises(CameraError, match="row by row"):
-        Camera.from_camera_info(camera_info(k=[400.0, 0, 0, 0, 400, 0, 320, 240, 1]))
+        Camera.from_camera_info(camera_info(k=[400.0, 0, 0, 0, 400, 0, cx, cy, 1]))
