@@ -213,6 +213,19 @@ def test_infos_are_paired_by_stamp_whichever_comes_first():
     assert taken[0].info == "c"
 
 
+def test_of_many_infos_the_newest_are_known():
+    inbox = Inbox(pair_timeout=60.0)
+    for stamp_ns in range(1, 30):
+        inbox.put_info(f"info {stamp_ns}", stamp_ns)
+    inbox.put_image("image 25", 25)
+    assert inbox.take().info == "info 25"
+    inbox.put_info("again 24", 24)  # and is the newest by its coming
+    for stamp_ns in range(30, 37):
+        inbox.put_info(f"info {stamp_ns}", stamp_ns)
+    inbox.put_image("image 24", 24)
+    assert inbox.take().info == "again 24"
+
+
 def test_a_lost_info_does_not_stop_the_stream():
     inbox = Inbox(pair_timeout=0.01)
     inbox.put_info("a", 1)
@@ -449,6 +462,26 @@ def test_all_is_well_while_images_and_infos_come():
         watch.image(now)
         watch.info(now)
         assert watch.complaint(now + 0.5, AROUND) is None
+
+
+@pytest.mark.parametrize(("every", "complains"), [(1, False), (2, False), (3, True)])
+def test_at_a_cameras_rate_only_less_than_half_of_the_images_is_a_trickle(every, complains):
+    watch = InputWatch(started=0)
+    for i in range(300):
+        watch.info(i / 30)
+        if i % every == 0:
+            watch.image(i / 30)
+    assert (watch.complaint(10.0, AROUND) is not None) == complains
+
+
+def test_a_few_camera_infos_without_images_may_be_chance():
+    watch = InputWatch(started=0)
+    watch.image(5.1)
+    for i in range(7):
+        watch.info(5.2 + i / 30)
+    assert watch.complaint(6.0, AROUND) is None
+    watch.info(5.9)
+    assert watch.complaint(6.0, AROUND)[0] == "images_do_not_arrive"
 
 
 def test_missing_camera_info_is_noticed_after_two_seconds_of_images():
