@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from binascii import crc32
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import yaml
 from bounded import run_bounded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lz4.frame import LZ4FrameCompressor
+from lz4.frame import LZ4FrameCompressor, compress
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from wildhands_ros.camera import Camera, Distortion
@@ -37,7 +38,7 @@ from wildhands_ros.recordings import bag_reader as bag_reader_module
 from wildhands_ros.recordings.bag_source import InfoMatcher
 from wildhands_ros.recordings.hands_reader import recorded_hands
 from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
-from wildhands_ros.recordings.salvage import salvage
+from wildhands_ros.recordings.salvage import Definition, salvage
 from wildhands_ros.recordings.zstandard import unpacked, zstd
 
 STORE = make_typestore()
@@ -586,17 +587,20 @@ def test_rows_of_an_sqlite_bag_that_are_no_messages_cost_only_themselves(tmp_pat
     assert any("2 messages that are none" in problem for problem in source.problems)
 
 
+def record(code: int, body: bytes) -> bytes:
+    """A record of an MCAP file."""
+    return struct.pack("<BQ", code, len(body)) + body
+
+
+def text(value: str) -> bytes:
+    """A string in such a record."""
+    return struct.pack("<I", len(value)) + value.encode()
+
+
 def plain_mcap(
     path: Path, msgtype: str, encodings: tuple[str, str], messages: list[tuple[int, bytes]], definition: str = ""
 ) -> Path:
     """An MCAP without index, of one topic /i. encodings: of the schema and of the messages (time, data)."""
-
-    def record(code: int, body: bytes) -> bytes:
-        return struct.pack("<BQ", code, len(body)) + body
-
-    def text(value: str) -> bytes:
-        return struct.pack("<I", len(value)) + value.encode()
-
     schema, encoding = encodings
     parts = [record(1, text("ros2") + text("")), record(3, b"\1\0" + text(msgtype) + text(schema) + text(definition))]
     parts.append(record(4, b"\1\0\1\0" + text("/i") + text(encoding) + bytes(4)))
@@ -605,6 +609,81 @@ def plain_mcap(
     magic = b"\x89MCAP0\r\n"
     path.write_bytes(magic + b"".join(parts) + magic)
     return path
+
+
+SCHEMA = record(3, b"\1\0" + text("a/msg/B") + text("ros2msg") + text("int8 c"))
+CHANNEL = record(4, b"\1\0\1\0" + text("/i") + text("cdr") + bytes(4))
+END = record(0x0F, bytes(4)) + record(2, bytes(20)) + b"\x89MCAP0\r\n"
+
+
+def message(time_ns: int, channel: int = 1, data: bytes = b"data") -> bytes:
+    return record(5, struct.pack("<HIQQ", channel, 0, time_ns, time_ns) + data)
+
+
+def chunk(records: bytes, compression: str = "", checksum: int | None = None) -> bytes:
+    """checksum: None for the right one."""
+    packed = {"": bytes, "lz4": compress, "zstd": zstd.compress}[compression](records)
+    head = struct.pack("<QQQI", 0, 0, len(records), crc32(records) if checksum is None else checksum)
+    return record(6, head + text(compression) + struct.pack("<Q", len(packed)) + packed)
+
+
+def salvaged(path: Path, *parts: bytes) -> tuple[list[int], list[str]]:
+    """The times of the messages that are saved from an MCAP file of these records, and what is said of the damage."""
+    path.write_bytes(b"\x89MCAP0\r\n" + record(1, text("ros2") + text("")) + b"".join(parts))
+    found = salvage(path)
+    times = [entry.log_time_ns for entry in found.messages({"/i"})]
+    assert found.counts["/i"] == len(times)
+    return times, found.damage
+
+
+@pytest.mark.parametrize("compression", ["", "lz4", "zstd"])
+def test_a_chunk_is_left_out_where_it_contradicts_its_checksum_and_only_there(tmp_path: Path, compression: str) -> None:
+    """0 stands for none: quick recorders leave it out."""
+    first = SCHEMA + CHANNEL + message(1) + message(2)
+    for checksum, times in ((None, [1, 2, 3, 4]), (0, [1, 2, 3, 4]), (7, [1, 2, 4])):
+        second = chunk(message(3), compression, checksum)
+        found, damage = salvaged(tmp_path / "bag.mcap", chunk(first, compression), second, chunk(message(4)), END)
+        assert found == times
+        assert [("contradicts its checksum" in one) for one in damage] == ([True] if checksum else [])
+
+
+@pytest.mark.parametrize("compression", ["", "lz4", "zstd"])
+def test_a_chunk_that_is_cut_off_gives_what_is_whole(tmp_path: Path, compression: str) -> None:
+    second, third = (np.random.default_rng(seed).bytes(400_000) for seed in range(2))  # nothing makes them smaller
+    whole = chunk(SCHEMA + CHANNEL + message(1) + message(2, data=second) + message(3, data=third), compression)
+    found, (damage,) = salvaged(tmp_path / "bag.mcap", whole[:700_000])
+    assert found == [1, 2]
+    assert "is cut off in a record at byte" in damage and f"of {len(whole) + 29} bytes" in damage
+
+
+def test_records_that_are_none_of_ours_are_passed_over(tmp_path: Path) -> None:
+    """Attachments, metadata and indices, and private ones, which a recorder may write from 0x80 on."""
+    for code in (7, 8, 9, 0x0C, 0x80, 0xFF):
+        other = record(code, bytes(50))
+        assert salvaged(tmp_path / "bag.mcap", SCHEMA, CHANNEL, message(1), other, message(2), END) == ([1, 2], [])
+        inside = chunk(SCHEMA + CHANNEL + message(1) + other + message(2))
+        assert salvaged(tmp_path / "bag.mcap", inside, END) == ([1, 2], [])
+    for code in (0, 0x10, 0x7F):
+        found, (damage,) = salvaged(tmp_path / "bag.mcap", SCHEMA, CHANNEL, message(1), record(code, b""), END)
+        assert found == [1] and "makes no sense from byte" in damage
+
+
+def test_messages_of_no_channel_and_records_that_contradict_themselves_cost_only_themselves(tmp_path: Path) -> None:
+    stray = message(7, channel=2) + record(5, bytes(5)) + message(8, data=b"")
+    name = record(4, b"\2\0\1\0" + struct.pack("<I", 99) + b"/j")  # longer than its record
+    found, damage = salvaged(tmp_path / "bag.mcap", SCHEMA, CHANNEL, message(1), stray, name, message(2), END)
+    assert found == [1, 2] and damage == ["has a record that contradicts itself"] * 2
+
+
+def test_definitions_and_the_lack_of_them_are_told(tmp_path: Path) -> None:
+    nameless = record(4, b"\2\0\0\0" + text("/j") + text("json") + bytes(4))
+    salvaged(tmp_path / "bag.mcap", SCHEMA, CHANNEL, nameless, message(1), message(2, channel=2))
+    found = salvage(tmp_path / "bag.mcap")
+    assert found.topics == {"/i": Definition("a/msg/B", "ros2msg", "int8 c"), "/j": Definition("", "", "")}
+    entries = [(entry.topic, entry.msgtype, entry.data) for entry in found.messages({"/i", "/j"})]
+    assert entries == [("/i", "a/msg/B", b"data"), ("/j", "", b"data")]
+    (damage,) = found.damage
+    assert damage == f"ends without index after {(tmp_path / 'bag.mcap').stat().st_size} bytes"
 
 
 @pytest.mark.parametrize("order", [[1, 2, 5, 3, 4, 6], [3, 1, 2, 4], [5, 6, 7, 7, 1, 2, 2]])
