@@ -25,7 +25,7 @@ class MadeUp:
     """What the networks see of a hand.
 
     x, y: its middle. scale: 1 for a hand of 85 pixels. right, right_mirrored: log-odds of "right" in upright and
-    mirrored looks. presence: probability in looks from near. palm: the palm's score, 0 for none.
+    mirrored looks. presence, presence_mirrored: probability in such looks. palm: the palm's score, 0 for none.
     """
 
     x: float
@@ -34,6 +34,7 @@ class MadeUp:
     right: float = 4.0
     right_mirrored: float | None = None
     presence: float = 0.999
+    presence_mirrored: float | None = None
     palm: float = 0.9
 
     @property
@@ -69,7 +70,8 @@ class World:
             return LandmarkResult(Landmarks(region.to_frame(UPRIGHT_HAND / 100), np.zeros((21, 3)), 0.0), 0.0, region)
         hand = self.hands[int(np.argmin(away))]
         right = hand.right_mirrored if mirrored and hand.right_mirrored is not None else hand.right
-        return LandmarkResult(Landmarks(hand.places, np.zeros((21, 3)), hand.presence), right, region)
+        presence = hand.presence_mirrored if mirrored and hand.presence_mirrored is not None else hand.presence
+        return LandmarkResult(Landmarks(hand.places, np.zeros((21, 3)), presence), right, region)
 
 
 class Stream:
@@ -201,7 +203,11 @@ def test_newcomers_need_more_than_a_first_look_and_extra_hands_more_yet(
     newcomer = MadeUp(650, 400, right=0.0, palm=0.5, presence=1 / (1 + np.exp(-(log_odds - palm + 1.6) / 0.6)))
     stream = Stream()
     stream.steps(5, *others)
-    found = [len(stream.step(*others, newcomer)) > len(others) for _ in range(60)]
+    found = []
+    for _ in range(60):
+        found.append(len(stream.step(*others, newcomer)) > len(others))
+        suspected = [follow.begun_ns for follow in stream.follower._follows if not follow.reported]
+        assert all(stream.stamp_ns - begun_ns < 450_000_000 for begun_ns in suspected)  # and not for longer
     assert any(found) == reported
     first = Stream().step(*others, newcomer)
     assert len(first) == len(others) + 1  # no stream yet: all views weigh together
@@ -254,11 +260,35 @@ def test_clutter_with_a_better_palm_hides_no_hand() -> None:
     assert len(boxes) == 1
 
 
-def test_a_follow_that_the_landmark_network_alone_believes_in_is_kept_and_one_by_the_palm_alone_is_not() -> None:
+@pytest.mark.parametrize(
+    ("log_odds", "kept"),
+    [(7.0, True), (1.4, True), (1.1, False)],  # 0.6 of it less 1.6 makes a probability of 0.3
+)
+def test_a_hand_without_a_palm_is_followed_as_long_as_the_landmarks_alone_make_one(log_odds: float, kept: bool) -> None:
     stream = Stream()
     stream.steps(10, LEFT)
-    assert ids(stream.steps(40, replace(LEFT, palm=0.0))) == [0]  # a fist: no palm is seen
+    fist = replace(LEFT, palm=0.0, presence=1 / (1 + np.exp(-log_odds)))
+    assert ids(stream.steps(200, fist)) == ([0] if kept else [])
+
+
+def test_a_palm_alone_is_no_hand() -> None:
+    stream = Stream()
+    stream.steps(10, LEFT)
     assert stream.steps(40, replace(LEFT, presence=0.1)) == []
+
+
+def test_a_hand_that_the_network_misses_upright_may_show_itself_mirrored() -> None:
+    for mirrored, kept in ((0.9, True), (0.1, False)):
+        stream = Stream()
+        stream.steps(10, LEFT)
+        assert bool(stream.step(replace(LEFT, presence=0.1, presence_mirrored=mirrored))) == kept
+
+
+@pytest.mark.parametrize("right", [3.0, -3.0])
+def test_the_first_look_tells_the_side_already(right: float) -> None:
+    (box,) = Stream(wearer_prior=0.0).step(MadeUp(640, 400, right=right))
+    assert box.side is (Side.RIGHT if right > 0 else Side.LEFT)
+    assert box.side_probability == pytest.approx(1 / (1 + np.exp(-0.5 * 3)))
 
 
 def test_only_the_most_probable_hands_are_reported_oldest_first() -> None:

@@ -239,6 +239,12 @@ def test_candidates_gather_the_views():
     assert second.palms == (c,) and second.near == 0
 
 
+@pytest.mark.parametrize(("apart", "one"), [(20, True), (23, False)])
+def test_palms_of_two_views_are_one_from_an_overlap_of_three_tenths(apart, one):
+    a, b = (Palm(np.array([50.0 + x, 50.0]), 40.0, np.zeros((7, 2)), 0.8) for x in (0, apart))
+    assert len(find_candidates([[a], [b]])) == (1 if one else 2)
+
+
 def test_evidence_and_score_are_those_of_the_regression():
     palm = Palm(np.array([50.0, 50.0]), 40.0, np.zeros((7, 2)), 0.5)
     assert Candidate((palm,), 0.0).evidence == pytest.approx(0)  # seen from far only
