@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from wildhands_ros.camera import Camera
+from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.detection import DetectorConfig
 from wildhands_ros.errors import ImageError
 from wildhands_ros.estimation import Estimates, LandmarkFit, hand_length
@@ -109,9 +110,31 @@ def test_pictures_of_another_size_are_a_new_stream() -> None:
     for i in range(2):
         pipeline.process(frame(i))
     camera = CAMERA.resized(320, 240)
-    for i in range(2, 4):
+    for i in range(4):  # whose clock is its own
         pipeline.process(Frame(IMAGE[::2, ::2], camera, stamp_ns=i))
-    assert detector.calls == ["follow", "follow", "reset", "follow", "follow"]
+    assert detector.calls == ["follow", "follow", "reset", "follow", "follow", "follow", "follow"]
+    assert detector.stamps == [0, 1, 0, 1, 2, 3]
+
+
+def test_an_estimator_is_told_of_every_new_stream() -> None:
+    class Counting(LandmarkFit):
+        resets = 0
+
+        def reset(self) -> None:
+            super().reset()
+            self.resets += 1
+
+    estimator = Counting(load_hand_model())
+    pipeline = Pipeline(PipelineConfig(), ScriptedDetector([]), estimator, load_hand_model())
+    later = 10 * LATE_NS
+    for stamp_ns, camera, resets in (
+        (later, CAMERA, 0), (later + 1, CAMERA, 0), (0, CAMERA, 1), (1, CAMERA.resized(320, 240), 2),
+    ):  # fmt: skip
+        image = np.zeros((camera.height, camera.width, 3), np.uint8)
+        pipeline.process(Frame(image, camera, stamp_ns=stamp_ns))
+        assert estimator.resets == resets
+    pipeline.reset()
+    assert estimator.resets == 3
 
 
 def test_a_frame_needs_an_image() -> None:
@@ -123,7 +146,16 @@ def test_a_frame_needs_an_image() -> None:
 def test_improbable_hands_are_left_out() -> None:
     detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1, score=0.3), seen_hand(Side.RIGHT, 0.1, score=0.8)])
     result = make_pipeline(detector, PipelineConfig(min_score=0.5)).process(frame())
-    assert [h.side for h in result.hands] == [Side.RIGHT] and len(result.boxes) == 1
+    assert [h.side for h in result.hands] == [Side.RIGHT] and len(result.boxes) == 1 and result.skipped == ()
+    given = [*detector.boxes, seen_hand(Side.LEFT, 0.0, score=0.5), replace(detector.boxes[0], score=float("nan"))]
+    for process in ("process", "process_still"):
+        pipeline = make_pipeline(ScriptedDetector([]), PipelineConfig(min_score=0.5))
+        result = getattr(pipeline, process)(frame(), given)
+        assert [box.score for box in result.boxes] == [0.8, 0.5] and len(result.hands) == 2
+        assert [text.partition(",")[0] for text in result.skipped] == [
+            "left hand in box 0 is left out: its score is 0.3",
+            "left hand in box 3 is left out: its score is nan",
+        ]
 
 
 def test_boxes_that_cannot_be_used_are_reported_with_the_reason() -> None:
@@ -152,14 +184,26 @@ def test_a_picture_that_comes_late_belongs_to_the_stream(smooth: bool) -> None:
     assert all(np.isfinite(result.hands[0].joints).all() for result in results)
 
 
-@pytest.mark.parametrize(("shift", "focal", "glides"), [(2.0, 402.0, True), (60.0, 400.0, False), (0.0, 440.0, False)])
-def test_smoothing_begins_anew_with_another_camera(shift: float, focal: float, glides: bool) -> None:
+@pytest.mark.parametrize(
+    ("change", "glides"),
+    [
+        ({"cx": 2.0, "fx": 2.0, "fy": 2.0}, True), ({"cx": 6.0, "cy": -4.5}, True), ({"fx": 3.9, "fy": -3.9}, True),
+        # by more than a hundredth of the picture or of the focal length, of which a camera changes as it focuses
+        ({"cx": 60.0}, False), ({"cx": -7.0}, False), ({"cy": 5.5}, False), ({"fx": 40.0, "fy": 40.0}, False),
+        ({"fx": -4.5}, False), ({"fy": 4.5}, False), ({"model": Distortion.PLUMB_BOB}, False),
+    ],
+)  # fmt: skip
+def test_smoothing_begins_anew_with_another_camera(change: dict[str, Any], glides: bool) -> None:
     pipeline = make_pipeline(
         ScriptedDetector([seen_hand(Side.LEFT, -0.1)]), PipelineConfig(tracking=TrackingConfig(smooth=True))
     )
     for i in range(5):
         pipeline.process(Frame(IMAGE, CAMERA, stamp_ns=i * 33_000_000))
-    other = replace(CAMERA, cx=CAMERA.cx + shift, fx=focal, fy=focal)
+    other = (
+        replace(CAMERA, model=change["model"], coefficients=(0.0, 0.0, 0.0, 0.0))
+        if "model" in change
+        else replace(CAMERA, **{name: getattr(CAMERA, name) + by for name, by in change.items()})
+    )
     result = pipeline.process(Frame(IMAGE, other, stamp_ns=5 * 33_000_000))
     (smooth,), (raw,) = result.hands, result.raw
     assert smooth.track_id == 0
