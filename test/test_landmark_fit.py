@@ -258,6 +258,15 @@ def test_a_mirrored_picture_gives_the_mirrored_hand(model: HandModel, camera: Ca
         assert np.allclose(left.vertices, right.vertices * mirror, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("distance", "within"), [(0.049, False), (0.051, True), (1.99, True), (2.01, False), (np.nan, False)]
+)
+def test_a_valid_hands_wrist_lies_in_reach(model: HandModel, distance: float, within: bool) -> None:
+    joints = np.zeros((21, 3))
+    joints[0] = distance * np.array([0.48, -0.36, 0.8])
+    assert LandmarkFit(model).within_reach(joints) == within
+
+
 # --- streams ----------------------------------------------------------------------------------------------------------
 
 

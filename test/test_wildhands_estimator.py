@@ -245,6 +245,19 @@ def test_hands_too_far_are_invalid(checkpoint, hand_model, frame):
     assert [hand.valid for hand in hands] == [False, False]
 
 
+@pytest.mark.parametrize(
+    ("wrist", "within"),
+    [
+        ((0, 0, 0.049), False), ((0, 0, 0.051), True), ((0, 0, 2.99), True), ((0, 0, 3.01), False),
+        ((2.2, 0, 2.2), False), ((0.3, -0.2, 0.01), True), ((0.3, -0.2, -0.01), False), ((0, 0, np.nan), False),
+    ],
+)  # fmt: skip
+def test_a_valid_hands_wrist_lies_in_front_of_the_camera_and_in_reach(estimator, wrist, within):
+    joints = np.zeros((21, 3))
+    joints[0] = wrist
+    assert estimator.within_reach(joints) == within
+
+
 def test_without_a_mesh(checkpoint, hand_model, frame):
     estimator = WildHands.load(config(checkpoint), hand_model, with_mesh=False)
     assert estimator.estimate(frame, [RIGHT]).hands[0].vertices is None
