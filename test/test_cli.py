@@ -22,6 +22,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from wildhands_ros import libraries
 from wildhands_ros.camera import Camera
@@ -35,9 +36,9 @@ from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation import hand_length
 from wildhands_ros.evaluation import SequenceScore
 from wildhands_ros.frames import Frame
-from wildhands_ros.hands import HandBox, Side
+from wildhands_ros.hands import Hand, HandBox, Side
 from wildhands_ros.json_lines import BoxFile, frame_to_json
-from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, EstimationConfig, PipelineConfig
+from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, EstimationConfig, PipelineConfig, PipelineResult
 from wildhands_ros.recordings import BagReader, BagWriter, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.samples import ShardWriter
@@ -244,6 +245,46 @@ def test_the_hands_in_the_bag_are_those_of_the_json_lines(video: Path, tmp_path:
             assert hand.side.value == values["side"] and hand.track_id == values["track_id"]
             assert np.allclose(hand.joints, values["joints"], atol=1e-9)
             assert np.allclose(hand.pose, values["pose"], atol=1e-6)
+
+
+@pytest.mark.parametrize("flag", ["valid", "jump", "smoothed"])
+def test_json_lines_hold_every_value_of_a_hand(flag: str) -> None:
+    rng = np.random.default_rng(3)
+    camera = Camera(64, 48, 60.0, 61.0, 31.0, 23.0)
+    joints = rng.normal(size=(21, 3))
+    hand = Hand(
+        Side.LEFT, 0.9, (1.0, 2.0, 30.5, 40.0), joints, rng.normal(size=(21, 2)), rng.normal(size=(16, 3, 3)),
+        rng.normal(size=10), rng.normal(size=3), "says", "open", vertices=rng.normal(size=(5, 3)),
+        side_probability=0.8, reprojection_error=1.5, track_id=7, grasp=(3, rng.dirichlet(np.ones(9))),
+        **({"valid": False, "jump": False, "smoothed": False} | {flag: True}),
+    )  # fmt: skip
+    bare = replace(hand, side=Side.RIGHT, reprojection_error=math.nan, grasp=None, vertices=None)
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), camera, 12_000_000_345, index=4, name="a.png")
+    timings = {"detect": 0.1, "estimate": 0.2, "track": 0.3, "total": 0.6}
+    result = PipelineResult(12_000_000_345, (hand, bare), (), (), ("why",), timings)
+    line = frame_to_json(frame, result, estimator="says", hand_model="open", vertices=True)
+    assert "\n" not in line
+    record = json.loads(line, parse_constant=pytest.fail)
+    found, without = record.pop("hands")
+    assert record == {
+        "frame": 4, "name": "a.png", "stamp_ns": 12_000_000_345, "width": 64, "height": 48,
+        "camera": {"model": "pinhole", "K": [60, 0, 31, 0, 61, 23, 0, 0, 1], "D": []}, "estimator": "says",
+        "hand_model": "open", "skipped": ["why"], "timings": timings,
+    }  # fmt: skip
+    wrist = found.pop("wrist")
+    assert found == {
+        "side": "left", "side_probability": 0.8, "score": 0.9, "track_id": 7, "box": [1, 2, 30.5, 40],
+        "keypoints": hand.keypoints.tolist(), "joints": joints.tolist(), "pose": hand.pose.tolist(),
+        "betas": hand.betas.tolist(), "translation": hand.translation.tolist(), "reprojection_error": 1.5,
+        "valid": flag == "valid", "jump": flag == "jump", "smoothed": flag == "smoothed",
+        "grasp": {"class": 3, "probabilities": hand.grasp[1].tolist()}, "vertices": hand.vertices.tolist(),
+    }  # fmt: skip
+    assert wrist["position"] == joints[0].tolist()
+    assert np.allclose(Rotation.from_quat(wrist["orientation"]).as_matrix(), hand.wrist[1])  # x, y, z, w
+    assert without["side"] == "right" and without["reprojection_error"] is without["grasp"] is None
+    assert without.keys() == found.keys() - {"vertices"} | {"wrist"}
+    short = frame_to_json(frame, result, estimator="says", hand_model="open", vertices=False)
+    assert "vertices" not in json.loads(short)["hands"][0]
 
 
 def test_a_bag_can_be_run_again(video: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from wildhands_ros.node.markers import hand_markers, serialized_hand_markers
 from wildhands_ros.node.messages import duration, hand_pose, hand_pose_array, points, stamp_ns
 from wildhands_ros.node.transforms import SerializedTransforms, hand_transforms, joint_rotations, quaternions
 from wildhands_ros.pipeline import PipelineResult
-from wildhands_ros.recordings.hands_reader import read_hands
+from wildhands_ros.recordings.hands_reader import read_hands, recorded_hands
 from wildhands_ros.rotations import exp_so3, matrix_from_quaternion
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="camera")
@@ -119,6 +119,39 @@ def test_a_stamp_of_another_clock_gives_no_junk():
     assert (longest.sec, longest.nanosec) == (2**31 - 1, 0)
     before = duration(-1)
     assert (before.sec, before.nanosec) == (-1, 999_999_999)
+
+
+@pytest.mark.parametrize("side", list(Side))
+@pytest.mark.parametrize("flag", ["valid", "jump", "smoothed"])
+def test_hands_come_back_out_of_their_messages(side, flag):
+    rng = np.random.default_rng(2)
+    flags = {"valid": False, "jump": False, "smoothed": False} | {flag: True}
+    full = make_hand(
+        side, pose=exp_so3(rng.normal(size=(16, 3))), betas=rng.normal(size=10), keypoints=rng.normal(size=(21, 2)),
+        track_id=7, grasp=(HandPose.GRASP_LATERAL, np.eye(9)[6]), **flags,
+    )  # fmt: skip
+    bare = make_hand(side.other, vertices=None, reprojection_error=math.nan, track_id=-1)
+    message = hand_pose_array(
+        [full, bare], HEADER, (640, 480), latency_ns=1_500_000_000, processing_ns=30_000_000, with_vertices=True
+    )
+    message.hands.append(HandPose())  # which says no side
+    found = recorded_hands(deserialize_message(serialize_message(message), HandPoseArray))
+    assert (found.stamp_ns, found.frame_id, found.image_size) == (12_000_000_345, "camera", (640, 480))
+    assert (found.latency_s, found.processing_s) == pytest.approx((1.5, 0.03))
+    assert len(found.hands) == 2
+    for hand, expected in zip(found.hands, (full, bare), strict=True):
+        for name in ("side", "estimator", "hand_model", "valid", "jump", "smoothed", "track_id"):
+            assert getattr(hand, name) == getattr(expected, name), name
+        for name in (
+            "score", "box", "joints", "keypoints", "pose", "betas", "translation", "side_probability",
+            "reprojection_error",
+        ):  # fmt: skip
+            np.testing.assert_allclose(getattr(hand, name), getattr(expected, name), rtol=1e-6, err_msg=name)
+    assert found.hands[0].vertices is not None and found.hands[0].grasp is not None
+    np.testing.assert_allclose(found.hands[0].vertices, full.vertices, rtol=1e-6)
+    assert found.hands[0].grasp[0] == HandPose.GRASP_LATERAL
+    np.testing.assert_allclose(found.hands[0].grasp[1], np.eye(9)[6])
+    assert found.hands[1].vertices is None and found.hands[1].grasp is None
 
 
 def test_stamps_are_integer_nanoseconds():

@@ -295,6 +295,14 @@ def test_settings_change_without_losing_the_hands(model: HandModel) -> None:
     assert smooth.track_id == 0 and smooth.smoothed
 
 
+def test_a_hand_without_a_mesh_gets_none_by_smoothing(model: HandModel) -> None:
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    bare = replace(make_hand(model, Side.LEFT, (0.0, 0, 0.4), follow_id=1), vertices=None)
+    for i in range(2):
+        (smooth,) = tracker.update([bare], i * FRAME_NS, CAMERA)[1]
+        assert smooth.smoothed and smooth.vertices is None
+
+
 @pytest.mark.parametrize("change", [{"min_cutoff": 0.5}, {"beta": 1.0}])
 def test_other_filter_settings_hold_for_the_hands_that_are_there(model: HandModel, change: dict[str, float]) -> None:
     rng, tracker = np.random.default_rng(4), HandTracker(TrackingConfig(smooth=True), model)
