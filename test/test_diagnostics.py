@@ -70,6 +70,19 @@ def test_levels_follow_the_work() -> None:
     assert watch.status().level == DiagnosticStatus.WARN and "are processed" in watch.status().message
 
 
+@pytest.mark.parametrize(("every", "level"), [(2, DiagnosticStatus.OK), (3, DiagnosticStatus.WARN)])
+def test_results_of_every_second_image_are_enough_at_whatever_moment(every: int, level: bytes) -> None:
+    watch = Watch()
+    for i in range(400):
+        watch.now = i / 30
+        watch.statistics.image_received()
+        if i > 300:
+            assert watch.status().level == level
+        if i % every == 1:
+            watch.now += 0.002
+            watch.statistics.result_published(1, 0.06, {})
+
+
 def test_odd_images_are_a_warning_as_long_as_they_come() -> None:
     watch = Watch()
     watch.images(60, 60)
