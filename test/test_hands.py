@@ -54,6 +54,16 @@ def test_wrist_frame_turns_with_the_hand_and_mirrors_with_it(seed: int) -> None:
     assert np.allclose(wrist_rotation(joints @ mirror, Side.LEFT), mirror @ frame @ np.diag([1.0, -1, 1]))
 
 
+@pytest.mark.parametrize("side", list(Side))
+def test_bent_fingers_do_not_turn_the_wrist(side: Side) -> None:
+    """Its frame is that of the wrist and the knuckles of the index, middle and little finger."""
+    joints = flat_right_hand()
+    bent = joints + np.random.default_rng(1).normal(size=(21, 3))
+    knuckles = [KEYPOINT_NAMES.index(name) for name in ("wrist", "index_mcp", "middle_mcp", "pinky_mcp")]
+    bent[knuckles] = joints[knuckles]
+    np.testing.assert_array_equal(wrist_rotation(bent, side), wrist_rotation(joints, side))
+
+
 def test_collapsed_joints_have_no_orientation_but_no_nan_either() -> None:
     assert np.allclose(wrist_rotation(np.zeros((21, 3)), Side.LEFT), np.eye(3))
 
@@ -65,6 +75,13 @@ def test_names_skeleton_and_mano_order_belong_together() -> None:
         assert all(KEYPOINT_NAMES[i].startswith(finger) for i in indices)
     mano_tips = [MANO_TO_KEYPOINTS[indices[-1]] for indices in FINGERS.values()]
     assert mano_tips == [16, 17, 18, 19, 20]
+    mano_joints = {name: [MANO_TO_KEYPOINTS[i] for i in indices[:3]] for name, indices in FINGERS.items()}
+    assert mano_joints == {
+        "index": [1, 2, 3], "middle": [4, 5, 6], "pinky": [7, 8, 9], "ring": [10, 11, 12], "thumb": [13, 14, 15],
+    }  # fmt: skip
+    for indices in FINGERS.values():
+        chain = (0, *indices)
+        assert set(zip(chain, chain[1:], strict=False)) <= set(SKELETON)
 
 
 @pytest.fixture
@@ -93,12 +110,19 @@ def test_what_is_given_out_cannot_be_changed() -> None:
     joints += 1
 
 
-def test_a_hand_of_the_wrong_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match="joints"):
-        Hand(
-            Side.LEFT, 1.0, (0, 0, 1, 1), np.zeros((20, 3)), np.zeros((21, 2)), np.zeros((16, 3, 3)), np.zeros(10),
-            np.zeros(3), "none", "none",
-        )  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("joints", (20, 3)), ("keypoints", (21, 3)), ("pose", (48,)), ("betas", (1, 10)), ("translation", (4,))],
+)
+def test_a_hand_of_the_wrong_shape_is_refused(hand: Hand, name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=f"{name} has shape"):
+        replace(hand, **{name: np.zeros(shape)})
+
+
+@pytest.mark.parametrize(("image", "world"), [((20, 2), (21, 3)), ((21, 2), (21, 2))])
+def test_landmarks_of_the_wrong_shape_are_refused(image: tuple[int, int], world: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="landmarks"):
+        Landmarks(np.zeros(image), np.zeros(world), 1.0)
 
 
 def test_boxes_take_what_other_detectors_give() -> None:
