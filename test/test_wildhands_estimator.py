@@ -619,15 +619,29 @@ def test_where_nothing_can_be_kept_it_is_prepared_for_this_process_alone(checkpo
     assert "estimation.cache_dir" in said and "XDG_CACHE_HOME" in said and str(blocked) in said
 
 
-def test_where_there_is_no_room_at_all_torch_runs_it(checkpoint, tmp_path, monkeypatch, caplog):
-    def full(*arguments):
+def test_where_there_is_no_room_at_all_torch_runs_it(checkpoint, network, tmp_path, monkeypatch, caplog):
+    def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(loading_module, "export_parts", full)
+    monkeypatch.setattr(torch.onnx, "export", full)
     config = RuntimeConfig("cpu", threads=1, cache_dir=tmp_path)
     assert load_network(checkpoint, config).runtime.name.startswith("torch") and "no room" in caplog.text
     with pytest.raises(ModelFileError, match="No space left"):
         load_network(checkpoint, replace(config, backend=Backend.ONNXRUNTIME))
+    with pytest.raises(ModelFileError, match="cannot be written.*No space left"):
+        export_onnx(network, tmp_path / "whole.onnx")
+
+
+def test_a_damaged_cache_that_cannot_be_made_anew_is_left_alone(checkpoint, cache, tmp_path, monkeypatch):
+    def read_only(**options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    folder = tmp_path / exported_network(checkpoint, cache).folder.name
+    folder.mkdir()
+    (folder / "info.json").write_text("{")
+    monkeypatch.setattr(loading_module.tempfile, "TemporaryDirectory", read_only)
+    with pytest.raises(ModelFileError, match="Read-only.*cache_dir"):
+        exported_network(checkpoint, tmp_path)
 
 
 def test_that_the_network_is_being_prepared_is_said_once(checkpoint, tmp_path, caplog):
@@ -761,6 +775,8 @@ def test_without_onnx_it_runs_in_torch_unless_it_was_exported_before(checkpoint,
         assert "the library onnx" in caplog.messages[-1]
         with pytest.raises(ModelFileError, match="the library onnx"):
             load_network(checkpoint, replace(config, backend=Backend.OPENVINO))
+        (tmp_path / "file").write_text("")  # below which nothing can be kept
+        assert "torch" in load_network(checkpoint, replace(config, cache_dir=tmp_path / "file" / "x")).runtime.name
     load_network(checkpoint, config)
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert "torch" not in load_network(checkpoint, config).runtime.name

@@ -30,15 +30,22 @@ def export_onnx(network: WildHandsNetwork, path: str | Path) -> None:
     """
     inputs = example_inputs(network, 2)
     names = _outputs(network)
-    _export(
-        _Whole(network), path,
-        {FRAME: inputs.frame, CROPS: inputs.crops, ENCODING: inputs.encoding, RIGHT: inputs.right}, names,
-        batched=[CROPS, ENCODING, RIGHT, *names],
-    )  # fmt: skip
+    try:
+        _export(
+            _Whole(network), path,
+            {FRAME: inputs.frame, CROPS: inputs.crops, ENCODING: inputs.encoding, RIGHT: inputs.right}, names,
+            batched=[CROPS, ENCODING, RIGHT, *names],
+        )  # fmt: skip
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 def export_parts(network: WildHandsNetwork, trunks: Path, hands: Path) -> None:
-    """Writes the network as two ONNX files that meet at the feature maps: only the trunks may be made coarser."""
+    """Writes the network as two ONNX files that meet at the feature maps: only the trunks may be made coarser.
+
+    Raises NoExporter where the library onnx is missing, ModelFileError where torch cannot export, OSError where a file
+    cannot be written.
+    """
     inputs = example_inputs(network, 2)
     maps, picture = network.maps(inputs.frame, inputs.crops, inputs.encoding)
     _export(
@@ -101,8 +108,6 @@ def _export(
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError, TypeError) as error:
         raise ModelFileError(f"this torch ({torch.__version__}) could not export the network: {error}") from error
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 class _Whole(nn.Module):

@@ -97,18 +97,12 @@ def load_network(checkpoint: Path, config: RuntimeConfig) -> LoadedNetwork:
         return _load_torch(checkpoint, config, device)
     candidates = _candidates(backends, config.precision)
     try:
-        exported = exported_network(checkpoint, config.cache_dir)
-        try:
-            return _fastest(exported, config, candidates)
-        except ModelFileError:  # of a graph that was damaged in the cache: once more with a new one
-            return _fastest(exported_network(checkpoint, config.cache_dir, anew=True), config, candidates)
-    except NoExporter as error:
+        return _load_exported(checkpoint, config, candidates)
+    except (NoExporter, _NotKept) as error:
         if not _may_be_torch(config):
             raise
         logger.warning("the network runs in eager torch, half as fast: %s", error)
         return _load_torch(checkpoint, config, device)
-    except _NotKept as error:
-        return _load_unkept(error, checkpoint, config, device, candidates)
 
 
 def _may_be_torch(config: RuntimeConfig) -> bool:
@@ -116,19 +110,22 @@ def _may_be_torch(config: RuntimeConfig) -> bool:
     return config.backend is Backend.AUTO and config.precision in (Precision.FLOAT32, Precision.AUTO)
 
 
-def _load_unkept(
-    error: _NotKept, checkpoint: Path, config: RuntimeConfig, device: torch.device, candidates: list[_Candidate]
-) -> LoadedNetwork:
-    """Exports for this process alone; where there is no room for that either, 'auto' takes eager torch."""
-    logger.warning("%s; meanwhile it is prepared anew at every start", error)
+def _load_exported(checkpoint: Path, config: RuntimeConfig, candidates: list[_Candidate]) -> LoadedNetwork:
+    """From the cache, or exported for this process alone. Raises NoExporter, and _NotKept where there is no room."""
     try:
-        with tempfile.TemporaryDirectory(prefix="wildhands-network-") as folder:
-            return _fastest(exported_network(checkpoint, Path(folder)), config, candidates)
-    except (_NotKept, OSError) as again:
-        if not _may_be_torch(config):
+        exported = exported_network(checkpoint, config.cache_dir)
+        try:
+            return _fastest(exported, config, candidates)
+        except ModelFileError:  # of a graph that was damaged in the cache: once more with a new one
+            return _fastest(exported_network(checkpoint, config.cache_dir, anew=True), config, candidates)
+    except _NotKept as error:
+        logger.warning("%s; meanwhile it is prepared anew at every start", error)
+        try:
+            with tempfile.TemporaryDirectory(prefix="wildhands-network-") as folder:
+                return _fastest(exported_network(checkpoint, Path(folder)), config, candidates)
+        except (_NotKept, OSError) as again:
+            logger.warning("there is no room for it in the folder for temporary files either")
             raise error from again
-        logger.warning("there is no room for it in the folder for temporary files either: torch runs it, slower")
-        return _load_torch(checkpoint, config, device)
 
 
 # --- torch ------------------------------------------------------------------------------------------------------------
@@ -255,7 +252,9 @@ def _write_exported(checkpoint: Path, folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(made, folder)
     except OSError as error:
-        if not folder.is_dir():  # another process may have put it there meanwhile
+        try:
+            _read_exported(folder)  # another process may have put it there meanwhile
+        except Exception:  # not there, or damaged, as above
             raise _NotKept(
                 f"the exported network cannot be kept in {folder.parent} ({error.strerror or error}): name another "
                 "folder, as estimation.cache_dir (in --config FILE, or the node's parameter) or by XDG_CACHE_HOME"
