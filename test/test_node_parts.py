@@ -557,6 +557,13 @@ def test_who_begins_anew_has_patience_again():
     watch.begin_anew(20.0)
     assert watch.complaint(21.0, AROUND) is None and watch.has_info
     assert watch.complaint(26.0, AROUND)[0] == "images_do_not_arrive"
+    watch = InputWatch(started=0)
+    watch.image(1.0)
+    assert watch.complaint(4.0, AROUND)[0] == "no_camera_info"
+    watch.begin_anew(20.0)
+    watch.image(21.0)
+    assert watch.complaint(22.0, AROUND) is None and not watch.has_info
+    assert watch.complaint(24.0, AROUND)[0] == "no_camera_info"
 
 
 def test_a_stream_that_stops_is_noticed():

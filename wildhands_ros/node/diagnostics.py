@@ -263,6 +263,7 @@ class InputWatch:
     def begin_anew(self, now: float) -> None:
         """Listens from now on, as if no image had come before: somebody had switched off what it listened to."""
         self._started = now
+        self._first_image = None
         self._images.clear()
 
     def is_early(self, now: float) -> bool:
