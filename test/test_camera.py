@@ -273,8 +273,11 @@ def test_a_calibration_of_rectified_pictures_is_its_projection_matrix(tmp_path) 
         "camera_matrix: {data: [400.5, 0, 320, 0, 401, 240, 0, 0, 1]}\n"
         "distortion_model: plumb_bob\ndistortion_coefficients: {data: [-0.1, 0.01, 0, 0, 0]}\n"
     )
-    path.write_text(f"{raw}projection_matrix: {{data: [380, 0, 319, 0, 0, 381, 239, 0, 0, 0, 1, 0]}}\n")
-    assert Camera.from_yaml(path, rectified=True) == Camera(640, 480, 380, 381, 319, 239)
+    for lens in ("plumb_bob", "one_of_its_own"):
+        whole = f"{raw}projection_matrix: {{data: [380, 0, 319, 0, 0, 381, 239, 0, 0, 0, 1, 0]}}\n"
+        path.write_text(whole.replace("plumb_bob", lens))
+        assert Camera.from_yaml(path, rectified=True) == Camera(640, 480, 380, 381, 319, 239)
+    path.write_text(raw)
     assert Camera.from_yaml(path).fx == 400.5
     for missing in (
         "", "projection_matrix:\n", "projection_matrix: {data: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}\n",

@@ -241,9 +241,9 @@ class Camera:
             raise CameraError(
                 f"{path}: camera_matrix.data must be fx 0 cx, 0 fy cy, 0 0 1, row by row, not {k} (column by column?)"
             )
-        model, coefficients = _distortion(name, d)
-        if len(p) == 12 and p[0] != 0:
+        if len(p) == 12 and p[0] != 0:  # whatever lens it was
             return cls(width, height, p[0], p[5], p[2], p[6])
+        model, coefficients = _distortion(name, d)
         if rectified and (model is Distortion.EQUIDISTANT or any(coefficients)):  # of other cameras K says the same
             raise CameraError(
                 f"{path} has no projection_matrix.data of 12 numbers, and nothing else tells the focal length of "
