@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wildhands_ros.cli.commands import run_command
+from wildhands_ros.errors import ConfigError
 from wildhands_ros.texts import log_to_terminal, printable
+from wildhands_ros.yaml_files import read_yaml
 
 FORGED = "rgb9'\n[INFO] [1700000000.0] [wildhands]: all is well\x1b[2J\x1b]0;owned\x07\r\u202e\u2028\x9b"
 
@@ -48,6 +50,15 @@ def test_the_command_line_says_it_on_one_line(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().err
     assert r"[wildhands]: all is well\x1b[2J" in said and "\x1b" not in said
     assert all(line.startswith(("wildhands:", "WARNING:")) for line in said.splitlines())
+
+
+def test_what_is_wrong_with_yaml_keeps_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    for text, lines in (("\tmin_score: 0.5\n", 5), ("a: 1\n---\nb: 2\n", 8)):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="is not YAML") as caught:
+            read_yaml(path, ConfigError)
+        assert len(printable(str(caught.value)).splitlines()) == lines
 
 
 def test_programs_log_it_on_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,4 +29,5 @@ def read_yaml(path: Path, error_class: type[WildHandsError]) -> Any:
     except OSError as error:
         raise error_class(f"cannot read {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or dates as 2024-02-31
-        raise error_class(f"{path} is not YAML: {error}") from error
+        said = str(error).replace("\n", "\n  ")  # as `texts.printable` leaves line breaks
+        raise error_class(f"{path} is not YAML: {said}") from error
