@@ -944,6 +944,20 @@ def test_a_resumed_run_keeps_weights_that_were_better_before(
     assert torch.load(folder / "best.ckpt", weights_only=True)["global_step"] == 4
 
 
+def test_a_run_whose_best_weights_were_deleted_takes_the_next(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real = replace(config, steps=8, validate_every=4), module_module.joint_errors
+    with monkeypatch.context() as patch:  # the first validation is a very good one
+        patch.setattr(module_module, "joint_errors", lambda *given: 0.01 * real(*given))
+        with pytest.raises(Killed):
+            train(run, tmp_path, MODEL, landmark_weights, progress=False, extra=(Kill(5),))
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
+    (tmp_path / "best.ckpt").unlink()
+    train(run, tmp_path, MODEL, landmark_weights, progress=False)
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 8
+
+
 def test_a_run_that_was_killed_while_it_validated_validates_again(
     config: TrainingConfig, landmark_weights: bytes, tmp_path: Path
 ) -> None:

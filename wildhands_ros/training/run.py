@@ -105,6 +105,10 @@ class _Best(ModelCheckpoint):
             self.best_model_score = self.kth_value = kept
             self.best_model_path = self.kth_best_model_path = str(path)
             self.best_k_models = {str(path): kept}
+        else:  # deleted, as it was damaged: no validation was the best so far
+            self.best_model_score, self.kth_value = None, torch.tensor(torch.inf)
+            self.best_model_path = self.kth_best_model_path = ""
+            self.best_k_models = {}
 
 
 class _Regularly(Checkpoint):
