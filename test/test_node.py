@@ -322,6 +322,32 @@ def test_camera_info_that_was_published_once_and_before_is_asked_for(start: Call
     assert bench.stop() == 0
 
 
+def test_camera_info_is_that_of_the_driver_that_has_taken_over(start: Callable[..., Any]) -> None:
+    bench = start(Bench, "fake", "--ros-args", "-p", "autostart:=false")
+    bench.node.destroy_publisher(bench.infos)
+
+    def has(focal: float) -> bool:
+        bench.images.publish(raw_image(plain(), "rgb8", bench.stamp()))
+        return bool(hands) and hands[-1].hands[0].mano_betas[2] == focal
+
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    once = bench.node.create_publisher(CameraInfo, "/camera_info", latched)
+    once.publish(camera_info(focal=100.0))
+    assert bench.transition("configure") and bench.transition("activate")
+    hands = bench.listen(HandPoseArray, "/wildhands/hands")
+    bench.wait(lambda: has(100.0), "the camera_info that was there before does not come")
+    bench.node.destroy_publisher(once)
+    driver = bench.node.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
+
+    def has_the_drivers() -> bool:
+        driver.publish(camera_info(focal=200.0))
+        return has(200.0)
+
+    bench.wait(has_the_drivers, "the camera_info of the driver that took over does not come")
+    assert "does not fit" not in bench.log
+    assert bench.stop() == 0
+
+
 def test_frames_that_tf_does_not_know_are_said(start: Callable[..., Any]) -> None:
     bench = start(Bench, "fake")
     bench.connect()

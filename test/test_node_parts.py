@@ -555,7 +555,7 @@ def test_who_begins_anew_has_patience_again():
     watch.info(1.0)
     assert watch.complaint(20.0, AROUND)[0] == "images_stopped"
     watch.begin_anew(20.0)
-    assert watch.complaint(21.0, AROUND) is None and watch.has_info
+    assert watch.complaint(21.0, AROUND) is None and watch.hears_info(6.0) and not watch.hears_info(21.0)
     assert watch.complaint(26.0, AROUND)[0] == "images_do_not_arrive"
     watch = InputWatch(started=0)
     watch.image(1.0)

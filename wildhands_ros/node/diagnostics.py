@@ -279,10 +279,9 @@ class InputWatch:
         """Camera info came."""
         _note(self._infos, now, self._patience_s)
 
-    @property
-    def has_info(self) -> bool:
-        """Whether camera info has ever come."""
-        return bool(self._infos)
+    def hears_info(self, now: float) -> bool:
+        """Whether camera info has come of late."""
+        return bool(self._infos) and now - self._infos[-1] <= self._patience_s
 
     def complaint(self, now: float, around: Surroundings) -> tuple[str, str] | None:
         """Kind and text of what is wrong with the inputs, or None."""

@@ -16,6 +16,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpHandle, JumpThreshold, TimeJump
 from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
@@ -106,7 +107,8 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         self._bond: Bond | None = None
         self._subscribing = threading.Lock()
         self._subscribers: list[Subscription] = []
-        self._ask_for_latched_info: Callable[[], Subscription] | None = None
+        self._listen_to_info: Callable[[bool], Subscription] | None = None
+        self._info_is_asked_for = False  # as it was published before, else as it comes
         self._autostart: Timer | None = None
         self._jumps: JumpHandle | None = None
         # from here on things may fail, and then rclpy destroys the node
@@ -266,7 +268,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             for subscription in self._subscribers:
                 self.destroy_subscription(subscription)
             self._subscribers = []
-            self._ask_for_latched_info = None
+            self._listen_to_info = None
         if self._bond is not None:
             self._bond.shutdown()
             self._bond = None
@@ -302,30 +304,34 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             watch.info(time.monotonic())
             worker.put_info(message)
 
+        def listen_to_info(before: bool) -> Subscription:
+            profile = qos.LATCHED_INFO_INPUT if before else qos.INFO_INPUT
+            return self._subscription(CameraInfo, self._topics.info, on_camera_info, profile, for_now=before)
+
         image_type = CompressedImage if self._topics.compressed else Image
         with self._subscribing:
+            self._listen_to_info, self._info_is_asked_for = listen_to_info, False
             # camera_info first: an image without it would have to wait
             self._subscribers = [
-                self._subscription(CameraInfo, self._topics.info, on_camera_info, qos.INFO_INPUT),
+                listen_to_info(False),
                 self._subscription(image_type, self._topics.image, on_image, qos.IMAGE_INPUT),
             ]
-            self._ask_for_latched_info = lambda: self._subscription(
-                CameraInfo, self._topics.info, on_camera_info, qos.LATCHED_INFO_INPUT, overridable=False
-            )
 
     def _heed_latched_info(self, watch: diagnostics.InputWatch, around: diagnostics.Surroundings) -> None:
         """Listens anew, in the way that gets it, where camera_info was published once and before this node listened.
 
-        Not so from the beginning: such a subscription gets nothing from drivers that offer less.
+        Not so from the beginning, nor any more once another driver publishes it: such a subscription gets nothing from
+        drivers that offer less.
         """
         with self._subscribing:
-            ask = self._ask_for_latched_info
-            if ask is None or watch.has_info or not around.info_is_latched:
+            asked_for = around.info_is_latched and (self._info_is_asked_for or not watch.hears_info(time.monotonic()))
+            if self._listen_to_info is None or not around.info_publishers or asked_for == self._info_is_asked_for:
                 return
-            self._ask_for_latched_info = None
-            before, self._subscribers[0] = self._subscribers[0], ask()
-            self.destroy_subscription(before)
-        self.get_logger().info(f"asking for the camera_info of {around.info_topic} that was published before")
+            self._info_is_asked_for = asked_for
+            former, self._subscribers[0] = self._subscribers[0], self._listen_to_info(asked_for)
+            self.destroy_subscription(former)
+        wanted = "that was published before" if asked_for else "that is published from now on, by another driver"
+        self.get_logger().info(f"asking for the camera_info of {around.info_topic} {wanted}")
 
     def _subscription(
         self,
@@ -334,17 +340,19 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         callback: Callable[..., None],
         standard: QoSProfile,
         *,
-        overridable: bool = True,
+        for_now: bool = False,
     ) -> Subscription:
+        """for_now: with QoS that fits the publishers of the moment, which is no parameter's, nor worth a report."""
         profile, overriding = qos.overridable(standard)
+        silent = SubscriptionEventCallbacks(use_default_callbacks=False)
         return self.create_subscription(
             kind,
             topic,
             callback,
             profile,
             callback_group=MutuallyExclusiveCallbackGroup(),
-            event_callbacks=qos.input_events(self, topic, profile, self._report),
-            qos_overriding_options=overriding if overridable else None,
+            event_callbacks=silent if for_now else qos.input_events(self, topic, profile, self._report),
+            qos_overriding_options=None if for_now else overriding,
         )
 
     def _is_rectified(self) -> bool | None:
