@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -33,6 +34,7 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.images import decode_compressed, decode_raw
 from wildhands_ros.msg import HandPose, HandPoseArray
 from wildhands_ros.node import player as player_module
+from wildhands_ros.node import recorder as recorder_module
 from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.images import compressed_message, image_message
@@ -406,6 +408,29 @@ def test_pictures_that_are_published_compressed_too_are_kept_once(context: Conte
             assert recorder.wait_for("/image_raw", index + 1, DEADLINE_S)
     sender.destroy_node()
     assert [frame.frame_id for frame in open_source(tmp_path / "all.mcap", focal=50)] == ["0", "1", "2"]
+
+
+def test_pictures_that_come_compressed_no_more_are_kept_also_where_the_clock_went_back(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "_TWIN_S", 0.0)  # the compressed picture is of long ago at once
+    sender, picture = Node("sender", context=context), np.full((48, 64, 3), 7, np.uint8)
+    raw = sender.create_publisher(Image, "/image_raw", 10)
+    small = sender.create_publisher(CompressedImage, "/image_raw/compressed", 10)
+    seconds = [100]
+    clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=seconds[-1] * 10**9))
+    with Recorder(tmp_path / "all.mcap", jpeg=True, context=context) as recorder:
+        monkeypatch.setattr(recorder.node, "get_clock", lambda: clock)
+        assert recorder.wait_until_connected(["/image_raw", "/image_raw/compressed"], DEADLINE_S)
+        _wait_until_matched(raw)
+        _wait_until_matched(small)
+        small.publish(compressed_message(picture, Header(frame_id="compressed")))
+        assert recorder.wait_for("/image_raw/compressed", 1, DEADLINE_S)
+        seconds.append(10)  # a bag that is played anew, with use_sim_time
+        raw.publish(image_message(picture, Header(frame_id="raw")))
+        assert recorder.wait_for("/image_raw", 1, DEADLINE_S)
+    sender.destroy_node()
+    assert {frame.frame_id for frame in open_source(tmp_path / "all.mcap", focal=50)} == {"raw", "compressed"}
 
 
 def test_depth_is_never_made_a_jpeg(context: Context, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ _FINISH_S = 5.0  # at most, for those that are left when recording is to end
 _REPORTED_PROBLEMS = 100
 _OVERLAP_S = 1.0  # publishers need a while until they know a new subscription; an old one stays as long
 _REMEMBERED = 1000  # messages of a topic, by which one that two subscriptions bring is known
-_TWIN_NS = 3_000_000_000  # a camera that publishes compressed pictures as well does so at least this often
+_TWIN_S = 3.0  # a camera that publishes compressed pictures as well does so at least this often
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class _Recent:
 
 @dataclass
 class _Channel:
-    """One topic being recorded. former: subscriptions that another one follows, and until when they stay."""
+    """One topic being recorded. former: subscriptions that another one follows, and until when they stay.
+    last_at: time.monotonic() when the latest message came; the node's clock may go back."""
 
     msgtype: str
     reliable: bool
@@ -95,7 +96,7 @@ class _Channel:
     added: bool = False
     refused: bool = False
     received: int = 0
-    last_ns: int | None = None
+    last_at: float | None = None
     endpoints: list[TopicEndpointInfo] = field(default_factory=list)
 
 
@@ -305,23 +306,23 @@ class Recorder:
         channel = self._channels[name]
         if self._failure is not None or not channel.recent.is_new(info):
             return
-        time_ns = self.node.get_clock().now().nanoseconds
+        time_ns, now = self.node.get_clock().now().nanoseconds, time.monotonic()
         try:
-            if not self._comes_compressed(channel, time_ns):
+            if not self._comes_compressed(channel, now):
                 self._write(name, channel, serialized, time_ns)
         except RecordingError as error:
             self._fail(error)
         except WildHandsError as error:
             self._note(f"a picture of {name} was left out: {error}")
         with self._changed:
-            channel.last_ns = time_ns
+            channel.last_at = now
             channel.received += 1
             self._changed.notify_all()
 
-    def _comes_compressed(self, channel: _Channel, time_ns: int) -> bool:
+    def _comes_compressed(self, channel: _Channel, now: float) -> bool:
         """Whether pictures that would be made JPEGs come as such too, at present: each would be in the bag twice."""
         twin = self._channels.get(channel.recorded_as) if channel.jpeg else None
-        return twin is not None and twin.last_ns is not None and time_ns - twin.last_ns < _TWIN_NS
+        return twin is not None and twin.last_at is not None and now - twin.last_at < _TWIN_S
 
     def _flush(self) -> None:
         try:
