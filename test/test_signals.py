@@ -55,6 +55,20 @@ def test_told_to_stop_while_it_starts_the_node_just_ends() -> None:
     assert not any(text in ended.stderr for text in ("half made", "Traceback", "cannot start")), ended.stderr
 
 
+@pytest.mark.parametrize("module", ["player", "recorder"])
+def test_told_to_stop_again_while_python_ends_the_exit_code_is_theirs(module: str, tmp_path: Path) -> None:
+    (tmp_path / "x.mcap").touch()  # which neither a player nor a recorder can do anything with
+    program = (
+        f"import os, signal, sys; from wildhands_ros.node.{module} import main\n"
+        "class Last:\n"
+        "    def __del__(self, tell=os.kill, me=os.getpid(), how=(signal.SIGTERM, signal.SIGINT)):\n"
+        "        for number in how: tell(me, number)\n"
+        f"last = Last(); sys.exit(main([{str(tmp_path / 'x.mcap')!r}]))"
+    )
+    ended = _run(program)
+    assert ended.returncode == 1 and "x.mcap" in ended.stderr, ended
+
+
 @pytest.mark.parametrize(
     ("handler", "ends"), [("default_int_handler", "done, KeyboardInterrupt"), ("SIG_IGN", "done, nothing")]
 )

@@ -38,6 +38,7 @@ from wildhands_ros.images import JPEG_QUALITY
 from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.images import compressed_message, image_message
+from wildhands_ros.node.signals import ignore_signals
 from wildhands_ros.recordings import FrameSource, open_source
 from wildhands_ros.recordings.message_types import HAND_POSE_ARRAY
 from wildhands_ros.texts import log_to_terminal
@@ -390,6 +391,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before playing began
         return 130
     finally:
+        ignore_signals()  # else one that comes while Python ends would be what the exit code tells of
         rclpy.try_shutdown()
 
 

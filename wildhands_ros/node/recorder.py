@@ -34,6 +34,7 @@ from wildhands_ros.errors import ImageError, RecordingError, UnknownTypeError, W
 from wildhands_ros.images import JPEG_QUALITY, decode_raw, encode_jpeg, has_eight_bits
 from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.player import call_on_signals, resolved_topic
+from wildhands_ros.node.signals import ignore_signals
 from wildhands_ros.recordings import BagWriter
 from wildhands_ros.recordings.bag_source import COMPRESSED_IMAGE, IMAGE
 from wildhands_ros.recordings.bag_writer import qos as recorded_qos
@@ -428,6 +429,7 @@ def main(args: Sequence[str] | None = None) -> int:
         logger.error("%s", error)
         return 1
     finally:
+        ignore_signals()  # else one that comes while Python ends would be what the exit code tells of
         rclpy.try_shutdown()
     for name, count in sorted(report.counts.items()):
         logger.info("%8d  %s", count, name)
