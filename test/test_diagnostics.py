@@ -86,7 +86,7 @@ def test_results_of_every_second_image_are_enough_at_whatever_moment(every: int,
 def test_odd_images_are_a_warning_as_long_as_they_come() -> None:
     watch = Watch()
     watch.images(60, 60)
-    for kind in ("no_stamp", "bad_frame_id", "clocks_differ"):
+    for kind in ("no_stamp", "bad_frame_id", "no_transform", "clocks_differ"):
         watch.statistics.problem(kind, f"odd: {kind}")
         status = watch.status()
         assert (status.level, status.message) == (DiagnosticStatus.WARN, f"odd: {kind}")

@@ -23,10 +23,10 @@ _TELLING = 8  # so many camera infos, and images for less than half of them, can
 _ODD = frozenset(
     [
         "no_frame_id", "bad_frame_id", "no_stamp", "stamps_stand_still", "clocks_differ", "images_out_of_order",
-        "time_went_backwards",
+        "time_went_backwards", "no_transform",
     ]
 )  # fmt: skip
-"""Problems of images that results come of all the same."""
+"""Problems of images that results come of all the same: with `no_transform`, of those without hands."""
 
 
 class Percentiles(NamedTuple):
@@ -70,7 +70,7 @@ class Summary:
     results published a second. latency_ms: from reception to publication; capture_ms: from the image's stamp to
     publication; timings_ms: of each stage: medians, 95th and 99th percentiles, NaN where nothing was published lately.
     problems: counts by kind; last_of_kind: the latest of each in words. last_problem_age_s: NaN where there was none.
-    odd_lately: what was odd about images of the last seconds that results came of all the same, or empty.
+    odd_lately: what was odd about images of the last seconds although results came, or empty.
     """
 
     received: int
