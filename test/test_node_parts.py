@@ -527,6 +527,8 @@ def test_a_trickle_of_images_beside_steady_camera_info_is_noticed():
             watch.image(i / 30)
     kind, text = watch.complaint(10.0, AROUND)
     assert kind == "images_do_not_arrive" and "1 image(s)" in text and "149 camera_info" in text
+    assert "throttled" in text and "if this machine is busy" in text  # which loses some, not all
+    assert "busy" not in watch.complaint(12.0, AROUND)[1]  # no image for 5 s
 
 
 def test_images_of_another_type_are_named_with_the_remedy():

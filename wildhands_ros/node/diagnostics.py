@@ -338,7 +338,11 @@ class InputWatch:
             f"s {images} image(s) arrived, and {infos} camera_info"
         )
         if images:
-            text += f" (if {around.image_topic} is throttled, remap camera_info to one that is throttled with it)"
+            text += (
+                f" (if {around.image_topic} is throttled, remap camera_info to one that is throttled with it; if this "
+                "machine is busy, images are replaced by newer ones before the node comes to read them: let the camera "
+                "send fewer)"
+            )
         text += f": is the camera running (ros2 topic hz {around.image_topic})?"
         if around.image_topic.endswith("/compressed"):
             return text
