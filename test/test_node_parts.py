@@ -18,6 +18,9 @@ import yaml
 from builtin_interfaces.msg import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from node_bench import camera_info, plain, raw_image
+from node_fakes import FakePipeline
+from rclpy.clock import Clock
 from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -40,6 +43,7 @@ from wildhands_ros.node.diagnostics import (
 from wildhands_ros.node.images import compressed_message, decode, find_bridge, image_message
 from wildhands_ros.node.inbox import Inbox
 from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics
+from wildhands_ros.node.outlets import Published
 from wildhands_ros.node.parameter_file import parameter_file, parameter_table_in_markdown
 from wildhands_ros.node.qos import (
     IMAGE_INPUT,
@@ -51,6 +55,7 @@ from wildhands_ros.node.qos import (
 )
 from wildhands_ros.node.rosout import library_messages_to
 from wildhands_ros.node.wildhands_node import WildhandsNode
+from wildhands_ros.node.worker import Worker
 from wildhands_ros.pipeline import PipelineConfig
 from wildhands_ros.settings import config_to_dict
 
@@ -621,6 +626,39 @@ def test_a_report_that_quotes_a_message_is_one_line():
     WildhandsNode._report(node, "bad_image", text)
     assert said == [r"unknown encoding 'x\n[INFO]: all is well\x1b[2J'"]
     assert node._statistics.summary().last_problem == said[0]
+
+
+def test_latency_from_reception_ends_where_that_from_capture_does():
+    measured, done = [], threading.Event()
+
+    class Outlets:
+        def publish(self, *_):
+            return Published(at=time.monotonic() + 1000.0, since_capture_s=1500.0)
+
+        def publish_annotated(self, *_):
+            pass
+
+        def hide(self):
+            pass
+
+    class Noting(Statistics):
+        def result_published(self, hands, latency_s, timings, *, capture_s):
+            measured.append((latency_s, capture_s))
+            done.set()
+
+    settings = parameters.snapshot(_defaults())
+    worker = Worker(
+        FakePipeline(settings.pipeline), Outlets(), InputTopics("/image", "/camera_info", False), CameraCache(None),
+        settings=lambda: settings, statistics=Noting(), report=lambda _kind, text: print(text), clock=Clock(),
+        context=Context(), bridge=None, transforms=None,
+    )  # fmt: skip
+    worker.start()
+    worker.put_info(camera_info())
+    worker.put_image(raw_image(plain(), "rgb8", Time(sec=1)))
+    assert done.wait(60.0)
+    worker.stop()
+    ((since_reception, since_capture),) = measured
+    assert since_capture == 1500.0 and since_reception >= 1000.0  # not only until the last marker was sent
 
 
 def test_statistics_count_and_measure():

@@ -124,7 +124,7 @@ class Statistics:
     def result_published(
         self, hands: int, latency_s: float, timings: Mapping[str, float], *, capture_s: float = math.nan
     ) -> None:
-        """latency_s: from reception. timings: seconds by stage. capture_s: from the image's stamp."""
+        """latency_s: from reception to the hands' publication; capture_s: from the image's stamp. timings: by stage."""
         with self._lock:
             self._processed += 1
             self._hands = hands

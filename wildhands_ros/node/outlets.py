@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rclpy.lifecycle import LifecycleNodeMixin, LifecyclePublisher
 from rclpy.node import Node
@@ -57,6 +58,17 @@ class Outcome:
     started: float
 
 
+class Published(NamedTuple):
+    """When an image's hands left.
+
+    at: time.monotonic(). since_capture_s: from the image's stamp; NaN where that is ahead of the clock, which then
+    knows no latency.
+    """
+
+    at: float
+    since_capture_s: float
+
+
 class Outlets:
     """The node's publishers. Everything but the hands is only computed while somebody listens.
 
@@ -82,11 +94,9 @@ class Outlets:
         self._shown_in = Header()
         self._last_tf_stamp: int | None = None
 
-    def publish(self, outcome: Outcome, sight: Sight, settings: NodeParameters) -> float:
-        """Sends one image's results, hands first. Returns the seconds from the image's stamp to their publication.
-
-        NaN, and nothing on `~/latency`, where the stamp is ahead of the clock, which then knows no latency.
-        """
+    def publish(self, outcome: Outcome, sight: Sight, settings: NodeParameters) -> Published:
+        """Sends one image's results, hands first; nothing on `~/latency` where the stamp is ahead of the clock."""
+        at = time.monotonic()
         latency_ns = self._publish_hands(self._hands, outcome.hands, outcome, settings)
         if self._raw_hands.get_subscription_count():
             self._publish_hands(self._raw_hands, outcome.raw, outcome, settings)
@@ -99,10 +109,10 @@ class Outlets:
         if settings.publish_points and self._points.get_subscription_count():
             self._points.publish(hand_cloud(outcome.hands, outcome.header))
         if latency_ns < 0:
-            return math.nan
+            return Published(at, math.nan)
         if self._latency.get_subscription_count():
             self._latency.publish(Float64(data=latency_ns * 1e-6))
-        return latency_ns * 1e-9
+        return Published(at, latency_ns * 1e-9)
 
     def publish_annotated(self, sight: Sight, camera_header: Header, settings: NodeParameters) -> None:
         """Sends the picture with its hands drawn into it: for people, and last."""

@@ -194,18 +194,20 @@ class Worker:
             if not self._enabled:
                 self._statistics.image_dropped(Drop.DISABLED)
                 return
-            since_capture = None if outcome is None else self._outlets.publish(outcome, sight, settings)
-            since_reception = time.monotonic() - parcel.received
+            published = None if outcome is None else self._outlets.publish(outcome, sight, settings)
             self._outlets.publish_annotated(sight, parcel.image.header, settings)
         self._shutter.offer(sight)
-        if since_capture is not None:
+        if published is not None:
             timings = {
                 "convert": converted - started,
                 **{stage: seconds for stage, seconds in result.timings.items() if stage != "total"},
                 "transform": placed - processed,
                 "publish": time.perf_counter() - placed,
             }
-            self._statistics.result_published(len(result.hands), since_reception, timings, capture_s=since_capture)
+            since_reception = published.at - parcel.received
+            self._statistics.result_published(
+                len(result.hands), since_reception, timings, capture_s=published.since_capture_s
+            )
 
     def _configure(self, config: PipelineConfig) -> None:
         """Takes over the parameters that were changed since the last image."""
