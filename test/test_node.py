@@ -305,7 +305,8 @@ def test_camera_info_that_was_published_once_and_before_is_asked_for(start: Call
     arguments = ("-p", "autostart:=false", "-r", "camera_info:=/once/camera_info")
     bench = start(Bench, "fake", "--ros-args", *arguments)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    bench.node.create_publisher(CameraInfo, "/once/camera_info", latched).publish(camera_info())
+    once = bench.node.create_publisher(CameraInfo, "/once/camera_info", latched)
+    once.publish(camera_info())
     assert bench.transition("configure")
     hands = bench.listen(HandPoseArray, "/wildhands/hands")
 
@@ -313,12 +314,23 @@ def test_camera_info_that_was_published_once_and_before_is_asked_for(start: Call
         bench.images.publish(raw_image(plain(), "rgb8", bench.stamp()))
         return bool(hands)
 
-    for _ in range(2):
+    for turn in range(2):
         assert bench.transition("activate")
         bench.wait(answered, "the camera_info that was there before does not come")
-        assert bench.transition("deactivate")
+        assert turn or bench.transition("deactivate")
         hands.clear()
     bench.said("asking for the camera_info of /once/camera_info")
+
+    bench.node.destroy_publisher(once)  # and a driver takes its place that offers less, and has another camera
+    driver = bench.node.create_publisher(CameraInfo, "/once/camera_info", qos_profile_sensor_data)
+
+    def answered_for_it() -> bool:
+        driver.publish(camera_info(height=HEIGHT // 2))
+        bench.images.publish(raw_image(plain()[: HEIGHT // 2], "rgb8", bench.stamp(), height=HEIGHT // 2))
+        return any(message.image_height == HEIGHT // 2 for message in hands)
+
+    bench.wait(answered_for_it, "the camera_info of the new driver does not come")
+    assert "does not fit" not in bench.log
     assert bench.stop() == 0
 
 
