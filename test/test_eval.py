@@ -214,6 +214,19 @@ def test_pairs_are_of_one_scene_source_and_camera(model: HandModel) -> None:
     assert np.isnan(errors(left, right, right)).all()
 
 
+def test_who_else_is_in_the_picture_decides_on_pairs_whatever_was_said_of_them(model: HandModel) -> None:
+    left = made_sample(model, side=Side.LEFT, place=(-0.1, 0, 0.4), scene="s")
+    right, stranger = (made_sample(model, place=(x, 0, 0.5), scene="s") for x in (0.1, 0.4))
+    joints = np.stack([joints_of(hand) for hand in (left, right, stranger)])
+    joints[1] = np.nan
+    for third in (stranger, replace(stranger, joints=None, mano=None)):
+        scores = score_samples(Predictions(joints), [left, right, third])
+        assert np.isnan(scores.values["mrrpe_mm"]).all()
+    whole = np.stack([joints_of(hand) for hand in (left, right, stranger)])
+    unlabelled = replace(right, joints=None, mano=None)  # the pair, of which only the third could be measured
+    assert np.isnan(score_samples(Predictions(whole), [left, unlabelled, stranger]).values["mrrpe_mm"]).all()
+
+
 def test_the_middle_of_a_crop_is_between_its_pixels(model: HandModel) -> None:
     sample = made_sample(model)
     assert crop_pixels(sample, np.array(sample.center)) == pytest.approx([111.5, 111.5])

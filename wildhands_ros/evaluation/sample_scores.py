@@ -218,18 +218,20 @@ class SceneHand:
 
 
 def pair_errors(joints: FloatArray, hands: Sequence[SceneHand]) -> FloatArray:
-    """MRRPE (N,) in millimetres of joints (N, 21, 3); NaN for hands that are no pair: one left, one right hand.
+    """MRRPE (N,) in millimetres of joints (N, 21, 3); NaN for hands that are no pair: one left and one right hand, the
+    only ones of their scene, estimated or not.
 
     Given to both hands of a pair, so that its mean over samples is the mean over pairs.
     """
     errors = np.full(len(hands), np.nan)
+    estimated = np.asarray(np.isfinite(joints).all(axis=(1, 2)))
     scenes: dict[tuple[str, str, Camera], list[int]] = {}
-    for i in np.flatnonzero(np.isfinite(joints).all(axis=(1, 2))).tolist():
-        if hands[i].scene and hands[i].wrist is not None:
-            scenes.setdefault((hands[i].source, hands[i].scene, hands[i].camera), []).append(i)
+    for i, hand in enumerate(hands):
+        if hand.scene:
+            scenes.setdefault((hand.source, hand.scene, hand.camera), []).append(i)
     for together in scenes.values():
         pair = {hands[i].side: i for i in together}
-        if len(pair) == len(together) == 2:
+        if len(pair) == len(together) == 2 and estimated[together].all():
             left, right = pair[Side.LEFT], pair[Side.RIGHT]
             true_left, true_right = hands[left].wrist, hands[right].wrist
             if true_left is not None and true_right is not None:
