@@ -765,6 +765,19 @@ def test_groups_of_equal_errors_are_drawn(scores: SampleScores, drawn: list[Figu
     assert plots.plot_breakdowns([replace(report, breakdowns={"distance": groups})], Path("b.png"))
 
 
+def test_groups_that_only_a_later_report_has_are_drawn_in_their_place(
+    scores: SampleScores, drawn: list[Figure]
+) -> None:
+    report, found = make_report(scores, "oracle", "made"), Estimate(10.0, 10.0, 9.0, 11.0, 4)
+    first, second = (
+        replace(report, breakdowns={"distance": {group: {"mpjpe_mm": found} for group in groups}})
+        for groups in (("0.3–0.45 m", "0.6–0.8 m"), ("0–0.3 m", "0.45–0.6 m", "over 0.8 m"))
+    )
+    plots.plot_breakdowns([first, second], Path("b.png"))
+    names = ["0–0.3 m", "0.3–0.45 m", "0.45–0.6 m", "0.6–0.8 m", "over 0.8 m"]
+    assert [label.get_text() for label in drawn[0].axes[0].get_xticklabels()] == names
+
+
 def test_command_scores_the_landmark_fit(tmp_path: Path, model: HandModel, models_dir: Path, capsys) -> None:
     with ShardWriter(tmp_path / "x.tar") as shard:
         for sample in some_samples(model, 2):

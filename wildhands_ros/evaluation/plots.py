@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from wildhands_ros.errors import WildHandsError
+from wildhands_ros.evaluation.facts import group_order
 from wildhands_ros.evaluation.report import Report, short_names
 from wildhands_ros.evaluation.sample_scores import MEASURES, SampleScores
 from wildhands_ros.libraries import how_to_get
@@ -88,7 +89,7 @@ def _add_legend(axis: Axes, axes: Iterable[Axes], place: Literal["best", "lower 
 
 
 def _draw_groups(axis: Axes, reports: Sequence[Report], measure: str, breakdown: str) -> None:
-    groups = list(dict.fromkeys(g for report in reports for g in report.breakdowns.get(breakdown, {})))
+    groups = group_order([g for report in reports for g in report.breakdowns.get(breakdown, {})])
     for number, (color, report, name) in enumerate(zip(cycle(COLORS), reports, short_names(reports))):
         found = report.breakdowns.get(breakdown, {})
         points = [(groups.index(g), v[measure]) for g, v in found.items() if measure in v]
