@@ -8,12 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy.spatial.transform import Rotation
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.cli import main
 from wildhands_ros.errors import WildHandsError
+from wildhands_ros.evaluation import ambiguity_figure
 from wildhands_ros.evaluation.ambiguity import (
+    Pair,
     Views,
     find_pairs,
     gather_views,
@@ -141,3 +145,12 @@ def test_command_draws_a_picture(tmp_path: Path, layer: HandLayer, capsys) -> No
     assert "pairs that look the same" in capsys.readouterr().out
     picture = cv2.imread(str(tmp_path / "a.png"))
     assert picture is not None and picture.std() > 5
+
+
+def test_pairs_that_differ_most_are_in_the_picture(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(ambiguity_figure, "save_figure", lambda figure, path: figures.append(figure))
+    pairs = [Pair(0, 1, 3.0, 0.9, 20.0, 30.0, 25.0), Pair(2, 3, 3.0, 0.9, 110.0, 80.0, 140.0)]
+    ambiguity_figure.draw_ambiguity(views, [], pairs, unexplained(views), Path("a.png"))
+    (axis,) = [axis for axis in figures[0].findobj(Axes) if axis.get_title().startswith("2 pairs")]
+    assert axis.get_xlim()[1] >= 110 and axis.get_ylim()[1] >= 140

@@ -64,14 +64,15 @@ def _draw_pair(views: Views, pair: Pair, cells: Sequence[Axes], *, with_legend: 
 
 
 def _draw_scatter(axis: Axes, pairs: Sequence[Pair]) -> None:
-    rays = [pair.ray_degrees for pair in pairs]
-    axis.plot([0, 75], [0, 75], color="#bbbbbb", linewidth=1, zorder=0)
-    axis.scatter(rays, [pair.orientation_degrees for pair in pairs], s=9, color=COLORS[0], alpha=0.7)
+    rays, turns = [pair.ray_degrees for pair in pairs], [pair.orientation_degrees for pair in pairs]
+    right, top = max([75.0, *rays]), max([90.0, *turns])  # all pairs that the title counts
+    axis.plot([0, right], [0, right], color="#bbbbbb", linewidth=1, zorder=0)
+    axis.scatter(rays, turns, s=9, color=COLORS[0], alpha=0.7)
     axis.set_xlabel("angle between the directions in which the two are seen, °")
     axis.set_ylabel("angle between the two hands, °")
     axis.set_title(f"{len(pairs)} pairs of hands that look the same in their crops", fontsize=9)
-    axis.set_xlim(0, 75)
-    axis.set_ylim(0, 90)
+    axis.set_xlim(0, right)
+    axis.set_ylim(0, top)
 
 
 def _draw_bars(axis: Axes, rows: Sequence[Unexplained]) -> None:
