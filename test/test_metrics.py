@@ -19,7 +19,13 @@ from wildhands_ros.evaluation import (
     similarity_align,
     wrist_error,
 )
-from wildhands_ros.evaluation.metrics import intersection_over_union, pa_mpjpe_errors
+from wildhands_ros.evaluation.metrics import (
+    absolute_errors,
+    intersection_over_union,
+    mpjpe_errors,
+    pa_mpjpe_errors,
+    wrist_errors,
+)
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.rotations import exp_so3
 
@@ -88,6 +94,14 @@ def test_hands_that_are_not_finite_have_no_error_and_leave_the_others_theirs() -
     truths[0, 4, 1], estimates[2, 0] = np.nan, np.inf
     assert list(np.isnan(pa_mpjpe_errors(estimates, truths))) == [True, False, True]
     assert np.isnan(pa_mpjpe(JOINTS, truths[0]))
+    with np.errstate(invalid="ignore"):
+        for errors in (mpjpe_errors, absolute_errors):
+            assert list(np.isnan(errors(estimates, truths))) == [True, False, True]
+        assert list(np.isnan(wrist_errors(estimates, truths))) == [False, False, True]
+        estimates[2] = JOINTS
+        estimates[2, 4] = np.inf
+        assert list(np.isnan(mpjpe_errors(estimates, truths))) == [True, False, True]
+        assert list(np.isnan(wrist_errors(estimates, truths))) == [False, False, False]
 
 
 def test_a_wrist_in_the_camera_has_no_share_of_its_distance() -> None:

@@ -1,7 +1,8 @@
 """The field's error measures for 3D hands. Joints are (21, 3) in metres, results in metres unless said.
 
 Each measure comes twice: for one hand as a number, and (named `…_errors`) for many hands at once, with any leading
-dimensions. Hands of which an estimate or a truth is not finite get NaN, they alone.
+dimensions. Hands of which anything that a measure looks at is not finite, in the estimate or the truth, get NaN, they
+alone: of a finger tip that nobody knows all but the errors of the wrist and its orientation.
 """
 
 from __future__ import annotations
@@ -69,12 +70,12 @@ def pa_mpjpe_errors(estimates: FloatArray, truths: FloatArray) -> FloatArray:
 
 def absolute_errors(estimates: FloatArray, truths: FloatArray) -> FloatArray:
     """`absolute_error` of hands (…, 21, 3) → (…)."""
-    return np.asarray(np.linalg.norm(estimates - truths, axis=-1).mean(axis=-1))
+    return _known(np.linalg.norm(estimates - truths, axis=-1).mean(axis=-1))
 
 
 def wrist_errors(estimates: FloatArray, truths: FloatArray) -> FloatArray:
     """Distance of the wrists of hands (…, 21, 3) → (…)."""
-    return np.asarray(np.linalg.norm(estimates[..., 0, :] - truths[..., 0, :], axis=-1))
+    return _known(np.linalg.norm(estimates[..., 0, :] - truths[..., 0, :], axis=-1))
 
 
 def orientation_errors(estimates: FloatArray, truths: FloatArray) -> FloatArray:
@@ -111,6 +112,10 @@ def similarity_align(points: FloatArray, target: FloatArray) -> FloatArray:
     spread = (p * p).sum(axis=(-1, -2))
     scale = np.where(spread > 0, (s * flip).sum(axis=-1) / np.where(spread > 0, spread, 1), 1.0)
     return np.asarray(scale[..., None, None] * p @ np.swapaxes(rotation, -1, -2) + target_mean)
+
+
+def _known(errors: FloatArray) -> FloatArray:
+    return np.where(np.isfinite(errors), errors, np.nan)
 
 
 def _wrist_frames(joints: FloatArray) -> FloatArray:
