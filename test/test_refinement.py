@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.estimation.fitting.evidence import Evidence, gather
 from wildhands_ros.estimation.fitting.freedom import full_kinematics, hand_kinematics, natural_prior
 from wildhands_ros.estimation.fitting.kinematics import Kinematics, Posture
 from wildhands_ros.estimation.refinement import Agreement, Parameters, RefinementConfig, Refiner
+from wildhands_ros.estimation.refinement.objective import Objective
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Landmarks, Side
-from wildhands_ros.rotations import exp_so3
+from wildhands_ros.rotations import angle_between, exp_so3
 
 FloatArray = NDArray[np.float64]
 
@@ -287,6 +289,83 @@ def test_useless_landmarks_are_no_evidence(refiner: Refiner, cases: list[Case], 
         assert found is not None and not found.agrees
     else:
         assert found is None
+
+
+def moved_by(model: HandModel, case: Case, found: Agreement) -> dict[str, float]:
+    """How far a hand was moved, in what each of the network's standard deviations is for."""
+    layer, (a, b) = model.layer(case.side), (case.guess, found.parameters)
+    wrists = [layer.rest_joints(hand.betas)[0] + hand.translation for hand in (a, b)]
+    distances = [float(np.linalg.norm(wrist)) for wrist in wrists]
+    rays = [wrist / distance for wrist, distance in zip(wrists, distances, strict=True)]
+    return {
+        "turn": float(angle_between(a.pose[0], b.pose[0])),
+        "bend": float(np.abs(angle_between(a.pose[1:], b.pose[1:])).max()),
+        "size": float(np.abs(a.betas - b.betas).max()),
+        "depth": abs(distances[1] / distances[0] - 1),
+        "place": float(np.linalg.norm(rays[1] - rays[0])),
+    }
+
+
+@pytest.mark.parametrize("name", ["turn", "bend", "size", "depth", "place"])
+def test_what_the_network_is_sure_of_stays(model: HandModel, refiner: Refiner, cases: list[Case], name: str) -> None:
+    sure = Refiner(model, RefinementConfig(**{name: 1e-3}))
+    for case in cases[:4]:
+        landmarks = Landmarks(case.places, case.world, 1.0)
+        usual, held = (moved_by(model, case, refined(one, case, landmarks)) for one in (refiner, sure))
+        assert held[name] < 0.1 * usual[name]
+        assert all(held[other] > 0 for other in held)
+
+
+def test_landmarks_count_as_they_are_said_to_be_wrong(model: HandModel, refiner: Refiner, cases: list[Case]) -> None:
+    case = cases[0]
+    doubted = Refiner(model, RefinementConfig(pixels=0.3))
+    landmarks = Landmarks(case.places, case.world, 1.0)
+    assert refined(doubted, case, landmarks).error > 2 * refined(refiner, case, landmarks).error
+    off = case.places.copy()
+    off[8] += 0.7 * case.size  # one finger tip lies somewhere else
+    stray = Landmarks(off, case.world, 1.0)
+    believing = Refiner(model, RefinementConfig(outlier=100.0, largest_strain=100.0))
+
+    def misled(one: Refiner) -> float:
+        return float(
+            np.abs(refined(one, case, stray).parameters.pose - refined(one, case, landmarks).parameters.pose).max()
+        )
+
+    assert misled(believing) > 3 * misled(refiner)
+    unlikely = Landmarks(case.places, case.world, 0.6)
+    assert refined(refiner, case, unlikely).parameters is case.guess
+    assert refined(Refiner(model, RefinementConfig(least_presence=0.5)), case, unlikely).parameters is not case.guess
+
+
+@pytest.mark.parametrize("change", [{"largest_error": 1e-4}, {"largest_strain": 1e-2}])
+def test_what_may_be_left_of_a_contradiction_is_a_setting(
+    model: HandModel, refiner: Refiner, cases: list[Case], change: dict[str, float]
+) -> None:
+    landmarks = cases[0].landmarks(np.random.default_rng(6), 0.03)
+    assert refined(refiner, cases[0], landmarks).agrees
+    assert not refined(Refiner(model, RefinementConfig(**change)), cases[0], landmarks).agrees
+
+
+def test_gradient_agrees_with_finite_differences(model: HandModel, cases: list[Case]) -> None:
+    """Where landmarks, the network and the joints' limits pull."""
+    case = cases[2]
+    kinematics, rng = full_kinematics(model.layer(case.side)), np.random.default_rng(7)
+    (evidence,) = gather([Landmarks(case.places, case.world, 1.0)], case.camera)
+    assert isinstance(evidence, Evidence)
+    start = replace(case.truth, orientation=exp_so3(0.1 * rng.normal(size=3)) @ case.truth.orientation)
+    n = kinematics.size
+    frame = exp_so3(rng.normal(size=3))
+    limits = start.angles - 0.05, start.angles + 0.05
+    weights = rng.uniform(0.2, 1, 21)
+    objective = Objective(
+        kinematics, start, rng.uniform(1, 50, n), frame, limits, evidence, weights, 0.03 * case.size, 1.2
+    )
+    at = start.moved(0.03 * rng.normal(size=n))
+    assert np.any(at.angles < limits[0]) and np.any(at.angles > limits[1])
+    steps = 1e-6 * np.eye(n)
+    numeric = np.array([(objective(at.moved(s)).cost - objective(at.moved(-s)).cost) / 2e-6 for s in steps])
+    # of the turn, whose logarithm is not linear, to the first order of how far it is
+    assert np.abs(objective(at).gradient - numeric)[3:].max() < 1e-4 * np.abs(numeric).max()
 
 
 @pytest.mark.parametrize("change", [{"pixels": 0.0}, {"turn": -1.0}, {"least_presence": 1.0}, {"depth": float("nan")}])
