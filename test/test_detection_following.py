@@ -10,7 +10,7 @@ from test_detection_parts import UPRIGHT_HAND
 
 from wildhands_ros.detection import DetectorConfig
 from wildhands_ros.detection.follower import HandFollower
-from wildhands_ros.detection.landmarks import LandmarkResult, region_of_landmarks
+from wildhands_ros.detection.landmarks import LandmarkResult, region_of_landmarks, tight_box
 from wildhands_ros.detection.palm import Palm
 from wildhands_ros.detection.regions import Pyramid, Region
 from wildhands_ros.detection.search import Candidate, HandSearch, Sighting, confirm, settle, without_duplicates
@@ -398,6 +398,14 @@ def test_the_small_views_are_searched_where_hands_are_missing() -> None:
         found = HandSearch(world, world, DetectorConfig(wanted_hands=wanted)).look_around(PICTURE)  # type: ignore[arg-type]
         assert sorted(sighting.landmarks.image[:, 0].mean() for sighting in found) == pytest.approx(expected)
         assert len(world.looks) == 3 * len(expected)
+
+
+def test_palms_and_boxes_follow_the_settings() -> None:
+    hand = MadeUp(640, 400, palm=0.3)
+    assert looked_around([hand], palm_threshold=0.29)[1] and not looked_around([hand], palm_threshold=0.31)[1]
+    for margin in (0.0, 0.5):
+        for boxes in (Stream(box_margin=margin).step(hand), Stream(box_margin=margin).steps(5, hand)):
+            assert boxes[0].xyxy == pytest.approx(tight_box(hand.places, margin))
 
 
 def test_only_the_best_palms_are_looked_at() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from wildhands_ros.cli import main
 from wildhands_ros.cli.bench import stage_table
 from wildhands_ros.cli.common import add_pipeline, read_pipeline
 from wildhands_ros.errors import ConfigError, ModelFileError
-from wildhands_ros.estimation import Estimator
+from wildhands_ros.estimation import Estimator, LandmarkFit
 from wildhands_ros.estimation.refinement import Parameters, RefinementConfig, Refiner
 from wildhands_ros.estimation.wildhands import (
     SHIPPED_CHECKPOINT,
@@ -26,6 +27,7 @@ from wildhands_ros.estimation.wildhands import (
     Translation,
     Trunk,
     Variant,
+    WildHands,
     WildHandsConfig,
     load_checkpoint,
     open_checkpoint_missing,
@@ -35,7 +37,7 @@ from wildhands_ros.estimation.wildhands import (
 from wildhands_ros.estimation.wildhands.bench import WHOLE_ESTIMATE, bench_open
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.places import CropPlace
-from wildhands_ros.estimation.wildhands.runtime import Backend
+from wildhands_ros.estimation.wildhands.runtime import Backend, Precision
 from wildhands_ros.estimation.wildhands.steady import SteadyCrops
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
@@ -306,6 +308,34 @@ def test_the_pipeline_makes_it(checkpoint: Path, model: HandModel, frame: Frame,
     hand = pipeline.process(frame, [BOX]).hands[0]
     assert hand.estimator == "open" and hand.vertices is None
     assert isinstance(pipeline.estimator, OpenHands) and not pipeline.estimator.refine
+
+
+@pytest.mark.parametrize(("name", "kind"), [("open", OpenHands), ("wildhands", WildHands)])
+def test_every_setting_reaches_the_network(
+    model: HandModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: type
+) -> None:
+    given: dict[str, Any] = {}
+
+    def load(config: WildHandsConfig, hand_model: HandModel, **options: Any) -> LandmarkFit:
+        given.update(options, config=config, hand_model=hand_model)
+        return LandmarkFit(hand_model)
+
+    monkeypatch.setattr(kind, "load", load)
+    make_estimator(
+        EstimationConfig(
+            estimator=name, mesh=False, checkpoint=tmp_path / "a", box_factor=2.5, all_hands=True, looks=3,
+            refine=False, device="cuda:1", backend="openvino", precision="int8", threads=3, tolerance_mm=2.5,
+            calibration=tmp_path / "b", cache_dir=tmp_path / "c", refinement=RefinementConfig(turn=9.0),
+        ),
+        model,
+    )  # fmt: skip
+    runtime = RuntimeConfig(
+        device="cuda:1", backend=Backend.OPENVINO, precision=Precision.INT8, threads=3, tolerance_mm=2.5,
+        calibration=tmp_path / "b", cache_dir=tmp_path / "c",
+    )  # fmt: skip
+    config = WildHandsConfig(checkpoint=tmp_path / "a", box_factor=2.5, all_hands=True, looks=3, runtime=runtime)
+    own = {"refine": False, "refinement": RefinementConfig(turn=9.0)} if name == "open" else {}
+    assert given == {"config": config, "hand_model": model, "with_mesh": False, **own}
 
 
 def test_the_shipped_checkpoint_is_what_it_should_be_where_it_is_there() -> None:
