@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import argparse
 import contextlib
 import fcntl
 import json
@@ -31,7 +32,7 @@ from wildhands_ros.cli import doctor as doctor_module
 from wildhands_ros.cli import main
 from wildhands_ros.cli import run as run_module
 from wildhands_ros.cli.bench import Timing, node_parameters
-from wildhands_ros.cli.common import make_room
+from wildhands_ros.cli.common import add_pipeline, make_room, read_pipeline
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation import hand_length
 from wildhands_ros.evaluation import SequenceScore
@@ -44,6 +45,7 @@ from wildhands_ros.recordings.hands_reader import read_hands
 from wildhands_ros.samples import ShardWriter
 from wildhands_ros.synthetic import demo_photos
 from wildhands_ros.synthetic.demo_scenes import Held, Slideshow
+from wildhands_ros.tracking import TrackingConfig
 from wildhands_ros.whole_files import write_whole
 
 VALUES_OF_A_HAND = {
@@ -202,6 +204,33 @@ def test_depth_is_proportional_to_the_focal_length(picture: Path, tmp_path: Path
 def test_without_a_focal_length_it_guesses_and_says_so(picture: Path, tmp_path: Path, capsys) -> None:
     assert run("run", picture, "--out", tmp_path) == 0
     assert "--focal" in capsys.readouterr().err
+
+
+def test_every_option_of_the_pipeline_is_taken_over_the_configuration_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        "min_score: 0.6\nmax_distance: 1.5\nestimation: {looks: 2, threads: 3, precision: int8, hand_length: 0.17}\n"
+    )
+    parser = argparse.ArgumentParser()
+    add_pipeline(parser)
+    plain = EstimationConfig(looks=2, threads=3, precision="int8", hand_length=0.17)
+    assert read_pipeline(parser.parse_args(["--config", str(file)])) == PipelineConfig(
+        min_score=0.6, max_distance=1.5, estimation=plain
+    )
+    options = (
+        "--estimator wildhands --mano-dir m --checkpoint c --no-refine --box-factor 2.5 --all-hands --hand-length 0.2 "
+        "--looks 3 --precision float16 --min-score 0.7 --max-distance 0 --smooth --models-dir d"
+    )
+    assert read_pipeline(parser.parse_args(["--config", str(file), *options.split()])) == PipelineConfig(
+        models_dir=Path("d"),
+        min_score=0.7,
+        max_distance=0.0,
+        estimation=EstimationConfig(
+            estimator="wildhands", mano_dir=Path("m"), checkpoint=Path("c"), refine=False, box_factor=2.5,
+            all_hands=True, hand_length=0.2, looks=3, precision="float16", threads=3,
+        ),
+        tracking=TrackingConfig(smooth=True),
+    )  # fmt: skip
 
 
 def test_a_calibration_file_is_used(picture: Path, tmp_path: Path) -> None:
