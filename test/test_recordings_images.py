@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wildhands_ros.errors import ImageError
-from wildhands_ros.images import RAW_ENCODINGS, decode_compressed, decode_raw, encode_jpeg
+from wildhands_ros.images import RAW_ENCODINGS, decode_compressed, decode_raw, encode_jpeg, has_eight_bits
 
 RNG = np.random.default_rng(7)
 RED, GREEN, BLUE = np.array([200, 30, 40]), np.array([20, 180, 60]), np.array([10, 50, 220])
@@ -208,6 +208,45 @@ def test_truncated_jpeg_with_a_thumbnail_is_refused() -> None:
 def test_what_follows_the_end_of_a_picture_does_no_harm(appended: bytes) -> None:
     for suffix in (".jpg", ".png"):
         assert decode_compressed(picture_file(suffix) + appended).shape == (64, 96, 3)
+
+
+def jpeg_with(*options: int) -> bytes:
+    noise = np.random.default_rng(2).integers(0, 256, (64, 96, 3), np.uint8)
+    done, data = cv2.imencode(".jpg", noise, [*options, cv2.IMWRITE_JPEG_QUALITY, 95])
+    assert done
+    return data.tobytes()
+
+
+@pytest.mark.parametrize(
+    "jpeg",
+    [
+        jpeg_with(cv2.IMWRITE_JPEG_RST_INTERVAL, 1),  # restart markers inside, as those of many webcams
+        jpeg_with(cv2.IMWRITE_JPEG_PROGRESSIVE, 1),  # several scans
+        jpeg_with()[:2] + b"\xff\xff" + jpeg_with()[2:],  # a marker may be filled up
+    ],
+    ids=["restarts", "progressive", "filled"],
+)
+def test_a_jpeg_of_any_layout_is_whole_whatever_follows_it_and_cut_off_where_it_is(jpeg: bytes) -> None:
+    assert jpeg.count(b"\xff\xd7") or b"\xff\xdd" not in jpeg
+    expected = decode_compressed(jpeg)
+    np.testing.assert_array_equal(decode_compressed(jpeg + b"maker's notes" * 700), expected)
+    for end in (len(jpeg) // 2, len(jpeg) - 2):
+        with pytest.raises(ImageError, match="ends early"):
+            decode_compressed(jpeg[:end])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 3), np.uint8)],
+)
+def test_what_is_no_rgb_image_becomes_no_jpeg(image: np.ndarray) -> None:
+    with pytest.raises(ImageError, match="JPEG takes an RGB image"):
+        encode_jpeg(image)
+
+
+def test_encodings_of_more_than_eight_bits_are_known() -> None:
+    eight = [has_eight_bits(encoding) for encoding in ("RGB8", "uyvy", "bayer_rggb8", "mono16", "bgr16", "32FC1")]
+    assert eight == [True, True, True, False, False, False]
 
 
 @pytest.mark.parametrize(
