@@ -154,26 +154,44 @@ def test_a_loop_of_frames_ends() -> None:
         found(buffer, "root", "b", SECOND)
 
 
-def test_transforms_that_are_none_are_left_out() -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rotation.w", 0.0), ("rotation.w", 0.4), ("rotation.w", 2.1), ("rotation.x", math.nan),
+     ("translation.x", math.nan), ("translation.z", math.inf)],
+)  # fmt: skip
+@pytest.mark.parametrize("static", [False, True])
+def test_transforms_that_are_none_are_left_out(name: str, value: float, static: bool) -> None:
     buffer = TransformBuffer()
-    no_turn = stamped("map", "camera", rigid((0, 0, 0), (0, 0, 0)))
-    no_turn.transform.rotation.w = 0.0
-    nan = stamped("map", "camera", rigid((0, 0, 0), (math.nan, 0, 0)))
-    itself, nowhere = (stamped(parent, "camera", rigid((0, 0, 0), (0, 0, 0))) for parent in ("camera", ""))
-    for transform in (no_turn, nan, itself, nowhere):
-        buffer.set_transform(transform)
-        buffer.set_transform_static(transform)
+    wrong = stamped("map", "camera", rigid((0, 0, 0), (0, 0, 0)))
+    part, axis = name.split(".")
+    setattr(getattr(wrong.transform, part), axis, value)
+    (buffer.set_transform_static if static else buffer.set_transform)(wrong)
     with pytest.raises(TransformError, match="not known"):
-        found(buffer, "map", "camera", SECOND)
+        found(buffer, "map", "camera", 0)
+    stray = stamped("map", "camera", rigid((0, 0, 0.3), (1, 2, 3)))
+    stray.transform.rotation.z *= 1.5
+    stray.transform.rotation.w *= 1.5
+    (buffer.set_transform_static if static else buffer.set_transform)(stray)
+    same(found(buffer, "map", "camera", 0), rigid((0, 0, 0.3), (1, 2, 3)))  # but a turn that is not quite of length 1
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(("parent", "child"), [("camera", "camera"), ("", "camera"), ("map", "")])
+def test_transforms_without_two_frames_are_left_out(parent: str, child: str, static: bool) -> None:
+    buffer = TransformBuffer()
+    wrong = stamped(parent, child, rigid((0, 0, 0), (0, 0, 0)))
+    (buffer.set_transform_static if static else buffer.set_transform)(wrong)
+    with pytest.raises(TransformError, match=f"the frame '{parent}' is not known"):
+        found(buffer, parent, "other", 0)
 
 
 def test_ten_seconds_are_remembered_in_any_order_of_arrival() -> None:
     buffer = TransformBuffer()
-    for second in (0, 30, 25, 21, 28, 5):
+    for second in (0, 30, 25, 21, 28, 5, 19):
         buffer.set_transform(stamped("map", "base", rigid((0, 0, 0), (second, 0, 0)), second * SECOND))
     np.testing.assert_allclose(found(buffer, "map", "base", 23 * SECOND).translation, [23, 0, 0])
     with pytest.raises(TransformError, match="oldest"):
-        found(buffer, "map", "base", 20 * SECOND)  # what came at 0 and 5 is forgotten
+        found(buffer, "map", "base", 20 * SECOND)  # what came at 0, 5 and 19 is forgotten
     buffer.set_transform(stamped("map", "base", rigid((0, 0, 0), (7, 0, 0)), 25 * SECOND))  # a correction
     np.testing.assert_allclose(found(buffer, "map", "base", 25 * SECOND).translation, [7, 0, 0])
 
