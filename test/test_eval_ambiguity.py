@@ -112,6 +112,12 @@ def test_angles_explain_what_crops_do_not(views: Views) -> None:
     assert widest.kpe_mpjpe_mm < 0.8 * widest.crop_mpjpe_mm
 
 
+def test_hands_of_too_few_scenes_are_said(views: Views) -> None:
+    together = replace(views, samples=tuple(replace(sample, scene="one") for sample in views.samples))
+    with pytest.raises(WildHandsError, match=r"are of 1 scene\(s\) only: .* add samples of more scenes"):
+        unexplained(together)
+
+
 def test_left_hands_are_seen_as_the_right_ones_that_they_mirror(layer: HandLayer) -> None:
     rights = [made(layer, seed, 10.0 + seed / 10) for seed in range(100)]
     lefts = []

@@ -173,10 +173,15 @@ def unexplained(views: Views, *, held_out: float = 0.3, seed: int = 0) -> list[U
 
     A Gaussian kernel on the look; for the second on look, (θx, θy) of the hand's middle and the angle that it spans:
     what KPE tells. The kernel's widths are chosen on a part of the training hands. held_out: share of the hands that
-    are predicted, whole scenes.
+    are predicted, whole scenes. Raises WildHandsError where there are too few scenes to hold any out.
     """
     scene_names = sorted({sample.scene or sample.key for sample in views.samples})
     rng = np.random.default_rng(seed)
+    if int(held_out * len(scene_names)) == 0:
+        raise WildHandsError(
+            f"the {len(views)} hands are of {len(scene_names)} scene(s) only: what their crops leave open shows on "
+            "hands of others, so add samples of more scenes"
+        )
     chosen = set(rng.permutation(scene_names)[: int(held_out * len(scene_names))].tolist())
     test = np.array([(sample.scene or sample.key) in chosen for sample in views.samples])
     train = rng.permutation(np.flatnonzero(~test))[:_TRAINED_ON]

@@ -167,7 +167,10 @@ class HandLayer:
         return self._shifted(_shaped("pose", pose, (16, 3, 3)), self.data.hands_mean)
 
     def pose_from_rotations(self, rotations: ArrayLike) -> FloatArray:
-        """The pose (16, 3, 3) that makes these rotations of the joints; the inverse of `rotations_from_pose`."""
+        """The pose (16, 3, 3) that makes these rotations of the joints; the inverse of `rotations_from_pose`.
+
+        Short of joints whose rotation vector, less the mean, is longer than π, which no finger's is.
+        """
         return self._shifted(_shaped("rotations", rotations, (16, 3, 3)), -self.data.hands_mean)
 
     def _shifted(self, rotations: FloatArray, mean: FloatArray) -> FloatArray:
