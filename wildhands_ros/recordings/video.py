@@ -27,6 +27,7 @@ _TOLERANCE = 0.02
 _FIRST_FRAMES = 16
 _UNREADABLE_AT_ONCE = 1000  # packets of a damaged video; behind its end each attempt takes microseconds
 _REORDERED = 16  # frames that may be stored between one and those shown before it, in any codec
+_PTS: int | None = getattr(cv2, "CAP_PROP_PTS", None)  # the OpenCV of distributions is older: 4.6 in Ubuntu 24.04
 
 
 class VideoSource(FrameSource):
@@ -249,13 +250,13 @@ class VideoWriter:
 def _beginning(capture: cv2.VideoCapture, fps: float) -> tuple[float, float]:
     """Seconds: when the first frame is shown, by the file's own clock, and the median time from one to the next.
 
-    0 where that is unknown. fps: which OpenCV counts the file's clock by.
+    0 where that is unknown, as the former is to older OpenCVs. fps: which OpenCV counts the file's clock by.
     """
     times_ms: list[float] = []
     start = 0.0
     while len(times_ms) < _FIRST_FRAMES and capture.grab():
-        if not times_ms:
-            start = max(capture.get(cv2.CAP_PROP_PTS), 0.0) / fps if fps > 0 else 0.0
+        if not times_ms and _PTS is not None and fps > 0:
+            start = max(capture.get(_PTS), 0.0) / fps
         times_ms.append(capture.get(cv2.CAP_PROP_POS_MSEC))
     steps = np.diff(times_ms)
     return start, float(np.median(steps)) * 1e-3 if len(steps) else 0.0
