@@ -782,6 +782,19 @@ def test_without_onnx_it_runs_in_torch_unless_it_was_exported_before(checkpoint,
     assert "torch" not in load_network(checkpoint, config).runtime.name
 
 
+def test_torch_before_2_5_exports_too(network, tmp_path, monkeypatch):
+    """As `setup_rig.py` installs where the distribution has a sympy too old for later ones; or NVIDIA, on a Jetson."""
+    export = torch.onnx.export
+
+    def of_2_4(model, args, f, input_names=None, output_names=None, opset_version=None, dynamic_axes=None):
+        names = {"input_names": input_names, "output_names": output_names}
+        export(model, args, f, **names, opset_version=opset_version, dynamic_axes=dynamic_axes, dynamo=False)
+
+    monkeypatch.setattr(torch.onnx, "export", of_2_4)
+    export_onnx(network, tmp_path / "whole.onnx")
+    assert (tmp_path / "whole.onnx").stat().st_size > 0
+
+
 def test_export_without_onnx_names_what_is_missing(network, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ModelFileError, match=r"needs the library onnx.*pip install onnx"):

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.wildhands.accelerated import available_threads, installed, openvino_core
+from wildhands_ros.estimation.wildhands.export import by_tracing
 from wildhands_ros.estimation.wildhands.kpe import perspective_crop
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.estimation.wildhands.runtime import Backend
@@ -403,7 +404,7 @@ def _early_part(trunk: LandmarkTrunk, blocks: int) -> Callable[[Tensor], NDArray
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's tracing
             path = Path(folder) / "early.onnx"
-            torch.onnx.export(module, (torch.zeros(shape),), str(path), dynamo=False)
+            torch.onnx.export(module, (torch.zeros(shape),), str(path), **by_tracing())
             model = openvino_core().read_model(path)
         options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         compiled = openvino_core().compile_model(model, "CPU", options)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +81,14 @@ def _outputs(network: WildHandsNetwork) -> list[str]:
     return [name for name in OUTPUTS if there.get(name, True)]
 
 
+def by_tracing() -> dict[str, Any]:
+    """What chooses, of torch.onnx.export's two exporters, the one that needs no further package.
+
+    Before torch 2.5 there was no other and no such choice.
+    """
+    return {"dynamo": False} if "dynamo" in signature(torch.onnx.export).parameters else {}
+
+
 class NoExporter(ModelFileError):
     """What writes ONNX files is not installed."""
 
@@ -95,7 +105,7 @@ def _export(
         ) from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter that needs no further package announces its successor
+            warnings.simplefilter("ignore")  # this exporter announces its successor
             torch.onnx.export(
                 module.eval(),
                 tuple(inputs.values()),
@@ -104,7 +114,7 @@ def _export(
                 output_names=outputs,
                 dynamic_axes={name: {0: "hands"} for name in batched},
                 opset_version=_OPSET,
-                dynamo=False,
+                **by_tracing(),
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError, TypeError) as error:
         raise ModelFileError(f"this torch ({torch.__version__}) could not export the network: {error}") from error
