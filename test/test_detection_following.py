@@ -402,6 +402,7 @@ def test_the_small_views_are_searched_where_hands_are_missing() -> None:
 
 def test_palms_and_boxes_follow_the_settings() -> None:
     hand = MadeUp(640, 400, palm=0.3)
+    assert looked_around([hand], score_threshold=0.9)[1] and not looked_around([hand], score_threshold=0.9999)[1]
     assert looked_around([hand], palm_threshold=0.29)[1] and not looked_around([hand], palm_threshold=0.31)[1]
     for margin in (0.0, 0.5):
         for boxes in (Stream(box_margin=margin).step(hand), Stream(box_margin=margin).steps(5, hand)):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wildhands_ros.detection import DetectorConfig
 from wildhands_ros.detection.boxes import make_box
-from wildhands_ros.detection.landmarks import region_of_landmarks, tight_box
+from wildhands_ros.detection.landmarks import LandmarkNetwork, region_of_landmarks, tight_box
 from wildhands_ros.detection.palm import ANCHOR_COUNT, Palm, anchors, box_overlap, decode_palms, merge_palms
 from wildhands_ros.detection.regions import Pyramid, Region
 from wildhands_ros.detection.search import Candidate, find_candidates, hand_score, same_hand
@@ -330,6 +330,40 @@ def within(x0, y0, x1, y1):
 )  # fmt: skip
 def test_how_much_of_two_hands_may_overlap(places, doubt, same):
     assert same_hand(within(*places), within(10, 10, 110, 110), doubt) == same
+
+
+def answering(screen, world, presence=0.9, right=0.8):
+    """The landmark network, with an answer that does not depend on what it is shown."""
+    network = LandmarkNetwork.__new__(LandmarkNetwork)
+    network._network = lambda crop: [
+        np.asarray(values, np.float32).reshape(1, -1) for values in (screen, presence, right, world)
+    ]
+    return network
+
+
+def test_the_answer_to_a_mirrored_look_is_mirrored_back():
+    rng, picture = np.random.default_rng(1), Pyramid(np.zeros((300, 300, 3), np.uint8))
+    screen, world = rng.uniform(0, 224, (21, 3)), rng.normal(size=(21, 3))
+    region = Region(150, 140, 112, math.pi / 2)
+    plain, mirrored = (answering(screen, world).look(picture, region, mirrored=flag) for flag in (False, True))
+    places = region.from_frame(plain.landmarks.image)
+    assert np.allclose(places, screen[:, :2] / 224)
+    assert np.allclose(region.from_frame(mirrored.landmarks.image), np.stack([1 - places[:, 0], places[:, 1]], axis=1))
+    x, y, z = world.T  # right and down in the region are down and left in the picture
+    assert np.allclose(plain.landmarks.world, np.stack([-y, x, z], axis=1))
+    assert np.allclose(mirrored.landmarks.world, np.stack([-y, -x, z], axis=1))
+    assert (plain.right, mirrored.right) == pytest.approx((math.log(4), -math.log(4)))
+    assert plain.presence == mirrored.presence == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("broken", ["screen", "world", "presence"])
+def test_an_answer_that_is_no_number_is_none(broken):
+    answer = {"screen": np.ones((21, 3)), "world": np.ones((21, 3)), "presence": np.ones(1)}
+    picture, region = Pyramid(np.zeros((300, 300, 3), np.uint8)), Region(150, 140, 112)
+    assert answering(**answer).look(picture, region) is not None
+    answer[broken].flat[0] = np.nan
+    assert answering(**answer).look(picture, region) is None
+    assert answering(np.ones((21, 3)), np.ones((21, 3)), right=np.nan).look(picture, region).right == 0
 
 
 # --- sides ------------------------------------------------------------------------------------------------------------
