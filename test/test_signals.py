@@ -55,6 +55,27 @@ def test_told_to_stop_while_it_starts_the_node_just_ends() -> None:
     assert not any(text in ended.stderr for text in ("half made", "Traceback", "cannot start")), ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("module", "run"),
+    [
+        ("wildhands_node", "sys.exit(module.main([]))"),
+        ("signals", "rclpy.init(); module.spin_until_stopped(rclpy.create_node('told'))"),
+    ],
+)
+def test_told_to_stop_again_before_signals_are_ignored_it_just_ends(module: str, run: str) -> None:
+    program = (
+        f"import rclpy, signal, sys; from wildhands_ros.node import {module} as module\n"
+        "ignore, told = module.ignore_signals, []\n"
+        "def told_again():\n"
+        "    if not told: told.append(True); signal.raise_signal(signal.SIGINT)\n"
+        "    ignore()\n"
+        "module.ignore_signals = told_again\n"
+        f"module.NodeExecutor.spin = lambda self: signal.raise_signal(signal.SIGINT); {run}"
+    )
+    ended = _run(program)
+    assert (ended.returncode, ended.stdout) == (0, "") and "Traceback" not in ended.stderr, ended
+
+
 @pytest.mark.parametrize("module", ["player", "recorder"])
 def test_told_to_stop_again_while_python_ends_the_exit_code_is_theirs(module: str, tmp_path: Path) -> None:
     (tmp_path / "x.mcap").touch()  # which neither a player nor a recorder can do anything with

@@ -20,7 +20,10 @@ def spin_until_stopped(node: Node) -> None:
     except KeyboardInterrupt:
         pass
     finally:
-        ignore_signals()
+        try:
+            ignore_signals()
+        except KeyboardInterrupt:  # told once more, just before
+            ignore_signals()
         executor.shutdown()
         rclpy.try_shutdown()
 
