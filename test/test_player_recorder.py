@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from builtin_interfaces.msg import Time
 from domains import own_domain
 from geometry_msgs.msg import TransformStamped
 from rclpy.context import Context
@@ -24,6 +25,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.serialization import serialize_message
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
@@ -431,6 +433,31 @@ def test_pictures_that_come_compressed_no_more_are_kept_also_where_the_clock_wen
         assert recorder.wait_for("/image_raw", 1, DEADLINE_S)
     sender.destroy_node()
     assert {frame.frame_id for frame in open_source(tmp_path / "all.mcap", focal=50)} == {"raw", "compressed"}
+
+
+def test_with_simulated_time_recording_begins_with_the_clock(tmp_path: Path) -> None:
+    simulated = Context()
+    rclpy.init(args=["--ros-args", "-p", "use_sim_time:=true"], context=simulated, domain_id=own_domain())
+    topics = {"/calibration": "tf2_msgs/msg/TFMessage"}
+    with Recorder(tmp_path / "never.mcap", topics, context=simulated) as recorder:
+        assert recorder.counts == {}
+    assert any("nothing came on /clock" in problem for problem in recorder.stop().problems)
+
+    sender = Node("sender", context=simulated)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    sender.create_publisher(TFMessage, "/calibration", latched).publish(TFMessage())
+    clock = sender.create_publisher(Clock, "/clock", 1)
+    with Recorder(tmp_path / "x.mcap", topics | {"/later": None}, context=simulated) as recorder:
+        for _ in range(int(DEADLINE_S / 0.05)):
+            clock.publish(Clock(clock=Time(sec=1000)))
+            if recorder.wait_for("/calibration", 1, 0.05):
+                break
+        sender.create_publisher(TFMessage, "/later", latched).publish(TFMessage())  # and the clock stands still
+        assert recorder.wait_for("/later", 1, DEADLINE_S)
+    sender.destroy_node()
+    simulated.try_shutdown()
+    with BagReader(tmp_path / "x.mcap") as bag:
+        assert [message.log_time_ns for message in bag.messages()] == [1000 * 10**9] * 2
 
 
 def test_depth_is_never_made_a_jpeg(context: Context, tmp_path: Path) -> None:

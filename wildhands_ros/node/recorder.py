@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -113,7 +114,8 @@ class Recorder:
 
     Subscriptions follow the QoS of the publishers (reliable if all are, transient local if all are), and what they
     offer is noted in the bag. Where that changes nothing is lost: the old subscription stays until the new one works.
-    Messages carry the time of receipt by the node's clock. Everything received is in the
+    Messages carry the time of receipt by the node's clock; with use_sim_time recording begins once /clock tells it, or
+    they would be of 1970. Everything received is in the
     file after at most about a second, also if this process is killed.
     """
 
@@ -133,6 +135,7 @@ class Recorder:
         self._jpeg, self._quality = jpeg, quality
         self._changed = threading.Condition()
         self._channels: dict[str, _Channel] = {}
+        self._knows_the_time = False  # as with use_sim_time before the first /clock
         self._problems: dict[str, None] = {}
         self._failure: RecordingError | None = None
         self._report: RecordingReport | None = None
@@ -149,8 +152,11 @@ class Recorder:
             self.node.destroy_node()
             self._writer.close()
             raise
-        self.node.create_timer(_LOOK_PERIOD_S, self._look)
-        self.node.create_timer(1.0, self._flush)
+        if not self._knows_the_time:
+            logger.info("use_sim_time is set: recording begins once /clock tells the time")
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while a simulation stands still
+        self.node.create_timer(_LOOK_PERIOD_S, self._look, clock=steady)
+        self.node.create_timer(1.0, self._flush, clock=steady)
         self._spinning = SpinningThread(self.node, "wildhands-record", self._ended)
 
     @property
@@ -185,8 +191,12 @@ class Recorder:
             return self._reported(self._report)
         self._spinning.stop(finish_s=_FINISH_S)
         self.node.destroy_node()
+        if not self._knows_the_time:
+            self._note(
+                "use_sim_time is set but nothing came on /clock, so nothing was recorded (ros2 bag play --clock)"
+            )
         for name, kind in (self._wanted or {}).items():
-            if name not in self._channels:
+            if self._knows_the_time and name not in self._channels:
                 self._note(f"nobody published {name}{f' ({kind})' if kind else ''}: it is not in the bag")
         self._report = RecordingReport(self._writer.path, dict(self._writer.counts), tuple(self._problems))
         try:
@@ -219,6 +229,9 @@ class Recorder:
 
     def _look(self) -> None:
         """Subscribes to what has appeared, and again where the publishers' QoS asks for another subscription."""
+        self._knows_the_time = self._knows_the_time or self.node.get_clock().now().nanoseconds > 0
+        if not self._knows_the_time:
+            return
         present = [name for name, _ in self.node.get_topic_names_and_types() if not _is_hidden(name)]
         wanted = dict.fromkeys(present) if self._wanted is None else self._wanted
         for name, given in wanted.items():
