@@ -39,6 +39,8 @@ _LEAST_NS = 10_000_000  # over less, what landmarks flicker counts for more than
 _LONGEST_GAP_S = 1.0  # after a longer pause nothing is where it was
 _MEMORY_NS = 1_500_000_000  # for so long, a hand that was lost may come back as the same one
 _SUSPICION_NS = 400_000_000  # for so long, a place may be followed that is not probable enough to be reported
+_APART = 0.35  # of the larger hand's size: landmarks so far apart are those of two hands, however much these overlap
+_ALIKE = 0.6  # smaller over larger of two such hands: what is smaller may be a finger of the other, taken for a hand
 _LARGEST_STEP = 0.7  # of the hand's size: prediction never moves a region further
 _REFINE_STEP = 0.3  # of the hand's size: where a hand was missed by so much, it is looked at again
 _STREAM_PALM_THRESHOLD = 0.15  # least score of a palm that one view alone must give to be worth a look
@@ -223,7 +225,7 @@ class HandFollower:
     def _drop_duplicates(self, stamp_ns: int) -> None:
         """Where two follows have come to lie on one hand, it stays with the one that it resembles more."""
         for a, b in itertools.combinations(self._seen(), 2):
-            if a.lost or b.lost or not same_hand(a.places, b.places):
+            if a.lost or b.lost or not _one_hand(a.landmarks, b.landmarks):
                 continue
             loser = min(a, b, key=lambda follow: (self._resemblance(follow), -follow.id))
             loser.lost = True
@@ -413,6 +415,16 @@ class HandFollower:
 def _evidence(palm: Palm, near: bool) -> float:
     """What one palm of one view adds to the log-odds of a hand."""
     return Candidate((palm,), palm.score if near else 0.0).evidence
+
+
+def _one_hand(a: Landmarks, b: Landmarks) -> bool:
+    """Whether two looks at followed hands saw the same one, and not one hand that passes over another.
+
+    On one hand both looks give all but the same landmarks; boxes overlap as much where hands cross.
+    """
+    smaller, larger = sorted((hand_size(a.image), hand_size(b.image)))
+    two = smaller > _ALIKE * larger and mean_distance(a.image, b.image) > _APART * larger
+    return same_hand(a.image, b.image) and not two
 
 
 def _disagree(palm: Palm, follow: _Follow) -> bool:

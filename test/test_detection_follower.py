@@ -1,0 +1,92 @@
+"""Follows beside each other: hands that overlap in the picture, with networks that say what a test wants."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from wildhands_ros.detection import DetectorConfig
+from wildhands_ros.detection.follower import HandFollower
+from wildhands_ros.detection.landmarks import LandmarkResult, region_of_landmarks
+from wildhands_ros.detection.palm import Palm
+from wildhands_ros.detection.regions import Pyramid, Region
+from wildhands_ros.detection.search import Sighting, same_hand
+from wildhands_ros.hands import FloatArray, Landmarks
+
+PICTURE = Pyramid(np.zeros((400, 400, 3), np.uint8))
+FRAME_NS = 33_333_333
+UPRIGHT = 100 + 1.5 * np.array(
+    # a flat hand, fingers up, thumb to the left: wrist, thumb, index, middle, ring, pinky
+    [[50, 100], [35, 90], [25, 78], [18, 68], [12, 60], [38, 58], [35, 42], [33, 32], [32, 22], [48, 55], [48, 37]]
+    + [[48, 26], [48, 15], [58, 57], [60, 40], [61, 30], [62, 20], [67, 62], [71, 50], [73, 42], [75, 34]],
+    dtype=float,
+)
+
+
+def turned(places: FloatArray, degrees: float) -> FloatArray:
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    center = (places.min(axis=0) + places.max(axis=0)) / 2
+    return (places - center) @ np.array([[c, s], [-s, c]]) + center
+
+
+ACROSS = turned(UPRIGHT, 100)
+
+
+def seen(places: FloatArray) -> Landmarks:
+    return Landmarks(places, np.zeros((21, 3)), 0.98)
+
+
+@dataclass
+class Search:
+    """In place of `HandSearch`, with both of its networks. hands: what is there; palms: what every view shows of them;
+    misled: where every palm leads to."""
+
+    hands: list[FloatArray]
+    palms_seen: list[Palm] = field(default_factory=list)
+    misled: FloatArray | None = None
+    config: DetectorConfig = field(default_factory=lambda: DetectorConfig(patrol_every=1))
+
+    @property
+    def palms(self) -> Search:
+        return self
+
+    @property
+    def network(self) -> Search:
+        return self
+
+    def look_around(self, picture: Pyramid) -> list[Sighting]:
+        sides = (5.0, -5.0)
+        return [Sighting(seen(hand), right, 4.0, 3.0) for hand, right in zip(self.hands, sides, strict=True)]
+
+    def find(self, picture: Pyramid, view: Region, threshold: float) -> list[Palm]:
+        return self.palms_seen
+
+    def look(self, picture: Pyramid, region: Region, mirrored: bool = False) -> LandmarkResult:
+        if self.misled is not None and any(region == palm.hand_region() for palm in self.palms_seen):
+            return LandmarkResult(Landmarks(self.misled, np.zeros((21, 3)), 0.999), 5.0, region)
+        turns = [abs(math.remainder(region_of_landmarks(hand).angle - region.angle, math.tau)) for hand in self.hands]
+        nearest = int(np.argmin(turns))
+        return LandmarkResult(seen(self.hands[nearest]), (5.0, -5.0)[nearest], region)
+
+
+def palm_at(center: FloatArray, upwards: bool = True) -> Palm:
+    keypoints = np.tile(center, (7, 1))
+    keypoints[2] += (0.0, -20.0) if upwards else (0.0, 20.0)
+    return Palm(center, 100.0, keypoints, 0.9)
+
+
+def test_one_hand_that_passes_over_another_does_not_take_it_away() -> None:
+    assert same_hand(UPRIGHT, ACROSS)  # by their boxes alone
+    follower = HandFollower(Search([UPRIGHT, ACROSS]))  # type: ignore[arg-type]
+    for frame in range(10):
+        assert len(follower.step(PICTURE, frame * FRAME_NS)) == 2, frame
+
+
+@pytest.mark.parametrize("other", [UPRIGHT + 3, 0.4 * (UPRIGHT - 160) + 165], ids=["the same", "a finger of it"])
+def test_two_follows_on_one_hand_become_one(other: FloatArray) -> None:
+    follower = HandFollower(Search([UPRIGHT, other]))  # type: ignore[arg-type]
+    follower.step(PICTURE, 0)
+    assert len(follower.step(PICTURE, FRAME_NS)) == 1
