@@ -90,3 +90,23 @@ def test_two_follows_on_one_hand_become_one(other: FloatArray) -> None:
     follower = HandFollower(Search([UPRIGHT, other]))  # type: ignore[arg-type]
     follower.step(PICTURE, 0)
     assert len(follower.step(PICTURE, FRAME_NS)) == 1
+
+
+def test_a_palm_belongs_to_the_nearest_hand() -> None:
+    beside = UPRIGHT + (25.0, 0.0)
+    follower = HandFollower(Search([UPRIGHT, beside]))  # type: ignore[arg-type]
+    follower.step(PICTURE, 0)
+    for follow in follower._follows:
+        center = follow.places[[0, 5, 9, 13, 17]].mean(axis=0)
+        assert follower._owner(palm_at(center)) is follow
+
+
+def test_a_palm_that_leads_to_another_followed_hand_moves_none_onto_it() -> None:
+    search = Search([UPRIGHT, ACROSS])
+    follower = HandFollower(search)  # type: ignore[arg-type]
+    follower.step(PICTURE, 0)
+    center = ACROSS[[0, 5, 9, 13, 17]].mean(axis=0)
+    search.palms_seen, search.misled = [palm_at(center, upwards=False)], UPRIGHT
+    boxes = follower.step(PICTURE, FRAME_NS)
+    assert len(boxes) == 2
+    assert np.array_equal(boxes[1].landmarks.image, ACROSS)  # type: ignore[union-attr]

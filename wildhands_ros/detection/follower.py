@@ -297,12 +297,14 @@ class HandFollower:
         return chosen
 
     def _owner(self, palm: Palm) -> _Follow | None:
-        """The followed hand to which a palm belongs."""
+        """The followed hand to which a palm belongs: the nearest, of hands that work together."""
+        best, least = None, math.inf
         for follow in self._seen():
             center = follow.places[[0, 5, 9, 13, 17]].mean(axis=0)
-            if np.hypot(*(palm.center - center)) < 0.5 * max(palm.size, 0.5 * follow.size):
-                return follow
-        return None
+            away = float(np.hypot(*(palm.center - center)))
+            if away < least and away < 0.5 * max(palm.size, 0.5 * follow.size):
+                best, least = follow, away
+        return best
 
     def _look_at_palm(self, picture: Pyramid, palm: Palm, near: bool, stamp_ns: int) -> bool:
         """Starts a follow where the landmark network confirms the palm. False: nothing new there."""
@@ -319,9 +321,14 @@ class HandFollower:
         return True
 
     def _realign(self, picture: Pyramid, palm: Palm, follow: _Follow) -> None:
-        """Looks at a followed hand as the palm detector sees it: a region that crept off does not come back alone."""
+        """Looks at a followed hand as the palm detector sees it: a region that crept off does not come back alone.
+
+        Not where the palm turns out to be that of another followed hand: both would lie on that one.
+        """
         seen = self._search.network.look(picture, palm.hand_region())
-        if seen is not None and log_odds(seen.presence) > follow.presence:
+        if seen is None or any(_one_hand(seen.landmarks, f.landmarks) for f in self._seen() if f is not follow):
+            return
+        if log_odds(seen.presence) > follow.presence:
             follow.landmarks = seen.landmarks
             follow.presence = 0.5 * (follow.presence + log_odds(seen.presence))
 
