@@ -83,8 +83,12 @@ def joint_rotations(pose: ArrayLike, hands_mean: ArrayLike) -> NDArray[np.float6
 def shrink(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The picture (H, W, 3) uint8 as the network's frame (224, 224, 3), 0 to 1: blurred, padded with black, shrunk."""
     height, width = image.shape[:2]
-    blurred = np.asarray(cv2.GaussianBlur(image, (BLUR_KERNEL, BLUR_KERNEL), BLUR_SIGMA), dtype=np.uint8)
-    return _cut(blurred, (width / 2, height / 2), frame_edge(width, height)).astype(np.float32) / np.float32(255)
+    return _cut(blur(image), (width / 2, height / 2), frame_edge(width, height)).astype(np.float32) / np.float32(255)
+
+
+def blur(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) before it is shrunk."""
+    return np.asarray(cv2.GaussianBlur(image, (BLUR_KERNEL, BLUR_KERNEL), BLUR_SIGMA), dtype=np.uint8)
 
 
 def frame_edge(width: int, height: int) -> float:

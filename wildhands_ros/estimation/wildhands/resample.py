@@ -50,7 +50,7 @@ def _sharp_axes(center: tuple[float, float], extent: float, size: tuple[int, int
     """size: (width, height) of the picture."""
     step = extent / SIZE
     x, y = (
-        _Axis(c - extent / 2 + step / 2, step, max(step, 1.0), length, _triangle)
+        _Axis(c - extent / 2 + step / 2 + step * np.arange(SIZE), max(step, 1.0), length, _triangle)
         for c, length in zip(center, size, strict=True)
     )
     return x, y
@@ -58,14 +58,24 @@ def _sharp_axes(center: tuple[float, float], extent: float, size: tuple[int, int
 
 def cut_cubic(image: Tensor, center: tuple[float, float], extent: float) -> Tensor:
     """The published cut (cubic interpolation, no averaging; the middle of the square lies at pixel 112)."""
-    affine = crop_affine(center, extent).astype(np.float64)
-    x, y = (
-        _Axis(-affine[i, 2] / affine[i, i], 1 / affine[i, i], 2.0, length, _cubic)
-        for i, length in enumerate((image.shape[2], image.shape[1]))
-    )
     if image.device.type == "cpu":
-        return _planes(_cut_host(image.permute(1, 2, 0).numpy(), (x, y)))
-    return _cut(image, (x, y))
+        return _planes(cut_cubic_host(image.permute(1, 2, 0).numpy(), center, extent))
+    return _cut(image, _cubic_axes(center, extent, (image.shape[2], image.shape[1])))
+
+
+def cut_cubic_host(picture: _Picture, center: tuple[float, float], extent: float) -> NDArray[np.float32]:
+    """The same of a picture (H, W, 3) in the computer's own memory → (224, 224, 3), without torch."""
+    return _cut_host(picture, _cubic_axes(center, extent, (picture.shape[1], picture.shape[0])))
+
+
+def _cubic_axes(center: tuple[float, float], extent: float, size: tuple[int, int]) -> tuple[_Axis, _Axis]:
+    """size: (width, height) of the picture. In OpenCV 5's float32, which decides most ties between grey levels."""
+    affine, steps = crop_affine(center, extent).astype(np.float64), np.arange(SIZE, dtype=np.float32)
+    x, y = (
+        _Axis(np.float32(1 / affine[i, i]) * steps + np.float32(-affine[i, 2] / affine[i, i]), 2.0, length, _cubic)
+        for i, length in enumerate(size)
+    )
+    return x, y
 
 
 def blur(image: Tensor) -> Tensor:
@@ -126,13 +136,16 @@ def _cut_host(picture: _Picture, axes: tuple[_Axis, _Axis]) -> NDArray[np.float3
 
 
 class _Axis:
-    """How the samples along one axis are made of the picture's pixels start … end − 1."""
+    """How the samples along one axis are made of the picture's pixels start … end − 1.
 
-    def __init__(self, first: float, step: float, reach: float, length: int, kernel: _Kernel) -> None:
-        samples: _FloatArray = first + step * np.arange(SIZE, dtype=np.float64)[:, None]
+    places: (224,) of the samples, pixels. reach: of the kernel. length: of the picture.
+    """
+
+    def __init__(self, places: NDArray[np.floating], reach: float, length: int, kernel: _Kernel) -> None:
+        samples: _FloatArray = places.astype(np.float64)[:, None]
         near = np.arange(math.floor(2 * reach) + 2)  # the few pixels that a sample can reach
         pixels: _FloatArray = np.floor(samples - reach) + near
-        self.start = min(max(math.floor(first - reach), 0), length)
+        self.start = min(max(math.floor(samples[0, 0] - reach), 0), length)
         self.end = max(min(math.ceil(samples[-1, 0] + reach) + 1, length), self.start)
         self._weights = kernel(samples, pixels, reach, length).astype(np.float32)
         # those outside weigh nothing
