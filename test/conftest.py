@@ -138,10 +138,11 @@ def rig_install(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     environment = {"AMENT_PREFIX_PATH": sys.prefix, **os.environ}  # a sourced distribution has set its own
     environment["PATH"] = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"]])
+    prefixes = environment["AMENT_PREFIX_PATH"].replace(os.pathsep, ";")  # CMake's lists
     configure = [
         "cmake", "-S", _ROOT, "-B", folder / "build",
         *(["-G", "Ninja"] if shutil.which("ninja", path=environment["PATH"]) else []),
-        f"-DCMAKE_INSTALL_PREFIX={folder / 'install'}", f"-DCMAKE_PREFIX_PATH={environment['AMENT_PREFIX_PATH']}",
+        f"-DCMAKE_INSTALL_PREFIX={folder / 'install'}", f"-DCMAKE_PREFIX_PATH={prefixes}",
         f"-DCMAKE_PROJECT_INCLUDE={project}", f"-DPython3_EXECUTABLE={sys.executable}",
     ]  # fmt: skip
     for command in (configure, ["cmake", "--build", folder / "build"], ["cmake", "--install", folder / "build"]):

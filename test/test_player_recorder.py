@@ -276,6 +276,9 @@ def test_nobody_listens(context: Context, tmp_path: Path) -> None:
 def test_bad_options() -> None:
     with pytest.raises(RecordingError, match="rate"):
         PlayerOptions(rate=0)
+    for quality in (0, 101):
+        with pytest.raises(RecordingError, match=f"quality of JPEGs is 1 to 100, not {quality}"):
+            PlayerOptions(quality=quality)
 
 
 # --- recording ------------------------------------------------------------------------------------------------------

@@ -110,6 +110,8 @@ class PlayerOptions:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise RecordingError(f"the rate of playing must be a positive number, not {self.rate}")
+        if not 1 <= self.quality <= 100:
+            raise RecordingError(f"the quality of JPEGs is 1 to 100, not {self.quality}")
         for seconds in (self.subscriber_timeout_s, self.result_timeout_s):
             if not seconds >= 0:
                 raise RecordingError(f"a time to wait must be a number of seconds, not {seconds}")
