@@ -569,7 +569,7 @@ def test_who_begins_anew_has_patience_again():
     assert watch.complaint(4.0, AROUND)[0] == "no_camera_info"
     watch.begin_anew(20.0)
     watch.image(21.0)
-    assert watch.complaint(22.0, AROUND) is None and not watch.has_info
+    assert watch.complaint(22.0, AROUND) is None and not watch.hears_info(22.0)
     assert watch.complaint(24.0, AROUND)[0] == "no_camera_info"
 
 

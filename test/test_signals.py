@@ -56,24 +56,28 @@ def test_told_to_stop_while_it_starts_the_node_just_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "run"),
+    ("module", "run", "code"),
     [
-        ("wildhands_node", "sys.exit(module.main([]))"),
-        ("signals", "rclpy.init(); module.spin_until_stopped(rclpy.create_node('told'))"),
+        ("wildhands_node", "module.NodeExecutor.spin = stopped; sys.exit(module.main([]))", 0),
+        (
+            "signals",
+            "module.NodeExecutor.spin = stopped; rclpy.init(); module.spin_until_stopped(rclpy.create_node('told'))", 0,
+        ),
+        ("player", "module.open_source = stopped; sys.exit(module.main(['x.mcap']))", 130),
     ],
-)
-def test_told_to_stop_again_before_signals_are_ignored_it_just_ends(module: str, run: str) -> None:
+)  # fmt: skip
+def test_told_to_stop_again_before_signals_are_ignored_it_just_ends(module: str, run: str, code: int) -> None:
     program = (
         f"import rclpy, signal, sys; from wildhands_ros.node import {module} as module\n"
-        "ignore, told = module.ignore_signals, []\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); ignore, told = module.ignore_signals, []\n"
+        "def stopped(*_, **__): signal.raise_signal(signal.SIGINT)\n"
         "def told_again():\n"
         "    if not told: told.append(True); signal.raise_signal(signal.SIGINT)\n"
         "    ignore()\n"
-        "module.ignore_signals = told_again\n"
-        f"module.NodeExecutor.spin = lambda self: signal.raise_signal(signal.SIGINT); {run}"
+        f"module.ignore_signals = told_again; {run}"
     )
     ended = _run(program)
-    assert (ended.returncode, ended.stdout) == (0, "") and "Traceback" not in ended.stderr, ended
+    assert (ended.returncode, ended.stdout) == (code, "") and "Traceback" not in ended.stderr, ended
 
 
 @pytest.mark.parametrize("module", ["player", "recorder"])

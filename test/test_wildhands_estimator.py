@@ -40,7 +40,7 @@ from wildhands_ros.estimation.wildhands import (
 from wildhands_ros.estimation.wildhands import loading as loading_module
 from wildhands_ros.estimation.wildhands.agreement import sample_inputs
 from wildhands_ros.estimation.wildhands.bench import bench_frame, bench_wildhands, reference_way
-from wildhands_ros.estimation.wildhands.export import example_inputs, export_onnx
+from wildhands_ros.estimation.wildhands.export import by_tracing, example_inputs, export_onnx
 from wildhands_ros.estimation.wildhands.loading import exported_network, load_network
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.runtime import TorchRuntime, resolve_device
@@ -784,11 +784,11 @@ def test_without_onnx_it_runs_in_torch_unless_it_was_exported_before(checkpoint,
 
 def test_torch_before_2_5_exports_too(network, tmp_path, monkeypatch):
     """As `setup_rig.py` installs where the distribution has a sympy too old for later ones; or NVIDIA, on a Jetson."""
-    export = torch.onnx.export
+    export, tracing = torch.onnx.export, by_tracing()
 
     def of_2_4(model, args, f, input_names=None, output_names=None, opset_version=None, dynamic_axes=None):
         names = {"input_names": input_names, "output_names": output_names}
-        export(model, args, f, **names, opset_version=opset_version, dynamic_axes=dynamic_axes, dynamo=False)
+        export(model, args, f, **names, opset_version=opset_version, dynamic_axes=dynamic_axes, **tracing)
 
     monkeypatch.setattr(torch.onnx, "export", of_2_4)
     export_onnx(network, tmp_path / "whole.onnx")
@@ -854,10 +854,11 @@ def test_signals_are_handled_after_openvino_has_run_and_is_gone(tmp_path):
         from pathlib import Path
         import numpy as np, torch
         from wildhands_ros.estimation.wildhands.accelerated import openvino_graph, openvino_has_bfloat16
+        from wildhands_ros.estimation.wildhands.export import by_tracing
         from wildhands_ros.estimation.wildhands.runtime import Precision
 
         path, names = Path(sys.argv[1]), {"input_names": ["crops"], "output_names": ["pose"]}
-        torch.onnx.export(torch.nn.Linear(3, 2), (torch.zeros(1, 3),), str(path), dynamo=False, **names)
+        torch.onnx.export(torch.nn.Linear(3, 2), (torch.zeros(1, 3),), str(path), **names, **by_tracing())
         openvino_has_bfloat16()
         graphs = [openvino_graph(path, Precision.FLOAT32, 1) for _ in range(3)]
         for graph in graphs:

@@ -1,5 +1,6 @@
 """`python -m wildhands_ros.node`: the same as `ros2 run wildhands_ros wildhands_node`."""
 
+import signal
 import sys
 
 from wildhands_ros.libraries import missing_module
@@ -12,6 +13,7 @@ def main() -> int:
 
         return run_node()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # ros2 launch and the terminal both send it
         return 0
     except ModuleNotFoundError as error:
         if (remedy := missing_module(error)) is None:

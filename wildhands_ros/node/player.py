@@ -393,7 +393,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before playing began
         return 130
     finally:
-        ignore_signals()  # else one that comes while Python ends would be what the exit code tells of
+        try:
+            ignore_signals()  # else one that comes while Python ends would be what the exit code tells of
+        except KeyboardInterrupt:  # told once more, just before
+            ignore_signals()
         rclpy.try_shutdown()
 
 

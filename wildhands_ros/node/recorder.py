@@ -193,7 +193,8 @@ class Recorder:
         self.node.destroy_node()
         if not self._knows_the_time:
             self._note(
-                "use_sim_time is set but nothing came on /clock, so nothing was recorded (ros2 bag play --clock)"
+                "use_sim_time is set but /clock told no time above 0, so nothing was recorded (play the bag with "
+                "--clock, or start the simulation)"
             )
         for name, kind in (self._wanted or {}).items():
             if self._knows_the_time and name not in self._channels:
