@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -178,7 +179,9 @@ def test_looks_at_the_same_picture_need_one_upload(
     gpu.forget()
     found = there.estimate(upside_down, boxes)
     assert_one_upload_one_answer(gpu, answers=3)
-    np.testing.assert_allclose(joints(found), joints(here.estimate(upside_down, boxes)), atol=1e-3)
+    exact = int(cv2.__version__.partition(".")[0]) >= 5  # those before turn pictures in steps of a 32nd of a pixel
+    expected = joints(here.estimate(upside_down, boxes))
+    np.testing.assert_allclose(joints(found), expected, atol=1e-3 if exact else 3e-3)
 
 
 def test_trunks_alone_are_in_half_precision_with_channels_last(

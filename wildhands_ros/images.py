@@ -173,7 +173,10 @@ def encode_jpeg(image: RgbImage, quality: int = JPEG_QUALITY) -> bytes:
         raise ImageError(f"JPEG takes an RGB image (H, W, 3) of type uint8, not {image.shape} {image.dtype}")
     if not 1 <= quality <= 100:
         raise ImageError(f"JPEG quality must be 1 to 100, not {quality}")
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    try:
+        done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:  # of what is too large: so does OpenCV 4, where OpenCV 5 says that it is not done
+        done, data = False, np.empty(0, np.uint8)
     if not done:
         raise ImageError(f"OpenCV could not encode a picture of {image.shape[1]}x{image.shape[0]} as JPEG")
     return data.tobytes()
