@@ -68,13 +68,13 @@ def test_told_to_stop_while_it_starts_the_node_just_ends() -> None:
 )  # fmt: skip
 def test_told_to_stop_again_before_signals_are_ignored_it_just_ends(module: str, run: str, code: int) -> None:
     program = (
-        f"import rclpy, signal, sys; from wildhands_ros.node import {module} as module\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler); ignore, told = module.ignore_signals, []\n"
+        f"import rclpy, signal, sys; from wildhands_ros.node import signals, {module} as module\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); ignore, told = signals._ignore, []\n"
         "def stopped(*_, **__): signal.raise_signal(signal.SIGINT)\n"
         "def told_again():\n"
         "    if not told: told.append(True); signal.raise_signal(signal.SIGINT)\n"
         "    ignore()\n"
-        f"module.ignore_signals = told_again; {run}"
+        f"signals._ignore = told_again; {run}"
     )
     ended = _run(program)
     assert (ended.returncode, ended.stdout) == (code, "") and "Traceback" not in ended.stderr, ended

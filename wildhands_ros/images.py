@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -173,13 +174,20 @@ def encode_jpeg(image: RgbImage, quality: int = JPEG_QUALITY) -> bytes:
         raise ImageError(f"JPEG takes an RGB image (H, W, 3) of type uint8, not {image.shape} {image.dtype}")
     if not 1 <= quality <= 100:
         raise ImageError(f"JPEG quality must be 1 to 100, not {quality}")
-    try:
-        done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    except cv2.error:  # of what is too large: so does OpenCV 4, where OpenCV 5 says that it is not done
-        done, data = False, np.empty(0, np.uint8)
-    if not done:
+    data = encoded(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if data is None:
         raise ImageError(f"OpenCV could not encode a picture of {image.shape[1]}x{image.shape[0]} as JPEG")
-    return data.tobytes()
+    return data
+
+
+def encoded(kind: str, picture: cv2.typing.MatLike, options: Sequence[int] = ()) -> bytes | None:
+    """The bytes of a file of this kind (such as '.png') with a picture in OpenCV's order of colours; None where OpenCV
+    cannot make one, as of a picture too large for the kind."""
+    try:
+        done, data = cv2.imencode(kind, picture, list(options))
+    except cv2.error:  # what OpenCV 4 does, where OpenCV 5 says that it is not done
+        return None
+    return data.tobytes() if done else None
 
 
 def _sixteen_bit(pixels: NDArray[np.uint8], big_endian: bool) -> NDArray[np.uint16]:

@@ -16,6 +16,7 @@ from wildhands_ros.errors import WildHandsError
 from wildhands_ros.evaluation.facts import UNKNOWN, describe, off_axis_angle
 from wildhands_ros.evaluation.sample_scores import MEASURES, SampleScores, crop_pixels
 from wildhands_ros.hands import Side
+from wildhands_ros.images import encoded
 from wildhands_ros.samples import CROP_SIZE, Sample, SampleSource
 
 FloatArray = NDArray[np.float64]
@@ -240,16 +241,13 @@ def write_gallery(sections: Sequence[Section], path: Path, *, edge: int = 256) -
 
 def _encoded(sheet: Image, path: Path) -> bytes:
     """As the file's ending says. JPEG ends at 65,500 pixels, PNG far beyond."""
-    try:
-        done, data = cv2.imencode(path.suffix, sheet[..., ::-1])
-    except cv2.error:  # what OpenCV 4 does, where OpenCV 5 says that it is not done
-        done, data = False, np.empty(0, np.uint8)
-    if not done:
+    data = encoded(path.suffix, sheet[..., ::-1])
+    if data is None:
         remedy = "a smaller --worst" if path.suffix.lower() == ".png" else "a smaller --worst, or a name ending in .png"
         raise WildHandsError(
             f"cannot write {path}: {sheet.shape[0]} rows of pixels are too many for one picture: give {remedy}"
         )
-    return data.tobytes()
+    return data
 
 
 def check_picture_name(path: Path) -> None:

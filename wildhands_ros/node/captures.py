@@ -21,6 +21,7 @@ from wildhands_ros.drawing import draw_hands
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Side
+from wildhands_ros.images import encoded
 from wildhands_ros.json_lines import frame_to_json
 from wildhands_ros.pipeline import PipelineResult
 
@@ -146,7 +147,7 @@ def _camera(frame: Frame) -> dict[str, object]:
 
 
 def _write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
-    done, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    if not done:
+    data = encoded(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    if data is None:
         raise OSError(f"OpenCV could not encode {path.name}")
-    path.write_bytes(data.tobytes())
+    path.write_bytes(data)

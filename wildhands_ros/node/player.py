@@ -393,10 +393,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before playing began
         return 130
     finally:
-        try:
-            ignore_signals()  # else one that comes while Python ends would be what the exit code tells of
-        except KeyboardInterrupt:  # told once more, just before
-            ignore_signals()
+        ignore_signals()  # else one that comes while Python ends would be what the exit code tells of
         rclpy.try_shutdown()
 
 

@@ -20,10 +20,7 @@ def spin_until_stopped(node: Node) -> None:
     except KeyboardInterrupt:
         pass
     finally:
-        try:
-            ignore_signals()
-        except KeyboardInterrupt:  # told once more, just before
-            ignore_signals()
+        ignore_signals()
         executor.shutdown()
         rclpy.try_shutdown()
 
@@ -35,7 +32,10 @@ def ignore_signals() -> None:
     its own, which wakes every executor through a list that another thread may just be taking apart: a process told to
     stop, above all twice as `ros2 launch` and the terminal together do it, now and then ended with SIGSEGV or SIGABRT.
     """
-    _ignore()
+    try:
+        _ignore()
+    except KeyboardInterrupt:  # told once more, just before
+        _ignore()
     uninstall_signal_handlers()  # joins that thread
     _ignore()  # some versions have just put back what was there before rclpy's
 

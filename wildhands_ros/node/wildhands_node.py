@@ -552,10 +552,7 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
             print(_why_not_started(error), file=sys.stderr)
             return 1
     finally:
-        try:
-            ignore_signals()  # ros2 launch and the terminal both send them
-        except KeyboardInterrupt:  # the second one, just before
-            ignore_signals()
+        ignore_signals()  # ros2 launch and the terminal both send them
         if node is not None:
             node.interrupt()
         executor.shutdown()

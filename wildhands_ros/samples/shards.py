@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.hands import Side
+from wildhands_ros.images import encoded
 from wildhands_ros.picture_files import picture_size
 from wildhands_ros.samples.sample import CROP_SIZE, FloatArray, ManoLabels, Sample, SampleError
 from wildhands_ros.whole_files import checksum
@@ -185,10 +186,10 @@ def _only_zeros(path: Path, start: int) -> bool:
 
 
 def _encoded(kind: str, picture: cv2.typing.MatLike, options: Sequence[int]) -> bytes:
-    done, buffer = cv2.imencode(kind, picture, list(options))
-    if not done:
+    data = encoded(kind, picture, options)
+    if data is None:
         raise SampleError(f"OpenCV could not encode a picture as {kind}")
-    return buffer.tobytes()
+    return data
 
 
 def _decoded(content: bytes, flags: int) -> NDArray[np.uint8]:

@@ -157,7 +157,7 @@ class CropMaker:
         planes = self.upload(picture) if isinstance(picture, np.ndarray) else picture
         if isinstance(planes, np.ndarray):
             if variant.crops is Crops.PUBLISHED:
-                pictures = _published_on_host(planes, places)
+                pictures = _published_on_host(planes, frame, places)
             else:
                 pictures = self._sharp_on_host(planes, frame, places, matrix, rolls)
             whole = len(pictures) - len(places)
@@ -191,9 +191,7 @@ class CropMaker:
         return pictures
 
     def _published(self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace]) -> Tensor:
-        edge = published.frame_edge(planes.shape[2], planes.shape[1])
-        whole = resample.cut_cubic(resample.blur(planes.float()), frame.half, edge).round_().clamp_(0, 255).div_(255)
-        return torch.stack([whole, *(resample.cut_cubic(whole, place.center, place.extent) for place in places)])
+        return _cut_published(resample.blur(planes.float()), frame, places)
 
     def _sharp(
         self, planes: Tensor, frame: SquareFrame, places: Sequence[CropPlace], boxes: Tensor, matrix: Tensor,
@@ -247,15 +245,22 @@ def mirror_boxes(boxes: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([last - x1, y0, last - x0, y1], dim=-1), mirrored
 
 
-def _published_on_host(image: NDArray[np.uint8], places: Sequence[CropPlace]) -> list[NDArray[np.float32]]:
+def _cut_published(blurred: Tensor, frame: SquareFrame, places: Sequence[CropPlace]) -> Tensor:
+    """The frame and the crops of a blurred picture (3, H, W), grey levels 0 to 255 → (1 + N, 3, 224, 224), 0 to 1."""
+    edge = published.frame_edge(blurred.shape[2], blurred.shape[1])
+    whole = resample.cut_cubic(blurred, frame.half, edge).round_().clamp_(0, 255).div_(255)
+    return torch.stack([whole, *(resample.cut_cubic(whole, place.center, place.extent) for place in places)])
+
+
+def _published_on_host(
+    image: NDArray[np.uint8], frame: SquareFrame, places: Sequence[CropPlace]
+) -> list[NDArray[np.float32]]:
     """The frame and the crops, (224, 224, 3), 0 to 1; the same, but for ties of grey levels, with every OpenCV."""
     if _OPENCV_IS_EXACT:
-        frame = published.shrink(image)
-        return [frame, *(published.cut_crop(frame, place) for place in places)]
-    height, width = image.shape[:2]
-    half, edge = (width / 2, height / 2), published.frame_edge(width, height)
-    frame = resample.cut_cubic_host(published.blur(image), half, edge).round().clip(0, 255) / np.float32(255)
-    return [frame, *(resample.cut_cubic_host(frame, place.center, place.extent) for place in places)]
+        whole = published.shrink(image)
+        return [whole, *(published.cut_crop(whole, place) for place in places)]
+    cut = _cut_published(torch.from_numpy(published.blur(image)).permute(2, 0, 1), frame, places)
+    return list(cut.permute(0, 2, 3, 1).numpy())
 
 
 def _normalised(pictures: Sequence[NDArray[np.float32]], mirrored: Sequence[bool]) -> Tensor:

@@ -36,8 +36,6 @@ def cut_sharp(image: Tensor, center: tuple[float, float], extent: float) -> Tens
     center: (x, y) in pixels, pixel centres at integers. extent: edge of the square in pixels. Averages with a triangle
     as wide as the distance between samples (two pixels at least: bilinear where it enlarges). Black outside.
     """
-    if image.device.type == "cpu":
-        return _planes(cut_sharp_host(image.permute(1, 2, 0).numpy(), center, extent))
     return _cut(image, _sharp_axes(center, extent, (image.shape[2], image.shape[1])))
 
 
@@ -57,25 +55,16 @@ def _sharp_axes(center: tuple[float, float], extent: float, size: tuple[int, int
 
 
 def cut_cubic(image: Tensor, center: tuple[float, float], extent: float) -> Tensor:
-    """The published cut (cubic interpolation, no averaging; the middle of the square lies at pixel 112)."""
-    if image.device.type == "cpu":
-        return _planes(cut_cubic_host(image.permute(1, 2, 0).numpy(), center, extent))
-    return _cut(image, _cubic_axes(center, extent, (image.shape[2], image.shape[1])))
+    """The published cut (cubic interpolation, no averaging; the middle of the square lies at pixel 112).
 
-
-def cut_cubic_host(picture: _Picture, center: tuple[float, float], extent: float) -> NDArray[np.float32]:
-    """The same of a picture (H, W, 3) in the computer's own memory → (224, 224, 3), without torch."""
-    return _cut_host(picture, _cubic_axes(center, extent, (picture.shape[1], picture.shape[0])))
-
-
-def _cubic_axes(center: tuple[float, float], extent: float, size: tuple[int, int]) -> tuple[_Axis, _Axis]:
-    """size: (width, height) of the picture. In OpenCV 5's float32, which decides most ties between grey levels."""
+    Samples lie where OpenCV 5's float32 has them, which decides most ties between grey levels.
+    """
     affine, steps = crop_affine(center, extent).astype(np.float64), np.arange(SIZE, dtype=np.float32)
     x, y = (
         _Axis(np.float32(1 / affine[i, i]) * steps + np.float32(-affine[i, 2] / affine[i, i]), 2.0, length, _cubic)
-        for i, length in enumerate(size)
+        for i, length in enumerate((image.shape[2], image.shape[1]))
     )
-    return x, y
+    return _cut(image, (x, y))
 
 
 def blur(image: Tensor) -> Tensor:
@@ -116,6 +105,8 @@ def _planes(picture: NDArray[np.float32]) -> Tensor:
 
 def _cut(image: Tensor, axes: tuple[_Axis, _Axis]) -> Tensor:
     """Samples a grid of a picture (3, H, W); only the part of the picture that it needs is touched."""
+    if image.device.type == "cpu":
+        return _planes(_cut_host(image.permute(1, 2, 0).numpy(), axes))
     x, y = axes
     window = image[:, y.start : y.end, x.start : x.end].float()
     return y.dense(image.device) @ window @ x.dense(image.device).T
