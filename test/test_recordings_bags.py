@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from binascii import crc32
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -713,23 +713,69 @@ def test_bags_without_images_are_told_by_their_types(
         open_source(plain_mcap(tmp_path / "bag.mcap", msgtype, encodings, [(START, b"abc")]))
 
 
-def test_messages_that_the_metadata_hides_are_found(tmp_path: Path) -> None:
-    """rosbags takes a topic whose QoS is told differently by metadata.yaml and by the file for two topics."""
-    path = write_bag(tmp_path / "bag", camera_messages(3))
+def retell(path: Path, topics: Collection[str], **values: object) -> None:
+    """Changes what a bag's metadata.yaml tells of these topics."""
     metadata = path / "metadata.yaml"
     told = yaml.safe_load(metadata.read_text())
-    span = {"sec": 0, "nsec": 0}
-    profile = {
-        "history": "keep_last", "depth": 5, "reliability": "best_effort", "durability": "volatile", "deadline": span,
-        "lifespan": span, "liveliness": "automatic", "liveliness_lease_duration": span,
-        "avoid_ros_namespace_conventions": False,
-    }  # fmt: skip
     for topic in told["rosbag2_bagfile_information"]["topics_with_message_count"]:
-        topic["topic_metadata"]["offered_qos_profiles"] = [profile]
+        if topic["topic_metadata"]["name"] in topics:
+            topic["topic_metadata"].update(values)
     metadata.write_text(json.dumps(told))  # which is YAML, without aliases for what is there twice
+
+
+SPAN = {"sec": 0, "nsec": 0}
+ANOTHER_QOS = {
+    "history": "keep_last", "depth": 5, "reliability": "best_effort", "durability": "volatile", "deadline": SPAN,
+    "lifespan": SPAN, "liveliness": "automatic", "liveliness_lease_duration": SPAN,
+    "avoid_ros_namespace_conventions": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+@pytest.mark.parametrize("told", [{"offered_qos_profiles": [ANOTHER_QOS]}, {"type_description_hash": "RIHS01_00"}])
+@pytest.mark.parametrize("topics", [["/cam/image_raw"], ["/cam/camera_info"], ["/cam/image_raw", "/cam/camera_info"]])
+def test_a_topic_is_the_same_whatever_the_metadata_tells_of_its_qos(
+    tmp_path: Path, storage: StoragePlugin, told: dict[str, object], topics: list[str]
+) -> None:
+    """rosbags takes what metadata.yaml and the file describe differently for two topics, one of them without messages.
+
+    QoS is changed in metadata.yaml by hand, for `ros2 bag play` to offer it, or by `ros2 bag reindex` of bags of Foxy.
+    """
+    messages = camera_messages(300)
+    zoomed = [(t, k, at, camera_info(START + i // 2 * PERIOD, 50.0 + i // 2) if i % 2 else m) for i, (t, k, at, m) in
+              enumerate(messages)]  # fmt: skip
+    path = write_bag(tmp_path / "bag", zoomed, storage)
+    retell(path, topics, **told)
+    with open_source(path) as source:
+        assert [frame.camera.fx for frame in source] == [50.0 + i for i in range(300)]
+    assert source.problems == ()
+
+
+@pytest.mark.parametrize("topics", [["/cam/image_raw"], ["/cam/image_raw", "/cam/camera_info"]])
+def test_messages_that_the_metadata_hides_are_found(tmp_path: Path, topics: list[str]) -> None:
+    """rosbags takes a topic whose type is told differently by metadata.yaml and by the file for two topics."""
+    path = write_bag(tmp_path / "bag", camera_messages(3))
+    retell(path, topics, type="other/msg/Kind")
+    with BagReader(path) as bag:
+        found = sorted((message.topic, message.msgtype, message.log_time_ns) for message in bag.messages())
+    assert found == sorted((topic, kind, time_ns) for topic, kind, time_ns, _ in camera_messages(3))
+    assert any("index does not lead to" in p for p in bag.problems)
+
+
+@pytest.mark.parametrize("name", ["take #1", "what? 1", "50%31 of it", "%", "a b äöü"])
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+@pytest.mark.parametrize("lone_file", [False, True])
+def test_any_name_is_a_bags(tmp_path: Path, name: str, storage: StoragePlugin, lone_file: bool) -> None:
+    """rosbags puts the name of an SQLite file into a URI, where some characters mean something else."""
+    messages = camera_messages(6)
+    path = write_bag(tmp_path / "bag", messages[6:] + messages[:6], storage).rename(tmp_path / name)
+    if lone_file:
+        path = bag_file(path).rename(path / f"{name}{SUFFIX[storage]}")
+        bag_file(write_bag(tmp_path / "another", camera_messages(1), storage)).rename(
+            path.with_name(f"501 of it{SUFFIX[storage]}")
+        )
     source = open_source(path)
-    assert read_all(source) == [0, 1, 2]
-    assert any("index does not lead to" in p for p in source.problems)
+    assert read_all(source) == list(range(6)) and source.problems == ()
 
 
 @pytest.mark.parametrize("storage", [MCAP, SQLITE])

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from mcap.reader import make_reader
+from mcap.writer import CompressionType, IndexType, Writer
 from mcap_ros2.decoder import DecoderFactory
 from node_fakes import FACES, make_hand
 from rclpy.serialization import deserialize_message
@@ -29,7 +30,7 @@ from wildhands_ros.images import decode_compressed
 from wildhands_ros.msg import HandPose
 from wildhands_ros.node.hands_bag import CAMERA_INFO, HANDS, IMAGE, MARKERS, TF, HandsBag
 from wildhands_ros.pipeline import PipelineResult
-from wildhands_ros.recordings import BagWriter
+from wildhands_ros.recordings import BagReader, BagWriter
 from wildhands_ros.synthetic import demo_photos
 
 START = 1_700_000_000_000_000_123
@@ -261,3 +262,33 @@ def test_the_bag_of_a_run_holds_what_its_json_lines_say(tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.reshape(hand.mano_pose, (16, 3, 3)), np.float32(values["pose"]))
     for record, message in zip(records, of_topic(found, CAMERA_INFO), strict=True):
         assert list(message.k) == record["camera"]["K"]
+
+
+# --- and the other way: bags that its writer made -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", [IndexType.ALL, IndexType.CHUNK, IndexType.NONE], ids=["all", "chunks", "none"])
+@pytest.mark.parametrize("schemas", [True, False])
+@pytest.mark.parametrize("channels", [True, False])
+@pytest.mark.parametrize("statistics", [True, False])
+def test_an_index_may_be_without_any_part(
+    tmp_path: Path, index: IndexType, schemas: bool, channels: bool, statistics: bool
+) -> None:
+    """As rosbag2's noRepeatedSchemas, noMessageIndex and the like, of --storage-config-file, have it."""
+    written = [("/a" if i % 3 else "/b", START + i * PERIOD, bytes([0, 1, 0, 0, i])) for i in range(12)]
+    with (tmp_path / "bag.mcap").open("wb") as file:
+        writer = Writer(
+            file, chunk_size=64, compression=CompressionType.NONE, index_types=index, repeat_schemas=schemas,
+            repeat_channels=channels, use_statistics=statistics,
+        )  # fmt: skip
+        writer.start("ros2", "")
+        schema = writer.register_schema("std_msgs/msg/Byte", "ros2msg", b"byte data")
+        ids = {topic: writer.register_channel(topic, "cdr", schema) for topic in ("/a", "/b")}
+        for topic, time_ns, data in written:
+            writer.add_message(ids[topic], time_ns, data, time_ns)
+        writer.finish()
+    with BagReader(tmp_path / "bag.mcap") as bag:
+        assert {name: (topic.msgtype, topic.count) for name, topic in bag.topics.items()} == {
+            "/a": ("std_msgs/msg/Byte", 8), "/b": ("std_msgs/msg/Byte", 4)
+        }  # fmt: skip
+        assert [(m.topic, m.log_time_ns, m.data) for m in bag.messages()] == written

@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import cast
 
-from rosbags.interfaces import Connection, MessageDefinitionFormat, Nodetype
+from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinitionFormat, Nodetype
 from rosbags.interfaces.typing import Typesdict
-from rosbags.rosbag2 import Reader
+from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
@@ -41,6 +41,7 @@ BAG_SUFFIXES = frozenset({".mcap", ".db3"})
 _PACKED_SUFFIX = ".zstd"
 _64_BITS = 2**64 - 1
 _OPEN_AT_ONCE = 64  # files of one bag; processes may often have no more than 1024
+_NO_SCHEMA = "__schemaless__"  # as rosbags calls the type of a channel whose schema it does not find
 _MOST_WRITTEN_OUT = 10_000  # fields, and elements of arrays, for each of which rosbags writes lines of code
 
 Report = Callable[[str], None]
@@ -263,27 +264,52 @@ class _Unreadable(Exception):
 
 
 class _Sqlite(Sqlite3Reader):
-    """Of files that hold messages, not SQL that makes them up."""
+    """Of files that hold messages, not SQL that makes them up, whatever their names."""
 
     def open(self) -> None:
-        refuse_computed_tables(cast(Path, self.path))
+        path = self.path
+        refuse_computed_tables(cast(Path, path))
+        # rosbags puts it into a URI as it is, where these mean something else
+        self.path = Path(str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23"))
+        try:
+            super().open()
+        finally:
+            self.path = path
+
+
+class _Mcap(McapReader):
+    """Of files whose index tells of all topics, with types, and leads to all messages: it may be without any part."""
+
+    def open(self) -> None:
         super().open()
+        nameless = not self.connections or any(c.msgtype == _NO_SCHEMA for c in self.connections)
+        unindexed = any(chunk.message_end_time and not chunk.channel_count for chunk in self.chunks)
+        if self.metadata.message_count and nameless or unindexed:
+            self.close()
+            raise ReaderError("its index is not whole")
 
 
 class _Directory(DirectoryReader):
-    """Leaves compressed messages to `unpacked`, which has a limit."""
+    """Leaves compressed messages to `unpacked`, which has a limit, and knows topics by their names and types alone.
 
-    STORAGE_PLUGINS = {**DirectoryReader.STORAGE_PLUGINS, "sqlite3": _Sqlite}
+    rosbags also asks that metadata.yaml and the file tell the same QoS of a topic, and gives none of its messages
+    where they do not, as where somebody changed it in metadata.yaml for `ros2 bag play`.
+    """
+
+    STORAGE_PLUGINS = {**DirectoryReader.STORAGE_PLUGINS, "mcap": _Mcap, "sqlite3": _Sqlite}
 
     def open(self) -> None:
         read_yaml(cast(Path, self.path) / "metadata.yaml", RecordingError)  # refuses what has no end; rosbags does not
         super().open()
         if self.metadata.compression_mode == "message":
             self.metadata = self.metadata._replace(compression_mode=None)
+        plain = ConnectionExtRosbag2("cdr", [])
+        for reader in (self, *self.storages):
+            reader.connections = [c._replace(digest="", ext=plain) for c in reader.connections]
 
 
 class _Reader(Reader):
-    STORAGE_PLUGINS = {**Reader.STORAGE_PLUGINS, ".db3": _Sqlite, "dir": _Directory}
+    STORAGE_PLUGINS = {**Reader.STORAGE_PLUGINS, ".mcap": _Mcap, ".db3": _Sqlite, "dir": _Directory}
 
 
 def _opened(path: Path) -> Reader:
@@ -356,7 +382,7 @@ class _Part:
                     for connection, time_ns, data in reader.messages(connections):
                         times.setdefault(connection.topic, array("Q")).append(time_ns & _64_BITS)
                         yield RawMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
-                if times or not any(topic.count for topic in wanted):
+                if all(topic.name in times or not topic.count for topic in wanted):
                     return
                 self._report(f"{self._path} announces messages that its index does not lead to: reading it without")
             except Exception as error:  # damaged bytes surface as anything
