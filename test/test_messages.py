@@ -28,6 +28,7 @@ from wildhands_ros.node.markers import hand_markers, serialized_hand_markers
 from wildhands_ros.node.messages import duration, hand_pose, hand_pose_array, points, stamp_ns
 from wildhands_ros.node.transforms import SerializedTransforms, hand_transforms, joint_rotations, quaternions
 from wildhands_ros.pipeline import PipelineResult
+from wildhands_ros.recordings import BagReader
 from wildhands_ros.recordings.hands_reader import read_hands, recorded_hands
 from wildhands_ros.rotations import exp_so3, matrix_from_quaternion
 
@@ -397,15 +398,34 @@ def test_a_recording_stays_where_no_frame_comes(tmp_path):
     assert path.read_bytes() == b"an older one" and list(tmp_path.iterdir()) == [path]
 
 
-def test_results_of_a_recording_whose_clock_was_set_back_stay_in_order(tmp_path):
-    """They are read by when they were recorded, which therefore only goes on; their stamps are the frames'."""
+def recorded(path, stamps_ms):
+    """What is read of a bag of results with these stamps, and when each was recorded, both in milliseconds."""
     camera = Camera.pinhole(64, 48, 60.0)
-    stamps = [10, 11, 12, 13, 10, 11, 12, 12]
-    with HandsBag(tmp_path / "hands.mcap", FACES) as bag:
-        for index, second in enumerate(stamps):
-            frame = Frame(np.zeros((48, 64, 3), np.uint8), camera, second * 10**9, "camera", index, "")
+    with HandsBag(path, FACES) as bag:
+        for index, stamp in enumerate(stamps_ms):
+            frame = Frame(np.zeros((48, 64, 3), np.uint8), camera, stamp * 10**6, "camera", index, "")
             hand = make_hand(Side.LEFT, track_id=index)
             bag.write(frame, PipelineResult(frame.stamp_ns, (hand,), (hand,), (), (), {"total": 0.01}))
-    found = list(read_hands(tmp_path / "hands.mcap"))
-    assert [result.hands[0].track_id for result in found] == list(range(len(stamps)))
-    assert [result.stamp_ns // 10**9 for result in found] == stamps
+    results = list(read_hands(path))
+    assert [result.hands[0].track_id for result in results] == list(range(len(stamps_ms)))
+    with BagReader(path) as reader:
+        times = [message.log_time_ns // 10**6 for message in reader.messages(["/wildhands/hands"])]
+    return [result.stamp_ns // 10**6 for result in results], times
+
+
+def test_results_of_a_recording_whose_clock_was_set_back_stay_in_order(tmp_path):
+    """They are read by when they were recorded, which therefore only goes on; their stamps are the frames'."""
+    stamps = [10000, 11000, 12000, 13000, 10000, 11000, 12000, 12000]
+    times = [10000, 11000, 12000, 13000, 14000, 15000, 16000, 16000]
+    assert recorded(tmp_path / "hands.mcap", stamps) == (stamps, times)
+
+
+def test_pictures_in_another_order_than_they_were_taken_in_do_not_draw_out_a_recording(tmp_path):
+    stamps = [1000, 1066, 1033, 1099, 1165, 1132, 1198]
+    assert recorded(tmp_path / "hands.mcap", stamps) == (stamps, [1000, 1066, 1066, 1099, 1165, 1165, 1198])
+
+
+def test_after_a_stamp_far_ahead_recording_goes_on_a_frame_later(tmp_path):
+    year = 365 * 24 * 3600 * 1000
+    stamps = [1000, 1040, year, 1120, 1160]
+    assert recorded(tmp_path / "hands.mcap", stamps) == (stamps, [1000, 1040, year, year + 40, year + 80])

@@ -13,7 +13,7 @@ from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from wildhands_ros.frames import Frame
+from wildhands_ros.frames import Frame, stream_time
 from wildhands_ros.hands import Side
 from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.frame_names import FrameNames
@@ -55,7 +55,8 @@ class HandsBag:
     def write(self, frame: Frame, result: PipelineResult) -> None:
         """Appends one frame; every message has the frame's stamp, and is recorded then (at 0 for one before).
 
-        Where a clock was set back, recording goes on a frame after the last one: a bag is read by when it was recorded.
+        Where a clock was set back, recording goes on a frame after the last one, and a picture that came late is
+        recorded with the last one: a bag is read by when it was recorded.
         """
         stamp = Time(sec=frame.stamp_ns // _SECOND, nanosec=frame.stamp_ns % _SECOND)
         header = Header(stamp=stamp, frame_id=frame.frame_id)
@@ -83,12 +84,15 @@ class HandsBag:
         return writer
 
     def _recorded(self, stamp_ns: int) -> int:
+        time_ns = stream_time(self._last_ns, stamp_ns + self._ahead_ns)
         if self._last_ns is not None:
-            if stamp_ns + self._ahead_ns < self._last_ns:
-                self._ahead_ns = self._last_ns + self._step_ns - stamp_ns
-            self._step_ns = stamp_ns + self._ahead_ns - self._last_ns or self._step_ns
-        self._last_ns = stamp_ns + self._ahead_ns
-        return self._last_ns
+            if time_ns < self._last_ns:
+                time_ns = self._last_ns + self._step_ns
+                self._ahead_ns = time_ns - stamp_ns
+            if 0 < time_ns - self._last_ns <= _SECOND:  # longer is a gap, or a clock that was set forward
+                self._step_ns = time_ns - self._last_ns
+        self._last_ns = time_ns
+        return time_ns
 
     def __enter__(self) -> HandsBag:
         return self
