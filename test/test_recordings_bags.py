@@ -154,6 +154,27 @@ def test_compressed_bags(tmp_path: Path, storage: StoragePlugin, compression: Co
     )
 
 
+@pytest.mark.parametrize("storage", [MCAP, SQLITE, None])
+def test_a_bag_is_read_several_times_at_once(tmp_path: Path, storage: StoragePlugin | None) -> None:
+    """storage: None for an MCAP without index and chunks, as rosbag2's fastwrite makes them."""
+    expected = [(START + i, bytes([0, 1, 0, 0, i])) for i in range(40)]
+    if storage is None:
+        path = plain_mcap(tmp_path / "bag.mcap", "std_msgs/msg/Byte", ("ros2msg", "cdr"), expected)
+    else:
+        byte = T["std_msgs/msg/Byte"]
+        path = write_bag(
+            tmp_path / "bag", [("/i", "std_msgs/msg/Byte", START + i, byte(i)) for i in range(40)], storage
+        )
+    with BagReader(path) as bag:
+        first, second = bag.messages(), bag.messages(["/i"])
+        next(second)
+        for time_ns, data in expected:
+            message = next(first)
+            assert (message.log_time_ns, message.data) == (time_ns, data)
+        assert [message.log_time_ns for message in second] == [time_ns for time_ns, _ in expected[1:]]
+        assert bag.problems == ()
+
+
 @pytest.mark.parametrize("order", ["little", "big"])
 def test_both_byte_orders_keep_their_stamps(tmp_path: Path, order: str) -> None:
     with BagWriter(tmp_path / "x.mcap") as writer:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -287,6 +288,14 @@ class _Mcap(McapReader):
         if self.metadata.message_count and nameless or unindexed:
             self.close()
             raise ReaderError("its index is not whole")
+
+    def messages(
+        self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
+    ) -> Generator[tuple[Connection, int, bytes], None, None]:
+        """With a place in the file of its own: without index rosbags reads on from where the last read ended."""
+        alone = copy(self)
+        with cast(Path, self.path).open("rb") as alone.bio:
+            yield from McapReader.messages(alone, connections, start, stop)
 
 
 class _Directory(DirectoryReader):
