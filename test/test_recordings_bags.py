@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from binascii import crc32
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ from wildhands_ros.recordings.bag_source import InfoMatcher
 from wildhands_ros.recordings.hands_reader import recorded_hands
 from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
 from wildhands_ros.recordings.salvage import Definition, salvage
-from wildhands_ros.recordings.zstandard import unpacked, zstd
+from wildhands_ros.recordings.zstandard import unpack_file, unpacked, zstd
 
 STORE = make_typestore()
 T = STORE.types
@@ -829,6 +830,19 @@ def test_a_compressed_file_that_is_cut_off_gives_what_is_there(tmp_path: Path) -
     found = read_all(source)
     assert found == list(range(len(found))) and 30 < len(found) < 60
     assert any("zstd is cut off" in p for p in source.problems)
+
+
+def test_a_file_that_unpacks_to_much_more_takes_little_memory(tmp_path: Path) -> None:
+    """As do pictures of a simulation, or of a covered lens."""
+    parts = [bytes(1 << 26), b"end"]
+    (tmp_path / "packed").write_bytes(b"".join(zstd.compress(part) for part in parts))
+    tracemalloc.start()
+    try:
+        assert unpack_file(tmp_path / "packed", tmp_path / "plain") == ""
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "plain").read_bytes() == b"".join(parts)
 
 
 def test_damage_in_the_middle_of_a_compressed_file_costs_only_what_it_hides(tmp_path: Path) -> None:

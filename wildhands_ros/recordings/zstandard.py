@@ -47,7 +47,9 @@ def unpack_file(packed: Path, to: Path) -> str:
                 while piece:
                     if frame.eof:
                         frame = zstd.ZstdDecompressor()
-                    target.write(frame.decompress(piece))
+                    target.write(frame.decompress(piece, _PIECE))
+                    while not (frame.eof or frame.needs_input):  # few bytes may unpack to more than the memory
+                        target.write(frame.decompress(b"", _PIECE))
                     piece = frame.unused_data
             return "" if frame.eof else "is cut off"
     except zstd.ZstdError as error:
