@@ -292,8 +292,10 @@ class _Mcap(McapReader):
     def messages(
         self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
     ) -> Generator[tuple[Connection, int, bytes], None, None]:
-        """With a place in the file of its own: without index rosbags reads on from where the last read ended."""
-        alone = copy(self)
+        if self.chunks:
+            yield from super().messages(connections, start, stop)
+            return
+        alone = copy(self)  # with a place in the file of its own: without index rosbags reads on from the last read's
         with cast(Path, self.path).open("rb") as alone.bio:
             yield from McapReader.messages(alone, connections, start, stop)
 
