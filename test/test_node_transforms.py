@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 from builtin_interfaces.msg import Time as Stamp
+from domains import own_domain
 from geometry_msgs.msg import TransformStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_bench import Bench, plain, raw_image
-from node_fakes import make_hand
+from node_bench import Bench, camera_info, plain, raw_image
+from node_fakes import fake_pipeline, make_hand
 from numpy.typing import NDArray
 from rclpy.duration import Duration
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from transforms3d.quaternions import quat2mat
 from visualization_msgs.msg import MarkerArray
 
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Side
+from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node import transform_buffer
-from wildhands_ros.node.transform_buffer import TransformBuffer, TransformError, TransformLookup
+from wildhands_ros.node.executor import NodeExecutor
+from wildhands_ros.node.transform_buffer import Sieve, TransformBuffer, TransformError, TransformLookup
+from wildhands_ros.node.wildhands_node import WildhandsNode
 from wildhands_ros.rigid import RigidTransform, moved_hand
 from wildhands_ros.rotations import exp_so3, matrix_from_quaternion, quaternion_from_matrix
 
@@ -51,7 +60,7 @@ def stamped(parent: str, child: str, pose: RigidTransform, at_ns: int = 0) -> Tr
 
 
 def found(buffer: TransformBuffer, target: str, source: str, at_ns: int) -> RigidTransform:
-    lookup = TransformLookup(buffer, _NoListener())
+    lookup = TransformLookup(Sieve(buffer), _NoListener())
     return lookup(target, source, at_ns, 0.0)
 
 
@@ -211,7 +220,7 @@ def test_time_zero_is_the_latest_that_is_known_of_all() -> None:
 def test_a_transform_that_comes_late_is_waited_for() -> None:
     buffer = _robot()
     answers: list[RigidTransform] = []
-    lookup = TransformLookup(buffer, _NoListener())
+    lookup = TransformLookup(Sieve(buffer), _NoListener())
     waiting = threading.Thread(target=lambda: answers.append(lookup("map", "camera", 9 * SECOND, 10.0)))
     waiting.start()
     buffer.set_transform(stamped("odom", "base", rigid((0, 0, 4.0), (10, 0, 0)), 10 * SECOND))
@@ -223,6 +232,34 @@ def test_a_transform_that_comes_late_is_waited_for() -> None:
     same(found(buffer, "base", "head", 9 * SECOND), rigid((0, 0.3, 0), (0.1, 0, 1.5)))  # static ones are sent only once
 
 
+def test_what_is_late_of_the_round_before_keeps_nothing_out() -> None:
+    now = [0.0]
+    sieve = Sieve(TransformBuffer(), lambda: now[0])
+
+    def heard(seconds: int) -> None:
+        sieve.set_transform(stamped("map", "camera", rigid((0, 0, 0), (seconds, 0, 0)), seconds * SECOND))
+
+    heard(1000)
+    sieve.time_jumped(1000 * SECOND, 400 * SECOND)
+    heard(1001)  # was on its way
+    heard(400)
+    heard(401)
+    assert found(sieve.buffer, "map", "camera", 400 * SECOND).translation[0] == 400  # not "older than all"
+    now[0] = 1.0  # nothing of before is on its way any more: time may go on as fast as it likes
+    heard(1001)
+    assert found(sieve.buffer, "map", "camera", 1001 * SECOND).translation[0] == 1001
+
+
+@pytest.mark.parametrize("jump_s", [-5, 5, 600])
+def test_a_small_jump_or_one_ahead_makes_nothing_late(jump_s: int) -> None:
+    sieve = Sieve(TransformBuffer(), lambda: 0.0)
+    after = 1000 + jump_s
+    sieve.time_jumped(1000 * SECOND, after * SECOND)
+    for seconds in (1000, after, after + 1):
+        sieve.set_transform(stamped("map", "camera", rigid((0, 0, 0), (seconds, 0, 0)), seconds * SECOND))
+    assert found(sieve.buffer, "map", "camera", (after + 1) * SECOND).translation[0] == after + 1
+
+
 def test_whatever_tf2_raises_becomes_one_error() -> None:
     class Theirs:
         def lookup_transform(self, *_arguments: object) -> TransformStamped:
@@ -231,8 +268,14 @@ def test_whatever_tf2_raises_becomes_one_error() -> None:
         def clear(self) -> None:
             pass
 
+        def set_transform(self, *_arguments: object) -> None:
+            pass
+
+        def set_transform_static(self, *_arguments: object) -> None:
+            pass
+
     with pytest.raises(TransformError, match="does not exist"):
-        TransformLookup(Theirs(), _NoListener())("map", "camera", SECOND, 0.0)
+        TransformLookup(Sieve(Theirs()), _NoListener())("map", "camera", SECOND, 0.0)
 
 
 def test_tf_transformations_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,3 +418,58 @@ def test_images_that_go_back_far_forget_the_moving_frames_of_before(start: Calla
     bench.wait(lambda: is_placed(400), "no hand is placed once stamps went back")
     assert "followed anew" in bench.said("image stamps went back by 600.000 s")
     assert bench.stop() == 0
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_transform_that_is_late_when_time_goes_back_keeps_no_other_out(simulated: bool) -> None:
+    rclpy.init(args=[], domain_id=own_domain())
+    overrides = {"autostart": False, "target_frame": "map", "use_sim_time": simulated}
+    node = WildhandsNode(fake_pipeline, overrides=[Parameter(name, value=value) for name, value in overrides.items()])
+    player = Node("player")
+    executor = NodeExecutor()
+    executor.add_node(node)
+    executor.add_node(player)
+    placed: set[int] = set()
+    player.create_subscription(
+        HandPoseArray, "/wildhands/hands", lambda message: placed.add(message.header.stamp.sec), 10
+    )
+    tf, clock = player.create_publisher(TFMessage, "/tf", 100), player.create_publisher(Clock, "/clock", 10)
+    images, infos = (
+        player.create_publisher(Image, "/image", 10),
+        player.create_publisher(CameraInfo, "/camera_info", 10),
+    )
+
+    def hear_of(seconds: int) -> None:
+        tf.publish(TFMessage(transforms=[stamped("map", "camera_optical_frame", CAMERA_IN_MAP, seconds * SECOND)]))
+
+    def show(seconds: int) -> None:
+        image, info = raw_image(plain(), "rgb8", Stamp(sec=seconds)), camera_info()
+        info.header = image.header
+        clock.publish(Clock(clock=Stamp(sec=seconds)))
+        infos.publish(info)
+        images.publish(image)
+
+    def wait(condition: Callable[[], object], play: Callable[[], None]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, node.statistics.summary()
+            play()
+            pause = time.monotonic() + 0.2
+            while not condition() and time.monotonic() < pause:
+                executor.spin_once(0.02)
+
+    def play(seconds: int) -> None:
+        hear_of(seconds)
+        show(seconds)
+
+    try:
+        assert node.trigger_configure() is node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+        wait(lambda: 1000 in placed, lambda: play(1000))
+        wait(lambda: "time_went_backwards" in node.statistics.summary().problems, lambda: show(400))
+        hear_of(1001)  # the last one of the round before
+        wait(lambda: 401 in placed, lambda: play(401))
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        player.destroy_node()
+        rclpy.shutdown()

@@ -7,9 +7,11 @@ extrapolated.
 
 from __future__ import annotations
 
+import math
 import threading
 import time as wall_time
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,6 +39,7 @@ CACHE_S = 10.0
 """How long transforms are remembered; tf2's default."""
 
 _DEEPEST = 1000  # frames from a leaf to the root; more is a loop
+_LATE_S = 1.0  # longer than this, also on a busy machine, no transform is on its way to a buffer
 
 
 class TransformError(WildHandsError):
@@ -45,6 +48,14 @@ class TransformError(WildHandsError):
 
 class Buffer(Protocol):
     """What answers; tf2_ros.Buffer is one, `TransformBuffer` another."""
+
+    def set_transform(self, transform: TransformStamped, authority: str) -> None:
+        """Adds one of /tf."""
+        ...
+
+    def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
+        """Adds one of /tf_static."""
+        ...
 
     def lookup_transform(self, target_frame: str, source_frame: str, time: Time, timeout: Duration) -> TransformStamped:
         """The pose of the source frame in the target frame at that time; time 0: the latest that is known."""
@@ -186,10 +197,48 @@ class TransformBuffer:
         )
 
 
-class TransformListener:
-    """Fills a buffer from /tf and /tf_static, as tf2_ros.TransformListener does."""
+class Sieve:
+    """Passes on to a buffer what a listener hears, but for what is late of a time that is over. Thread-safe.
 
-    def __init__(self, buffer: TransformBuffer, node: Node) -> None:
+    Where time has jumped back (a bag that loops), transforms of before may still be on their way. The buffer would take
+    one of them for the newest, and all that come from then on for too old to be kept, until time is there again.
+
+    clock: seconds, monotonic.
+    """
+
+    def __init__(self, buffer: Buffer, clock: Callable[[], float] = wall_time.monotonic) -> None:
+        self.buffer = buffer
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._jumped_at = -math.inf
+        self._newest_ns = 0
+
+    def set_transform(self, transform: TransformStamped, authority: str = "") -> None:
+        """Adds one of /tf."""
+        with self._lock:
+            may_be_late = self._clock() - self._jumped_at < _LATE_S
+            if not (may_be_late and stamp_ns(transform.header.stamp) > self._newest_ns):
+                self.buffer.set_transform(transform, authority)
+
+    def set_transform_static(self, transform: TransformStamped, authority: str = "") -> None:
+        """Adds one of /tf_static: it holds at every time."""
+        self.buffer.set_transform_static(transform, authority)
+
+    def time_jumped(self, before_ns: int, after_ns: int) -> None:
+        """Forgets the moving frames; for a while, what is nearer to the time before than to that after it is late.
+
+        Not after a jump by less than a buffer remembers: then what is late keeps nothing out.
+        """
+        with self._lock:
+            self.buffer.clear()
+            if before_ns - after_ns > CACHE_S * 1e9:
+                self._jumped_at, self._newest_ns = self._clock(), (before_ns + after_ns) // 2
+
+
+class TransformListener:
+    """Passes on /tf and /tf_static, as tf2_ros.TransformListener does."""
+
+    def __init__(self, buffer: Sieve, node: Node) -> None:
         self._node = node
         self._buffer = buffer
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -217,8 +266,9 @@ class TransformListener:
 class TransformLookup:
     """Asks TF; tf2_ros where there is one, else the stand-in."""
 
-    def __init__(self, buffer: Buffer, listener: Listener) -> None:
-        self._buffer = buffer
+    def __init__(self, sieve: Sieve, listener: Listener) -> None:
+        """sieve: of the buffer to ask; what the listener hears goes through it."""
+        self._sieve = sieve
         self._listener = listener
 
     @classmethod
@@ -227,10 +277,10 @@ class TransformLookup:
         try:
             import tf2_ros
         except ImportError:
-            buffer = TransformBuffer()
-            return cls(buffer, TransformListener(buffer, node))
-        theirs = tf2_ros.Buffer(cache_time=Duration(seconds=CACHE_S))
-        return cls(theirs, tf2_ros.TransformListener(theirs, node))
+            sieve = Sieve(TransformBuffer())
+            return cls(sieve, TransformListener(sieve, node))
+        sieve = Sieve(tf2_ros.Buffer(cache_time=Duration(seconds=CACHE_S)))
+        return cls(sieve, tf2_ros.TransformListener(sieve, node))
 
     def __call__(self, target: str, source: str, at_ns: int, timeout_s: float) -> RigidTransform:
         """What takes coordinates in the source frame to the target frame at that time (integer nanoseconds).
@@ -239,7 +289,7 @@ class TransformLookup:
         """
         timeout = Duration(nanoseconds=round(timeout_s * 1e9))
         try:
-            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=at_ns), timeout).transform
+            found = self._sieve.buffer.lookup_transform(target, source, Time(nanoseconds=at_ns), timeout).transform
         except TransformError:
             raise
         except Exception as error:  # tf2_ros's come from a C extension; whatever it is, there is no transform
@@ -248,9 +298,9 @@ class TransformLookup:
         rotation = _rotation([turn.x, turn.y, turn.z, turn.w])
         return RigidTransform(rotation, np.array([place.x, place.y, place.z]))
 
-    def clear(self) -> None:
-        """Forgets what was heard: time has jumped."""
-        self._buffer.clear()
+    def time_jumped(self, before_ns: int, after_ns: int) -> None:
+        """Forgets what was heard: it is another time now than just before."""
+        self._sieve.time_jumped(before_ns, after_ns)
 
     def close(self) -> None:
         """Stops listening."""

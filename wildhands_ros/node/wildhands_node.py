@@ -363,7 +363,8 @@ class WildhandsNode(LifecycleNodeMixin, Node):
     def _on_time_jump(self, jump: TimeJump) -> None:
         worker, transforms = self._worker, self._transforms
         if transforms is not None:
-            transforms.clear()
+            now = self.get_clock().now().nanoseconds
+            transforms.time_jumped(now - jump.delta.nanoseconds, now)
         if worker is not None:
             worker.reset()
             moved = jump.delta.nanoseconds * 1e-9

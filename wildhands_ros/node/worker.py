@@ -234,11 +234,11 @@ class Worker:
             )
         elif last is not None and stamp < last:
             self.reset()
-            # less than a second is a matter of order; and a simulated clock's own jump has cleared it already, after
-            # which transforms of the new round may have come
+            # or the robot would be where it was when this time came before. Less than a second is a matter of order; a
+            # simulated clock's own jump has cleared it already, after which transforms of the new round may have come
             simulated = isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active
             if self._transforms is not None and last - stamp > _A_SECOND_NS and not simulated:
-                self._transforms.clear()  # or the robot would be where it was when this time came before
+                self._transforms.time_jumped(last, stamp)
             self._report(
                 "time_went_backwards",
                 f"image stamps went back by {(last - stamp) * 1e-9:.3f} s (a bag that loops, a clock that was set, or "
