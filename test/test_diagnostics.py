@@ -70,6 +70,25 @@ def test_levels_follow_the_work() -> None:
     assert watch.status().level == DiagnosticStatus.WARN and "are processed" in watch.status().message
 
 
+def test_who_has_only_begun_is_waited_for_unless_something_is_wrong() -> None:
+    watch = Watch()
+    watch.statistics.problem("bad_image", "it was bad")
+    watch.now += 60
+    watch.images(60, 0)  # while nothing is worked on
+    watch.statistics.begin_anew()
+    watch.images(30, 0)
+    assert (watch.status().level, watch.status().message) == (DiagnosticStatus.WARN, "waiting for the first result")
+    watch.images(50, 45)
+    assert watch.status().level == DiagnosticStatus.OK  # of the images before nobody wanted results
+    watch.statistics.begin_anew()
+    watch.images(3, 0)
+    watch.statistics.problem("pipeline_failed", "it fails")
+    assert (watch.status().level, watch.status().message) == (DiagnosticStatus.ERROR, "it fails")
+    watch.now += 60
+    watch.images(200, 0)
+    assert watch.status().level == DiagnosticStatus.ERROR  # five seconds are long enough
+
+
 @pytest.mark.parametrize(("every", "level"), [(2, DiagnosticStatus.OK), (3, DiagnosticStatus.WARN)])
 def test_results_of_every_second_image_are_enough_at_whatever_moment(every: int, level: bytes) -> None:
     watch = Watch()

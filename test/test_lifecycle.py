@@ -342,6 +342,22 @@ def test_nothing_is_said_of_a_clock_that_stands_before_anybody_could_play(node: 
     node._watch = None
 
 
+def test_rates_are_of_what_comes_since_work_began(node: WildhandsNode) -> None:
+    def rate_of_before() -> float:
+        node.statistics.image_received()
+        before = node.statistics.summary().input_hz
+        assert node._on_enable(SetBool.Request(data=True), SetBool.Response()).success
+        return before
+
+    node.statistics.image_received()
+    assert node.trigger_configure() is node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    assert node.statistics.summary().input_hz == 0
+    assert rate_of_before() > 0 and node.statistics.summary().input_hz > 0  # it was enabled all the time
+    assert node._on_enable(SetBool.Request(data=False), SetBool.Response()).success
+    assert rate_of_before() > 0 and node.statistics.summary().input_hz == 0
+    assert node.statistics.summary().received == 3
+
+
 def test_qos_parameters_outlast_configurations(node: WildhandsNode) -> None:
     for _ in range(2):
         assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS

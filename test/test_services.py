@@ -90,13 +90,21 @@ def test_services_answer_while_an_image_is_worked_on(start: Callable[..., Any]) 
 
 
 def test_services_of_a_node_that_is_not_active_say_so(start: Callable[..., Any]) -> None:
-    bench = start(Bench, "fake", "--ros-args", "-p", "autostart:=false")
+    arguments = ("-p", "autostart:=false", "-r", "__ns:=/robot", "-r", "__node:=eyes")
+    bench = start(Bench, "fake", "--ros-args", *arguments, name="/robot/eyes")
     for answer in (
         _set_enabled(bench, True),
         bench.call(Trigger, "reset", Trigger.Request()),
         bench.call(Trigger, "capture", Trigger.Request()),
     ):
         assert not answer.success and "the node is unconfigured" in answer.message
+        assert "ros2 lifecycle set /robot/eyes configure" in answer.message
+    assert bench.transition("configure")
+    message = bench.call(Trigger, "reset", Trigger.Request()).message
+    assert message == "the node is inactive: activate it first (ros2 lifecycle set /robot/eyes activate)"
+    assert bench.transition("shutdown")
+    message = bench.call(Trigger, "reset", Trigger.Request()).message
+    assert message == "the node is finalized: start it again"  # no transition leads anywhere from there
     assert bench.stop() == 0
 
 

@@ -66,7 +66,8 @@ class Drop(str, Enum):
 class Summary:
     """The counters since the start and the measurements of the last seconds.
 
-    dropped: counts by cause. failed_lately: images that no result came of. input_hz, output_hz: images received and
+    measured_s: how long the last seconds are: since work began, at most five. dropped: counts by cause.
+    failed_lately: images that no result came of. input_hz, output_hz: images received and
     results published a second. latency_ms: from reception to publication; capture_ms: from the image's stamp to
     publication; timings_ms: of each stage: medians, 95th and 99th percentiles, NaN where nothing was published lately.
     problems: counts by kind; last_of_kind: the latest of each in words. last_problem_age_s: NaN where there was none.
@@ -89,6 +90,12 @@ class Summary:
     last_problem: str
     last_problem_age_s: float
     odd_lately: str = ""
+    measured_s: float = _WINDOW_S
+
+    @property
+    def is_early(self) -> bool:
+        """Whether work has only begun, and nothing has gone wrong since."""
+        return self.measured_s < _WINDOW_S and not self.last_problem_age_s <= self.measured_s
 
 
 class Statistics:
@@ -109,6 +116,13 @@ class Statistics:
         self._last_problem_at = math.nan
         self._odd = ""
         self._odd_at = -math.inf
+
+    def begin_anew(self) -> None:
+        """Work begins: what came before, while nothing was worked on, says nothing of it. Counters go on."""
+        with self._lock:
+            self._start = self._clock()
+            for times in (self._arrivals, self._failures, self._results):
+                times.clear()
 
     def image_received(self) -> None:
         """An image came."""
@@ -172,6 +186,7 @@ class Statistics:
                 last_problem=self._last_problem,
                 last_problem_age_s=now - self._last_problem_at,
                 odd_lately=self._odd if self._odd_at >= now - _WINDOW_S else "",
+                measured_s=now - since,
             )
 
 
@@ -444,6 +459,8 @@ def _verdict(summary: Summary, condition: Condition) -> tuple[bytes, str]:
     if condition.complaint:  # a part of the images that gets through is still something
         works = summary.output_hz > 0
         return DiagnosticStatus.WARN if works else DiagnosticStatus.ERROR, condition.complaint
+    if summary.output_hz == 0 and summary.input_hz > 0 and summary.is_early:
+        return DiagnosticStatus.WARN, "waiting for the first result"
     if summary.output_hz == 0 and summary.input_hz > 0:
         return DiagnosticStatus.ERROR, summary.last_problem or "images come but no result"
     if summary.output_hz == 0:

@@ -242,6 +242,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
     def _activate(self) -> None:
         assert self._pipeline is not None and self._outlets is not None
         self._watch = diagnostics.InputWatch(time.monotonic())
+        self._statistics.begin_anew()
         self._pipeline.reset()
         self._enabled = True
         self._worker = Worker(
@@ -390,6 +391,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             return response
         if request.data and not self._enabled and self._watch is not None:
             self._watch.begin_anew(time.monotonic())
+            self._statistics.begin_anew()
         worker.enable(request.data)
         self._enabled = bool(request.data)
         response.success = True
@@ -421,7 +423,14 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         return response
 
     def _not_active(self) -> str:
-        return f"the node is {self._state.value}: activate it first (ros2 lifecycle set {self.get_name()} activate)"
+        command = f"ros2 lifecycle set {self.get_fully_qualified_name()}"
+        remedies = {
+            State.UNCONFIGURED: f"configure and activate it first ({command} configure, {command} activate)",
+            State.FINALIZED: "start it again",
+        }
+        return (
+            f"the node is {self._state.value}: {remedies.get(self._state, f'activate it first ({command} activate)')}"
+        )
 
     def _without_bridge(self, reason: str) -> None:
         self.get_logger().warning(
