@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from geometry_msgs.msg import TransformStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_bench import Bench, camera_info, plain, raw_image
-from node_fakes import fake_pipeline, make_hand
+from node_fakes import FakePipeline, fake_pipeline, make_hand
 from numpy.typing import NDArray
+from rclpy.clock import Clock as RosClock
+from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
@@ -35,9 +38,13 @@ from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Side
 from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node import transform_buffer
+from wildhands_ros.node.diagnostics import Drop, Statistics
 from wildhands_ros.node.executor import NodeExecutor
+from wildhands_ros.node.inputs import CameraCache, InputTopics
+from wildhands_ros.node.parameters import snapshot
 from wildhands_ros.node.transform_buffer import Sieve, TransformBuffer, TransformError, TransformLookup
 from wildhands_ros.node.wildhands_node import WildhandsNode
+from wildhands_ros.node.worker import Worker
 from wildhands_ros.rigid import RigidTransform, moved_hand
 from wildhands_ros.rotations import exp_so3, matrix_from_quaternion, quaternion_from_matrix
 
@@ -230,6 +237,62 @@ def test_a_transform_that_comes_late_is_waited_for() -> None:
     with pytest.raises(TransformError):
         found(buffer, "map", "camera", 9 * SECOND)
     same(found(buffer, "base", "head", 9 * SECOND), rigid((0, 0.3, 0), (0.1, 0, 1.5)))  # static ones are sent only once
+
+
+class _Awaited(TransformBuffer):
+    """Tells when somebody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+
+    def lookup_transform(self, *question: Any) -> TransformStamped:
+        self.asked.set()
+        return super().lookup_transform(*question)
+
+
+def test_a_transform_is_waited_for_as_long_as_it_is_wanted() -> None:
+    buffer, given_up = _Awaited(), threading.Event()
+    lookup = TransformLookup(Sieve(buffer), _NoListener())
+    errors: list[str] = []
+
+    def wait() -> None:
+        try:
+            lookup("map", "camera", SECOND, 3600.0, given_up)
+        except TransformError as error:
+            errors.append(str(error))
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    assert buffer.asked.wait(60)
+    given_up.set()
+    waiting.join(60)
+    assert errors == ["the frame 'map' is not known to TF"]
+
+
+def test_a_worker_that_is_stopped_does_not_complain_of_a_transform_that_might_have_come() -> None:
+    class Outlets:
+        def publish_annotated(self, *_: object) -> None:
+            pass
+
+        def hide(self) -> None:
+            pass
+
+    buffer, said, statistics = _Awaited(), [], Statistics()
+    settings = replace(snapshot({"target_frame": "map"}), target_frame_timeout=3600.0)
+    worker = Worker(
+        FakePipeline(settings.pipeline), Outlets(), InputTopics("/image", "/camera_info", compressed=False),
+        CameraCache(None), settings=lambda: settings, statistics=statistics, report=lambda *news: said.append(news),
+        clock=RosClock(), context=Context(), bridge=None, transforms=TransformLookup(Sieve(buffer), _NoListener()),
+    )  # fmt: skip
+    worker.start()
+    worker.put_info(camera_info())
+    worker.put_image(raw_image(plain(), "rgb8", Stamp(sec=1)))
+    assert buffer.asked.wait(60)
+    stopping = threading.Thread(target=worker.stop, daemon=True)
+    stopping.start()
+    stopping.join(60)
+    assert statistics.summary().dropped[Drop.NO_TRANSFORM] == 1 and not said
 
 
 def test_what_is_late_of_the_round_before_keeps_nothing_out() -> None:

@@ -40,6 +40,7 @@ CACHE_S = 10.0
 
 _DEEPEST = 1000  # frames from a leaf to the root; more is a loop
 _LATE_S = 1.0  # longer than this, also on a busy machine, no transform is on its way to a buffer
+_AT_ONCE_S = 0.1  # neither buffer can be told to stop waiting, so it waits for no longer than this at once
 
 
 class TransformError(WildHandsError):
@@ -282,11 +283,23 @@ class TransformLookup:
         sieve = Sieve(tf2_ros.Buffer(cache_time=Duration(seconds=CACHE_S)))
         return cls(sieve, tf2_ros.TransformListener(sieve, node))
 
-    def __call__(self, target: str, source: str, at_ns: int, timeout_s: float) -> RigidTransform:
+    def __call__(
+        self, target: str, source: str, at_ns: int, timeout_s: float, given_up: threading.Event | None = None
+    ) -> RigidTransform:
         """What takes coordinates in the source frame to the target frame at that time (integer nanoseconds).
 
-        Waits at most timeout_s. Raises TransformError saying what is missing.
+        Waits at most timeout_s, and not once it is given up. Raises TransformError saying what is missing.
         """
+        deadline = wall_time.monotonic() + timeout_s
+        while True:
+            left = max(deadline - wall_time.monotonic(), 0.0)
+            try:
+                return self._found(target, source, at_ns, min(left, _AT_ONCE_S))
+            except TransformError:
+                if left <= _AT_ONCE_S or (given_up is not None and given_up.is_set()):
+                    raise
+
+    def _found(self, target: str, source: str, at_ns: int, timeout_s: float) -> RigidTransform:
         timeout = Duration(nanoseconds=round(timeout_s * 1e9))
         try:
             found = self._sieve.buffer.lookup_transform(target, source, Time(nanoseconds=at_ns), timeout).transform

@@ -97,6 +97,7 @@ class Worker:
         self._inbox: Inbox[ImageMessage, CameraInfo] = Inbox()
         self._shutter = Shutter()
         self._reset_wanted = threading.Event()
+        self._stopping = threading.Event()
         self._publishing = threading.Lock()
         self._enabled = True
         self._last_stamp_ns: int | None = None
@@ -110,7 +111,8 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when the image in work is done; shows no markers afterwards."""
+        """Returns when the image in work is done, which waits for TF no longer; shows no markers afterwards."""
+        self._stopping.set()
         self._inbox.close()
         if self._thread.is_alive():
             self._thread.join()
@@ -283,9 +285,11 @@ class Worker:
             return Outcome(size, header, (), (), started)
         camera_frame, timeout_s = sight.frame.frame_id, settings.target_frame_timeout
         try:
-            transform = self._transforms(target, camera_frame, sight.frame.stamp_ns, timeout_s)
+            transform = self._transforms(target, camera_frame, sight.frame.stamp_ns, timeout_s, self._stopping)
         except TransformError as error:
             self._statistics.image_dropped(Drop.NO_TRANSFORM)
+            if self._stopping.is_set():  # it might have come
+                return None
             self._report(
                 "no_transform",
                 f"no transform from '{camera_frame}' to target_frame '{target}' at the image's stamp within "
