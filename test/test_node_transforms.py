@@ -201,6 +201,28 @@ def test_transforms_without_two_frames_are_left_out(parent: str, child: str, sta
         found(buffer, parent, "other", 0)
 
 
+@pytest.mark.parametrize(("parent", "child"), [("/map", "camera"), ("map", "/camera"), ("/map", "/camera")])
+@pytest.mark.parametrize("static", [True, False])
+def test_names_of_ros_1_are_those_without_the_slash(parent: str, child: str, static: bool) -> None:
+    buffer = TransformBuffer()
+    add = buffer.set_transform_static if static else buffer.set_transform
+    add(stamped(parent, child, rigid((0, 0, 0), (1, 0, 0)), SECOND))
+    assert found(buffer, "map", "camera", SECOND).translation[0] == 1
+    add(stamped("/map", "map", rigid((0, 0, 0), (1, 0, 0)), SECOND))  # its own parent
+    assert found(buffer, "map", "camera", SECOND).translation[0] == 1
+
+
+def test_a_frame_is_static_or_moving_as_it_was_sent_last() -> None:
+    buffer = TransformBuffer()
+    for at in (1, 2):  # a calibrated place, and then where it is measured to be
+        buffer.set_transform_static(stamped("map", "camera", rigid((0, 0, 0), (7, 0, 0))))
+        assert found(buffer, "map", "camera", at * SECOND).translation[0] == 7
+        buffer.set_transform(stamped("map", "camera", rigid((0, 0, 0), (at, 0, 0)), at * SECOND))
+        assert found(buffer, "map", "camera", at * SECOND).translation[0] == at
+        with pytest.raises(TransformError, match="older than the image"):
+            found(buffer, "map", "camera", 5 * SECOND)
+
+
 def test_ten_seconds_are_remembered_in_any_order_of_arrival() -> None:
     buffer = TransformBuffer()
     for second in (0, 30, 25, 21, 28, 5, 19):

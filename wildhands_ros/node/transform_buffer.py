@@ -78,8 +78,9 @@ class Listener(Protocol):
 class TransformBuffer:
     """Transforms of the last seconds. Thread-safe.
 
-    The frames form a tree: each has one parent at a time. A moving frame's transform lies between two that were
-    received, never before the first or after the last.
+    The frames form a tree: each has one parent at a time, and is a moving or a static one, as it was sent last. A
+    moving frame's transform lies between two that were received, never before the first or after the last. A slash with
+    which a name begins, as in ROS 1, does not count.
 
     cache_s: how long transforms are remembered, counted back from the newest of the same frame.
     """
@@ -92,21 +93,23 @@ class TransformBuffer:
 
     def set_transform(self, transform: TransformStamped, authority: str = "") -> None:
         """Adds one of /tf."""
-        sample = _sample(transform)
+        child, sample = _unslashed(transform.child_frame_id), _sample(transform)
         if sample is None:
             return
         with self._changed:
-            track = self._moving.setdefault(transform.child_frame_id, _Track())
+            self._static.pop(child, None)
+            track = self._moving.setdefault(child, _Track())
             track.add(stamp_ns(transform.header.stamp), sample, self._cache_ns)
             self._changed.notify_all()
 
     def set_transform_static(self, transform: TransformStamped, authority: str = "") -> None:
         """Adds one of /tf_static: it holds at every time."""
-        sample = _sample(transform)
+        child, sample = _unslashed(transform.child_frame_id), _sample(transform)
         if sample is None:
             return
         with self._changed:
-            self._static[transform.child_frame_id] = sample
+            self._moving.pop(child, None)
+            self._static[child] = sample
             self._changed.notify_all()
 
     def clear(self) -> None:
@@ -368,7 +371,7 @@ class _Track:
 
 def _sample(transform: TransformStamped) -> _Sample | None:
     """None for what is no transform: without names, its own parent, not finite, or a quaternion of no length."""
-    parent, child = transform.header.frame_id, transform.child_frame_id
+    parent, child = _unslashed(transform.header.frame_id), _unslashed(transform.child_frame_id)
     place, turn = transform.transform.translation, transform.transform.rotation
     translation = np.array([place.x, place.y, place.z])
     quaternion = np.array([turn.x, turn.y, turn.z, turn.w])
@@ -376,6 +379,10 @@ def _sample(transform: TransformStamped) -> _Sample | None:
     if not parent or not child or parent == child or not np.isfinite(translation).all() or not 0.5 < length < 2:
         return None
     return _Sample(parent, RigidTransform(matrix_from_quaternion(quaternion), translation))
+
+
+def _unslashed(name: str) -> str:
+    return name.removeprefix("/")
 
 
 def _message(found: RigidTransform, target: str, source: str, at_ns: int) -> TransformStamped:
