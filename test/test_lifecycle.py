@@ -342,6 +342,13 @@ def test_nothing_is_said_of_a_clock_that_stands_before_anybody_could_play(node: 
     node._watch = None
 
 
+def test_another_clock_is_not_said_to_be_ahead(node: WildhandsNode) -> None:
+    assert node.trigger_configure() is node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    assert node.set_parameters([Parameter("use_sim_time", value=True)])[0].successful
+    said = node.statistics.summary().last_of_kind["time_went_backwards"]
+    assert said.startswith("the node's clock is another one (")
+
+
 def test_rates_are_of_what_comes_since_work_began(node: WildhandsNode) -> None:
     def rate_of_before() -> float:
         node.statistics.image_received()

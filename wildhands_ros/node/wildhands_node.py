@@ -368,8 +368,8 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             transforms.time_jumped(now - jump.delta.nanoseconds, now)
         if worker is not None:
             worker.reset()
-            moved = jump.delta.nanoseconds * 1e-9
-            way = f"went back by {-moved:.3f} s" if moved < 0 else f"is another one, {moved:.3f} s ahead"
+            back_s = -jump.delta.nanoseconds * 1e-9  # 0 where use_sim_time was set: nobody knows how far apart they are
+            way = f"went back by {back_s:.3f} s" if back_s > 0 else "is another one"
             self._report(
                 "time_went_backwards",
                 f"the node's clock {way} (a bag that loops, a simulation that was reset, or use_sim_time was set): "
