@@ -210,6 +210,18 @@ def test_smoothing_begins_anew_with_another_camera(change: dict[str, Any], glide
     assert np.allclose(smooth.joints, raw.joints, atol=1e-6) != glides
 
 
+@pytest.mark.parametrize(("name", "glides"), [("left_camera", True), ("right_camera", False)])
+def test_smoothing_begins_anew_in_another_frame(name: str, glides: bool) -> None:
+    detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1)])
+    pipeline = make_pipeline(detector, PipelineConfig(tracking=TrackingConfig(smooth=True)))
+    pipeline.process(Frame(IMAGE, CAMERA, frame_id="left_camera"))
+    detector.boxes = [seen_hand(Side.LEFT, -0.06)]  # as the other camera of a pair sees it, that has the same lens
+    result = pipeline.process(Frame(IMAGE, CAMERA, stamp_ns=33_000_000, frame_id=name))
+    (smooth,), (raw,) = result.hands, result.raw
+    assert smooth.track_id == 0
+    assert np.allclose(smooth.joints, raw.joints, atol=1e-6) != glides
+
+
 @pytest.mark.parametrize(("estimator", "exposed"), [("open", True), ("wildhands", False)])
 def test_dark_pictures_are_brightened_for_the_open_network_alone(estimator: str, exposed: bool) -> None:
     model = load_hand_model()

@@ -157,6 +157,7 @@ class Pipeline:
         self._exposes = config.estimation.estimator == "open"
         self._stamp_ns: int | None = None
         self._camera: Camera | None = None
+        self._frame_id = ""
 
     @classmethod
     def from_config(cls, config: PipelineConfig, *, with_detector: bool = True) -> Pipeline:
@@ -244,9 +245,9 @@ class Pipeline:
                 self.reset()
             elif now_ns < self._stamp_ns:
                 self.reset()
-            elif _is_another(frame.camera, self._camera):
+            elif frame.frame_id != self._frame_id or _is_another(frame.camera, self._camera):
                 self._tracker.smooth_anew()  # what stood still is elsewhere for it
-        self._stamp_ns, self._camera = now_ns, frame.camera
+        self._stamp_ns, self._camera, self._frame_id = now_ns, frame.camera, frame.frame_id
         return now_ns
 
     def process_still(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
