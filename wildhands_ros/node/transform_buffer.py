@@ -13,7 +13,7 @@ import time as wall_time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
@@ -158,21 +158,20 @@ class TransformBuffer:
         poses = {frame: pose}
         for _ in range(_DEEPEST):
             try:
-                sample = self._at(frame, at_ns)
+                above = self._at(frame, at_ns)
             except TransformError as error:
                 return poses, str(error)
-            if sample is None:
+            if above is None:
                 return poses, None
-            pose = sample.pose @ pose
-            frame = sample.parent
+            frame, pose = above[0], above[1] @ pose
             if frame in poses:
                 return poses, f"the TF frames form a loop at '{frame}'"
             poses[frame] = pose
         return poses, f"the TF frames form a loop at '{frame}'"
 
-    def _at(self, frame: str, at_ns: int) -> _Sample | None:
+    def _at(self, frame: str, at_ns: int) -> _Place | None:
         if frame in self._static:
-            return self._static[frame]
+            return self._static[frame].place
         track = self._moving.get(frame)
         return None if track is None else track.at(frame, at_ns)
 
@@ -323,10 +322,22 @@ class TransformLookup:
         self._listener.unregister()
 
 
+_Place: TypeAlias = tuple[str, RigidTransform]
+"""The frame above another one, and the pose in it."""
+
+
 @dataclass(frozen=True)
 class _Sample:
+    """As it came: thousands come in a second, of which hardly any is asked for."""
+
     parent: str
-    pose: RigidTransform
+    translation: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]  # x, y, z, w; about a unit one
+
+    @property
+    def place(self) -> _Place:
+        pose = RigidTransform(matrix_from_quaternion(np.array(self.quaternion)), np.array(self.translation))
+        return self.parent, pose
 
 
 @dataclass
@@ -348,10 +359,10 @@ class _Track:
         too_old = bisect_left(self.stamps, self.stamps[-1] - cache_ns)
         del self.stamps[:too_old], self.samples[:too_old]
 
-    def at(self, frame: str, at_ns: int) -> _Sample:
+    def at(self, frame: str, at_ns: int) -> _Place:
         place = bisect_left(self.stamps, at_ns)
         if place < len(self.stamps) and self.stamps[place] == at_ns:
-            return self.samples[place]
+            return self.samples[place].place
         if place == len(self.stamps):
             raise TransformError(
                 f"the newest transform of '{frame}' is {(at_ns - self.stamps[-1]) * 1e-9:.3f} s older than the image, "
@@ -362,23 +373,22 @@ class _Track:
                 f"the oldest transform of '{frame}' is {(self.stamps[0] - at_ns) * 1e-9:.3f} s newer than the image: "
                 "the image is very late, or its clock is another one (use_sim_time with --clock for a bag)"
             )
-        before, after = self.samples[place - 1], self.samples[place]
-        if before.parent != after.parent:  # it was hung elsewhere in between
-            return before
+        (parent, before), (new_parent, after) = self.samples[place - 1].place, self.samples[place].place
+        if parent != new_parent:  # it was hung elsewhere in between
+            return parent, before
         start, end = self.stamps[place - 1], self.stamps[place]
-        return _Sample(before.parent, before.pose.towards(after.pose, (at_ns - start) / (end - start)))
+        return parent, before.towards(after, (at_ns - start) / (end - start))
 
 
 def _sample(transform: TransformStamped) -> _Sample | None:
     """None for what is no transform: without names, its own parent, not finite, or a quaternion of no length."""
     parent, child = _unslashed(transform.header.frame_id), _unslashed(transform.child_frame_id)
     place, turn = transform.transform.translation, transform.transform.rotation
-    translation = np.array([place.x, place.y, place.z])
-    quaternion = np.array([turn.x, turn.y, turn.z, turn.w])
-    length = np.linalg.norm(quaternion)
-    if not parent or not child or parent == child or not np.isfinite(translation).all() or not 0.5 < length < 2:
+    translation, quaternion = (place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w)
+    finite = all(map(math.isfinite, translation))
+    if not parent or not child or parent == child or not finite or not 0.5 < math.hypot(*quaternion) < 2:
         return None
-    return _Sample(parent, RigidTransform(matrix_from_quaternion(quaternion), translation))
+    return _Sample(parent, translation, quaternion)
 
 
 def _unslashed(name: str) -> str:
