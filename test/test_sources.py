@@ -22,6 +22,7 @@ from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.estimation.wildhands import Variant
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.resample import cut_sharp
+from wildhands_ros.evaluation.gallery import sample_panel
 from wildhands_ros.evaluation.report import read_json
 from wildhands_ros.evaluation.running import frame_from_scene
 from wildhands_ros.frames import Frame
@@ -266,6 +267,36 @@ def test_the_command_measures_an_estimator_on_them(tmp_path: Path, capsys, caplo
     (report,) = read_json(figures)
     assert report.samples == 2 and {"keypoint_px", "keypoint_percent"} <= report.overall.keys()
     assert "mpjpe_mm" not in report.overall and (plots / "curves.png").is_file()
+
+
+def test_the_command_leaves_out_pictures_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, caplog
+) -> None:
+    first, last = KEY.replace("140", "139"), KEY.replace("140", "141")
+    entries = {key: {"left": written_hand(), "right": written_hand()} for key in (first, KEY, last)}
+    annotations, frames = write_epic(tmp_path, entries)
+    readable = frames / "P01" / FRAME
+    for key in (first, last):
+        (frames / "P01" / Path(key).name).write_bytes(b"no picture")
+    drawn: list[str] = []
+    command = ["eval", "--epic-hand-kps", str(annotations), "--frames", str(frames), "--no-refine"]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "wildhands_ros.evaluation.gallery.sample_panel",
+            lambda sample, *_: (drawn.append(sample.key), sample_panel(sample, *_))[1],
+        )
+        options = ["--baseline", "--pictures", str(tmp_path / "worst.png")]
+        assert main([*command, *options]) == 0
+    out = capsys.readouterr().out
+    assert "open, 2 hands of epic_hand_kps" in out and "landmarks, 2 hands of epic_hand_kps" in out
+    assert set(drawn) == {"P01_01_frame_0000000140_left", "P01_01_frame_0000000140_right"}
+    said = [text for text in caplog.messages if "left out" in text]
+    assert [Path(key).name in text for key, text in zip((first, last), said, strict=False)] == [True, True]
+    assert said[2:] == ["4 hands of epic_hand_kps cannot be read and are left out"]  # and not once more by the baseline
+
+    readable.write_bytes(b"no picture either")
+    assert main(command) == 1
+    assert "none of the hands of epic_hand_kps can be read" in capsys.readouterr().err
 
 
 def test_the_command_reads_them_as_its_options_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:

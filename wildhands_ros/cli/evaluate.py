@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from wildhands_ros.cli.common import (
     write_table,
 )
 from wildhands_ros.errors import WildHandsError
+from wildhands_ros.evaluation.readable import ReadableSamples
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.libraries import needed_for
 from wildhands_ros.pipeline import EstimationConfig, PipelineConfig
@@ -199,7 +201,7 @@ def _require_one_source(args: argparse.Namespace) -> None:
 
 
 def _epic_hand_kps(args: argparse.Namespace) -> SampleSource:
-    """Its samples with their whole pictures. A warning says how many pictures are missing."""
+    """Its samples with their whole pictures. Warnings say how many pictures are missing, and which cannot be read."""
     with needed_for("--epic-hand-kps"):
         from wildhands_ros.training.sources import EpicHandKps
     least = {} if args.min_visible is None else {"min_visible": args.min_visible}
@@ -209,7 +211,7 @@ def _epic_hand_kps(args: argparse.Namespace) -> SampleSource:
             "%d of the pictures that %s describes are not in %s: their hands are left out",
             source.missing_frames, args.epic_hand_kps, args.frames,
         )  # fmt: skip
-    return source
+    return ReadableSamples(source)
 
 
 def _refuse_beside_ambiguity(args: argparse.Namespace) -> None:
@@ -305,4 +307,4 @@ def _landmark_finder(config: PipelineConfig) -> LandmarkFinder:
 
 def _with_progress(source: SampleSource, limit: int | None, name: str) -> Iterator[Sample]:
     count = len(source) if limit is None else min(limit, len(source))
-    return (source[index] for index in tqdm(range(count), desc=name, unit=" hands", disable=None))
+    return iter(tqdm(islice(source, count), desc=name, total=count, unit=" hands", disable=None))
