@@ -7,6 +7,7 @@ import math
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -56,7 +57,7 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, load_hand_model
 from wildhands_ros.hands import SKELETON, HandBox, Side
 from wildhands_ros.rotations import exp_so3
-from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, ShardWriter
+from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, SampleError, ShardWriter
 from wildhands_ros.training import ablation as ablation_module
 from wildhands_ros.training import dataset as dataset_module
 from wildhands_ros.training import module as module_module
@@ -604,6 +605,11 @@ def test_a_source_that_would_never_be_drawn_is_named() -> None:
 
 
 def test_samples_that_are_not_there_come_with_the_command_that_makes_them(tmp_path: Path) -> None:
+def test_a_source_without_samples_is_named() -> None:
+    with pytest.raises(ConfigError, match="source 2 holds no samples"):
+        MixingSampler([4, 0, 3], [1, 1, 1], batch=8, steps=1, seed=3)
+
+
     with pytest.raises(ConfigError, match="'wildhands render .*none --samples N'"):
         open_source(SourceConfig(path=tmp_path / "none"), None)
 
@@ -643,11 +649,34 @@ def test_caches_are_those_of_all_samples_and_their_labels() -> None:
     assert key(samples) == key(Listed(samples))
     others = {_cache_key(samples, Manner(hand_model=name), trunk, 1) for name in (None, "open", "mano")}
     assert len(others) == 3  # whose parameters count differs
-    for change in ({"grasp": None}, {"image": samples[0].image}, {"key": "other"}):
+    mano = samples[1].mano
+    assert mano is not None
+    changes: list[dict[str, Any]] = [
+        {"grasp": None}, {"image": samples[0].image}, {"key": "other"}, {"box": samples[0].box},
+        {"mano": replace(mano, hand_model="mano")},
+    ]  # fmt: skip
+    for change in changes:
         assert key(samples) != key(Listed([samples[0], replace(samples[1], **change), samples[2]]))
 
 
 class Ending(Listed):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_cannot_be_read_is_said_in_the_same_words_by_any_process(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, workers: int
+) -> None:
+    shard = write_shards(tmp_path / "damaged", 4, 1) / "0.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:512] + b"no JPEG" + content[519:])
+    run = replace(config, sources=(SourceConfig(path=shard),), cache=None, workers=workers)
+    module = TrainingModule(fresh_network(variant_of(SMALL, MODEL), landmark_weights), run, MODEL)
+    data = TrainingData(run, module, module.manner, tmp_path / "run")
+    data.setup()
+    data.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1)  # type: ignore[assignment]
+    with pytest.raises(SampleError) as caught:
+        next(iter(data.train_dataloader()))
+    assert str(caught.value) == f"{shard}: sample '0000' cannot be read (its picture is damaged)"
+
+
     """A source that can be read so many times only."""
 
     def __init__(self, samples: list[Sample], reads: int) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from wildhands_ros.errors import ConfigError
+from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.estimation.wildhands import Encoding
 from wildhands_ros.samples import Sample, SampleSource, ShardReader
 from wildhands_ros.training.config import LABELS, TrainingConfig
@@ -26,6 +26,33 @@ from wildhands_ros.training.dataset import (
 )
 from wildhands_ros.training.module import TrainingModule
 from wildhands_ros.training.pairs import ShownHand, shown_hands
+
+
+class _Answers(Dataset[Drawn | WildHandsError]):
+    """A data set that hands its errors over, for `_Loader`: of what is raised in a worker process, torch makes a
+    message of that process's whole traceback."""
+
+    def __init__(self, samples: MixedDataset) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, indices: list[int]) -> Drawn | WildHandsError:
+        try:
+            return self._samples[indices]
+        except WildHandsError as error:
+            return error
+
+
+class _Loader(DataLoader[Drawn | WildHandsError]):
+    """The batches of `_Answers`; raises its errors."""
+
+    def __iter__(self) -> Iterator[Drawn]:  # type: ignore[override]
+        for found in super().__iter__():
+            if isinstance(found, WildHandsError):
+                raise found
+            yield found
 
 
 class TrainingData(pl.LightningDataModule):
@@ -80,15 +107,15 @@ class TrainingData(pl.LightningDataModule):
             source, self._manner, self._module.trunk, self.config.network.trained_from, self.config.cache, only
         )
 
-    def train_dataloader(self) -> DataLoader[Drawn]:
+    def train_dataloader(self) -> _Loader:
         trainer = self.trainer
         assert trainer is not None
         sampler = MixingSampler(
             [len(part) for part in self._parts], [s.weight for s in self.config.sources], self.config.batch,
             self.config.steps, self.config.seed, trainer.global_step, (trainer.global_rank, trainer.world_size),
         )  # fmt: skip
-        return DataLoader(
-            MixedDataset(self._parts), sampler=sampler, batch_size=None, num_workers=self.config.workers,
+        return _Loader(
+            _Answers(MixedDataset(self._parts)), sampler=sampler, batch_size=None, num_workers=self.config.workers,
             persistent_workers=self.config.workers > 0, pin_memory=torch.cuda.is_available(),
         )  # fmt: skip
 

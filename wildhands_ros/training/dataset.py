@@ -223,7 +223,8 @@ class MixingSampler(Sampler[list[int]]):
         share: tuple[int, int] = (0, 1),
     ) -> None:  # fmt: skip
         if not lengths or min(lengths) < 1:
-            raise ConfigError("a source holds no samples: render some, or take it out of the configuration")
+            which = f"source {np.argmin(lengths) + 1}" if lengths else "a source"
+            raise ConfigError(f"{which} holds no samples: render some, or take it out of the configuration")
         self._lengths, self._batch, self._steps, self._seed, self._first = list(lengths), batch, steps, seed, first
         # which source each position of a period draws from, and the how-manieth of that source's it is there
         self._which = _spread(np.array(weights) / np.sum(weights))
@@ -350,7 +351,8 @@ def _content(source: SampleSource) -> str:
     for index in range(len(source)):
         sample = source[index]
         batch = batch_of(sample)
-        digest.update(sample.key.encode())
+        whose = None if sample.mano is None else sample.mano.hand_model
+        digest.update(repr((sample.key, sample.box, whose)).encode())  # by these it is rolled, cut and left out
         for field in fields(Batch):
             digest.update(getattr(batch, field.name).numpy().tobytes())
     return digest.hexdigest()
