@@ -102,6 +102,7 @@ from wildhands_ros.training.dataset import (
     normalised,
     open_source,
 )
+from wildhands_ros.training.directions import DirectionModule
 from wildhands_ros.training.losses import hand_losses, mask_loss, masked_mean
 from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.pairs import shown_hands, shown_pair_errors
@@ -604,12 +605,12 @@ def test_a_source_that_would_never_be_drawn_is_named() -> None:
         MixingSampler([1, 1], [3000, 1], batch=1000, steps=1, seed=3)
 
 
-def test_samples_that_are_not_there_come_with_the_command_that_makes_them(tmp_path: Path) -> None:
 def test_a_source_without_samples_is_named() -> None:
     with pytest.raises(ConfigError, match="source 2 holds no samples"):
         MixingSampler([4, 0, 3], [1, 1, 1], batch=8, steps=1, seed=3)
 
 
+def test_samples_that_are_not_there_come_with_the_command_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'wildhands render .*none --samples N'"):
         open_source(SourceConfig(path=tmp_path / "none"), None)
 
@@ -659,7 +660,6 @@ def test_caches_are_those_of_all_samples_and_their_labels() -> None:
         assert key(samples) != key(Listed([samples[0], replace(samples[1], **change), samples[2]]))
 
 
-class Ending(Listed):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_cannot_be_read_is_said_in_the_same_words_by_any_process(
     config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, workers: int
@@ -677,6 +677,7 @@ def test_what_cannot_be_read_is_said_in_the_same_words_by_any_process(
     assert str(caught.value) == f"{shard}: sample '0000' cannot be read (its picture is damaged)"
 
 
+class Ending(Listed):
     """A source that can be read so many times only."""
 
     def __init__(self, samples: list[Sample], reads: int) -> None:
@@ -1083,6 +1084,44 @@ def test_a_network_of_upright_hands_learns_which_way_they_point(
 
     with pytest.raises(ConfigError, match="trained_from can be 11 at most, not 12"):
         replace(UPRIGHT, trained_from=12)
+
+
+def test_directions_that_nothing_tells_are_said_to_be_unknown(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> list[str]:
+        return [record.message for record in caplog.records if record.name.startswith("wildhands_ros")]
+
+    (tmp_path / "joints").mkdir()
+    with ShardWriter(tmp_path / "joints" / "0.tar") as shard:
+        for number in range(4):
+            sample = drawn_hand(np.random.default_rng(number), str(number))
+            shard.add(replace(sample, keypoints=None, keypoint_weights=None))
+    upright = replace(
+        config, steps=1, validate_every=1, batch=4, network=UPRIGHT, direction_steps=1, validation=tmp_path / "joints",
+    )  # fmt: skip
+    known = train(upright, tmp_path / "known", MODEL, landmark_weights, progress=False)
+    assert not said()
+    sources = (SourceConfig(path=tmp_path / "joints"),)
+    unknown = train(replace(upright, sources=sources), tmp_path / "run", MODEL, landmark_weights, progress=False)
+    assert len(said()) == 1 and "the network has not learned to see it" in said()[0]
+    for result in (known, unknown):
+        text = (result.network.parent / "errors.json").read_text()
+        assert "mpjpe_mm" in text and "direction" not in text and "NaN" not in text
+
+
+@pytest.mark.parametrize("steps", [1, 9, 10, 11])
+def test_directions_are_learned_in_any_number_of_steps(
+    config: TrainingConfig, landmark_weights: bytes, steps: int
+) -> None:
+    upright = replace(config, network=UPRIGHT, direction_steps=steps)
+    trained = TrainingModule(fresh_network(variant_of(UPRIGHT, MODEL), landmark_weights), upright, MODEL)
+    found = DirectionModule(trained, upright).configure_optimizers()
+    optimiser, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
+    for _ in range(steps - 1):
+        optimiser.step()
+        schedule.step()
+    assert 0 < schedule.get_last_lr()[0] < 1e-6
 
 
 def test_a_finished_run_given_again_gives_the_same_directions(

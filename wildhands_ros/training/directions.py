@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from wildhands_ros.training.dataset import Drawn
 from wildhands_ros.training.interrupts import interrupts_as_such
 from wildhands_ros.training.module import TrainingModule, seed_step
 
+logger = logging.getLogger(__name__)
+
 DIRECTION_ERRORS = ("direction_median_deg", "direction_over_30_percent")
 _LONG = 0.5  # half crops: longer directions count no more than this
 _PLACE, _ANGLE, _SCALE = 3.0, 2.0, 0.1  # weights of the two losses; where the first becomes linear, in half crops
@@ -31,7 +35,8 @@ def learn_directions(
 ) -> dict[str, float]:
     """Trains the direction head of a network whose trunk is trained, on the same samples as the camera saw them.
 
-    Returns the errors on the validation samples by name (`DIRECTION_ERRORS`).
+    Returns the errors on the validation samples by name (`DIRECTION_ERRORS`), none where no keypoints of those tell
+    directions. Where those of no training sample do, nothing is learned, and a warning says so.
     """
     module = DirectionModule(trained, config)
     settings = replace(
@@ -49,17 +54,27 @@ def learn_directions(
     )  # fmt: skip
     with interrupts_as_such():
         trainer.fit(module, datamodule=data)
+    if not float(module.known):
+        logger.warning(
+            "no sample's 2D keypoints told which way its hand points: the network has not learned to see it, and turns "
+            "hands at random; training samples need the keypoints of the wrist and of the middle finger's knuckle"
+        )
     trainer.validate(module, datamodule=data, verbose=False)
-    return {name: float(trainer.callback_metrics[f"val/{name}"]) for name in DIRECTION_ERRORS}
+    errors = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in DIRECTION_ERRORS}
+    return {name: error for name, error in errors.items() if math.isfinite(error)}
 
 
 class DirectionModule(pl.LightningModule):
-    """The direction head in training; the trunk before it stays as it is."""
+    """The direction head in training; the trunk before it stays as it is.
+
+    known: of how many samples it has learned from the directions were known.
+    """
 
     def __init__(self, trained: TrainingModule, config: TrainingConfig) -> None:
         super().__init__()
         self.trained = trained.requires_grad_(False)
         self.head = trained.network.direction_head.requires_grad_(True)
+        self.known = torch.zeros(())
         self._config = config
         self._errors: list[Tensor] = []
 
@@ -74,6 +89,7 @@ class DirectionModule(pl.LightningModule):
 
     def training_step(self, drawn: Drawn, index: int) -> Tensor:
         found, (wanted, known) = self(drawn), true_directions(drawn.batch)
+        self.known = self.known.to(known.device) + known.sum()
         length = wanted.norm(dim=1)
         cosine = (normalize(found, dim=1) * wanted).sum(dim=1) / length.clamp(min=1e-3)
         place = smooth_l1_loss(found, wanted, beta=_SCALE, reduction="none").mean(dim=1)
@@ -95,7 +111,9 @@ class DirectionModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         rate, steps = 2 * self._config.optimiser.learning_rate, self._config.direction_steps
         optimiser = torch.optim.AdamW(self.head.parameters(), rate, weight_decay=0.02)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
+        # a rise that takes no step at all, which a tenth of ten would be, torch divides by
+        rise = 0.1 if steps != 10 else 0.2
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=rise)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
