@@ -40,7 +40,7 @@ from wildhands_ros.estimation.wildhands import (
 from wildhands_ros.estimation.wildhands import loading as loading_module
 from wildhands_ros.estimation.wildhands.agreement import sample_inputs
 from wildhands_ros.estimation.wildhands.bench import bench_frame, bench_wildhands, reference_way
-from wildhands_ros.estimation.wildhands.export import by_tracing, example_inputs, export_onnx
+from wildhands_ros.estimation.wildhands.export import by_tracing, example_inputs, export_onnx, export_parts
 from wildhands_ros.estimation.wildhands.loading import exported_network, load_network
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.runtime import TorchRuntime, resolve_device
@@ -419,7 +419,7 @@ def test_cached_networks_are_checked_with_the_inputs_that_they_were_made_with():
         Crops.PUBLISHED: ([40.25, 63.0, 38.5, 38.5, 96.25, 85.75, 84.0, 134.75], [-0.286, -0.273, -0.658, 0.144]),
         Crops.SHARP: ([39.22, 63.36, 37.96, 39.27, 94.54, 84.68, 84.50, 133.36], [-0.303, -0.276, -0.654, 0.149]),
     }
-    assert loading_module._LAYOUT == "9"
+    assert loading_module._LAYOUT == "10"
     for crops, (extents, means) in recorded.items():
         variant = Variant(crops=crops)
         samples = sample_inputs(variant, loading_module._CHECKS, loading_module._CHECK_SEED)
@@ -682,6 +682,21 @@ def test_onnxruntime_reads_the_whole_exported_network(network, tmp_path):
     assert list(found) == ["pose", "betas", "camera", "camera_start", "grasp"]
     np.testing.assert_allclose(found["pose"], expected.pose, atol=2e-4)
     np.testing.assert_allclose(found["camera"], expected.camera, atol=2e-4)
+
+
+def test_onnxruntime_pads_within_the_convolutions_of_the_landmark_trunk(tmp_path):
+    import onnx
+    import onnxruntime
+
+    trunks, optimised = tmp_path / "trunks.onnx", tmp_path / "optimised.onnx"
+    landmarks = replace(SMALL, trunk=Trunk.LANDMARKS, frame_trunk=False)
+    export_parts(made_up_network(landmarks, 1), trunks, tmp_path / "hands.onnx")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(optimised)
+    onnxruntime.InferenceSession(str(trunks), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(optimised).graph.node]
+    assert "Conv" in kinds and "Pad" not in kinds
 
 
 @pytest.mark.parametrize(
