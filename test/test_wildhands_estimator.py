@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import importlib
 import json
 import logging
 import os
@@ -431,6 +432,18 @@ def test_what_strays_too_far_is_refused(checkpoint, cache):
     strict = RuntimeConfig("cpu", Backend.OPENVINO, Precision.INT8, threads=1, tolerance_mm=1e-4, cache_dir=cache)
     with pytest.raises(ConfigError, match=r"mm from the float32 reference.*more than"):
         load_network(checkpoint, strict)
+
+
+@pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME, Backend.OPENVINO])
+def test_versions_are_told_without_importing_what_may_not_be_used(backend, monkeypatch):
+    def refuse(name):
+        raise AssertionError(f"{name} was imported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accelerated, "import_module", refuse)
+        assert accelerated.version(backend)
+    monkeypatch.setattr(accelerated, "version_of", lambda package: None)  # a build of another name
+    assert accelerated.version(backend) == importlib.import_module(backend.value).__version__
 
 
 def test_auto_takes_something_within_the_tolerance_and_remembers_it(checkpoint, cache, monkeypatch):

@@ -23,7 +23,7 @@ from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.wildhands.export import CROPS, ENCODING, FRAME, MAPS, PICTURE, RIGHT
 from wildhands_ros.estimation.wildhands.network import OUTPUTS, NetworkInputs, NetworkOutput
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision
-from wildhands_ros.libraries import how_to_get
+from wildhands_ros.libraries import how_to_get, version_of
 from wildhands_ros.telemetry import keep_backends_silent
 from wildhands_ros.whole_files import checksum, write_whole
 
@@ -57,8 +57,14 @@ def installed(backend: Backend) -> bool:
 
 
 def version(backend: Backend) -> str:
-    """The installed version of a backend; empty where it is not installed."""
-    return str(getattr(import_module(backend.value), "__version__", "")) if installed(backend) else ""
+    """The installed version of a backend; empty where it is not installed.
+
+    It is asked also of a backend that is then not used, and OpenVINO takes a sixth of a second and 29 MB to import:
+    only a build of another name, such as onnxruntime-gpu, has to be imported to tell.
+    """
+    if not installed(backend):
+        return ""
+    return version_of(backend.value) or str(getattr(import_module(backend.value), "__version__", ""))
 
 
 class ExportedRuntime:
