@@ -294,10 +294,11 @@ def test_latency_can_be_plotted(bench: Bench) -> None:
     def came() -> bool:
         image = raw_image(plain(), "rgb8", bench.node.get_clock().now().to_msg())
         bench.send(image)
-        return bool(latencies)
+        return any(
+            0 < latency.data < 60_000 for latency in latencies
+        )  # milliseconds; that of 1970 before may come, too
 
     bench.wait(came, "no latency")
-    assert 0 < latencies[-1].data < 60_000  # milliseconds
     nanoseconds = round(latencies[-1].data * 1e6)
     (hands,) = [h for h in bench.hands if h.latency.sec * 10**9 + h.latency.nanosec == nanoseconds][-1:]
     assert len(hands.hands) == 2
