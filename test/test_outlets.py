@@ -75,7 +75,7 @@ class Stage:
         raw = tuple(dataclasses.replace(hand, smoothed=False) for hand in hands)
         image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
         frame = Frame(image, Camera.pinhole(320, 240, focal=200), frame_id="camera")
-        sight = Sight(frame, PipelineResult(0, hands, raw, (), (), {}), {side: FACES for side in Side})
+        sight = Sight(frame, PipelineResult(0, hands, (), (), (), {}), {side: FACES for side in Side})
         published = self.outlets.publish(Outcome((320, 240), header, hands, raw, 0.0), sight, parameters)
         self.outlets.publish_annotated(sight, Header(stamp=header.stamp, frame_id="camera"), parameters)
         return published
@@ -114,6 +114,17 @@ def test_everything_goes_out_with_its_stamp_and_frame_and_pictures_with_the_came
     (tf,), (markers,) = stage.said("/tf"), stage.said("markers")
     headers = [*(t.header for t in tf.transforms), *(m.header for m in markers.markers)]
     assert {(header.frame_id, header.stamp.sec) for header in headers} == {("map", 999)}
+
+
+def test_markers_are_named_by_side_and_track_and_drawn_pictures_show_the_hands(stage: Stage) -> None:
+    stage.show(RIGHT, LEFT)  # not in the order of their tracks
+    parts = ("skeleton", "joints", "mesh")
+    named = {(marker.ns, marker.id) for marker in _markers(stage, Marker.ADD)}
+    assert named == {*((f"left/{part}", LEFT.track_id) for part in parts), *((f"right/{part}", 1) for part in parts)}
+    assert LEFT.track_id == 0
+    drawn = stage.said("image_annotated")[0].data
+    stage.show()
+    assert stage.said("image_annotated")[0].data != drawn
 
 
 def test_raw_hands_are_those_that_were_not_smoothed(stage: Stage) -> None:
