@@ -290,6 +290,8 @@ def test_markers_show_bones_joints_and_mesh():
     np.testing.assert_allclose([_array(p) for p in by_ns["left/joints"].points], hand.joints)
     corners = np.array([_array(p) for p in by_ns["left/mesh"].points])
     np.testing.assert_allclose(corners, hand.vertices[FACES.reshape(-1)])
+    scale = by_ns["left/mesh"].scale
+    assert (scale.x, scale.y, scale.z) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("mesh", [True, False])
@@ -352,8 +354,18 @@ def test_markers_leave_out_what_rviz_refuses():
 
 
 def test_hands_that_are_not_valid_are_faint():
-    faint, solid = (_markers([make_hand(valid=valid)])[0].markers[0].colors[0].a for valid in (False, True))
-    assert faint < 0.5 < solid
+    faint, solid = (_opacities(make_hand(valid=valid)) for valid in (False, True))
+    assert solid == pytest.approx({"skeleton": 1.0, "joints": 1.0, "mesh": 0.6})  # bones are seen through the skin
+    assert all(0 < opacity < 0.5 * solid[part] for part, opacity in faint.items()) and len(faint) == 3
+
+
+def _opacities(hand):
+    """Of each part of a hand's markers, which has only one."""
+    result = {}
+    for marker in _markers([hand])[0].markers:
+        (opacity,) = {color.a for color in marker.colors or [marker.color]}
+        result[marker.ns.partition("/")[2]] = opacity
+    return result
 
 
 # --- point cloud ----------------------------------------------------------------------------------------------------
