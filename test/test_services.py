@@ -64,8 +64,9 @@ def test_disabled_it_works_on_nothing_and_keeps_its_topics(bench: Bench) -> None
     captured = bench.call(Trigger, "capture", Trigger.Request())
     assert not captured.success and "disabled" in captured.message
 
-    assert _set_enabled(bench, True).success
-    assert bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0].track_id == resets + 1
+    for _ in range(2):  # the second time it is so already, and hands are followed on
+        assert _set_enabled(bench, True).success
+        assert bench.send(raw_image(plain(), "rgb8", bench.stamp())).hands[0].track_id == resets + 1
 
 
 def test_reset_follows_hands_anew(bench: Bench) -> None:
