@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import ANY
 
 import cv2
 import numpy as np
@@ -40,7 +42,7 @@ from wildhands_ros.node import recorder as recorder_module
 from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.images import compressed_message, image_message
-from wildhands_ros.node.player import Player, PlayerOptions, Stamps, _Pacer
+from wildhands_ros.node.player import Player, PlayerOptions, PlayReport, Stamps, _Pacer
 from wildhands_ros.node.qos import RESULT_OUTPUT
 from wildhands_ros.node.recorder import Recorder
 from wildhands_ros.recordings import BagReader, BagWriter, FrameSource, bag_writer, open_source
@@ -244,6 +246,19 @@ def test_in_lockstep_nothing_is_lost(context: Context, tmp_path: Path, stamps: S
             # each picture waited for the result before, so all but the last have been heard by now
             assert (report.frames, report.unanswered) == (40, 0)
         assert colours(consumer.wait(40)) == list(range(40))
+
+
+def test_in_lockstep_each_of_several_pictures_with_one_stamp_waits_for_its_result(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = folder_of_pictures(tmp_path, 20)
+    frames = [replace(frame, stamp_ns=10**9) for frame in source]
+    monkeypatch.setattr(source, "_frames", lambda: iter(frames))
+    with Consumer(context, silent=lambda _: False) as consumer:
+        options = PlayerOptions(lockstep=True, stamps=Stamps.ORIGINAL, result_timeout_s=DEADLINE_S, repeat_s=DEADLINE_S)
+        with Player(source, options, context=context) as player:
+            assert player.run() == PlayReport(20, 0, ANY)
+        assert colours(consumer.wait(20)) == list(range(20))
 
 
 def test_a_missing_result_is_counted_and_many_are_an_error(context: Context, tmp_path: Path) -> None:

@@ -177,6 +177,8 @@ class Player:
             stamp_ns = original_ns or 1  # to ROS a stamp of 0 is none
             if self._options.stamps is Stamps.NOW:
                 stamp_ns = self.node.get_clock().now().nanoseconds
+            if self._answers is not None:
+                self._answers.forget(stamp_ns)
             self.publish(frame, stamp_ns)
             frames += 1
             if self._answers is None:
@@ -356,6 +358,11 @@ class _Answers:
 
     def has_publisher(self) -> bool:
         return bool(self._node.count_publishers(self._subscription.topic_name) > 0)
+
+    def forget(self, stamp_ns: int) -> None:
+        """What was the answer to a picture is none to the next one of the same stamp."""
+        with self._changed:
+            self._stamps.pop(stamp_ns, None)
 
     def wait(self, stamp_ns: int, seconds: float) -> bool:
         """Whether the result for this stamp has come in time."""
