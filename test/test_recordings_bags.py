@@ -48,6 +48,7 @@ IMAGE = "sensor_msgs/msg/Image"
 START = 1_700_000_000_000_000_000
 PERIOD = 33_000_000
 MCAP, SQLITE = StoragePlugin.MCAP, StoragePlugin.SQLITE3
+ZSTD = b"\x28\xb5\x2f\xfd"  # with which its frames begin
 SUFFIX = {MCAP: ".mcap", SQLITE: ".db3"}
 
 
@@ -568,6 +569,52 @@ def test_damage_in_the_middle_of_an_mcap_costs_only_its_chunk(tmp_path: Path) ->
     assert found == sorted(set(found)) and found[0] == 0 and found[-1] == 399
     assert 250 < len(found) < 400
     assert any("damaged" in p for p in source.problems) and any("unreadable chunk" in p for p in source.problems)
+
+
+@pytest.mark.parametrize(
+    ("first", "begin", "end"),
+    [*((first, *part) for first in (0, 2, 4) for part in ((0, 1), (1, 9), (53, 57))), (2, -200, 200), (4, -4, 4)],
+)
+def test_damage_anywhere_in_an_mcap_costs_only_the_chunks_concerned(
+    tmp_path: Path, first: int, begin: int, end: int
+) -> None:
+    """begin, end: bytes that are destroyed, from where a chunk begins, behind the index of the one before it."""
+    file = bag_file(write_bag(tmp_path / "bag", camera_messages(400), compression=CompressionMode.STORAGE))
+    data = file.read_bytes()
+    chunks, place = [], 8  # where they begin and end, and the times of their first and last messages
+    while place < len(data) - 8:
+        code, length = struct.unpack_from("<BQ", data, place)
+        if code == 6:
+            chunks.append((place, place + 9 + length, *struct.unpack_from("<QQ", data, place + 9)))
+        place += 9 + length
+    assert len(chunks) >= 5
+    begin, end = begin + chunks[first][0], end + chunks[first][0]
+    lost = [chunk for chunk in chunks if chunk[0] < end and begin < chunk[1]]
+    left = [i for i in range(400) if not any(c[2] <= START + i * PERIOD + 2_000_000 <= c[3] for c in lost)]
+    for byte in (b"\0", b"\xff", b"\x0f", b"\x07"):
+        file.write_bytes(data[:begin] + byte * (end - begin) + data[end:])
+        saved = salvage(file).messages(["/cam/image_raw"])
+        assert [(message.log_time_ns - START) // PERIOD for message in saved] == left
+
+
+def test_a_bag_whose_first_chunk_is_damaged_is_read_from_the_next(tmp_path: Path) -> None:
+    """It alone names the topics, but for the summary at the end."""
+    path = write_bag(tmp_path / "bag", camera_messages(200), compression=CompressionMode.STORAGE)
+    file = bag_file(path)
+    file.write_bytes(file.read_bytes().replace(ZSTD, bytes(4), 1))
+    for source in (open_source(path), open_source(file)):
+        found = read_all(source)
+        assert found == list(range(200 - len(found), 200)) and len(found) > 100
+        assert any("unreadable chunk" in p for p in source.problems)
+
+
+def test_a_bag_without_a_readable_frame_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(3), compression=CompressionMode.STORAGE)
+    file = bag_file(path)
+    file.write_bytes(file.read_bytes().replace(ZSTD, bytes(4)))
+    source = open_source(path, focal=70)
+    with pytest.raises(RecordingError, match=r"could be read from .*: .*damaged"):
+        list(source)
 
 
 @pytest.mark.parametrize("storage", [MCAP, SQLITE])

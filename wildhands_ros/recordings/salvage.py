@@ -5,10 +5,12 @@ The layouts are those of the MCAP specification (https://mcap.dev/spec) and of r
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import struct
 from binascii import crc32
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -24,7 +26,9 @@ from wildhands_ros.recordings.zstandard import zstd
 
 _MAGIC = b"\x89MCAP0\r\n"
 _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = range(1, 7)
+_CHUNK_INDEX = 8
 _DATA_END, _LAST_OPCODE, _PRIVATE_OPCODES = 0x0F, 0x0F, 0x80
+_FOOTER_HEAD = struct.pack("<BQ", _FOOTER, 20)
 _LARGEST_CHUNK = 1 << 30  # bytes, unpacked; recorders end one at some megabytes, or after one large message
 
 
@@ -35,6 +39,9 @@ class Definition:
     msgtype: str
     encoding: str
     text: str
+
+
+_UNKNOWN = Definition("", "", "")
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,8 @@ def salvage(path: Path) -> Salvage:
 
 
 class McapSalvage:
-    """Walks the records of an MCAP file from the front, as far as they make sense.
+    """Walks the records of an MCAP file from the front, as far as they make sense, and on from where the next chunk
+    begins if the end of the file is there to say so.
 
     Incomplete chunks are decompressed as far as they go; chunks that contradict their checksum are left out.
     """
@@ -93,9 +101,11 @@ class McapSalvage:
         self._path = path
         self._schemas: dict[int, Definition] = {}
         self._channels: dict[int, str] = {}
+        self._chunks: list[int] = []  # where they begin, in order, as far as it is known
         self.topics: dict[str, Definition] = {}
         self.counts: Counter[str] = Counter()
         self.damage: list[str] = []
+        self._read_summary()
         for message in self._scan():
             self.counts[message.topic] += 1
 
@@ -105,6 +115,21 @@ class McapSalvage:
 
     def close(self) -> None:
         """Nothing stays open."""
+
+    def _read_summary(self) -> None:
+        """Learns from the file's end, where it has one, what may be damaged before: topics, and where chunks begin."""
+        with self._path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END) - len(_FOOTER_HEAD) - 20 - len(_MAGIC)
+            file.seek(max(end, 0))
+            footer = file.read()
+            if footer[: len(_FOOTER_HEAD)] != _FOOTER_HEAD or not footer.endswith(_MAGIC):
+                return
+            (start,) = struct.unpack_from("<Q", footer, len(_FOOTER_HEAD))
+            if 0 < start < end <= start + _LARGEST_CHUNK:
+                file.seek(start)
+                for _ in self._records(file.read(end - start)):
+                    pass  # no messages are there
+        self._chunks.sort()
 
     def _scan(self) -> Iterator[RawMessage]:
         self.damage = []
@@ -118,9 +143,17 @@ class McapSalvage:
                     self.damage.append(f"ends without index after {size} bytes")
                     return
                 code, length = struct.unpack("<BQ", head)
-                if code in (_DATA_END, _FOOTER):
+                ends = code in (_DATA_END, _FOOTER)
+                senseless = code == 0 or _LAST_OPCODE < code < _PRIVATE_OPCODES
+                known = bisect_right(self._chunks, place)
+                chunk = self._chunks[known] if known < len(self._chunks) else None
+                if chunk is not None and (ends or senseless or place + 9 + length > chunk):
+                    self.damage.append(f"makes no sense from byte {place} to {chunk}")
+                    place = chunk
+                    continue
+                if ends:
                     return
-                if code == 0 or _LAST_OPCODE < code < _PRIVATE_OPCODES:
+                if senseless:
                     self.damage.append(f"makes no sense from byte {place} of {size} on")
                     return
                 place += 9
@@ -167,11 +200,15 @@ class McapSalvage:
                 (key,) = struct.unpack_from("<H", body)
                 name, encoding, text = _strings(body, 2, 3)
                 self._schemas[key] = Definition(name, encoding, text)
+            elif code == _CHUNK_INDEX:
+                self._chunks.append(struct.unpack_from("<16xQ", body)[0])
             elif code == _CHANNEL:
                 key, schema = struct.unpack_from("<HH", body)
                 topic, _ = _strings(body, 4, 2)
                 self._channels[key] = topic
-                self.topics.setdefault(topic, self._schemas.get(schema, Definition("", "", "")))
+                # the end of the file may tell of topics without their types
+                if not self.topics.get(topic, _UNKNOWN).msgtype:
+                    self.topics[topic] = self._schemas.get(schema, _UNKNOWN)
             elif code == _MESSAGE:
                 key, _, log_time = struct.unpack_from("<HIQ", body)
                 channel = self._channels.get(key)

@@ -147,5 +147,5 @@ class FrameSource(ABC):
             raise RecordingError(f"none of the first {self._skipped} frames could be read {self._because()}")
 
     def _because(self) -> str:
-        reason = self._problems[0] if self._problems else "it holds none"
+        reason = next(iter((*self._problems, *self.problems)), "it holds none")
         return f"from {self.description}: {reason}"
