@@ -186,10 +186,12 @@ def test_labels_of_left_hands_are_mirrored_into_right_ones() -> None:
         assert bool(batch.mirrored[i]) == (sample.side is Side.LEFT)
     seen = project_to_crop(batch.joints, geometry(batch, variant))
     torch.testing.assert_close(seen, batch.keypoints, atol=1e-3, rtol=0)
-    # and the pictures go with them: bones are drawn in a colour of their own
+    # and the pictures and masks go with them: bones are drawn in a colour of their own, of all joints, also of the tips
     for i in range(len(samples)):
-        x, y = ((batch.keypoints[i, 9].numpy() + 1) * 112 - 0.5).round().astype(int)
-        assert batch.crops[i, 0, y, x] > 150
+        x, y = ((batch.keypoints[i].numpy() + 1) * 112 - 0.5).round().astype(int).T
+        assert (batch.crops[i, 0, y, x] > 150).all()
+        x, y = ((batch.keypoints[i].numpy() + 1) * 28 - 0.5).round().astype(int).T
+        assert np.nanmin(batch.mask[i, y, x]) > 0.2
 
 
 def test_a_rolled_camera_sees_the_same_hands_upright() -> None:
@@ -465,6 +467,29 @@ def test_parameters_of_another_hand_model_count_as_missing() -> None:
     manner = Manner.of(variant_of(SMALL, MODEL), MODEL)
     batch = manner.batch([sample, other])
     assert batch.has_mano.flatten().tolist() == [1, 0] and batch.has_joints.flatten().tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.02])
+def test_hands_without_labels_pull_nowhere(scale: float) -> None:
+    """One hand of which nothing is known must not make the gradients of all others no numbers."""
+    rng = np.random.default_rng(41)
+    samples = [drawn_hand(rng, str(i)) for i in range(2)]
+    batch = collate([batch_of(samples[0]), batch_of(samples[1], only=())])
+    given = {
+        name: torch.from_numpy(rng.normal(size=shape)).float().requires_grad_()
+        for name, shape in (
+            ("pose", (2, 16, 3, 3)), ("betas", (2, 10)), ("camera", (2, 3)), ("camera_start", (2, 3)),
+            ("joints", (2, 21, 3)), ("grasp", (2, 9)), ("keypoints", (2, 21, 2)), ("depths", (2, 21)),
+        )
+    }  # fmt: skip
+    losses = hand_losses(
+        batch, geometry(batch, variant_of(SMALL, MODEL)), LossConfig(robust=scale), camera_target=torch.zeros(2, 3),
+        **given,
+    )  # fmt: skip
+    torch.stack(list(losses.values())).sum().backward()
+    for name, value in given.items():
+        assert value.grad is not None and bool(torch.isfinite(value.grad).all()), name
+        assert float(value.grad[0].abs().max()) > 0 and float(value.grad[1].abs().max()) == 0, name
 
 
 def test_values_without_weight_do_not_matter() -> None:
