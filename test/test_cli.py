@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import argparse
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -681,6 +682,20 @@ def test_whole_files_may_be_written_by_several_threads_at_once(tmp_path: Path) -
         for _ in range(25):
             list(pool.map(lambda content: write_whole(tmp_path / "file", content), contents))
     assert (tmp_path / "file").read_bytes() in contents and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_whole_files_that_cannot_be_written_are_named_and_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_whole(tmp_path / "file", b"content")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device: '.*/file'"):
+        write_whole(tmp_path / "file", b"other")
+    assert (tmp_path / "file").read_bytes() == b"content" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_whole_files_follow_links_and_leave_pipes_in_their_places(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
+import os
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -746,6 +749,41 @@ def test_caches_are_made_on_where_they_were_interrupted(monkeypatch: pytest.Monk
         (place / name).write_bytes((place / name).read_bytes()[:200])
         again = cached(Ending(samples, 7), "interrupted").take(range(7))
         assert again.maps is not None and torch.equal(again.maps, expected.maps)
+
+
+@pytest.mark.parametrize("full", ["maps", "labels", "labels at their end"])
+def test_a_disk_that_is_too_small_for_a_cache_is_named_and_not_filled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, full: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def save(content: object, file: io.BufferedWriter | io.BytesIO) -> None:
+        if isinstance(file, io.BytesIO):  # of a part
+            file.write(stored)
+            return
+        file.write(b"the beginning")
+        try:
+            refuse()
+        finally:
+            if full == "labels at their end":
+                raise RuntimeError("unexpected pos 704 vs 598")  # as torch does, not knowing why
+
+    samples = Ending([drawn_hand(np.random.default_rng(42), "0")], -1)
+    stream = io.BytesIO()
+    batch = Manner().batch(samples)
+    torch.save({f.name: getattr(batch, f.name) for f in fields(Batch)}, stream)
+    stored = stream.getvalue()
+    with monkeypatch.context() as patch:
+        if full == "maps":
+            patch.setattr(os, "posix_fallocate", refuse, raising=False)
+        else:
+            patch.setattr(torch, "save", save)
+        with pytest.raises(OSError, match=f"No space left on device: '.*{full.split()[0]}.(npy|pt)'"):
+            CachedDataset(samples, Manner(), LandmarkTrunk(), 1, tmp_path)
+    (place,) = tmp_path.iterdir()
+    left = {path.name for path in place.iterdir()} - {"lock"}
+    assert left == (set() if full == "maps" else {"maps.npy", "parts"})  # which the next run goes on with
 
 
 def test_the_first_samples_of_a_source_are_a_source() -> None:

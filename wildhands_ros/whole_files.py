@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from wildhands_ros.errors import RecordingError
@@ -18,8 +19,8 @@ _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file so that whoever opens it finds what was there before or all of the new content, never a part.
 
-    It gets the permissions of any new file. Raises OSError, and leaves nothing behind then. Links are followed, and
-    what is no file, such as /dev/stdout or a pipe, is written to and not replaced.
+    It gets the permissions of any new file. Raises OSError with its path, and leaves nothing behind then. Links are
+    followed, and what is no file, such as /dev/stdout or a pipe, is written to and not replaced.
     """
     if (stream := _STREAMS.get(str(path))) is not None:  # which may be a file, where more is written before and after
         sys.stdout.flush()
@@ -33,12 +34,25 @@ def write_whole(path: Path, data: bytes) -> None:
     # several processes and threads may write the same file
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
-        partial.write_bytes(data)
-        partial.replace(path)
+        with naming(path):
+            partial.write_bytes(data)
+            partial.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system that come meanwhile name this file: of writing into an open file, which may be on a full
+    disk, they name none, and of a partial file one that nobody knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def checksum(path: Path) -> int:

@@ -8,7 +8,6 @@ import os
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,7 @@ from wildhands_ros.hands import Side
 from wildhands_ros.images import encoded
 from wildhands_ros.picture_files import picture_size
 from wildhands_ros.samples.sample import CROP_SIZE, FloatArray, ManoLabels, Sample, SampleError
-from wildhands_ros.whole_files import checksum
+from wildhands_ros.whole_files import checksum, naming
 
 _NUMBER = "%.7g"  # significant digits of written numbers: 0.1 µm at 1 m
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
@@ -53,7 +52,7 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with _named(self.path):
+            with naming(self.path):
                 self._tar.close()
             if error is None:
                 os.replace(self._partial, self.path)
@@ -69,7 +68,7 @@ class ShardWriter:
         if sample.mask is not None:
             members["png"] = _encoded(".png", sample.mask, _PNG)
         members["json"] = _record(sample).encode()
-        with _named(self.path):
+        with naming(self.path):
             for kind, content in members.items():  # all of it, or nothing where a part cannot be written
                 self._member(f"{sample.key}.{kind}", content)
 
@@ -77,17 +76,6 @@ class ShardWriter:
         info = tarfile.TarInfo(name)  # no time, no owner: the same samples give the same bytes
         info.size = len(content)
         self._tar.addfile(info, io.BytesIO(content))
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Writing into an open file: what cannot be done there names no file by itself."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:  # not the system's
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class ShardReader:

@@ -10,11 +10,13 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +41,7 @@ from wildhands_ros.training.batch import Batch, batch_of, collate, rolled, rolls
 from wildhands_ros.training.config import LABELS, SourceConfig
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 from wildhands_ros.training.sources.crops import square_of
-from wildhands_ros.whole_files import write_whole
+from wildhands_ros.whole_files import naming, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -461,10 +463,34 @@ def _fill(filler: _Filler) -> None:
             if start == 0:
                 together[name] = values.new_empty((len(source), *values.shape[1:]))
             together[name][start : start + len(values)] = values
-    partial = place / "labels.partial"
-    torch.save(together, partial)
-    partial.replace(place / _LABELS)  # last: a cache with labels is whole
+    with _becoming(place / _LABELS) as partial:  # last: a cache with labels is whole
+        _save(together, partial)
     shutil.rmtree(place / _PARTS)
+
+
+@contextmanager
+def _becoming(path: Path) -> Iterator[Path]:
+    """A file to write, which then gets its name; nothing is left of it where it could not be written, on a full disk
+    least of all. Errors of the system name `path`."""
+    partial = path.with_suffix(".partial")
+    try:
+        with naming(path):
+            yield partial
+            partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _save(content: Any, path: Path) -> None:
+    """`torch.save`, which of a full disk says nothing but where it stumbles. Raises OSError there."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # of ending the file, after the system's
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _make_maps(filler: _Filler) -> None:
@@ -472,12 +498,11 @@ def _make_maps(filler: _Filler) -> None:
     maps = filler.place / _MAPS
     with torch.no_grad():
         channels, *size = filler.trunk.early(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE), filler.blocks).shape[1:]
-    partial = maps.with_suffix(".partial")
-    np.lib.format.open_memmap(partial, "w+", np.float16, (len(filler.source), *size, channels)).flush()
-    if hasattr(os, "posix_fallocate"):
-        with partial.open("r+b") as file:  # where there is no room this says so; a write into the mapped file could not
-            os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
-    partial.replace(maps)
+    with _becoming(maps) as partial:
+        np.lib.format.open_memmap(partial, "w+", np.float16, (len(filler.source), *size, channels)).flush()
+        if hasattr(os, "posix_fallocate"):
+            with partial.open("r+b") as file:  # no room: this says so; a write into the mapped file could not
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
 
 
 def _filled_parts(filler: _Filler, starts: Sequence[int]) -> Iterator[int]:
