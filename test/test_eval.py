@@ -625,6 +625,15 @@ def test_samples_of_one_scene_count_as_one_draw() -> None:
     assert np.isnan(one.low) and one.mean == pytest.approx(values.mean())
 
 
+def test_hands_without_a_value_count_neither_for_means_nor_for_intervals() -> None:
+    values = np.random.default_rng(2).normal(5, 2, 60)
+    gaps = np.insert(values, [0, 7, 60], [np.nan, np.inf, np.nan])
+    scenes = [f"{i // 2:02}" for i in range(60)]
+    with_gaps = ["gone", *scenes[:7], scenes[7], *scenes[7:], "away"]
+    assert estimate_mean(gaps, with_gaps) == estimate_mean(values, scenes)
+    assert estimate_mean(np.full(3, np.nan), ["a", "b", "c"]).count == 0
+
+
 def test_breakdown_by_angle(model: HandModel) -> None:
     samples = [made_sample(model, place=(x, 0, 0.4), key=f"k{i}") for i, x in enumerate((0, 0.18, 0.3, 0.5, 1.2))]
     joints = np.stack([joints_of(s) + [1e-3 * i, 0, 0] for i, s in enumerate(samples)])
@@ -662,6 +671,23 @@ def test_shares_that_cannot_be_are_no_small_ones(model: HandModel) -> None:
     sample = made_sample(model)
     groups = [describe(replace(sample, tags={"occlusion": share}))["occlusion"] for share in (-0.5, 0.0, 0.019, 0.02)]
     assert groups == ["under 0 %", "0–2 %", "0–2 %", "2–15 %"]
+
+
+def test_hands_are_grouped_by_their_labels_where_no_tag_tells(model: HandModel) -> None:
+    sample = made_sample(model, place=(0, 0, 0.5))
+    masks = np.zeros((4, CROP_SIZE, CROP_SIZE), np.uint8)
+    masks[1:, :10, :10], masks[1, 0, 0], masks[2, :3, :10], masks[3, :7, :10] = 255, HIDDEN, HIDDEN, HIDDEN
+    hidden = [describe(replace(sample, mask=mask, tags={}))["occlusion"] for mask in (None, *masks)]
+    assert hidden == ["", "", "0–2 %", "15–35 %", "over 60 %"]
+    seen = [describe(replace(sample, visible=np.arange(21) < n))["visible joints"] for n in (0, 6, 7, 14, 20, 21)]
+    assert seen == ["0–6 joints", "0–6 joints", "7–13 joints", "14–20 joints", "14–20 joints", "all joints"]
+    away = [replace(sample, joints=joints_of(sample) * d / np.linalg.norm(joints_of(sample)[0])) for d in
+            (0.29, 0.31, 0.46, 0.61, 0.81)]  # fmt: skip
+    assert [describe(s)["distance"] for s in away] == ["0–0.3 m", "0.3–0.45 m", "0.45–0.6 m", "0.6–0.8 m", "over 0.8 m"]
+    sizes = [describe(replace(sample, extent=extent))["size of the crop"] for extent in (99, 101, 201, 401)]
+    assert sizes == ["0–100 px", "100–200 px", "200–400 px", "over 400 px"]
+    beside = replace(sample, joints=None, center=(640 + 640 * np.tan(0.6), 360.0))
+    assert [describe(beside)[name] for name in ("distance", "angle off the axis")] == ["", "30–45°"]
 
 
 @pytest.fixture

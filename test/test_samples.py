@@ -21,7 +21,7 @@ from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.estimation.wildhands.variant import GRASPS
 from wildhands_ros.hands import Side
 from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample, SampleError, ShardReader, ShardWriter
-from wildhands_ros.samples.sample import GRASP_COUNT
+from wildhands_ros.samples.sample import GRASP_COUNT, inside_picture
 
 RNG = np.random.default_rng(0)
 
@@ -286,6 +286,7 @@ def test_samples_check_themselves() -> None:
         ("keypoint_weights", np.full(21, 100), "keypoint_weights must be from 0 to 1"),
         ("mask", np.zeros((CROP_SIZE, CROP_SIZE), bool), "mask must hold uint8, not bool"),
         ("mask", np.ones((CROP_SIZE, CROP_SIZE), np.uint8), "mask must hold 255 .hand., 0 .none. and 127"),
+        ("mask", np.where(np.eye(CROP_SIZE) > 0, 255, 254).astype(np.uint8), "mask must hold 255 .hand., 0 .none."),
         ("grasp", 3.0, "grasp must be a class, a whole number from 0 to 8, not 3.0"),
         ("grasp", True, "grasp must be a class, a whole number from 0 to 8, not True"),
         ("source", None, "source must be a name, not None"),
@@ -294,6 +295,17 @@ def test_samples_check_themselves() -> None:
 def test_samples_of_wrong_kinds_are_refused(name: str, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         replace(made_sample(), **{name: value})
+
+
+@pytest.mark.parametrize("extent", [100.0, 224.0, 500.0])
+def test_which_pixels_of_a_crop_lie_in_the_picture(extent: float) -> None:
+    """Those whose centres do: pictures reach half a pixel beyond the centres of their outermost pixels."""
+    for center in ((3.0, 350.0), (1277.0, 718.0), (640.0, -10.0)):
+        sample = replace(made_sample(), center=center, extent=extent)
+        inside = inside_picture(sample)
+        for row, column in np.ndindex(CROP_SIZE // 8, CROP_SIZE // 8):
+            x, y = (c + (8 * p - 111.5) * extent / 224 for c, p in zip(center, (column, row), strict=True))
+            assert inside[8 * row, 8 * column] == (-0.5 < x < 1279.5 and -0.5 < y < 719.5)
 
 
 def test_samples_of_other_sources_kinds_are_taken() -> None:
