@@ -214,6 +214,9 @@ def test_given_cameras_replace_the_recorded_one(tmp_path: Path) -> None:
 def test_the_stamps_tell_how_many_frames_a_second_there_are(tmp_path: Path) -> None:
     with open_source(write_bag(tmp_path / "bag", camera_messages(5))) as source:
         assert source.fps == pytest.approx(1e9 / PERIOD)
+    twice = [message for message in camera_messages(5) for _ in range(2)]
+    with open_source(write_bag(tmp_path / "twice", twice)) as source:
+        assert source.fps == pytest.approx(1e9 / PERIOD)
     with open_source(write_bag(tmp_path / "one", camera_messages(1))) as source:
         assert source.fps is None
 
@@ -399,7 +402,9 @@ def test_bad_frames_are_left_out_and_named(tmp_path: Path) -> None:
     assert [(f.index, (f.stamp_ns - START) // PERIOD) for f in source] == [(0, 0), (3, 3), (5, 5)]
     assert len(source.problems) == 3
     for problem, says in zip(
-        source.problems, ("step is 10", "'magic'", "80x60 but its camera describes 640x480"), strict=True
+        source.problems,
+        ("step is 10", "'magic'", "80x60 but its camera describes 640x480: instead of /cam/camera_info give a calib"),
+        strict=True,
     ):
         assert "/cam/image_raw #" in problem and says in problem
 

@@ -217,8 +217,14 @@ class BagSource(FrameSource):
             raise RecordingError(f"a message is of type {message.msgtype}, not an image")
         picture = cast(_ImageMessage, self._bag.deserialize(message))
         image = _decode(picture, message.msgtype)
+        height, width = image.shape[:2]
         if camera is None:
-            camera = self._choice.of_size(image.shape[1], image.shape[0])
+            camera = self._choice.of_size(width, height)
+        elif (camera.width, camera.height) != (width, height):
+            raise CameraError(  # who has a recording cannot publish another camera_info, as a frame would ask for
+                f"the image is {width}x{height} but its camera describes {camera.width}x{camera.height}: instead of "
+                f"{self._info_topic} give a calibration, or a focal length in pixels, of these pictures"
+            )
         frame_id = picture.header.frame_id or self._frame_id
         return Frame(image, camera, _stamp_ns(picture.header, message), frame_id, index, self._topic.name)
 
