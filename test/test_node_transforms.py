@@ -41,6 +41,7 @@ from wildhands_ros.node import transform_buffer
 from wildhands_ros.node.diagnostics import Drop, Statistics
 from wildhands_ros.node.executor import NodeExecutor
 from wildhands_ros.node.inputs import CameraCache, InputTopics
+from wildhands_ros.node.outlets import Published
 from wildhands_ros.node.parameters import snapshot
 from wildhands_ros.node.transform_buffer import Sieve, TransformBuffer, TransformError, TransformLookup
 from wildhands_ros.node.wildhands_node import WildhandsNode
@@ -79,6 +80,9 @@ class _NoListener:
 def same(a: RigidTransform, b: RigidTransform, atol: float = 1e-9) -> None:
     np.testing.assert_allclose(a.rotation, b.rotation, atol=atol)
     np.testing.assert_allclose(a.translation, b.translation, atol=atol)
+
+
+CAMERA_IN_MAP = rigid((-math.pi / 2, 0, 0), (10, 20, 1.5))
 
 
 # --- rigid transforms -----------------------------------------------------------------------------------------------
@@ -292,29 +296,108 @@ def test_a_transform_is_waited_for_as_long_as_it_is_wanted() -> None:
     assert errors == ["the frame 'map' is not known to TF"]
 
 
+class _NoOutlets:
+    def publish(self, *_: object) -> Published:
+        return Published(at=time.monotonic(), since_capture_s=math.nan)
+
+    def publish_annotated(self, *_: object) -> None:
+        pass
+
+    def hide(self) -> None:
+        pass
+
+
+class _Counted(Statistics):
+    """Statistics that tell when an image has been worked on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = threading.Semaphore(0)
+
+    def result_published(self, *measured: Any, **more: Any) -> None:
+        super().result_published(*measured, **more)
+        self.done.release()
+
+
+class _Desk:
+    """A worker of its own, whose results go nowhere. said: kinds of problems."""
+
+    def __init__(self, lookup: Any, clock: RosClock | None = None, **settings: Any) -> None:
+        parameters = replace(snapshot({"target_frame": "map"}), **settings)
+        self.said: list[str] = []
+        self.statistics = _Counted()
+        self.worker = Worker(
+            FakePipeline(parameters.pipeline), _NoOutlets(), InputTopics("/image", "/camera_info", compressed=False),
+            CameraCache(None), settings=lambda: parameters, statistics=self.statistics,
+            report=lambda kind, _text: self.said.append(kind), clock=clock or RosClock(), context=Context(),
+            bridge=None, transforms=lookup,
+        )  # fmt: skip
+        self.worker.start()
+        self.worker.put_info(camera_info())
+
+    def show(self, at: float, frame_id: str = "camera") -> None:
+        """Returns when the image has been worked on."""
+        image = raw_image(plain(), "rgb8", Stamp(sec=int(at), nanosec=round(at % 1 * SECOND)))
+        image.header.frame_id = frame_id
+        self.worker.put_image(image)
+        assert self.statistics.done.acquire(timeout=60), self.statistics.summary()
+
+
+class _Everywhere:
+    """Knows every transform, and notes what it is told and asked."""
+
+    def __init__(self) -> None:
+        self.jumps: list[tuple[int, int]] = []
+        self.asked: list[str] = []
+
+    def __call__(self, _target: str, source: str, *_: object) -> RigidTransform:
+        self.asked.append(source)
+        return CAMERA_IN_MAP
+
+    def time_jumped(self, before_ns: int, after_ns: int) -> None:
+        self.jumps.append((before_ns, after_ns))
+
+
 def test_a_worker_that_is_stopped_does_not_complain_of_a_transform_that_might_have_come() -> None:
-    class Outlets:
-        def publish_annotated(self, *_: object) -> None:
-            pass
-
-        def hide(self) -> None:
-            pass
-
-    buffer, said, statistics = _Awaited(), [], Statistics()
-    settings = replace(snapshot({"target_frame": "map"}), target_frame_timeout=3600.0)
-    worker = Worker(
-        FakePipeline(settings.pipeline), Outlets(), InputTopics("/image", "/camera_info", compressed=False),
-        CameraCache(None), settings=lambda: settings, statistics=statistics, report=lambda *news: said.append(news),
-        clock=RosClock(), context=Context(), bridge=None, transforms=TransformLookup(Sieve(buffer), _NoListener()),
-    )  # fmt: skip
-    worker.start()
-    worker.put_info(camera_info())
-    worker.put_image(raw_image(plain(), "rgb8", Stamp(sec=1)))
+    buffer = _Awaited()
+    desk = _Desk(TransformLookup(Sieve(buffer), _NoListener()), target_frame_timeout=3600.0)
+    desk.worker.put_image(raw_image(plain(), "rgb8", Stamp(sec=1)))
     assert buffer.asked.wait(60)
-    stopping = threading.Thread(target=worker.stop, daemon=True)
+    stopping = threading.Thread(target=desk.worker.stop, daemon=True)
     stopping.start()
     stopping.join(60)
-    assert statistics.summary().dropped[Drop.NO_TRANSFORM] == 1 and not said
+    assert desk.statistics.summary().dropped[Drop.NO_TRANSFORM] == 1 and not desk.said
+
+
+@pytest.mark.parametrize(
+    ("stamps", "said", "jumps"),
+    [
+        ((10, 11), set(), []),
+        ((10, 9.75), {"images_out_of_order"}, []),
+        ((10, 9.5), {"time_went_backwards"}, []),  # a matter of order
+        ((10, 8), {"time_went_backwards"}, [(10 * SECOND, 8 * SECOND)]),
+        ((1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3), set(), []),  # a player that shows each image five times
+        ((1, 1, 1, 1, 1, 1), {"stamps_stand_still"}, []),
+    ],
+)
+def test_time_is_what_the_stamps_make_of_it(
+    stamps: tuple[float, ...], said: set[str], jumps: list[tuple[int, int]]
+) -> None:
+    lookup = _Everywhere()
+    desk = _Desk(lookup)
+    for stamp in stamps:
+        desk.show(stamp)
+    desk.worker.stop()
+    assert set(desk.said) == said and lookup.jumps == jumps
+
+
+def test_what_is_in_the_target_frame_already_needs_no_transform() -> None:
+    lookup = _Everywhere()
+    desk = _Desk(lookup)
+    for frame_id in ("camera", "map"):
+        desk.show(1.0, frame_id)
+    desk.worker.stop()
+    assert lookup.asked == ["camera"]
 
 
 def test_what_is_late_of_the_round_before_keeps_nothing_out() -> None:
@@ -398,8 +481,6 @@ def test_a_moved_hand_is_what_the_hand_model_says_there(side: Side) -> None:
 
 
 # --- the node -------------------------------------------------------------------------------------------------------
-
-CAMERA_IN_MAP = rigid((-math.pi / 2, 0, 0), (10, 20, 1.5))
 
 
 @pytest.fixture(scope="module")
