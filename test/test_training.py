@@ -811,13 +811,17 @@ def test_labels_of_video_are_kept_in_the_cache_or_else_in_the_runs_folder(
         kept.append(labels)
         return Listed([drawn_hand(np.random.default_rng(24), "0")])
 
-    monkeypatch.setattr(dataset_module.PseudoLabeller, "from_directory", lambda *given: None)
+    focals: list[float | None] = []
+    monkeypatch.setattr(
+        dataset_module.PseudoLabeller, "from_directory", lambda folder, settings: focals.append(settings.focal)
+    )
     monkeypatch.setattr(dataset_module, "VideoSource", video)
-    sources = (SourceConfig("video", tmp_path / "recordings"),)
+    sources = (SourceConfig("video", tmp_path / "recordings", focal=1030 if cached else 0),)
     run = replace(config, sources=sources, cache=tmp_path / "cache" if cached else None, validation_samples=1)
     module = TrainingModule(fresh_network(variant_of(SMALL, MODEL), landmark_weights), run, MODEL)
     TrainingData(run, module, module.manner, tmp_path / "run").setup()
     assert kept == [tmp_path / ("cache" if cached else "run")]
+    assert focals == [1030 if cached else None]  # None: what is recorded, or a guess
 
 
 def test_errors_are_those_of_samples_with_3d_labels() -> None:
@@ -1210,6 +1214,14 @@ def test_a_run_ends_with_a_validation_whatever_its_length(
         replace(config, steps=5, validate_every=3), tmp_path, MODEL, landmark_weights, progress=False, extra=(Watch(),)
     )
     assert seen[-1] == 4 and len(seen) == 2
+
+
+def test_what_a_run_goes_on_from_is_no_checkpoint_to_estimate_with(landmark_weights: bytes, tmp_path: Path) -> None:
+    config = TrainingConfig(sources=(SourceConfig(),), network=SMALL)
+    module = TrainingModule(fresh_network(variant_of(SMALL, MODEL), landmark_weights), config, MODEL)
+    torch.save({"state_dict": module.state_dict()}, tmp_path / "best.ckpt")
+    with pytest.raises(ModelFileError, match=r"best.ckpt is what 'wildhands train' goes on from.*network.safetensors"):
+        load_checkpoint(tmp_path / "best.ckpt")
 
 
 def test_averages_leave_what_is_no_weight_exactly_as_it_is(

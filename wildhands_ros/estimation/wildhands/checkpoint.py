@@ -250,6 +250,11 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
     tensors: dict[str, Tensor] = {name: state[key] for name, key in keys.items()}
     wrappers = Counter(key.removesuffix(_WRAPPERS.sub("", key)) for name, key in keys.items() if name in known)
     if not wrappers:
+        if any(isinstance(key, str) and key.startswith("network.hand_backbone.") for key in state):
+            raise ModelFileError(
+                f"{path} is what 'wildhands train' goes on from, not what comes of it: name network.safetensors, which "
+                "the run leaves at its end"
+            )
         held = _some([ascii(key[:60]) for key in state if isinstance(key, str)]) or "no names"
         raise ModelFileError(
             f"{path} holds none of the network's {len(known)} tensors, but {held}: not a WildHands checkpoint. Tensors "
