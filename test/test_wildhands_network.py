@@ -612,6 +612,29 @@ def test_compressed_files_are_refused_before_they_are_unpacked(tmp_path, monkeyp
         load_checkpoint(path)
 
 
+def test_an_archive_with_a_checkpoint_in_it_is_told_from_one(tmp_path):
+    """Folders of web drives come as such archives, large files in them as they are."""
+    path = tmp_path / "drive-download.zip"
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            archive.writestr("weights/", b"")
+            archive.writestr("weights/wildhands.ckpt", b"PK\x03\x04" + bytes(1000))
+        with pytest.raises(ModelFileError, match=r"other files \('weights/wildhands\.ckpt'\): unpack it"):
+            load_checkpoint(path)
+
+
+def test_weights_that_are_not_those_that_were_written_are_refused(full, tmp_path):
+    """Zeros, as broken downloads and copies leave them, would make another network that runs."""
+    path = published_file(tmp_path / "model.ckpt", full)
+    with zipfile.ZipFile(path) as archive:
+        part = max(archive.infolist(), key=lambda part: part.file_size)
+    with path.open("r+b") as file:
+        file.seek(part.header_offset + part.file_size // 2)
+        file.write(bytes(4096))
+    with pytest.raises(ModelFileError, match=rf"model\.ckpt is damaged, at '{part.filename}': get it again"):
+        load_checkpoint(path)
+
+
 def test_files_that_may_not_be_read_are_named(small, tmp_path, monkeypatch):
     path = tmp_path / "own.safetensors"
     save_checkpoint(path, small, CheckpointInfo(SMALL))
@@ -675,6 +698,7 @@ def test_what_lies_in_place_of_a_checkpoint_is_named(tmp_path, recwarn):
     for content, says in (
         (b"", "is empty"), (gzip.compress(b"x"), "compressed by gzip"), (b"<!DOCTYPE html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"weights", "is damaged, or not a PyTorch"),
+        (b"\xef\xbb\xbf\n<html>", "is a web page"),
     ):  # fmt: skip
         path.write_bytes(content)
         with pytest.raises(ModelFileError, match=says):

@@ -6,6 +6,7 @@ format is one safetensors file (tensors and text only, nothing that runs code) w
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import logging
@@ -221,8 +222,10 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
     try:
         zipped = _is_zipped(path)
         if zipped:
-            _refuse_compressed(path)
+            _refuse_other_archives(path)
         _refuse_endless_keys(path, zipped)
+        if zipped:
+            _refuse_damaged_parts(path)
         with _records_beside(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how the file was saved, to whoever cannot change it
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
@@ -350,7 +353,8 @@ def _unreadable(error: Exception, path: Path) -> str:
             start = file.read(64)
         if not start:
             return "is empty: get it again"
-        known = next((says for begins, says in _OTHER_FILES if start.lstrip().startswith(begins)), None)
+        text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+        known = next((says for begins, says in _OTHER_FILES if text.startswith(begins)), None)
         return known or (
             f"is damaged, or not a PyTorch checkpoint of plain tensors ({type(error).__name__}): get it again, or save "
             "it with torch.save's own pickle protocol"
@@ -449,13 +453,36 @@ def _is_zipped(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _refuse_compressed(path: Path) -> None:
-    """PyTorch never compresses; what does may be small and unpack to more than the memory holds."""
+def _refuse_other_archives(path: Path) -> None:
+    """Those without what PyTorch writes, and compressed ones: it never compresses, and what does may be small and
+    unpack to more than the memory holds."""
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
+    if not any(_is_pickle(part) for part in parts):
+        names = [ascii(part.filename[-60:]) for part in parts if not part.is_dir()]
+        raise ModelFileError(
+            f"{path} is an archive of other files ({_some(names) or 'none'}): unpack it, and name the checkpoint itself"
+        )
     stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
     if not stored or sum(part.file_size for part in parts) > path.stat().st_size:
         raise ModelFileError(f"{path} is compressed, which PyTorch's files never are: get it again, or unpack it first")
+
+
+def _is_pickle(part: zipfile.ZipInfo) -> bool:
+    """Whether PyTorch would take a part of an archive for the one that says what the others are."""
+    return part.filename.lower().endswith("data.pkl")
+
+
+def _refuse_damaged_parts(path: Path) -> None:
+    """PyTorch takes weights from the disk as they are, also zeros where a download or a copy left a hole."""
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            try:
+                with archive.open(part) as file:
+                    while file.read(1 << 22):
+                        pass
+            except zipfile.BadZipFile as error:
+                raise ModelFileError(f"{path} is damaged, at {ascii(part.filename[-60:])}: get it again") from error
 
 
 def _refuse_endless_keys(path: Path, zipped: bool) -> None:
@@ -463,7 +490,7 @@ def _refuse_endless_keys(path: Path, zipped: bool) -> None:
     if zipped:
         with zipfile.ZipFile(path) as archive:
             for part in archive.infolist():
-                if part.filename.lower().endswith("data.pkl"):  # torch looks for it in this way
+                if _is_pickle(part):
                     with archive.open(part) as file:
                         check_keys(cast(BinaryIO, file))
         return
