@@ -635,6 +635,21 @@ def test_weights_that_are_not_those_that_were_written_are_refused(full, tmp_path
         load_checkpoint(path)
 
 
+def test_weights_that_were_written_without_checksums_are_read(full, tmp_path):
+    """As `torch.serialization.set_crc32_options(False)` has PyTorch write them, which older ones do not know."""
+    path, bare = published_file(tmp_path / "model.ckpt", full), tmp_path / "bare.ckpt"
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():  # in the directory at the end, which alone is read
+            at = content.rindex(struct.pack("<I", part.CRC) + struct.pack("<I", part.compress_size))
+            content[at : at + 4] = bytes(4)
+    bare.write_bytes(content)
+    with zipfile.ZipFile(bare) as archive:
+        assert not any(part.CRC for part in archive.infolist()) and archive.testzip()
+    found, expected = load_checkpoint(bare)[0].state_dict(), load_checkpoint(path)[0].state_dict()
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
 def test_files_that_may_not_be_read_are_named(small, tmp_path, monkeypatch):
     path = tmp_path / "own.safetensors"
     save_checkpoint(path, small, CheckpointInfo(SMALL))

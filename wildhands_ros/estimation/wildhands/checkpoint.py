@@ -468,6 +468,15 @@ def _refuse_other_archives(path: Path) -> None:
         raise ModelFileError(f"{path} is compressed, which PyTorch's files never are: get it again, or unpack it first")
 
 
+def _parts(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """What is in an archive, to be read without regard to checksums that are none: told to save faster
+    (`torch.serialization.set_crc32_options`), PyTorch writes 0 for each."""
+    for part in archive.infolist():
+        if part.CRC == 0:
+            del part.CRC  # which zipfile takes for unknown
+    return archive.infolist()
+
+
 def _is_pickle(part: zipfile.ZipInfo) -> bool:
     """Whether PyTorch would take a part of an archive for the one that says what the others are."""
     return part.filename.lower().endswith("data.pkl")
@@ -476,7 +485,7 @@ def _is_pickle(part: zipfile.ZipInfo) -> bool:
 def _refuse_damaged_parts(path: Path) -> None:
     """PyTorch takes weights from the disk as they are, also zeros where a download or a copy left a hole."""
     with zipfile.ZipFile(path) as archive:
-        for part in archive.infolist():
+        for part in _parts(archive):
             try:
                 with archive.open(part) as file:
                     while file.read(1 << 22):
@@ -489,7 +498,7 @@ def _refuse_endless_keys(path: Path, zipped: bool) -> None:
     """Raises RefusedPickle: a few hundred bytes could otherwise keep torch busy for ever."""
     if zipped:
         with zipfile.ZipFile(path) as archive:
-            for part in archive.infolist():
+            for part in _parts(archive):
                 if _is_pickle(part):
                     with archive.open(part) as file:
                         check_keys(cast(BinaryIO, file))
