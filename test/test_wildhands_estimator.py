@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 import weakref
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -657,6 +658,27 @@ def test_a_damaged_cache_that_cannot_be_made_anew_is_left_alone(checkpoint, cach
         exported_network(checkpoint, tmp_path)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_another_process_exports_meanwhile_is_left_to_it(checkpoint, cache, tmp_path, monkeypatch, damaged):
+    """Of two nodes that start together, with no entry or with a damaged one, the first may be loading it already."""
+    whole = exported_network(checkpoint, cache).folder
+    entry = tmp_path / whole.name
+    if damaged:
+        entry.mkdir()
+        (entry / "info.json").write_text("{")
+    real = loading_module.export_parts
+
+    def slower(*arguments):
+        shutil.rmtree(entry, ignore_errors=True)
+        shutil.copytree(whole, entry)
+        (entry / "in use").write_text("")
+        real(*arguments)
+
+    monkeypatch.setattr(loading_module, "export_parts", slower)
+    assert exported_network(checkpoint, tmp_path).folder == entry
+    assert (entry / "in use").exists() and list(tmp_path.iterdir()) == [entry]
+
+
 def test_that_the_network_is_being_prepared_is_said_once(checkpoint, tmp_path, caplog):
     for _ in range(2):
         exported_network(checkpoint, tmp_path)
@@ -677,6 +699,15 @@ def test_the_cache_forgets_what_was_used_longest_ago(checkpoint, tmp_path):
         loading_module._read_exported(used)  # the oldest, but just used
     made = exported_network(checkpoint, tmp_path).folder
     assert set(tmp_path.iterdir()) == {made, mine, used, *others[: kept - 2]}
+
+
+def test_the_cache_forgets_what_killed_processes_left(checkpoint, tmp_path):
+    for name, days in ((".export-killed", 2), (".export-at-work", 0.1)):
+        (tmp_path / name / "made").mkdir(parents=True)
+        before = time.time() - days * 24 * 3600
+        os.utime(tmp_path / name, (before, before))
+    made = exported_network(checkpoint, tmp_path).folder
+    assert set(tmp_path.iterdir()) == {made, tmp_path / ".export-at-work"}
 
 
 def test_onnxruntime_reads_the_whole_exported_network(network, tmp_path):

@@ -61,6 +61,8 @@ _CLEARLY = 0.9  # of two that are as good as equally fast, the first is taken: t
 _AT_ONCE = 2  # hands, where no trunk sees the frame
 _LAYOUT = "10"  # of the cache, and which inputs the check has; a change makes old entries unused
 _KEPT = 8  # entries of the cache, a hundred megabytes each and more: the least recently used go when one is added
+_PREPARING = ".export-"  # begins the names of folders in which entries are made
+_ABANDONED_S = 24 * 3600  # after which whoever made one was killed before it could take its hundreds of megabytes away
 _ENTRY = re.compile(r"[0-9a-f]{24}-\d+")
 _TRUNKS, _HANDS, _INFO, _EXPECTED = "trunks.onnx", "hands.onnx", "info.json", "expected.npz"
 
@@ -221,17 +223,22 @@ def exported_network(checkpoint: Path, cache_dir: Path | None = None, *, anew: b
 
 
 def _forget_oldest(cache: Path) -> None:
-    """Deletes what was used longest ago, so that every checkpoint ever tried does not stay on the disk."""
+    """Deletes what was used longest ago, so that every checkpoint ever tried does not stay on the disk, and what
+    processes left that were killed meanwhile."""
     with contextlib.suppress(OSError):  # a cache that cannot be tidied still serves
         entries = [path for path in cache.iterdir() if _ENTRY.fullmatch(path.name)]  # whatever else lies there stays
-        for entry in sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
-            shutil.rmtree(entry, ignore_errors=True)
+        unused = sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]
+        latest = time.time() - _ABANDONED_S
+        unused += [path for path in cache.glob(f"{_PREPARING}*") if path.stat().st_mtime < latest]
+        for folder in unused:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_exported(checkpoint: Path, folder: Path) -> None:
+    replaced = _identity(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(prefix=_PREPARING, dir=folder.parent) as temporary:
             # a warning, so that the commands show it: else they would seem to hang
             logger.warning("preparing the network for this machine, which takes up to a minute: %s", folder.parent)
             network, info = load_checkpoint(checkpoint)
@@ -249,16 +256,26 @@ def _write_exported(checkpoint: Path, folder: Path) -> None:
             sums = {name: checksum(made / name) for name in (_TRUNKS, _HANDS)}
             described = {**asdict(info), "variant": info.variant.to_dict(), "sums": sums}
             (made / _INFO).write_text(json.dumps(described))
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)
+            if _identity(folder) == replaced:  # else another process was faster, and may be loading what it made
+                shutil.rmtree(folder, ignore_errors=True)
+            os.replace(made, folder)  # fails where there is one
     except OSError as error:
         try:
-            _read_exported(folder)  # another process may have put it there meanwhile
+            _read_exported(folder)  # made by another process meanwhile
         except Exception:  # not there, or damaged, as above
             raise _NotKept(
                 f"the exported network cannot be kept in {folder.parent} ({error.strerror or error}): name another "
                 "folder, as estimation.cache_dir (in --config FILE, or the node's parameter) or by XDG_CACHE_HOME"
             ) from error
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Tells an entry of the cache from another that was made in its place; None where there is none."""
+    try:
+        status = (folder / _INFO).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _read_exported(folder: Path) -> ExportedNetwork:
