@@ -861,6 +861,19 @@ def test_export_without_onnx_names_what_is_missing(network, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+def test_an_export_that_fails_leaves_what_was_there(network, tmp_path, monkeypatch):
+    def full(_model, _inputs, path, **options):
+        Path(path).write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    path = tmp_path / "whole.onnx"
+    path.write_bytes(b"of yesterday")
+    with pytest.raises(ModelFileError, match=r"whole\.onnx cannot be written \(No space left"):
+        export_onnx(network, path)
+    assert path.read_bytes() == b"of yesterday" and list(tmp_path.iterdir()) == [path]
+
+
 def test_exporting_leaves_no_torch_weights_behind(checkpoint, tmp_path, monkeypatch):
     """The exported network is the only copy of the weights: those that it was made from are gone."""
     made = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,3 +153,19 @@ def test_export_writes_onnx_that_runs(checkpoint: Path, tmp_path: Path, capsys) 
     pose, betas, *_ = session.run(["pose", "betas"], inputs)
     assert pose.shape == (3, 16, 3, 3) and betas.shape == (3, 10)
     assert run("export", tmp_path / "absent", tmp_path / "x.onnx") == 1
+
+
+def test_export_never_writes_over_its_checkpoint(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    mine = tmp_path / "mine.ckpt"
+    shutil.copy(checkpoint, mine)
+    (tmp_path / "link.onnx").symlink_to(mine)
+    for written in (mine, tmp_path / "link.onnx"):
+        assert run("export", mine, written) == 1
+        assert "is what is read" in capsys.readouterr().err
+    assert mine.read_bytes() == checkpoint.read_bytes()
+
+
+def test_where_export_cannot_write_is_said_before_the_work(tmp_path: Path, capsys) -> None:
+    for place in (tmp_path, tmp_path / "absent" / "network.onnx"):
+        assert run("export", tmp_path / "none.ckpt", place) == 1
+        assert f"{place} " in capsys.readouterr().err

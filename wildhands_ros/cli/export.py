@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from wildhands_ros.cli.common import require_no_input, require_writable
 from wildhands_ros.pipeline.pipeline import needs_torch
 
 
@@ -25,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
         from wildhands_ros.estimation.wildhands import load_checkpoint
         from wildhands_ros.estimation.wildhands.export import export_onnx
 
+    require_no_input(args.onnx, args.checkpoint)
+    require_writable(args.onnx)
     network, info = load_checkpoint(args.checkpoint)
     export_onnx(network, args.onnx)
     print(f"wrote {args.onnx} ({args.onnx.stat().st_size >> 20} MiB; trunk {info.variant.trunk.value})")

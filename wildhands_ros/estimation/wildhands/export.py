@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import warnings
 from importlib import import_module
 from inspect import signature
@@ -28,16 +30,21 @@ def export_onnx(network: WildHandsNetwork, path: str | Path) -> None:
     bool; those that the variant does not use are left out. Outputs: pose (N, 16, 3, 3), betas (N, 10), camera and
     camera_start (N, 3), and, where the network has them, grasp (N, 9) and direction (N, 2).
 
-    Raises ModelFileError where the library onnx is missing, torch cannot export or the file cannot be written.
+    Raises ModelFileError where the library onnx is missing, torch cannot export or the file cannot be written; what was
+    there before stays then.
     """
     inputs = example_inputs(network, 2)
     names = _outputs(network)
+    target = Path(os.path.realpath(path))
     try:
-        _export(
-            _Whole(network), path,
-            {FRAME: inputs.frame, CROPS: inputs.crops, ENCODING: inputs.encoding, RIGHT: inputs.right}, names,
-            batched=[CROPS, ENCODING, RIGHT, *names],
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+            made = Path(folder) / "network.onnx"
+            _export(
+                _Whole(network), made,
+                {FRAME: inputs.frame, CROPS: inputs.crops, ENCODING: inputs.encoding, RIGHT: inputs.right}, names,
+                batched=[CROPS, ENCODING, RIGHT, *names],
+            )  # fmt: skip
+            os.replace(made, target)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be written ({error.strerror or error})") from error
 
@@ -93,9 +100,7 @@ class NoExporter(ModelFileError):
     """What writes ONNX files is not installed."""
 
 
-def _export(
-    module: nn.Module, path: str | Path, inputs: dict[str, Tensor], outputs: list[str], batched: list[str]
-) -> None:
+def _export(module: nn.Module, path: Path, inputs: dict[str, Tensor], outputs: list[str], batched: list[str]) -> None:
     try:
         import_module("onnx")  # without which torch's exporter fails, at the end of its work
     except ImportError as error:
