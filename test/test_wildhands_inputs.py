@@ -73,6 +73,12 @@ def test_recorded_places():
         assert [*place.center, place.extent, *place.box] == expected
 
 
+def test_boxes_are_of_float32_as_published():
+    """A corner that float64 puts just before a whole pixel lies on it."""
+    camera = Camera.pinhole(224, 224, 200)
+    assert placed((50 - 1e-9, 60, 90, 100), camera, 1.75) == placed((50, 60, 90, 100), camera, 1.75)
+
+
 @pytest.mark.parametrize(
     ("box", "word"),
     [
@@ -80,6 +86,10 @@ def test_recorded_places():
         ((50, 10, 10, 50), "empty"),
         ((-90, 10, -20, 60), "outside"),
         ((100, 730, 200, 800), "outside"),
+        ((-90, 10, 0, 60), "outside"),
+        ((10, -90, 60, 0), "outside"),
+        ((1280, 10, 1300, 60), "outside"),
+        ((10, 720, 60, 800), "outside"),
         ((float("nan"), 0, 10, 10), "NaN"),
         ((0, 0, float("inf"), 10), "NaN or infinity"),
         ((100, 100, 101, 101), "less than a pixel"),
