@@ -41,10 +41,13 @@ def seen(places: FloatArray) -> Landmarks:
 
 @dataclass
 class Search:
-    """In place of `HandSearch`, with both of its networks. hands: what is there; palms: what every view shows of them;
-    misled: where every palm leads to."""
+    """In place of `HandSearch`, with both of its networks. hands: what is there; rights: log-odds of "right" of each;
+    evidence: what palms say of each at first; palms: what every view shows of them; misled: where every palm leads
+    to."""
 
     hands: list[FloatArray]
+    rights: tuple[float, ...] = (5.0, -5.0)
+    evidence: tuple[float, ...] = (3.0, 3.0)
     palms_seen: list[Palm] = field(default_factory=list)
     misled: FloatArray | None = None
     config: DetectorConfig = field(default_factory=lambda: DetectorConfig(patrol_every=1))
@@ -58,8 +61,8 @@ class Search:
         return self
 
     def look_around(self, picture: Pyramid) -> list[Sighting]:
-        sides = (5.0, -5.0)
-        return [Sighting(seen(hand), right, 4.0, 3.0) for hand, right in zip(self.hands, sides, strict=True)]
+        told = zip(self.hands, self.rights, self.evidence, strict=False)
+        return [Sighting(seen(hand), right, 4.0, palm) for hand, right, palm in told]
 
     def find(self, picture: Pyramid, view: Region, threshold: float) -> list[Palm]:
         return self.palms_seen
@@ -69,13 +72,13 @@ class Search:
             return LandmarkResult(Landmarks(self.misled, np.zeros((21, 3)), 0.999), 5.0, region)
         turns = [abs(math.remainder(region_of_landmarks(hand).angle - region.angle, math.tau)) for hand in self.hands]
         nearest = int(np.argmin(turns))
-        return LandmarkResult(seen(self.hands[nearest]), (5.0, -5.0)[nearest], region)
+        return LandmarkResult(seen(self.hands[nearest]), self.rights[nearest], region)
 
 
-def palm_at(center: FloatArray, upwards: bool = True) -> Palm:
+def palm_at(center: FloatArray, upwards: bool = True, size: float = 100.0) -> Palm:
     keypoints = np.tile(center, (7, 1))
     keypoints[2] += (0.0, -20.0) if upwards else (0.0, 20.0)
-    return Palm(center, 100.0, keypoints, 0.9)
+    return Palm(center, size, keypoints, 0.9)
 
 
 def test_one_hand_that_passes_over_another_does_not_take_it_away() -> None:
@@ -110,3 +113,37 @@ def test_a_palm_that_leads_to_another_followed_hand_moves_none_onto_it() -> None
     boxes = follower.step(PICTURE, FRAME_NS)
     assert len(boxes) == 2
     assert np.array_equal(boxes[1].landmarks.image, ACROSS)  # type: ignore[union-attr]
+
+
+def test_a_hand_that_comes_out_from_under_another_is_found_while_their_boxes_overlap() -> None:
+    below = ACROSS + (20.0, 40.0)
+    assert same_hand(UPRIGHT, below)  # by their boxes alone
+    search = Search([UPRIGHT])
+    follower = HandFollower(search)  # type: ignore[arg-type]
+    follower.step(PICTURE, 0)
+    center = below[[0, 5, 9, 13, 17]].mean(axis=0)
+    search.hands, search.palms_seen = [UPRIGHT, below], [palm_at(center, upwards=False, size=60.0)]
+    assert len(follower.step(PICTURE, FRAME_NS)) == 2
+
+
+def test_what_is_seen_now_decides_whose_hand_it_is() -> None:
+    """And not what each follow saw before, which fits itself whatever the hand is."""
+    search = Search([UPRIGHT, ACROSS], evidence=(4.0, 3.0), config=DetectorConfig(patrol_every=100))
+    follower = HandFollower(search)  # type: ignore[arg-type]
+    for frame in range(20):
+        follower.step(PICTURE, frame * FRAME_NS)
+    search.hands, search.rights = [ACROSS], (-5.0,)
+    (box,) = follower.step(PICTURE, 20 * FRAME_NS)
+    assert box.follow_id == 1
+
+
+def test_a_hand_whose_look_led_to_another_is_looked_for_where_it_was() -> None:
+    search = Search([UPRIGHT, ACROSS])
+    follower = HandFollower(search)  # type: ignore[arg-type]
+    for frame in range(20):
+        follower.step(PICTURE, frame * FRAME_NS)
+    for frame, hands, rights, ids in (
+        (20, [ACROSS], (-5.0,), [1]), (21, [ACROSS], (-5.0,), [1]), (22, [UPRIGHT, ACROSS], (5.0, -5.0), [0, 1]),
+    ):  # fmt: skip
+        search.hands, search.rights = hands, rights
+        assert [box.follow_id for box in follower.step(PICTURE, frame * FRAME_NS)] == ids

@@ -77,10 +77,10 @@ class _Mean:
 class _Follow:
     """One hand on its way through the stream.
 
-    landmarks: the last ones seen. seen_ns: when. sure_ns: when they were last its own, and not another follow's that it
-    had come to lie on. velocity: (2,) pixels per second, measured until `measured_ns`, since when the hand has moved by
-    `moved`. palm: what the palm detector adds to the log-odds of a hand. presence: running log-odds from the landmark
-    network. belief: log-odds of "right", gathered over the frames.
+    landmarks: the last ones seen of this hand, and not of another that it came to lie on. seen_ns: when. velocity: (2,)
+    pixels per second, measured until `measured_ns`, since when the hand has moved by `moved`. palm: what the palm
+    detector adds to the log-odds of a hand. presence: running log-odds from the landmark network. belief: log-odds of
+    "right", gathered over the frames.
     """
 
     id: int
@@ -95,7 +95,6 @@ class _Follow:
     mirrored: _Mean = field(default_factory=_Mean)
     belief: float | None = None
     begun_ns: int = 0
-    sure_ns: int = 0
     reported: bool = False
     lost: bool = False
 
@@ -116,6 +115,10 @@ class _Follow:
         """Log-odds of "right" by the network: upright and mirrored looks have opposite biases and count equally."""
         means = [mean.value for mean in (self.upright, self.mirrored) if mean.count]
         return sum(means) / max(len(means), 1)
+
+    def presence_with(self, seen: LandmarkResult) -> float:
+        """What `presence` becomes by another look."""
+        return 0.5 * (self.presence + log_odds(seen.presence))
 
     def predicted(self, stamp_ns: int) -> FloatArray:
         """(21, 2): the landmarks where they should be now, at constant velocity."""
@@ -162,8 +165,7 @@ class HandFollower:
             for sighting in self._search.look_around(picture):
                 self._begin(sighting, stamp_ns)
         else:
-            self._look_at_followed(picture, stamp_ns, gap)
-            self._drop_duplicates(stamp_ns)
+            self._follow_on(picture, stamp_ns, gap)
             self._look_for_more(picture, stamp_ns, gap)
         self._forget(stamp_ns)
         self._frame += 1
@@ -171,15 +173,21 @@ class HandFollower:
 
     # --- following ------------------------------------------------------------------------------------------------
 
-    def _look_at_followed(self, picture: Pyramid, stamp_ns: int, gap: float) -> None:
-        for place, follow in enumerate(self._follows):
-            if follow.lost and stamp_ns - follow.sure_ns > _COAST_NS:
+    def _follow_on(self, picture: Pyramid, stamp_ns: int, gap: float) -> None:
+        """Looks at every hand where it should be now; what is seen of none, or of another hand, is lost."""
+        looks = []
+        for follow in self._follows:
+            if follow.lost and stamp_ns - follow.seen_ns > _COAST_NS:
                 continue
             seen = self._look(picture, follow, stamp_ns)
-            if seen is None or not self._plausible(follow, seen):
-                follow.lost = True
+            if seen is not None and self._plausible(follow, seen):
+                looks.append((follow, seen))
+        own = _without_duplicates(looks)
+        for place, follow in enumerate(self._follows):
+            follow.lost = follow not in own
+            if follow.lost:
                 continue
-            self._advance(follow, seen, stamp_ns, gap)
+            self._advance(follow, own[follow], stamp_ns, gap)
             if (self._frame + place * (_MIRRORED_EVERY // 2)) % _MIRRORED_EVERY == 0:
                 mirrored = self._search.network.look(picture, region_of_landmarks(follow.places), mirrored=True)
                 if mirrored is not None:
@@ -208,8 +216,7 @@ class HandFollower:
         growth = hand_size(seen.landmarks.image) / follow.size
         if not 0.4 < growth < 2.5:
             return False
-        presence = 0.5 * (follow.presence + log_odds(seen.presence))
-        return hand_score(follow.palm, presence) >= self._search.config.least_kept
+        return hand_score(follow.palm, follow.presence_with(seen)) >= self._search.config.least_kept
 
     def _advance(self, follow: _Follow, seen: LandmarkResult, stamp_ns: int, gap: float) -> None:
         follow.moved = follow.moved + (seen.landmarks.image - follow.places).mean(axis=0)
@@ -217,33 +224,16 @@ class HandFollower:
         if elapsed >= _LEAST_NS:
             follow.velocity = 0.5 * (follow.velocity + follow.moved / (elapsed * 1e-9))
             follow.moved, follow.measured_ns = np.zeros(2), stamp_ns
-        follow.landmarks, follow.lost = seen.landmarks, False
-        follow.seen_ns = stamp_ns
-        follow.presence = 0.5 * (follow.presence + log_odds(seen.presence))
+        follow.landmarks, follow.seen_ns = seen.landmarks, stamp_ns
+        follow.presence = follow.presence_with(seen)
         follow.upright.add(seen.right, min(1.0, gap / _SIDE_MEMORY_S))
-
-    def _drop_duplicates(self, stamp_ns: int) -> None:
-        """Where two follows have come to lie on one hand, it stays with the one that it resembles more."""
-        for a, b in itertools.combinations(self._seen(), 2):
-            if a.lost or b.lost or not _one_hand(a.landmarks, b.landmarks):
-                continue
-            loser = min(a, b, key=lambda follow: (self._resemblance(follow), -follow.id))
-            loser.lost = True
-        for follow in self._seen():
-            follow.sure_ns = stamp_ns
-
-    @staticmethod
-    def _resemblance(follow: _Follow) -> float:
-        """How well what is seen fits what was followed: side, certainty, and steadiness, in log-odds."""
-        agreement = math.tanh((follow.belief or 0.0) / 2) * follow.network
-        return agreement + follow.palm + 0.5 * follow.presence
 
     # --- searching ------------------------------------------------------------------------------------------------
 
     def _look_for_more(self, picture: Pyramid, stamp_ns: int, gap: float) -> None:
         config, followed = self._search.config, sum(follow.reported for follow in self._seen())
         if followed == 0:
-            coasting = sum(f.lost and stamp_ns - f.sure_ns <= _COAST_NS for f in self._follows)
+            coasting = sum(f.lost and stamp_ns - f.seen_ns <= _COAST_NS for f in self._follows)
             count = max(1, config.search_views - coasting)  # each of these has cost a look already
         elif followed < config.wanted_hands:
             count = 1
@@ -278,7 +268,7 @@ class HandFollower:
 
     def _next_glances(self, picture: Pyramid, count: int, stamp_ns: int) -> list[_Glance]:
         """The next views in turn, and every second frame first the place where a hand was just lost."""
-        lost = [f for f in self._follows if f.lost and stamp_ns - f.sure_ns < 2 * _COAST_NS]
+        lost = [f for f in self._follows if f.lost and stamp_ns - f.seen_ns < 2 * _COAST_NS]
         chosen = (
             [_Glance(_around(lost[-1], picture), True, again=True)] if lost and count and self._frame % 2 == 0 else []
         )
@@ -326,17 +316,17 @@ class HandFollower:
         Not where the palm turns out to be that of another followed hand: both would lie on that one.
         """
         seen = self._search.network.look(picture, palm.hand_region())
-        if seen is None or any(_one_hand(seen.landmarks, f.landmarks) for f in self._seen() if f is not follow):
+        if seen is None or any(_one_hand(seen.landmarks.image, f.places) for f in self._seen() if f is not follow):
             return
         if log_odds(seen.presence) > follow.presence:
             follow.landmarks = seen.landmarks
-            follow.presence = 0.5 * (follow.presence + log_odds(seen.presence))
+            follow.presence = follow.presence_with(seen)
 
     def _was_vain(self, palm: Palm) -> bool:
         return any(same_palm(palm, vain) for vain, _until in self._vain)
 
     def _is_followed(self, places: FloatArray, doubt: float = 0.0) -> bool:
-        return any(same_hand(places, follow.places, doubt) for follow in self._seen())
+        return any(_one_hand(places, follow.places, doubt) for follow in self._seen())
 
     def _begin(self, sighting: Sighting, stamp_ns: int) -> None:
         """Starts a follow, or takes up that of the hand that was lost here."""
@@ -348,7 +338,7 @@ class HandFollower:
         elif follow.belief is not None:
             follow.belief *= 0.5  # it may be another hand after all
         follow.landmarks, follow.lost = sighting.landmarks, False
-        follow.seen_ns = follow.sure_ns = stamp_ns
+        follow.seen_ns = stamp_ns
         follow.palm, follow.presence = sighting.palm, sighting.presence
         follow.velocity, follow.moved, follow.measured_ns = np.zeros(2), np.zeros(2), stamp_ns
         follow.upright.add(sighting.right, 0.1)
@@ -365,7 +355,7 @@ class HandFollower:
             if not follow.lost or not 0.5 < size / follow.size < 2:
                 continue
             away = mean_distance(sighting.landmarks.image, follow.places) / max(size, follow.size)
-            spread = 0.3 + 2.0 * (stamp_ns - follow.sure_ns) * 1e-9
+            spread = 0.3 + 2.0 * (stamp_ns - follow.seen_ns) * 1e-9
             contradicted = (follow.belief or 0.0) * sighting.right < -6
             cost = 0.5 * (away / spread) ** 2 + 2 * math.log(spread)
             if away < 3 * spread and cost < least and not contradicted:
@@ -379,7 +369,7 @@ class HandFollower:
 
         def kept(follow: _Follow) -> bool:
             if follow.reported:
-                return not follow.lost or stamp_ns - follow.sure_ns < _MEMORY_NS
+                return not follow.lost or stamp_ns - follow.seen_ns < _MEMORY_NS
             return not follow.lost and stamp_ns - follow.begun_ns < _SUSPICION_NS
 
         self._follows = [follow for follow in self._follows if kept(follow)]
@@ -424,14 +414,31 @@ def _evidence(palm: Palm, near: bool) -> float:
     return Candidate((palm,), palm.score if near else 0.0).evidence
 
 
-def _one_hand(a: Landmarks, b: Landmarks) -> bool:
-    """Whether two looks at followed hands saw the same one, and not one hand that passes over another.
+def _without_duplicates(looks: Sequence[tuple[_Follow, LandmarkResult]]) -> dict[_Follow, LandmarkResult]:
+    """The looks at followed hands, without those that saw the hand of another follow, which resembles it more."""
+    own = dict(looks)
+    for (a, seen_a), (b, seen_b) in itertools.combinations(looks, 2):
+        if a in own and b in own and _one_hand(seen_a.landmarks.image, seen_b.landmarks.image):
+            first, second = _resemblance(a, seen_a), _resemblance(b, seen_b)
+            del own[a if (first, -a.id) < (second, -b.id) else b]
+    return own
 
-    On one hand both looks give all but the same landmarks; boxes overlap as much where hands cross.
+
+def _resemblance(follow: _Follow, seen: LandmarkResult) -> float:
+    """How well what is seen fits what was followed: side, certainty, and steadiness, in log-odds."""
+    agreement = math.tanh((follow.belief or 0.0) / 2) * seen.right
+    return agreement + follow.palm + 0.5 * follow.presence_with(seen)
+
+
+def _one_hand(a: FloatArray, b: FloatArray, doubt: float = 0.0) -> bool:
+    """Whether two looks saw one hand, by their landmarks (21, 2), and not one hand that passes over another.
+
+    On one hand both looks give all but the same landmarks; boxes overlap as much where hands cross. doubt: see
+    `same_hand`.
     """
-    smaller, larger = sorted((hand_size(a.image), hand_size(b.image)))
-    two = smaller > _ALIKE * larger and mean_distance(a.image, b.image) > _APART * larger
-    return same_hand(a.image, b.image) and not two
+    smaller, larger = sorted((hand_size(a), hand_size(b)))
+    two = smaller > _ALIKE * larger and mean_distance(a, b) > _APART * larger
+    return same_hand(a, b, doubt) and not two
 
 
 def _disagree(palm: Palm, follow: _Follow) -> bool:
