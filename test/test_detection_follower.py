@@ -147,3 +147,18 @@ def test_a_hand_whose_look_led_to_another_is_looked_for_where_it_was() -> None:
     ):  # fmt: skip
         search.hands, search.rights = hands, rights
         assert [box.follow_id for box in follower.step(PICTURE, frame * FRAME_NS)] == ids
+
+
+def test_a_finger_of_a_followed_hand_is_no_new_hand_however_far_from_its_middle() -> None:
+    middle = (ACROSS.min(axis=0) + ACROSS.max(axis=0)) / 2
+    finger = 0.4 * (ACROSS - middle) + (150.0, 150.0)
+    assert same_hand(UPRIGHT, finger)
+    assert np.linalg.norm(UPRIGHT - finger, axis=1).mean() > 0.35 * np.ptp(UPRIGHT, axis=0).max()  # as of two hands
+    search = Search([UPRIGHT])
+    follower = HandFollower(search)  # type: ignore[arg-type]
+    follower.step(PICTURE, 0)
+    center = finger[[0, 5, 9, 13, 17]].mean(axis=0)
+    search.hands, search.palms_seen = [UPRIGHT, finger], [palm_at(center, upwards=False, size=30.0)]
+    for frame in range(1, 5):
+        assert len(follower.step(PICTURE, frame * FRAME_NS)) == 1
+    assert len(follower._follows) == 1
