@@ -36,6 +36,8 @@ from wildhands_ros.recordings import (
     qos,
 )
 from wildhands_ros.recordings import bag_reader as bag_reader_module
+from wildhands_ros.recordings import bag_writer as bag_writer_module
+from wildhands_ros.recordings import source as source_module
 from wildhands_ros.recordings.bag_source import InfoMatcher
 from wildhands_ros.recordings.hands_reader import recorded_hands
 from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
@@ -409,6 +411,24 @@ def test_bad_frames_are_left_out_and_named(tmp_path: Path) -> None:
         assert "/cam/image_raw #" in problem and says in problem
 
 
+def test_bad_frames_behind_a_good_one_are_counted_and_never_end_the_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "_GIVE_UP_AFTER", 4)
+    messages = camera_messages(8)
+    for bad in range(1, 6):
+        messages[2 * bad][3].step = 10
+    source = open_source(write_bag(tmp_path / "five", messages))
+    for _ in range(2):
+        assert [frame.index for frame in source] == [0, 6, 7]
+    assert len(source.problems) == 5
+    messages[2 * 6][3].step = 10
+    source = open_source(write_bag(tmp_path / "six", messages))
+    for _ in range(2):
+        assert [frame.index for frame in source] == [0, 7]
+    assert len(source.problems) == 6 and source.problems[-1].endswith("6 frames could not be read in all")
+
+
 @pytest.mark.parametrize(
     ("count", "says", "problems"), [(60, "no frame could be", 6), (1200, "none of the first 1000 frames could be", 5)]
 )
@@ -649,6 +669,13 @@ def test_damage_in_the_middle_of_an_sqlite_bag_gives_what_is_before(tmp_path: Pa
     assert source.problems
 
 
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+def test_of_a_damaged_bag_only_the_topics_asked_for_are_read(tmp_path: Path, storage: StoragePlugin) -> None:
+    found = salvage(bag_file(write_bag(tmp_path / "bag", camera_messages(3), storage)))
+    assert {message.topic for message in found.messages(["/cam/camera_info"])} == {"/cam/camera_info"}
+    assert dict(found.counts) == {"/cam/camera_info": 3, "/cam/image_raw": 3}
+
+
 def test_rows_of_an_sqlite_bag_that_are_no_messages_cost_only_themselves(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", camera_messages(20), SQLITE)
     (path / "metadata.yaml").unlink()
@@ -760,7 +787,7 @@ def test_definitions_and_the_lack_of_them_are_told(tmp_path: Path) -> None:
     assert damage == f"ends without index after {(tmp_path / 'bag.mcap').stat().st_size} bytes"
 
 
-@pytest.mark.parametrize("order", [[1, 2, 5, 3, 4, 6], [3, 1, 2, 4], [5, 6, 7, 7, 1, 2, 2]])
+@pytest.mark.parametrize("order", [[1, 2, 5, 3, 4, 6], [3, 1, 2, 4], [5, 6, 7, 7, 1, 2, 2], [5, 6, 1, 6]])
 def test_an_mcap_without_index_and_not_in_order_loses_nothing(tmp_path: Path, order: list[int]) -> None:
     """Clocks are set back, and messages of one time are several."""
     messages = [(time_ns, bytes(STORE.serialize_cdr(image(index), IMAGE))) for index, time_ns in enumerate(order)]
@@ -869,9 +896,11 @@ def test_a_compressed_bag_without_metadata_is_read_whole(
 
 def test_of_a_file_that_is_there_twice_the_one_that_is_not_compressed_is_read(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", camera_messages(3))
-    (path / f"{bag_file(path).name}.zstd").write_bytes(b"cut off")
+    file = bag_file(path)
     (path / "metadata.yaml").unlink()
-    assert read_all(open_source(path)) == [0, 1, 2]
+    for content in (b"cut off", zstd.compress(file.read_bytes())):
+        file.with_name(f"{file.name}.zstd").write_bytes(content)
+        assert read_all(open_source(path)) == [0, 1, 2]
 
 
 def test_a_compressed_file_that_is_cut_off_gives_what_is_there(tmp_path: Path) -> None:
@@ -964,7 +993,11 @@ def test_no_damage_escapes_as_anything_but_our_errors(
             pass
 
 
-def test_an_unfinished_sqlite_recording_keeps_its_write_ahead_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("described", [False, True])
+def test_an_unfinished_sqlite_recording_keeps_its_write_ahead_log(
+    tmp_path: Path, described: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """described: with a metadata.yaml, as of a bag that was finished and then written on."""
     path = write_bag(tmp_path / "bag", camera_messages(10), SQLITE)
     file = bag_file(path)
     live = sqlite3.connect(file)
@@ -977,9 +1010,16 @@ def test_an_unfinished_sqlite_recording_keeps_its_write_ahead_log(tmp_path: Path
     for p in path.glob("*.db3*"):
         shutil.copy(p, crashed)
     live.close()
+    if described:
+        shutil.copy(path / "metadata.yaml", crashed)
     before = {p.name: p.read_bytes() for p in crashed.iterdir()}
-    source = open_source(crashed)
-    assert source.length == 20 and len(list(source)) == 20
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with open_source(crashed) as source:
+        assert source.length == 20 and len(list(source)) == 20
+        assert list((tmp_path / "temporary").iterdir())
+        source.close()
+        assert not list((tmp_path / "temporary").iterdir())
     assert {p.name: p.read_bytes() for p in crashed.iterdir()} == before  # reading changes nothing
 
 
@@ -1133,6 +1173,17 @@ def test_a_killed_recording_keeps_what_was_flushed(tmp_path: Path, name: str) ->
     assert read_all(source) == list(range(100))
     assert "not finished" in source.problems[0]
     assert list(salvage(bag_file(left)).topics) == ["/i"]
+
+
+def test_what_is_written_reaches_the_disk_every_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(bag_writer_module.time, "monotonic", lambda: now)
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.add_topic("/i", IMAGE)
+        for index, seconds in enumerate((0.5, 1.0, 1.5, 2.0, 2.4)):
+            now = 100.0 + seconds
+            writer.write("/i", image(index), START + index * PERIOD)
+        assert salvage(bag_file(tmp_path / "bag")).counts["/i"] == 3
 
 
 def test_an_error_while_recording_keeps_what_came_before(tmp_path: Path) -> None:
