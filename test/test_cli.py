@@ -266,6 +266,16 @@ def test_a_video_becomes_an_annotated_video_and_a_bag(video: Path, tmp_path: Pat
         )
 
 
+def test_every_third_frame_makes_results_as_long_as_the_source(video: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "hands.jsonl"
+    assert run("run", video, "--focal", 700, "--out", tmp_path, "--json", lines, "--every", 3) == 0
+    assert [record["frame"] for record in read_lines(lines)] == [0, 3, 6, 9]
+    with open_source(tmp_path / "hands_hands.mp4") as annotated:
+        assert annotated.fps == pytest.approx(10.0) and len(list(annotated)) == 4
+    stamps = [results.stamp_ns for results in read_hands(tmp_path / "hands_hands.mcap")]
+    assert stamps == pytest.approx([0, 100_000_000, 200_000_000, 300_000_000], abs=1_000_000)
+
+
 def test_the_hands_in_the_bag_are_those_of_the_json_lines(video: Path, tmp_path: Path) -> None:
     lines = tmp_path / "hands.jsonl"
     assert run("run", video, "--focal", 700, "--out", tmp_path, "--json", lines, "--frames", 4, "--no-video") == 0

@@ -24,7 +24,7 @@ from wildhands_ros.json_lines import BoxFile
 from wildhands_ros.recordings import SourceKind, VideoWriter, open_source
 from wildhands_ros.recordings import video as videos
 from wildhands_ros.recordings.pictures import exif_focal_35mm, natural_key
-from wildhands_ros.recordings.video import VideoSource
+from wildhands_ros.recordings.video import VideoSource, is_cut_off
 
 
 def scene(index: int, width: int = 96, height: int = 64) -> np.ndarray:
@@ -242,6 +242,23 @@ def test_what_a_camera_appends_to_a_video_costs_no_frame(tmp_path: Path, trailer
     source = open_source(path)
     assert [brightness_index(f.image) for f in source] == list(range(10))
     assert source.problems == ()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_video_of_more_than_four_gigabytes_is_whole_where_it_is(tmp_path: Path, whole: bool) -> None:
+    """Their sizes have 64 bits, for which writers leave room; here for one that is as small as any."""
+    path = tmp_path / "clip.mp4"
+    write_video(path, 10)
+    data = path.read_bytes()
+    place = data.index(b"mdat") - 12  # an empty box, and the head of the one with the pictures
+    empty, kind, size = struct.unpack_from(">I4sI", data, place)
+    assert (empty, kind) == (8, b"free")
+    long = struct.pack(">I4sQ", 1, b"mdat", size + 8 if whole else 1 << 33)
+    path.write_bytes(data[:place] + long + data[place + 16 :])
+    assert is_cut_off(path) is not whole
+    if whole:
+        source = open_source(path)
+        assert [brightness_index(f.image) for f in source] == list(range(10)) and source.problems == ()
 
 
 @pytest.mark.parametrize("fps", [0.4, 29.97, 66.667, 119.953, 239.974])
