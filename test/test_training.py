@@ -197,6 +197,21 @@ def test_labels_of_left_hands_are_mirrored_into_right_ones() -> None:
         assert np.nanmin(batch.mask[i, y, x]) > 0.2
 
 
+def test_samples_of_numpys_numbers_are_like_any_others() -> None:
+    """What a source of one's own computes is of NumPy's types, in which shards do not give it back."""
+    sample = drawn_hand(np.random.default_rng(28), "0")
+    (x, y), box = sample.center, sample.box
+    assert sample.mano is not None and sample.grasp is not None
+    numpys = replace(
+        sample, center=(np.float64(x), np.float64(y)), extent=np.float64(sample.extent),  # type: ignore[arg-type]
+        box=tuple(np.array(box)), grasp=np.uint8(sample.grasp),  # type: ignore[arg-type]
+    )  # fmt: skip
+    for manner in (Manner(), Manner(box_factor=1.3), Manner(upright=MODEL.right)):
+        expected, found = manner.batch([sample]), manner.batch([numpys])
+        for field in fields(Batch):
+            torch.testing.assert_close(getattr(found, field.name), getattr(expected, field.name), equal_nan=True)
+
+
 def test_a_rolled_camera_sees_the_same_hands_upright() -> None:
     rng = np.random.default_rng(15)
     variant = variant_of(UPRIGHT, MODEL)

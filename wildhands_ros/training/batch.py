@@ -112,7 +112,8 @@ def batch_of(
         (c - half) * frame.scale + frame.middle for c, half in zip(sample.center, frame.half, strict=True)
     )  # fmt: skip
     half = sample.extent * frame.scale / 2
-    box, matrix = torch.tensor([[x - half, y - half, x + half, y + half]]), torch.from_numpy(frame.matrix)[None]
+    edges = [x - half, y - half, x + half, y + half]
+    box, matrix = torch.tensor([edges], dtype=torch.float32), torch.from_numpy(frame.matrix)[None]
     mirrored = sample.side is Side.LEFT
     flip = _FLIP if mirrored else np.ones(3)
     if mirrored:
@@ -150,7 +151,7 @@ def batch_of(
         keypoints=row(keypoints),
         keypoint_weights=row(weights),
         mask=row(np.zeros((MASK_SIZE, MASK_SIZE)) if mask is None else mask),
-        grasp=torch.tensor([NO_GRASP if sample.grasp is None or "grasp" not in only else sample.grasp]),
+        grasp=torch.tensor([NO_GRASP if sample.grasp is None or "grasp" not in only else int(sample.grasp)]),
         has_joints=row(float(joints is not None)),
         has_mano=row(float(mano is not None)),
         has_mask=row(float(mask is not None)),
