@@ -250,6 +250,24 @@ def test_incomplete_doubled_and_compressed_shards_are_refused(tmp_path: Path) ->
         shard.add(made_sample("k"))
 
 
+def test_shards_may_be_packed_by_tar(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "own.tar") as shard:
+        for key in "ab":
+            shard.add(made_sample(key))
+    (tmp_path / "folder").mkdir()
+    with tarfile.open(tmp_path / "own.tar") as tar:
+        for info in tar:
+            (tmp_path / "folder" / info.name).write_bytes(tar.extractfile(info).read())
+    with tarfile.open(tmp_path / "packed.tar", "w") as tar:
+        tar.add(tmp_path / "folder", ".")
+        assert sorted(tar.getnames())[:2] == [".", "./a.jpg"]  # as of `tar -C folder .`
+    own, packed = (ShardReader(tmp_path / f"{name}.tar") for name in ("own", "packed"))
+    assert {sample.key for sample in packed} == {"a", "b"} and len(packed) == 2
+    for sample in packed:
+        expected = next(other for other in own if other.key == sample.key)
+        assert np.array_equal(sample.image, expected.image) and np.array_equal(sample.mask, expected.mask)
+
+
 def test_samples_check_themselves() -> None:
     assert len(GRASPS) == GRASP_COUNT
     sample = made_sample()

@@ -124,12 +124,13 @@ class _Shard:
         try:
             with tarfile.open(path, "r:") as tar:  # not compressed: members are read where they lie
                 for info in tar:
-                    if info.name in self._members:
-                        raise SampleError(f"{path}: there are two members '{info.name}': give each sample its own key")
-                    self._members[info.name] = (info.offset_data, info.size)
+                    name = info.name.removeprefix("./")  # of `tar -C folder .`
+                    if name in self._members:
+                        raise SampleError(f"{path}: there are two members '{name}': give each sample its own key")
+                    self._members[name] = (info.offset_data, info.size)
                     end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                    if info.name.endswith(".json"):
-                        self.keys.append(info.name[: -len(".json")])
+                    if name.endswith(".json"):
+                        self.keys.append(name[: -len(".json")])
             whole = _only_zeros(path, end)
         except (OSError, tarfile.TarError, ValueError, OverflowError) as error:
             raise SampleError(
