@@ -75,6 +75,7 @@ from wildhands_ros.training.ablation import (
     run_auxiliary,
 )
 from wildhands_ros.training.batch import (
+    NO_GRASP,
     Batch,
     Geometry,
     batch_of,
@@ -87,6 +88,7 @@ from wildhands_ros.training.batch import (
     rolls_of,
 )
 from wildhands_ros.training.config import (
+    LABELS,
     LossConfig,
     NetworkConfig,
     OptimiserConfig,
@@ -101,6 +103,7 @@ from wildhands_ros.training.dataset import (
     FirstSamples,
     Manner,
     MixingSampler,
+    SampleDataset,
     _cache_key,
     normalised,
     open_source,
@@ -640,6 +643,21 @@ def test_sources_are_drawn_by_weight_and_their_samples_equally() -> None:
     assert counts[:50].sum() == pytest.approx(3000, abs=5)
     assert counts[:50].min() >= 59 and counts[:50].max() <= 61
     assert counts[50:].min() >= 99 and counts[50:].max() <= 101
+    large = np.bincount(np.concatenate(list(MixingSampler([1700, 40], [4, 1], batch=50, steps=85, seed=3))))
+    assert set(large[:1700]) == {2} and large[1700:].min() >= 21 and large[1700:].max() <= 22
+
+
+def test_labels_that_are_not_wanted_are_missing() -> None:
+    samples = Listed(drawn_hand(np.random.default_rng(29), str(i)) for i in range(2))
+    whole = SampleDataset(samples, Manner()).take([0, 1]).batch
+    fields_of = {"joints": "has_joints", "mano": "has_mano", "mask": "has_mask", "keypoints": "keypoint_weights"}
+    for wanted in (*LABELS, ""):
+        batch = SampleDataset(samples, Manner(), [wanted]).take([0, 1]).batch
+        for label, name in fields_of.items():
+            assert bool((getattr(whole, name) == 1).all())
+            assert bool((getattr(batch, name) == (label == wanted)).all()), (wanted, label)
+        assert torch.equal(batch.grasp, whole.grasp) == (wanted == "grasp")
+        assert wanted == "grasp" or set(batch.grasp.tolist()) == {NO_GRASP}
 
 
 def test_a_source_that_would_never_be_drawn_is_named() -> None:
