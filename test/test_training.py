@@ -1373,6 +1373,7 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
         ("sources: [{}]\nnetwork: {trained_from: 99}", "network.trained_from must be from 0 to 15, not 99"),
         ("sources: [{}]\nnetwork: {dropout: 1}", "network.dropout must be from 0"),
         ("sources: [{}]\noptimiser: {ema: 2}", "optimiser.ema must be from 0 to 1, not 2"),
+        ("sources: [{}]\noptimiser: {ema: 1}", "optimiser.ema must be less than 1"),
         ("sources: [{}]\noptimiser: {learning_rate: .nan}", "optimiser.learning_rate must be 0 or more, not nan"),
         ("sources: [{}]\noptimiser: {learning_rate: 1e-3}", "must be a number, not '1e-3', .* for text: write 1.0e-3$"),
         ("sources: [{}]\noptimiser: {learning_rate: 1.5e3}", "write 1.5e\\+3$"),

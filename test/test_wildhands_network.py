@@ -369,6 +369,15 @@ def test_names_of_wrapped_networks_are_understood(prefix, full, tmp_path):
     assert torch.equal(network.head_l.refine[0].weight, full.head_l.refine[0].weight)
 
 
+def test_names_of_parts_that_were_compiled_by_themselves_are_understood(full, tmp_path):
+    path = published_file(tmp_path / "parts.ckpt", full)
+    state = torch.load(path, weights_only=True)["state_dict"]
+    torch.save({re.sub(r"(backbone|hmr_layer)\.", r"\1._orig_mod.", key): state[key] for key in state}, path)
+    network, _ = load_checkpoint(path)
+    for name in ("hand_backbone.conv1.weight", "backbone.conv1.weight", "head_l.refine.0.weight"):
+        assert torch.equal(network.state_dict()[name], full.state_dict()[name])
+
+
 def test_counters_of_training_steps_may_be_left_out(full, tmp_path):
     network, _ = load_checkpoint(published_file(tmp_path / "bare.ckpt", full, leave_out=("num_batches_tracked",)))
     assert not network.backbone.bn1.num_batches_tracked

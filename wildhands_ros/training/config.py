@@ -144,6 +144,8 @@ class OptimiserConfig:
         check_types(self, "optimiser.")
         _require_within(self, "optimiser", 0, math.inf, "learning_rate", "trunk", "weight_decay", "warmup", "clip")
         _require_within(self, "optimiser", 0, 1, "ema")
+        if self.ema == 1:
+            raise ConfigError("optimiser.ema must be less than 1: the average that is kept would never move")
 
 
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # in Lightning's others labels would be rounded as well

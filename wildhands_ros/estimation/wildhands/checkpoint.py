@@ -209,7 +209,7 @@ def _described(path: Path, text: str) -> CheckpointInfo:
 
 def _our_name(key: str) -> str:
     """The network's name of a published file's tensor."""
-    return _WRAPPERS.sub("", key).replace(".hmr_layer.", ".")
+    return _WRAPPERS.sub("", key).replace("._orig_mod.", ".").replace(".hmr_layer.", ".")
 
 
 def _published_name(name: str, wrapper: str) -> str:
