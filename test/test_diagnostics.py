@@ -74,6 +74,7 @@ def test_who_has_only_begun_is_waited_for_unless_something_is_wrong() -> None:
     watch = Watch()
     watch.statistics.problem("bad_image", "it was bad")
     watch.now += 60
+    watch.statistics.problem("clocks_differ", "odd: clocks_differ")
     watch.images(60, 0)  # while nothing is worked on
     watch.statistics.begin_anew()
     watch.images(30, 0)

@@ -622,6 +622,21 @@ def test_damage_anywhere_in_an_mcap_costs_only_the_chunks_concerned(
         assert [(message.log_time_ns - START) // PERIOD for message in saved] == left
 
 
+@pytest.mark.parametrize("wrong", [8, 1 << 62, 1 << 63, (1 << 64) - 1])
+def test_an_index_that_is_wrong_of_where_a_chunk_begins_costs_nothing(tmp_path: Path, wrong: int) -> None:
+    file = bag_file(write_bag(tmp_path / "bag", camera_messages(200), compression=CompressionMode.STORAGE))
+    data = bytearray(file.read_bytes())
+    (place,) = struct.unpack_from("<Q", data, len(data) - 28)  # where the summary begins
+    while data[place] != 8:  # the first chunk's index
+        place += 9 + struct.unpack_from("<Q", data, place + 1)[0]
+    (told,) = struct.unpack_from("<Q", data, place + 25)
+    struct.pack_into("<Q", data, place + 25, told ^ wrong)
+    file.write_bytes(data)
+    for reader in (salvage(file), BagReader(file)):
+        assert len(list(reader.messages(["/cam/image_raw"]))) == 200
+        reader.close()
+
+
 def test_a_bag_whose_first_chunk_is_damaged_is_read_from_the_next(tmp_path: Path) -> None:
     """It alone names the topics, but for the summary at the end."""
     path = write_bag(tmp_path / "bag", camera_messages(200), compression=CompressionMode.STORAGE)

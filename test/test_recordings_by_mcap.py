@@ -292,3 +292,15 @@ def test_an_index_may_be_without_any_part(
             "/a": ("std_msgs/msg/Byte", 8), "/b": ("std_msgs/msg/Byte", 4)
         }  # fmt: skip
         assert [(m.topic, m.log_time_ns, m.data) for m in bag.messages()] == written
+
+
+def test_a_channel_of_json_needs_no_schema_for_the_index_to_be_whole(tmp_path: Path) -> None:
+    with (tmp_path / "bag.mcap").open("wb") as file:
+        writer = Writer(file)
+        writer.start("ros2", "")
+        schema = writer.register_schema("std_msgs/msg/Byte", "ros2msg", b"byte data")
+        writer.add_message(writer.register_channel("/a", "cdr", schema), START, b"\0\1\0\0a", START)
+        writer.add_message(writer.register_channel("/notes", "json", 0), START, b"{}", START)
+        writer.finish()
+    with BagReader(tmp_path / "bag.mcap") as bag:
+        assert [m.topic for m in bag.messages(["/a"])] == ["/a"] and not bag.problems

@@ -874,6 +874,14 @@ def test_an_export_that_fails_leaves_what_was_there(network, tmp_path, monkeypat
     assert path.read_bytes() == b"of yesterday" and list(tmp_path.iterdir()) == [path]
 
 
+def test_an_export_takes_the_place_of_no_device(network, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ModelFileError, match="pipe is no file"):
+        export_onnx(network, pipe)
+    assert pipe.is_fifo()
+
+
 def test_exporting_leaves_no_torch_weights_behind(checkpoint, tmp_path, monkeypatch):
     """The exported network is the only copy of the weights: those that it was made from are gone."""
     made = []

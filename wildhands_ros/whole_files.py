@@ -45,8 +45,11 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the system that come meanwhile name this file: of writing into an open file, which may be on a full
-    disk, they name none, and of a partial file one that nobody knows."""
+    """Errors of the system that come meanwhile name this file.
+
+    By themselves those of writing into an open file, on a full disk say, name none, and those of a partial file one
+    that nobody knows.
+    """
     try:
         yield
     except OSError as error:

@@ -120,7 +120,7 @@ class Statistics:
     def begin_anew(self) -> None:
         """Work begins: what came before, while nothing was worked on, says nothing of it. Counters go on."""
         with self._lock:
-            self._start = self._clock()
+            self._start, self._odd_at = self._clock(), -math.inf
             for times in (self._arrivals, self._failures, self._results):
                 times.clear()
 

@@ -11,6 +11,7 @@ import math
 import threading
 import time as wall_time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -40,6 +41,7 @@ CACHE_S = 10.0
 
 _DEEPEST = 1000  # frames from a leaf to the root; more is a loop
 _LATE_S = 1.0  # longer than this, also on a busy machine, no transform is on its way to a buffer
+_MOST_HELD = 10_000  # transforms in that time; robots send some thousands a second
 _AT_ONCE_S = 0.1  # neither buffer can be told to stop waiting, so it waits for no longer than this at once
 
 
@@ -204,7 +206,8 @@ class Sieve:
     """Passes on to a buffer what a listener hears, but for what is late of a time that is over. Thread-safe.
 
     Where time has jumped back (a bag that loops), transforms of before may still be on their way. The buffer would take
-    one of them for the newest, and all that come from then on for too old to be kept, until time is there again.
+    one of them for the newest, and all that come from then on for too old to be kept, until time is there again. They
+    are held back, for time may not have jumped after all (an image with a wrong stamp).
 
     clock: seconds, monotonic.
     """
@@ -215,12 +218,14 @@ class Sieve:
         self._lock = threading.Lock()
         self._jumped_at = -math.inf
         self._newest_ns = 0
+        self._held: deque[tuple[TransformStamped, str]] = deque(maxlen=_MOST_HELD)
 
     def set_transform(self, transform: TransformStamped, authority: str = "") -> None:
         """Adds one of /tf."""
         with self._lock:
-            may_be_late = self._clock() - self._jumped_at < _LATE_S
-            if not (may_be_late and stamp_ns(transform.header.stamp) > self._newest_ns):
+            if self._may_be_late() and stamp_ns(transform.header.stamp) > self._newest_ns:
+                self._held.append((transform, authority))
+            else:
                 self.buffer.set_transform(transform, authority)
 
     def set_transform_static(self, transform: TransformStamped, authority: str = "") -> None:
@@ -234,8 +239,22 @@ class Sieve:
         """
         with self._lock:
             self.buffer.clear()
+            self._held.clear()
             if before_ns - after_ns > CACHE_S * 1e9:
                 self._jumped_at, self._newest_ns = self._clock(), (before_ns + after_ns) // 2
+
+    def time_goes_on(self, now_ns: int) -> None:
+        """It is that time: where it is the time before the jump again, what was held back was not late."""
+        with self._lock:
+            if not self._may_be_late():
+                self._held.clear()
+            elif now_ns > self._newest_ns:
+                self._jumped_at = -math.inf
+                while self._held:
+                    self.buffer.set_transform(*self._held.popleft())
+
+    def _may_be_late(self) -> bool:
+        return self._clock() - self._jumped_at < _LATE_S
 
 
 class TransformListener:
@@ -316,6 +335,10 @@ class TransformLookup:
     def time_jumped(self, before_ns: int, after_ns: int) -> None:
         """Forgets what was heard: it is another time now than just before."""
         self._sieve.time_jumped(before_ns, after_ns)
+
+    def time_goes_on(self, now_ns: int) -> None:
+        """Says what time it is, where only the images tell: one with a wrong stamp makes no other time."""
+        self._sieve.time_goes_on(now_ns)
 
     def close(self) -> None:
         """Stops listening."""

@@ -227,6 +227,8 @@ class Worker:
                 "of the first of them only, and motion cannot be followed; set header.stamp in the driver",
             )
         self._last_stamp_ns = stream_time(last, stamp)
+        # a simulated clock's own jumps are heard of elsewhere
+        simulated = isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active
         if last is not None and stamp < self._last_stamp_ns:
             self._report(
                 "images_out_of_order",
@@ -236,9 +238,7 @@ class Worker:
             )
         elif last is not None and stamp < last:
             self.reset()
-            # or the robot would be where it was when this time came before. Less than a second is a matter of order; a
-            # simulated clock's own jump has cleared it already, after which transforms of the new round may have come
-            simulated = isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active
+            # or the robot would be where it was when this time came before. Less than a second is a matter of order
             if self._transforms is not None and last - stamp > _A_SECOND_NS and not simulated:
                 self._transforms.time_jumped(last, stamp)
             self._report(
@@ -246,6 +246,8 @@ class Worker:
                 f"image stamps went back by {(last - stamp) * 1e-9:.3f} s (a bag that loops, a clock that was set, or "
                 f"two publishers on {self._topics.image}): hands are followed anew",
             )
+        elif self._transforms is not None and not simulated:
+            self._transforms.time_goes_on(stamp)
         now = self._clock.now().nanoseconds
         ahead = stamp - now
         if now > 0 and ahead > _A_SECOND_NS:  # 0: use_sim_time, and nobody has told the time yet

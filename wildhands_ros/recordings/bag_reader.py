@@ -283,7 +283,7 @@ class _Mcap(McapReader):
 
     def open(self) -> None:
         super().open()
-        nameless = not self.connections or any(c.msgtype == _NO_SCHEMA for c in self.connections)
+        nameless = not self.connections or any(map(_lacks_schema, self.connections))
         unindexed = any(chunk.message_end_time and not chunk.channel_count for chunk in self.chunks)
         if self.metadata.message_count and nameless or unindexed:
             self.close()
@@ -298,6 +298,12 @@ class _Mcap(McapReader):
         alone = copy(self)  # with a place in the file of its own: without index rosbags reads on from the last read's
         with cast(Path, self.path).open("rb") as alone.bio:
             yield from McapReader.messages(alone, connections, start, stop)
+
+
+def _lacks_schema(connection: Connection) -> bool:
+    """Whether messages of ROS have no type; those of JSON, say, need none."""
+    cdr = isinstance(connection.ext, ConnectionExtRosbag2) and connection.ext.serialization_format == "cdr"
+    return cdr and connection.msgtype == _NO_SCHEMA
 
 
 class _Directory(DirectoryReader):

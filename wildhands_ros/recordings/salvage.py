@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped]
 
@@ -30,6 +30,7 @@ _CHUNK_INDEX = 8
 _DATA_END, _LAST_OPCODE, _PRIVATE_OPCODES = 0x0F, 0x0F, 0x80
 _FOOTER_HEAD = struct.pack("<BQ", _FOOTER, 20)
 _LARGEST_CHUNK = 1 << 30  # bytes, unpacked; recorders end one at some megabytes, or after one large message
+_LARGEST_SUMMARY = 1 << 26  # bytes; a hundred for each chunk, and definitions of messages
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class McapSalvage:
         self._path = path
         self._schemas: dict[int, Definition] = {}
         self._channels: dict[int, str] = {}
+        self._told_chunks: list[tuple[int, bytes]] = []  # where they begin, and with what, as the end of the file says
         self._chunks: list[int] = []  # where they begin, in order, as far as it is known
         self.topics: dict[str, Definition] = {}
         self.counts: Counter[str] = Counter()
@@ -125,11 +127,13 @@ class McapSalvage:
             if footer[: len(_FOOTER_HEAD)] != _FOOTER_HEAD or not footer.endswith(_MAGIC):
                 return
             (start,) = struct.unpack_from("<Q", footer, len(_FOOTER_HEAD))
-            if 0 < start < end <= start + _LARGEST_CHUNK:
+            if 0 < start < end <= start + _LARGEST_SUMMARY:
                 file.seek(start)
                 for _ in self._records(file.read(end - start)):
                     pass  # no messages are there
-        self._chunks.sort()
+            # what is told of chunks may be damaged as well: only those count that are there
+            there = (place for place, head in self._told_chunks if place < start and _is_at(file, place, head))
+            self._chunks = sorted(there)
 
     def _scan(self) -> Iterator[RawMessage]:
         self.damage = []
@@ -201,7 +205,8 @@ class McapSalvage:
                 name, encoding, text = _strings(body, 2, 3)
                 self._schemas[key] = Definition(name, encoding, text)
             elif code == _CHUNK_INDEX:
-                self._chunks.append(struct.unpack_from("<16xQ", body)[0])
+                first, last, place, length = struct.unpack_from("<QQQQ", body)
+                self._told_chunks.append((place, struct.pack("<BQQQ", _CHUNK, max(length - 9, 0), first, last)))
             elif code == _CHANNEL:
                 key, schema = struct.unpack_from("<HH", body)
                 topic, _ = _strings(body, 4, 2)
@@ -216,6 +221,11 @@ class McapSalvage:
                     yield RawMessage(channel, self.topics[channel].msgtype, log_time, body[22:])
         except (struct.error, UnicodeDecodeError):
             self.damage.append("has a record that contradicts itself")
+
+
+def _is_at(file: BinaryIO, place: int, content: bytes) -> bool:
+    file.seek(place)
+    return file.read(len(content)) == content
 
 
 class SqliteSalvage:

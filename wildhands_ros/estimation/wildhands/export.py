@@ -20,6 +20,10 @@ from wildhands_ros.libraries import how_to_get
 
 FRAME, CROPS, ENCODING, RIGHT = "frame", "crops", "encoding", "right"
 MAPS, PICTURE = "maps", "picture"
+
+PREPARING = ".export-"
+"""Begins the names of folders in which files are made until they are whole."""
+
 _OPSET = 17
 
 
@@ -36,8 +40,10 @@ def export_onnx(network: WildHandsNetwork, path: str | Path) -> None:
     inputs = example_inputs(network, 2)
     names = _outputs(network)
     target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():  # it would be put in the place of a device
+        raise ModelFileError(f"{path} is no file: name another one to write")
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=PREPARING, dir=target.parent) as folder:
             made = Path(folder) / "network.onnx"
             _export(
                 _Whole(network), made,

@@ -37,7 +37,7 @@ from wildhands_ros.estimation.wildhands.checkpoint import (
     load_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.crops import Prepared
-from wildhands_ros.estimation.wildhands.export import NoExporter, export_parts
+from wildhands_ros.estimation.wildhands.export import PREPARING, NoExporter, export_parts
 from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput, WildHandsNetwork
 from wildhands_ros.estimation.wildhands.runtime import (
     Backend,
@@ -61,7 +61,6 @@ _CLEARLY = 0.9  # of two that are as good as equally fast, the first is taken: t
 _AT_ONCE = 2  # hands, where no trunk sees the frame
 _LAYOUT = "10"  # of the cache, and which inputs the check has; a change makes old entries unused
 _KEPT = 8  # entries of the cache, a hundred megabytes each and more: the least recently used go when one is added
-_PREPARING = ".export-"  # begins the names of folders in which entries are made
 _ABANDONED_S = 24 * 3600  # after which whoever made one was killed before it could take its hundreds of megabytes away
 _ENTRY = re.compile(r"[0-9a-f]{24}-\d+")
 _TRUNKS, _HANDS, _INFO, _EXPECTED = "trunks.onnx", "hands.onnx", "info.json", "expected.npz"
@@ -229,7 +228,7 @@ def _forget_oldest(cache: Path) -> None:
         entries = [path for path in cache.iterdir() if _ENTRY.fullmatch(path.name)]  # whatever else lies there stays
         unused = sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]
         latest = time.time() - _ABANDONED_S
-        unused += [path for path in cache.glob(f"{_PREPARING}*") if path.stat().st_mtime < latest]
+        unused += [path for path in cache.glob(f"{PREPARING}*") if path.stat().st_mtime < latest]
         for folder in unused:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -238,7 +237,7 @@ def _write_exported(checkpoint: Path, folder: Path) -> None:
     replaced = _identity(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=_PREPARING, dir=folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(prefix=PREPARING, dir=folder.parent) as temporary:
             # a warning, so that the commands show it: else they would seem to hang
             logger.warning("preparing the network for this machine, which takes up to a minute: %s", folder.parent)
             network, info = load_checkpoint(checkpoint)
