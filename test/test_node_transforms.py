@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -413,13 +414,15 @@ def test_what_is_in_the_target_frame_already_needs_no_transform() -> None:
     assert lookup.asked == ["camera"]
 
 
+def _hear(sieve: Sieve, seconds: int) -> None:
+    """That the camera is as many metres away then."""
+    sieve.set_transform(stamped("map", "camera", rigid((0, 0, 0), (seconds, 0, 0)), seconds * SECOND))
+
+
 def test_what_is_late_of_the_round_before_keeps_nothing_out() -> None:
     now = [0.0]
     sieve = Sieve(TransformBuffer(), lambda: now[0])
-
-    def heard(seconds: int) -> None:
-        sieve.set_transform(stamped("map", "camera", rigid((0, 0, 0), (seconds, 0, 0)), seconds * SECOND))
-
+    heard = partial(_hear, sieve)
     heard(1000)
     sieve.time_jumped(1000 * SECOND, 400 * SECOND)
     heard(1001)  # was on its way
@@ -435,10 +438,7 @@ def test_where_time_has_not_jumped_after_all_nothing_is_lost() -> None:
     """One image had a wrong stamp; the next has a right one."""
     now = [0.0]
     sieve = Sieve(TransformBuffer(), lambda: now[0])
-
-    def heard(seconds: int) -> None:
-        sieve.set_transform(stamped("map", "camera", rigid((0, 0, 0), (seconds, 0, 0)), seconds * SECOND))
-
+    heard = partial(_hear, sieve)
     heard(1000)
     sieve.time_jumped(1000 * SECOND, 400 * SECOND)
     heard(1001)
@@ -466,7 +466,7 @@ def test_a_small_jump_or_one_ahead_makes_nothing_late(jump_s: int) -> None:
     after = 1000 + jump_s
     sieve.time_jumped(1000 * SECOND, after * SECOND)
     for seconds in (1000, after, after + 1):
-        sieve.set_transform(stamped("map", "camera", rigid((0, 0, 0), (seconds, 0, 0)), seconds * SECOND))
+        _hear(sieve, seconds)
     assert found(sieve.buffer, "map", "camera", (after + 1) * SECOND).translation[0] == after + 1
 
 
