@@ -33,9 +33,19 @@ def write_whole(path: Path, data: bytes) -> None:
     path = Path(os.path.realpath(path))
     # several processes and threads may write the same file
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    with becoming(path, partial):
+        partial.write_bytes(data)
+
+
+@contextlib.contextmanager
+def becoming(path: Path, partial: Path) -> Iterator[None]:
+    """What is written to `partial` meanwhile, in the same folder, is then the file `path`.
+
+    Nothing is left of it where it could not be written, on a full disk least of all. Errors of the system name `path`.
+    """
     try:
         with naming(path):
-            partial.write_bytes(data)
+            yield
             partial.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -10,7 +10,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -41,7 +40,7 @@ from wildhands_ros.training.batch import Batch, batch_of, collate, rolled, rolls
 from wildhands_ros.training.config import LABELS, SourceConfig
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 from wildhands_ros.training.sources.crops import square_of
-from wildhands_ros.whole_files import naming, write_whole
+from wildhands_ros.whole_files import becoming, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -463,23 +462,10 @@ def _fill(filler: _Filler) -> None:
             if start == 0:
                 together[name] = values.new_empty((len(source), *values.shape[1:]))
             together[name][start : start + len(values)] = values
-    with _becoming(place / _LABELS) as partial:  # last: a cache with labels is whole
+    partial = place / "labels.partial"
+    with becoming(place / _LABELS, partial):  # last: a cache with labels is whole
         _save(together, partial)
     shutil.rmtree(place / _PARTS)
-
-
-@contextmanager
-def _becoming(path: Path) -> Iterator[Path]:
-    """A file to write, which then gets its name; nothing is left of it where it could not be written, on a full disk
-    least of all. Errors of the system name `path`."""
-    partial = path.with_suffix(".partial")
-    try:
-        with naming(path):
-            yield partial
-            partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _save(content: Any, path: Path) -> None:
@@ -498,7 +484,8 @@ def _make_maps(filler: _Filler) -> None:
     maps = filler.place / _MAPS
     with torch.no_grad():
         channels, *size = filler.trunk.early(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE), filler.blocks).shape[1:]
-    with _becoming(maps) as partial:
+    partial = maps.with_suffix(".partial")
+    with becoming(maps, partial):
         np.lib.format.open_memmap(partial, "w+", np.float16, (len(filler.source), *size, channels)).flush()
         if hasattr(os, "posix_fallocate"):
             with partial.open("r+b") as file:  # no room: this says so; a write into the mapped file could not
