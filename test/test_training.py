@@ -54,6 +54,7 @@ from wildhands_ros.estimation.wildhands.network import (
 )
 from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Backend, RuntimeConfig
+from wildhands_ros.estimation.wildhands.trunks import Trunk, initialise, make_trunk
 from wildhands_ros.estimation.wildhands.upright import roll_of, roll_of_direction, rolled_back
 from wildhands_ros.evaluation.running import frame_from_scene
 from wildhands_ros.frames import Frame
@@ -986,6 +987,41 @@ def test_a_run_learns_goes_on_after_a_kill_and_its_checkpoint_estimates_the_same
         np.testing.assert_allclose(joints * flip, hand.joints, atol=2e-3)  # crops are rounded to 8 bits here
 
 
+@pytest.mark.parametrize("kind", ["efficientnet-lite0", "resnet18"])
+def test_a_trunk_of_another_kind_learns_whole_goes_on_after_a_kill_and_estimates(
+    config: TrainingConfig, kind: str, tmp_path: Path
+) -> None:
+    weights = tmp_path / "classifier.pth"
+    torch.manual_seed(3)
+    classifier = make_trunk(Trunk(kind))
+    initialise(classifier)
+    torch.save(classifier.state_dict(), weights)
+    network = replace(SMALL, trunk=kind, trunk_weights=weights)
+    run = replace(config, steps=4, batch=4, validate_every=2, network=network, optimiser=OptimiserConfig(warmup=1))
+    watch, again = Watch(), Watch()
+    whole = train(run, tmp_path / "whole", MODEL, None, progress=False, extra=(watch,))
+    with pytest.raises(Killed):
+        train(run, tmp_path / "cut", MODEL, None, progress=False, extra=(Kill(3),))
+    train(run, tmp_path / "cut", MODEL, None, progress=False, extra=(again,))
+    assert sorted(again.losses) == [3, 4]  # the last state was kept at step 2, statistics of batches with it
+    for step, loss in again.losses.items():
+        assert loss == pytest.approx(watch.losses[step], rel=1e-3)
+    learned = load_checkpoint(whole.network)[0].hand_backbone.state_dict()
+    changed = [name for name, before in classifier.state_dict().items() if not torch.equal(before, learned[name])]
+    assert len(changed) == len(learned)  # every layer, and what normalises it
+    rng = np.random.default_rng(1)
+    frame = Frame(np.full((720, 1280, 3), 60, np.uint8), drawn_hand(rng, "0").camera)
+    for backend in (Backend.TORCH, Backend.OPENVINO):
+        estimator = WildHands.load(WildHandsConfig(whole.network, runtime=RuntimeConfig(backend=backend)), MODEL)
+        (hand,) = estimator.estimate(frame, [HandBox(Side.LEFT, (400.0, 300.0, 560.0, 470.0), 1.0)]).hands
+        assert np.isfinite(hand.joints).all()
+
+
+def test_landmark_trunks_need_their_weights(config: TrainingConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'landmarks' needs the landmark network's weights"):
+        train(config, tmp_path, MODEL, None, progress=False)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_of_several_devices_the_first_speaks(
     rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -1369,7 +1405,8 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
         ("sources: [{}]\nnetwork: {encoding: foo}", "unknown network.encoding 'foo': known are none, sparse"),
         ("sources: [{}]\nnetwork: {perspective: foo}", "unknown network.perspective 'foo': known are none"),
         ("sources: [{}]\nnetwork: {translation: foo}", "unknown network.translation 'foo': known are metric, crop"),
-        ("sources: [{}]\nnetwork: {trunk: resnet50}", "known are landmarks, landmarks-fine"),
+        ("sources: [{}]\nnetwork: {trunk: resnet51}", "unknown network.trunk 'resnet51': known are resnet50, resnet18"),
+        ("sources: [{}]\nnetwork: {trunk_weights: a.pth}", "'landmarks' starts from the landmark network's weights"),
         ("sources: [{}]\nnetwork: {trained_from: 99}", "network.trained_from must be from 0 to 15, not 99"),
         ("sources: [{}]\nnetwork: {dropout: 1}", "network.dropout must be from 0"),
         ("sources: [{}]\noptimiser: {ema: 2}", "optimiser.ema must be from 0 to 1, not 2"),

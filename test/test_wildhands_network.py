@@ -46,7 +46,9 @@ from wildhands_ros.estimation.wildhands.network import (
     hand_translation,
     rotation_from_6d,
 )
+from wildhands_ros.estimation.wildhands.pytorch_files import file_sha256
 from wildhands_ros.estimation.wildhands.runtime import Precision, RuntimeConfig
+from wildhands_ros.estimation.wildhands.trunk_weights import load_trunk_weights
 from wildhands_ros.estimation.wildhands.trunks import make_trunk, picture_mean_std
 
 EXPECTED = np.load(Path(__file__).parent / "data" / "wildhands_expected.npz")
@@ -263,6 +265,73 @@ def test_landmark_weights_leave_room_for_an_encoding(models_dir):
 def test_landmark_weights_refuse_other_files():
     with pytest.raises(ModelFileError):
         load_landmark_weights(LandmarkTrunk(), b"\x1c\x00\x00\x00TFL3" + bytes(200))
+
+
+def classifier_weights(kind: Trunk = Trunk.RESNET18) -> dict[str, torch.Tensor]:
+    """As torchvision's classifiers are saved: a trunk's tensors, no two alike, and a last layer."""
+    generator = torch.Generator().manual_seed(4)
+    state = {
+        name: torch.rand(value.shape, generator=generator) if value.is_floating_point() else value
+        for name, value in make_trunk(kind).state_dict().items()
+    }
+    return {**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+
+
+def saved_as(path: Path, state: dict[str, torch.Tensor], form: str) -> Path:
+    if form == "safetensors":
+        save_file(state, path)
+    elif form == "wrapped":
+        torch.save({"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
+    elif form == "old":  # without batch norms' counters, and no archive
+        torch.save(
+            {k: v for k, v in state.items() if "num_batches" not in k}, path, _use_new_zipfile_serialization=False
+        )
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["new", "old", "wrapped", "safetensors"])
+@pytest.mark.parametrize("kind", [Trunk.RESNET18, Trunk.EFFICIENTNET_LITE0])
+def test_trunks_start_from_weights_of_classifiers(kind, form, tmp_path):
+    state = classifier_weights(kind)
+    trunk = make_trunk(kind)
+    load_trunk_weights(trunk, saved_as(tmp_path / "classifier", state, form))
+    for name, value in trunk.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_weights_of_classifiers_leave_room_for_an_encoding(tmp_path):
+    path = saved_as(tmp_path / "classifier", classifier_weights(), "new")
+    plain, wide = make_trunk(Trunk.RESNET18).eval(), make_trunk(Trunk.RESNET18, 3 + 16).eval()
+    load_trunk_weights(plain, path)
+    load_trunk_weights(wide, path)
+    x = torch.rand(1, 3, 224, 224)
+    torch.testing.assert_close(wide(torch.cat([x, torch.rand(1, 16, 224, 224)], dim=1)), plain(x))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"layer1.0.conv1.weight": None}, r"lacks 1 of this trunk's \d+ tensors \(layer1\.0\.conv1\.weight\): it holds"),
+    ({"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, r"layer1\.0\.conv1\.weight is \(64, 64, 1, 1\), expected"),
+    ({"conv1.weight": torch.zeros(64, 4, 7, 7)}, r"conv1\.weight is \(64, 4, 7, 7\), expected \(64, 3, 7, 7\)"),
+    ({"bn1.bias": torch.full((64,), torch.nan)}, r"NaN or infinity in bn1\.bias"),
+])  # fmt: skip
+def test_weights_that_are_no_such_classifiers_are_named(change, message, tmp_path):
+    state = {name: value for name, value in (classifier_weights() | change).items() if value is not None}
+    with pytest.raises(ModelFileError, match=message):
+        load_trunk_weights(make_trunk(Trunk.RESNET18), saved_as(tmp_path / "classifier", state, "new"))
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "is not there: it should hold the weights"), (b"", "is empty"), (b"<html>", "is a web page"),
+    (b"\x10\0\0\0\0\0\0\0{", "is damaged, or no safetensors file"),
+])  # fmt: skip
+def test_files_that_are_no_weights_of_classifiers_are_named(content, message, tmp_path):
+    path = tmp_path / "classifier"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=message):
+        load_trunk_weights(make_trunk(Trunk.RESNET18), path)
 
 
 @pytest.mark.parametrize(("kind", "channels", "parameters"), [
@@ -667,7 +736,7 @@ def test_files_that_may_not_be_read_are_named(small, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    for read in (load_checkpoint, checkpoint_module.is_own_format, checkpoint_module.file_sha256):
+    for read in (load_checkpoint, checkpoint_module.is_own_format, file_sha256):
         with pytest.raises(ModelFileError, match=r"own\.safetensors cannot be read \(Permission denied\)"):
             read(path)
     assert checkpoint_module.hand_model_of(path) is None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from collections.abc import Sequence
 
+_LISTED = 10  # names in a message
 _LINE_BREAK = re.compile(r"(\n(?=  )|\n\Z)")  # as our own texts and tracebacks have them: before an indented line
 
 
@@ -21,6 +23,11 @@ def _printable(character: str) -> str:
     if character.isprintable() or unicodedata.category(character) == "Zs":  # spaces of all kinds are harmless
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first ten names with commas, and how many more there are."""
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def log_to_terminal(level: int) -> None:

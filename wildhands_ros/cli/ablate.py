@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     make_room(args.table)
     config, hand_model = read_training_config(args.config), load_hand_model()
-    weights = load_model(LANDMARK_MODEL, args.models_dir)
+    weights = load_model(LANDMARK_MODEL, args.models_dir) if config.network.landmark_trunk else None
     seeds = list(dict.fromkeys(args.seeds))  # one run must not count twice in the means
     if args.auxiliary:
         runs = run_auxiliary(config, args.out, hand_model, weights, seeds)

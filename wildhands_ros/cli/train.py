@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         config,
         args.out,
         load_hand_model(),
-        load_model(LANDMARK_MODEL, args.models_dir),
+        load_model(LANDMARK_MODEL, args.models_dir) if config.network.landmark_trunk else None,
         models_dir=args.models_dir,
         half=args.half,
     )

@@ -95,7 +95,7 @@ class AblationResult:
 
 
 def run_ablation(
-    base: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes, variants: Sequence[str],
+    base: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes | None, variants: Sequence[str],
     seeds: Sequence[int],
 ) -> Iterator[AblationResult]:  # fmt: skip
     """Trains every variant with every seed; what is there already is not trained again.
@@ -124,7 +124,7 @@ def _network_of(base: TrainingConfig, name: str, hand_model: HandModel) -> Netwo
 
 
 def run_auxiliary(
-    base: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes, seeds: Sequence[int],
+    base: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes | None, seeds: Sequence[int],
 ) -> Iterator[AblationResult]:  # fmt: skip
     """The paper's auxiliary supervision: the second source of `base` has no 3D labels, only masks and grasps.
 
@@ -152,7 +152,7 @@ def run_auxiliary(
 
 
 def _run(
-    config: TrainingConfig, folder: Path, hand_model: HandModel, landmark_weights: bytes, name: str
+    config: TrainingConfig, folder: Path, hand_model: HandModel, landmark_weights: bytes | None, name: str
 ) -> AblationResult:
     """The result that is in a folder, or that comes to be there."""
     if (folder / RESULT).is_file():

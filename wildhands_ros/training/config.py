@@ -85,16 +85,20 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network that is trained, see `estimation.wildhands.Variant`; its trunk starts from open weights.
+    """The network that is trained, see `estimation.wildhands.Variant`. It sees crops alone, not the whole frame.
 
-    trunk: 'landmarks' or 'landmarks-fine'; none of the others can be trained.
-    trained_from: first block of the trunk that is trained; earlier ones keep their open weights. depthwise: also train
-    the spatial filters of the trained blocks. dropout: in the heads (the published code has 0.5). upright: crops
+    trunk: 'landmarks' and 'landmarks-fine' start from the open landmark network's weights; 'resnet50', 'resnet18' and
+    'efficientnet-lite0' are trained as a whole, and nothing of theirs is cached.
+    trunk_weights: a classifier's weights from which one of the latter starts, see `trunk_weights.load_trunk_weights`;
+    None starts it from nothing.
+    trained_from: first block of a landmark trunk that is trained; earlier ones keep their open weights. depthwise: also
+    train the spatial filters of its trained blocks. dropout: in the heads (the published code has 0.5). upright: crops
     are turned until the hand points up; the network learns afterwards to see which way that is. box_factor: edge of the
     crops over the boxes', 1.5 at most, which is what samples show.
     """
 
     trunk: str = "landmarks"
+    trunk_weights: Path | None = None
     keypoints: bool = False
     depths: bool = False
     encoding: str = "sparse"
@@ -111,12 +115,17 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "network.")
-        _require_known("network.trunk", self.trunk, (Trunk.LANDMARKS, Trunk.LANDMARKS_FINE))
-        for name, known in (("encoding", Encoding), ("perspective", Perspective), ("translation", Translation)):
+        kinds = {"trunk": Trunk, "encoding": Encoding, "perspective": Perspective, "translation": Translation}
+        for name, known in kinds.items():
             _require_known(f"network.{name}", getattr(self, name), known)
         _require_within(self, "network", 0, BLOCK_COUNT, "trained_from")
         _require_within(self, "network", 0, 0.99, "dropout")
         _require_within(self, "network", 0.5, BOX_FACTOR, "box_factor")
+        if self.landmark_trunk and self.trunk_weights is not None:
+            raise ConfigError(
+                f"the trunk '{self.trunk}' starts from the landmark network's weights: leave out "
+                "network.trunk_weights, or choose another trunk"
+            )
         if self.keypoints and self.perspective == Perspective.CROP.value:
             raise ConfigError(
                 "keypoints are read off heat maps of the crop as it is, which a network with perspective 'crop' does "
@@ -127,6 +136,11 @@ class NetworkConfig:
                 f"which way hands point is seen after {FINE_AFTER} blocks of the trunk: with upright, trained_from can "
                 f"be {FINE_AFTER} at most, not {self.trained_from}"
             )
+
+    @property
+    def landmark_trunk(self) -> bool:
+        """Whether the trunk is that of the open landmark network."""
+        return self.trunk in (Trunk.LANDMARKS.value, Trunk.LANDMARKS_FINE.value)
 
 
 @dataclass(frozen=True)

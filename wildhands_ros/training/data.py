@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.estimation.wildhands import Encoding
+from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.samples import Sample, SampleSource, ShardReader
 from wildhands_ros.training.config import LABELS, TrainingConfig
 from wildhands_ros.training.dataset import (
@@ -100,12 +101,11 @@ class TrainingData(pl.LightningDataModule):
         return shown_hands((validation[index] for index in self._validated(len(validation))), self._manner)
 
     def _dataset(self, source: SampleSource, only: Collection[str]) -> SampleDataset | CachedDataset:
-        variant, only = self._module.network.variant, only or LABELS
-        if self.config.cache is None or variant.encoding is Encoding.INPUT:  # nothing is fixed behind a changed input
-            return SampleDataset(source, self._manner, only)
-        return CachedDataset(
-            source, self._manner, self._module.trunk, self.config.network.trained_from, self.config.cache, only
-        )
+        trunk, only = self._module.trunk, only or LABELS
+        plain = self._module.network.variant.encoding is not Encoding.INPUT  # nothing is fixed behind a changed input
+        if self.config.cache is not None and plain and isinstance(trunk, LandmarkTrunk):
+            return CachedDataset(source, self._manner, trunk, self.config.network.trained_from, self.config.cache, only)
+        return SampleDataset(source, self._manner, only)
 
     def train_dataloader(self) -> _Loader:
         trainer = self.trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,7 +21,8 @@ from wildhands_ros.estimation.wildhands.landmark_trunk import (
     load_landmark_weights,
 )
 from wildhands_ros.estimation.wildhands.network import NetworkOutput, WildHandsNetwork, camera_of_translation
-from wildhands_ros.estimation.wildhands.trunks import Trunk
+from wildhands_ros.estimation.wildhands.trunk_weights import load_trunk_weights
+from wildhands_ros.estimation.wildhands.trunks import FeatureTrunk, Trunk
 from wildhands_ros.estimation.wildhands.variant import Crops, Perspective, Translation, Variant
 from wildhands_ros.evaluation.metrics import pa_mpjpe_errors
 from wildhands_ros.hand_model import HandModel
@@ -57,12 +59,22 @@ def variant_of(config: NetworkConfig, hand_model: HandModel) -> Variant:
     )
 
 
-def fresh_network(variant: Variant, landmark_weights: bytes) -> WildHandsNetwork:
-    """A network to start from: the open landmark network's trunk, heads that guess a hand at arm's length."""
+def fresh_network(
+    variant: Variant, landmark_weights: bytes | None, trunk_weights: Path | None = None
+) -> WildHandsNetwork:  # fmt: skip
+    """A network to start from: heads that guess a hand at arm's length.
+
+    landmark_weights: the content of hand_landmark_full.tflite, which landmark trunks need. trunk_weights: for any other
+    trunk, see `load_trunk_weights`; None for random ones.
+    """
     network = WildHandsNetwork(variant)
     network.initialise()
-    assert isinstance(network.hand_backbone, LandmarkTrunk)
-    load_landmark_weights(network.hand_backbone, landmark_weights)
+    if isinstance(network.hand_backbone, LandmarkTrunk):
+        if landmark_weights is None:
+            raise ConfigError(f"the trunk '{variant.trunk.value}' needs the landmark network's weights")
+        load_landmark_weights(network.hand_backbone, landmark_weights)
+    elif trunk_weights is not None:
+        load_trunk_weights(network.hand_backbone, trunk_weights)
     start = (5.0, 0.0, 0.4) if variant.translation is Translation.METRIC else (-1.3, 0.0, 0.0)
     with torch.no_grad():
         for module in network.modules():
@@ -92,8 +104,15 @@ class TrainingModule(pl.LightningModule):
         self._errors: list[Tensor] = []
 
     def _freeze(self) -> None:
+        """Fixes what of the network is not to be trained, or not yet."""
+        if isinstance(self.trunk, LandmarkTrunk):
+            self._freeze_blocks(self.trunk)
+        if self.network.variant.upright:
+            self.network.direction_head.requires_grad_(False)  # learns afterwards, from hands as they are
+
+    def _freeze_blocks(self, trunk: LandmarkTrunk) -> None:
         """Fixes the trunk's first blocks, and the spatial filters of the others unless they are to be trained."""
-        trunk, config = self.trunk, self.config.network
+        config = self.config.network
         if isinstance(trunk, FineLandmarkTrunk) and config.trained_from > FINE_AFTER:
             raise ConfigError(
                 f"the trunk 'landmarks-fine' has its finer map after {FINE_AFTER} blocks: network.trained_from can be "
@@ -107,22 +126,18 @@ class TrainingModule(pl.LightningModule):
             for module in trunk.modules():
                 if isinstance(module, torch.nn.Conv2d) and module.groups > 1:
                     module.weight.requires_grad_(False)
-        if self.network.variant.upright:
-            self.network.direction_head.requires_grad_(False)  # learns afterwards, from hands as they are
 
     @property
-    def trunk(self) -> LandmarkTrunk:
-        trunk = self.network.hand_backbone
-        assert isinstance(trunk, LandmarkTrunk)
-        return trunk
+    def trunk(self) -> FeatureTrunk:
+        return self.network.hand_backbone
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
     def forward(self, drawn: Drawn) -> NetworkOutput:
         """The network's output for a batch; of it only the convolutions, most of the work, are in mixed precision."""
-        network, blocks = self.network, self.config.network.trained_from
+        network = self.network
         encoded = encoding(drawn.batch, network.variant)
-        maps = self.trunk.late(self._early(drawn, encoded, blocks), blocks)
+        maps = self._maps(drawn, encoded)
         picture = maps.new_zeros(1, 0, *maps.shape[2:])
         features, planes = network.look(maps, picture, encoded)
         right = torch.ones(len(drawn.batch), dtype=torch.bool, device=maps.device)
@@ -131,18 +146,29 @@ class TrainingModule(pl.LightningModule):
 
     def fine_map(self, drawn: Drawn) -> Tensor:
         """The trunk's 14 × 14 map (N, 112, 14, 14) of a batch's crops; what is cached of them is that map."""
-        return self._early(drawn, encoding(drawn.batch, self.network.variant), FINE_AFTER)
+        assert isinstance(self.trunk, FineLandmarkTrunk)
+        return self._early(self.trunk, drawn, encoding(drawn.batch, self.network.variant), FINE_AFTER)
 
-    def _early(self, drawn: Drawn, encoded: Tensor | None, blocks: int) -> Tensor:
-        """What comes out of the trunk's first blocks. encoded: for networks that see it at the input."""
+    def _maps(self, drawn: Drawn, encoded: Tensor | None) -> Tensor:
+        """What the trunk makes of a batch's crops. encoded: for networks that see it at the input."""
+        if not isinstance(self.trunk, LandmarkTrunk):
+            return self.trunk(self._pictures(drawn, encoded))
+        blocks = self.config.network.trained_from
+        return self.trunk.late(self._early(self.trunk, drawn, encoded, blocks), blocks)
+
+    def _early(self, trunk: LandmarkTrunk, drawn: Drawn, encoded: Tensor | None, blocks: int) -> Tensor:
+        """What comes out of the trunk's first blocks."""
         if drawn.maps is not None:
             return drawn.maps.float().to(memory_format=torch.channels_last)
+        return trunk.early(self._pictures(drawn, encoded), blocks)
+
+    def _pictures(self, drawn: Drawn, encoded: Tensor | None) -> Tensor:
+        """What the trunk is given."""
         turned = self.network.variant.perspective is Perspective.CROP
         with _full_precision(drawn.batch.box):
             crops = normalised(turned_crops(drawn.batch) if turned else drawn.batch.crops)
         crops = crops.to(memory_format=torch.channels_last)
-        given = crops if encoded is None else self.network.trunk_input(crops, encoded)
-        return self.trunk.early(given, blocks)
+        return crops if encoded is None else self.network.trunk_input(crops, encoded)
 
     def estimate(self, drawn: Drawn) -> tuple[NetworkOutput, Geometry, Tensor, Tensor, Tensor]:
         """Output, geometry, pose and translation in the camera frame, and joints (N, 21, 3)."""

@@ -179,13 +179,14 @@ def _tiny_numbers_are_zero() -> Iterator[None]:
 
 @_tiny_numbers_are_zero()
 def train(
-    config: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes, *,
+    config: TrainingConfig, out: Path, hand_model: HandModel, landmark_weights: bytes | None, *,
     models_dir: Path | None = None, licence: str = "Apache-2.0", training_data: str = "", progress: bool = True,
     half: bool = False, extra: tuple[Callback, ...] = (),
 ) -> TrainingResult:  # fmt: skip
     """Trains, or goes on where an earlier run into the same folder was interrupted.
 
-    landmark_weights: the content of hand_landmark_full.tflite, from which the trunk starts. models_dir: of the detector
+    landmark_weights: the content of hand_landmark_full.tflite, from which a landmark trunk starts; None for other
+    trunks. models_dir: of the detector
     that labels video. half: the checkpoint's
     tensors in float16. extra: further callbacks. Writes into `out`:
     `last.ckpt` (to go on from), `best.ckpt`, TensorBoard logs, `settings.json`, and `network.safetensors`.
@@ -198,7 +199,7 @@ def train(
     write_record(out / SETTINGS, settings_of(config))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     variant = variant_of(config.network, hand_model)
-    network = fresh_network(variant, landmark_weights)
+    network = fresh_network(variant, landmark_weights, config.network.trunk_weights)
     if config.start is not None:
         _start_from(config.start, network)
     module = TrainingModule(network, config, hand_model)

@@ -6,21 +6,16 @@ format is one safetensors file (tensors and text only, nothing that runs code) w
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import logging
 import os
 import re
 import struct
-import warnings
-import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -28,8 +23,9 @@ from torch import Tensor
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
+from wildhands_ros.estimation.wildhands.pytorch_files import file_sha256, opened, read_pytorch_file
 from wildhands_ros.estimation.wildhands.variant import Variant
-from wildhands_ros.hand_model.pickles import RefusedPickle, check_keys
+from wildhands_ros.texts import listed
 from wildhands_ros.whole_files import write_whole
 
 PROJECT_PAGE = "https://bit.ly/WildHands"
@@ -37,7 +33,6 @@ PROJECT_PAGE = "https://bit.ly/WildHands"
 
 _LARGEST = 4 << 30  # bytes
 _LARGEST_HEADER = 16 << 20
-_PICKLES_BEFORE_ARCHIVES = 5  # in files that are no archives: two numbers, of the system, the content, its keys
 _METADATA_KEY = "wildhands"
 _FORMAT = 1
 
@@ -46,7 +41,6 @@ _LAYER = re.compile(r"(\d+)\.(weight|bias)$")
 _COUNTER = ".num_batches_tracked"
 _WRAPPERS = re.compile(r"^(?:model\.|module\.|_orig_mod\.)+")  # of Lightning, of DataParallel, of torch.compile
 _IN_HEAD = re.compile(r"^(head_[rl]\.)(?=(?:refine|decoders)\.)")
-_LISTED = 10  # names in a message
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +133,7 @@ def is_own_format(path: Path) -> bool:
 
     Raises ModelFileError where it cannot be read.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         start = file.read(9)
     return len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < _LARGEST_HEADER
 
@@ -219,24 +213,7 @@ def _published_name(name: str, wrapper: str) -> str:
 
 def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict[str, str]]:
     """What the file says of itself, its tensors by the network's names, and how the file spells these, for people."""
-    try:
-        zipped = _is_zipped(path)
-        if zipped:
-            _refuse_other_archives(path)
-        _refuse_endless_keys(path, zipped)
-        if zipped:
-            _refuse_damaged_parts(path)
-        with _records_beside(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of how the file was saved, to whoever cannot change it
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except ModelFileError:
-        raise
-    except RefusedPickle as error:
-        raise ModelFileError(f"{path} {error}: not a WildHands checkpoint") from error
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # a damaged file can fail in any way; torch's own words advise to load it unsafely
-        raise ModelFileError(f"{path} {_unreadable(error, path)}") from error
+    content = read_pytorch_file(path, "a WildHands checkpoint")
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
         raise ModelFileError(f"{path} has no state_dict: not a WildHands checkpoint")
@@ -258,7 +235,7 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
                 f"{path} is what 'wildhands train' goes on from, not what comes of it: name network.safetensors, which "
                 "the run leaves at its end"
             )
-        held = _some([ascii(key[:60]) for key in state if isinstance(key, str)]) or "no names"
+        held = listed([ascii(key[:60]) for key in state if isinstance(key, str)]) or "no names"
         raise ModelFileError(
             f"{path} holds none of the network's {len(known)} tensors, but {held}: not a WildHands checkpoint. Tensors "
             "such as model.hand_backbone.conv1.weight are expected, under 'state_dict' or alone"
@@ -268,7 +245,7 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
     odd = [spelled[name] for name, value in tensors.items() if not _is_plain(value)]
     if odd:
         raise ModelFileError(
-            f"{path} holds {_some(odd)} in a special form (sparse, nested, or without its numbers): save plain tensors"
+            f"{path} holds {listed(odd)} in a special form (sparse, nested, or without its numbers): save plain tensors"
         )
     grasp = _grasp_layers(path, tensors)
     variant = Variant(grasp=grasp is not None)
@@ -295,80 +272,6 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
     return info, tensors, spelled
 
 
-class _Unread:
-    """Stands for what training writes beside the weights: takes whatever the file gives it, keeps and does nothing."""
-
-    def __new__(cls, *args: object) -> _Unread:
-        return super().__new__(cls)
-
-    def __init__(self, *args: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-class _UnreadMapping:
-    """The same for mappings, which torch fills: only plain ones."""
-
-    def __new__(cls, *args: object) -> dict[object, object]:  # type: ignore[misc]
-        return {}
-
-
-# Options, paths and best scores, which are written into the same file. numpy's own would obey the file in too much.
-_BESIDE = [
-    type(name, (base,), {"__module__": module})
-    for base, modules, names in (
-        (_Unread, ("argparse",), ("Namespace",)),
-        (_Unread, ("pathlib", "pathlib._local"), ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
-        (_Unread, ("numpy",), ("dtype", "ndarray")),
-        (_Unread, ("numpy.core.multiarray", "numpy._core.multiarray"), ("scalar", "_reconstruct")),
-        (_UnreadMapping, ("collections",), ("defaultdict",)),
-        (_Unread, ("builtins",), ("bool", "int", "float", "str", "list", "tuple", "dict")),  # what such start with
-    )
-    for module in modules
-    for name in names
-]
-
-
-def _records_beside() -> AbstractContextManager[object]:
-    """While it is entered, torch puts records in place of what is not needed instead of refusing the whole file."""
-    safe_globals = getattr(torch.serialization, "safe_globals", None)  # of PyTorch 2.5 and later
-    return nullcontext() if safe_globals is None else safe_globals(_BESIDE)
-
-
-_OTHER_FILES = (
-    (b"\x1f\x8b", "is compressed by gzip: unpack it"),
-    (b"version https://git-lfs", "is only git's note of where the file lies: get it by git lfs pull"),
-    (b"<", "is a web page, perhaps of a download that asks for a login: get the file itself"),
-)
-"""What people have in place of a checkpoint, by how it begins."""
-
-
-def _unreadable(error: Exception, path: Path) -> str:
-    """What is wrong with a file that torch does not load, and what to do."""
-    asked = re.search(r"GLOBAL (\S+)", str(error))
-    if asked is None:
-        with _opened(path) as file:
-            start = file.read(64)
-        if not start:
-            return "is empty: get it again"
-        text = start.removeprefix(codecs.BOM_UTF8).lstrip()
-        known = next((says for begins, says in _OTHER_FILES if text.startswith(begins)), None)
-        return known or (
-            f"is damaged, or not a PyTorch checkpoint of plain tensors ({type(error).__name__}): get it again, or save "
-            "it with torch.save's own pickle protocol"
-        )
-    name = ascii(asked[1][:100])
-    if asked[1].startswith(("chumpy.", "scipy.")):
-        return f"is no checkpoint: it asks for {name}, as MANO's files do. Their folder is named by --mano-dir"
-    return (
-        f"holds more than weights: it asks for {name}, which is not read, since it might run code on your computer. "
-        "Nothing in it was run. Get it from the weights' authors, or have its state_dict saved alone; do not open it "
-        "with anything else"
-    )
-
-
 def _is_plain(value: Tensor) -> bool:
     """Whether a tensor has its numbers, one after the other."""
     return value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
@@ -392,7 +295,7 @@ def _grasp_layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, str] |
         return dict(zip(wanted, ordered, strict=True))
     logger.warning(
         "%s: its grasp head is not the one known here and is left out, so hands will have no grasp: %s",
-        path, _some([f"{name} {tuple(value.shape)}" for name, value in found.items()]),
+        path, listed([f"{name} {tuple(value.shape)}" for name, value in found.items()]),
     )  # fmt: skip
     return None
 
@@ -404,12 +307,12 @@ def _check_tensors(
     missing = [spelled.get(name, name) for name in wanted if name not in found]
     if missing:
         raise ModelFileError(
-            f"{path} lacks {len(missing)} of the network's {len(wanted)} tensors: {_some(missing)}. It is the "
+            f"{path} lacks {len(missing)} of the network's {len(wanted)} tensors: {listed(missing)}. It is the "
             "checkpoint of another network, or of a part of this one"
         )
     unknown = [spelled.get(name, name) for name in found if name not in wanted]
     if unknown:
-        raise ModelFileError(f"{path} holds tensors that its network does not have: {_some(unknown)}")
+        raise ModelFileError(f"{path} holds tensors that its network does not have: {listed(unknown)}")
     _check_fit(path, wanted, found, spelled)
     broken = [
         spelled.get(name, name)
@@ -417,14 +320,14 @@ def _check_tensors(
         if value.is_floating_point() and not bool(value.isfinite().all())
     ]
     if broken:
-        raise ModelFileError(f"{path} contains NaN or infinity in {_some(broken)}")
+        raise ModelFileError(f"{path} contains NaN or infinity in {listed(broken)}")
     broken = [
         spelled.get(name, name)
         for name, value in found.items()
         if name.endswith("running_var") and bool((value < 0).any())
     ]
     if broken:
-        raise ModelFileError(f"{path} is damaged: it holds variances below 0 in {_some(broken)}. Get it again")
+        raise ModelFileError(f"{path} is damaged: it holds variances below 0 in {listed(broken)}. Get it again")
 
 
 def _check_fit(
@@ -444,88 +347,7 @@ def _check_fit(
         if found[name].shape != value.shape or (types and found[name].dtype != value.dtype)
     ]
     if misfits:
-        raise ModelFileError(f"{path} does not fit the network: {_some(misfits)}")
-
-
-def _is_zipped(path: Path) -> bool:
-    """Files of PyTorch 1.6 and later are zip archives, which can be read without a second copy in memory."""
-    with _opened(path) as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
-def _refuse_other_archives(path: Path) -> None:
-    """Those without what PyTorch writes, and compressed ones: it never compresses, and what does may be small and
-    unpack to more than the memory holds."""
-    with zipfile.ZipFile(path) as archive:
-        parts = archive.infolist()
-    if not any(_is_pickle(part) for part in parts):
-        names = [ascii(part.filename[-60:]) for part in parts if not part.is_dir()]
-        raise ModelFileError(
-            f"{path} is an archive of other files ({_some(names) or 'none'}): unpack it, and name the checkpoint itself"
-        )
-    stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
-    if not stored or sum(part.file_size for part in parts) > path.stat().st_size:
-        raise ModelFileError(f"{path} is compressed, which PyTorch's files never are: get it again, or unpack it first")
-
-
-def _parts(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """What is in an archive, to be read without regard to checksums that are none: told to save faster
-    (`torch.serialization.set_crc32_options`), PyTorch writes 0 for each."""
-    for part in archive.infolist():
-        if part.CRC == 0:
-            del part.CRC  # which zipfile takes for unknown
-    return archive.infolist()
-
-
-def _is_pickle(part: zipfile.ZipInfo) -> bool:
-    """Whether PyTorch would take a part of an archive for the one that says what the others are."""
-    return part.filename.lower().endswith("data.pkl")
-
-
-def _refuse_damaged_parts(path: Path) -> None:
-    """PyTorch takes weights from the disk as they are, also zeros where a download or a copy left a hole."""
-    with zipfile.ZipFile(path) as archive:
-        for part in _parts(archive):
-            try:
-                with archive.open(part) as file:
-                    while file.read(1 << 22):
-                        pass
-            except zipfile.BadZipFile as error:
-                raise ModelFileError(f"{path} is damaged, at {ascii(part.filename[-60:])}: get it again") from error
-
-
-def _refuse_endless_keys(path: Path, zipped: bool) -> None:
-    """Raises RefusedPickle: a few hundred bytes could otherwise keep torch busy for ever."""
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            for part in _parts(archive):
-                if _is_pickle(part):
-                    with archive.open(part) as file:
-                        check_keys(cast(BinaryIO, file))
-        return
-    with _opened(path) as file:
-        check_keys(file)
-        with suppress(KeyError):  # of a file that ends: other pickles than torch's are only one, of which torch tells
-            for _ in range(_PICKLES_BEFORE_ARCHIVES - 1):
-                check_keys(file)
-
-
-def file_sha256(path: Path) -> str:
-    """Of all bytes. Raises ModelFileError where the file cannot be read."""
-    digest = hashlib.sha256()
-    with _opened(path) as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise ModelFileError(f"{path} does not fit the network: {listed(misfits)}")
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:
@@ -535,7 +357,3 @@ def _hash(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

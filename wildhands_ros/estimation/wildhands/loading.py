@@ -33,12 +33,12 @@ from wildhands_ros.estimation.wildhands.agreement import (
 from wildhands_ros.estimation.wildhands.checkpoint import (
     CheckpointInfo,
     checkpoint_missing,
-    file_sha256,
     load_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.crops import Prepared
 from wildhands_ros.estimation.wildhands.export import PREPARING, NoExporter, export_parts
 from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput, WildHandsNetwork
+from wildhands_ros.estimation.wildhands.pytorch_files import file_sha256
 from wildhands_ros.estimation.wildhands.runtime import (
     Backend,
     Precision,
