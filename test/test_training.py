@@ -1398,6 +1398,11 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
         ("sources: []", "nothing to learn from"),
         ("sources: [{kind: tape}]", "unknown kind of source 'tape'"),
         ("sources: [{only: [smell]}]", "unknown labels smell"),
+        ("sources: [{}, {path: b, only: [mask]}]", "nothing would be learned from b: .* only mask .*losses.mask"),
+        (
+            "sources: [{path: b, only: [keypoints]}]\nlosses: {keypoints: 0}",
+            "nothing would be learned from b: .* only keypoints .*losses.keypoints, losses.heat",
+        ),
         ("sources: [{}]\nlosess: {}", "did you mean 'losses'"),
         ("sources: [{}]\nbatch: 0", "batch must be positive"),
         ("sources: [{}]\nbatch: 3\ndevices: 4", "batch must be at least 4, as many as there are devices, not 3"),

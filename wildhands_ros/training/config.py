@@ -48,7 +48,14 @@ class SourceConfig:
             raise ConfigError(f"unknown labels {', '.join(sorted(unknown))}: known are {', '.join(LABELS)}")
 
 
-LABELS = ("joints", "mano", "keypoints", "mask", "grasp")
+LABELS = {
+    "joints": ("joints", "translation", "depth"),
+    "mano": ("camera", "pose", "betas"),
+    "keypoints": ("keypoints", "heat"),
+    "mask": ("mask",),
+    "grasp": ("grasp",),
+}
+"""The labels of a sample, each with the losses (`LossConfig`) that learn from it."""
 
 
 @dataclass(frozen=True)
@@ -215,9 +222,22 @@ class TrainingConfig:
                 f"the samples of a batch are shared out among the devices: batch must be at least {self.devices}, as "
                 f"many as there are devices, not {self.batch}"
             )
+        for source in self.sources:
+            if source.only and not any(self._is_learned_from(label) for label in source.only):
+                losses = ", ".join(f"losses.{loss}" for label in source.only for loss in LABELS[label])
+                raise ConfigError(
+                    f"nothing would be learned from {source.path}: of its labels only {', '.join(source.only)} are "
+                    f"used, and no loss that learns from them has a weight ({losses})"
+                )
         _require_known("precision", self.precision, _PRECISIONS)
         _require_within(self, "", 0, 2**32 - 1, "seed")
         _require_within(self, "", 0, math.inf, "direction_samples", "workers", "stop_minutes")
+
+    def _is_learned_from(self, label: str) -> bool:
+        missing = {"heat": not self.network.keypoints, "depth": not self.network.depths}  # heads that there may not be
+        if any(getattr(self.losses, loss) > 0 and not missing.get(loss) for loss in LABELS[label]):
+            return True
+        return label == "keypoints" and self.network.upright  # which way hands point is learned from them in any case
 
 
 def read_training_config(path: Path, **changes: object) -> TrainingConfig:
