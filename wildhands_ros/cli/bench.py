@@ -34,6 +34,7 @@ from wildhands_ros.hands import Hand
 from wildhands_ros.json_values import without_nan
 from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig
 from wildhands_ros.pipeline.pipeline import make_estimator, needs_torch
+from wildhands_ros.processor import processor_name
 from wildhands_ros.settings import config_to_dict
 from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence, demo_photos
 from wildhands_ros.tables import table
@@ -267,12 +268,7 @@ def node_parameters(config: PipelineConfig) -> dict[str, object]:
 
 def describe_machine() -> str:
     """Processor and cores, for the head of a table."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{model}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+    return f"{processor_name()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 
 
 def timing_table(timings: Sequence[Timing]) -> str:

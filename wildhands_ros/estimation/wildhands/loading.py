@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import re
 import shutil
 import tempfile
@@ -50,6 +49,7 @@ from wildhands_ros.estimation.wildhands.runtime import (
 from wildhands_ros.estimation.wildhands.variant import Variant
 from wildhands_ros.images import decode_compressed
 from wildhands_ros.libraries import how_to_get
+from wildhands_ros.processor import processor_kind
 from wildhands_ros.whole_files import checksum
 
 logger = logging.getLogger(__name__)
@@ -377,7 +377,7 @@ def _require_agreement(name: str, distance: float, config: RuntimeConfig) -> Non
 def _fingerprint(config: RuntimeConfig, candidates: list[_Candidate]) -> str:
     """Names what a remembered choice depends on."""
     threads = config.threads or accelerated.available_threads()
-    parts = [platform.processor(), threads, config.tolerance_mm, config.calibration, *candidates]
+    parts = [processor_kind(), threads, config.tolerance_mm, config.calibration, *candidates]
     parts += [accelerated.version(backend) for backend in dict.fromkeys(backend for backend, _ in candidates)]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
