@@ -40,8 +40,9 @@ from wildhands_ros.estimation.wildhands import (
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands import loading as loading_module
-from wildhands_ros.estimation.wildhands.agreement import sample_inputs
+from wildhands_ros.estimation.wildhands.agreement import hand_inputs, inputs_anywhere
 from wildhands_ros.estimation.wildhands.bench import bench_frame, bench_wildhands, reference_way
+from wildhands_ros.estimation.wildhands.check_pictures import COUNT, FOLDER, HEIGHT, WIDTH, check_pictures
 from wildhands_ros.estimation.wildhands.export import by_tracing, example_inputs, export_onnx, export_parts
 from wildhands_ros.estimation.wildhands.loading import exported_network, load_network
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
@@ -200,7 +201,19 @@ def test_without_boxes_there_are_no_inputs(estimator, frame):
 
 
 def test_calibration_pictures_may_be_of_any_shape():
-    assert len(sample_inputs(SMALL, 1, 1, [np.zeros((2000, 20, 3), np.uint8)])) == 1
+    assert len(inputs_anywhere(SMALL, [np.zeros((2000, 20, 3), np.uint8)], 1)) == 1
+
+
+def test_check_pictures_show_two_hands_each_and_nothing_else_lies_beside_them():
+    pictures = check_pictures(0, 99)
+    assert len(pictures) == COUNT == len(list(FOLDER.glob("*.jpg")))
+    for picture in pictures:
+        assert picture.image.shape == (HEIGHT, WIDTH, 3)
+        assert (picture.camera.width, picture.camera.height) == (WIDTH, HEIGHT)
+        for side in Side:
+            x0, y0, x1, y1 = picture.boxes[side]
+            inside = (picture.keypoints[side] > (x0, y0)) & (picture.keypoints[side] < (x1, y1))
+            assert inside.all(axis=1).sum() >= 10  # others may lie outside the picture, or behind things
 
 
 @pytest.mark.parametrize(
@@ -418,15 +431,16 @@ def test_coarser_precisions_stay_close(cache, tmp_path, precision):
 def test_cached_networks_are_checked_with_the_inputs_that_they_were_made_with():
     """What the check expects lies in the cache: where its inputs change, `loading._LAYOUT` must, too."""
     recorded = {
-        Crops.PUBLISHED: ([40.25, 63.0, 38.5, 38.5, 96.25, 85.75, 84.0, 134.75], [-0.286, -0.273, -0.658, 0.144]),
-        Crops.SHARP: ([39.22, 63.36, 37.96, 39.27, 94.54, 84.68, 84.50, 133.36], [-0.303, -0.276, -0.654, 0.149]),
+        Crops.PUBLISHED: ([78.75, 115.5, 45.5, 28.0, 45.5, 40.25, 84.0, 94.5], [-0.664, 0.101, 0.227, -0.422]),
+        Crops.SHARP: ([77.33, 115.21, 45.39, 27.99, 46.30, 39.44, 84.34, 95.73], [-0.672, 0.074, 0.222, -0.418]),
     }
-    assert loading_module._LAYOUT == "10"
+    assert loading_module._LAYOUT == "11"
     for crops, (extents, means) in recorded.items():
         variant = Variant(crops=crops)
-        samples = sample_inputs(variant, loading_module._CHECKS, loading_module._CHECK_SEED)
-        np.testing.assert_allclose(np.concatenate([s.extents for s in samples]), extents, atol=0.01)
-        np.testing.assert_allclose([float(s.inputs.crops.mean()) for s in samples], means, atol=1e-3)
+        samples = loading_module._check_inputs(variant)
+        assert len(samples) == 8
+        np.testing.assert_allclose(np.concatenate([s.extents for s in samples])[:8], extents, atol=0.01)
+        np.testing.assert_allclose([float(s.inputs.crops.mean()) for s in samples[:4]], means, atol=1e-3)
 
 
 def test_what_strays_too_far_is_refused(checkpoint, cache):
@@ -580,12 +594,12 @@ def test_calibration_pictures_are_used(checkpoint, tmp_path, cache):
         loading_module.calibration(exported, config)
     cv2.imwrite(str(folder / "dark.png"), np.full((120, 160, 3), 40, np.uint8))
     dark = loading_module.calibration(exported, config)
-    lively = loading_module.calibration(exported, replace(config, calibration=None))
-    assert dark.ranges.keys() == lively.ranges.keys()
-    widths = [np.mean([high - low for low, high in found.ranges.values()]) for found in (dark, lively)]
+    usual = loading_module.calibration(exported, replace(config, calibration=None))
+    assert dark.ranges.keys() == usual.ranges.keys()
+    widths = [np.mean([high - low for low, high in found.ranges.values()]) for found in (dark, usual)]
     assert widths[0] < widths[1]
     kept = loading_module.calibration(exported, replace(config, calibration=None))  # from the cache, to the last bit
-    assert kept == lively
+    assert kept == usual
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -600,7 +614,7 @@ def test_rare_large_values_are_clipped_and_even_ones_are_not(signed):
 def test_int8_gives_back_what_rounding_takes_away_on_average(checkpoint, cache):
     """Every channel of the feature maps has the float32 mean again over the calibration's own samples."""
     exported = exported_network(checkpoint, cache)
-    samples = [accelerated.as_arrays(s.inputs) for s in sample_inputs(exported.info.variant, 4, 5)]
+    samples = [accelerated.as_arrays(s.inputs) for s in hand_inputs(exported.info.variant, check_pictures(8, 4))]
     found = accelerated.calibrate(exported.trunks, samples, threads=1)
     exact = accelerated.openvino_graph(exported.trunks, Precision.FLOAT32, 1)
     expected = np.mean([exact(s)["maps"].mean(axis=(0, 2, 3)) for s in samples], axis=0)
@@ -628,7 +642,7 @@ def test_where_nothing_can_be_kept_it_is_prepared_for_this_process_alone(checkpo
     monkeypatch.setattr(loading_module.tempfile, "tempdir", str(temporary))
     loaded = load_network(checkpoint, RuntimeConfig("cpu", threads=1, cache_dir=blocked))
     assert not loaded.runtime.name.startswith("torch") and list(temporary.iterdir()) == []
-    loaded.runtime(sample_inputs(loaded.info.variant, 1, 3)[0].inputs)  # also after they are gone
+    loaded.runtime(hand_inputs(loaded.info.variant, check_pictures(0, 1))[0].inputs)  # also after they are gone
     (said,) = [message for message in caplog.messages if "every start" in message]
     assert "estimation.cache_dir" in said and "XDG_CACHE_HOME" in said and str(blocked) in said
 
@@ -799,9 +813,9 @@ def test_int8_takes_its_ranges_from_the_users_pictures(checkpoint, cache, hand_m
     (tmp_path / os.fsdecode(b"grey-\xff.png")).write_bytes(grey.tobytes())  # a name that is no text
     exported = loading_module.exported_network(checkpoint, cache)
     own = loading_module.calibration(exported, RuntimeConfig("cpu", Backend.OPENVINO, calibration=tmp_path))
-    made_up = loading_module.calibration(exported, RuntimeConfig("cpu", Backend.OPENVINO))
-    assert own.ranges.keys() == made_up.ranges.keys()
-    assert own.ranges["crops:0"][1] < made_up.ranges["crops:0"][1]  # where all is grey, no number is large
+    usual = loading_module.calibration(exported, RuntimeConfig("cpu", Backend.OPENVINO))
+    assert own.ranges.keys() == usual.ranges.keys()
+    assert own.ranges["crops:0"][1] < usual.ranges["crops:0"][1]  # where all is grey, no number is large
 
 
 def test_backends_say_what_they_cannot_do(checkpoint, cache, monkeypatch):

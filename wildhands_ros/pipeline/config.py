@@ -42,7 +42,8 @@ class EstimationConfig:
     precision: of the network: 'float32', 'bfloat16', 'float16', 'int8', or 'auto', the fastest within `tolerance_mm`.
     threads: of the network on a CPU; 0 takes all.
     tolerance_mm: how far joints may lie, on average, from where float32 has them.
-    calibration: folder of pictures from which 'int8' takes the ranges of its numbers; without it, made-up ones.
+    calibration: folder of pictures from which 'int8' takes the ranges of its numbers; without it, the package's own,
+      of rendered hands.
     cache_dir: where exported networks are kept; without it, ~/.cache/wildhands_ros/networks.
     refinement: how 'open' weighs landmarks against its network, and when the two contradict each other.
     """

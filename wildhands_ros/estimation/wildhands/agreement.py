@@ -5,36 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
+from wildhands_ros.estimation.wildhands.check_pictures import CheckPicture
 from wildhands_ros.estimation.wildhands.crops import CropMaker, Prepared
 from wildhands_ros.estimation.wildhands.decode import decode
 from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput
 from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Runtime
+from wildhands_ros.estimation.wildhands.upright import roll_of
 from wildhands_ros.estimation.wildhands.variant import Variant
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Side
 
-_WIDTH, _HEIGHT, _FOCAL = 1280, 720, 800.0
+_FOCAL, _WIDTH = 800.0, 1280  # of the cameras of pictures that come without one
 
 
-def sample_inputs(
-    variant: Variant, count: int, seed: int, pictures: Sequence[NDArray[np.uint8]] = ()
-) -> list[Prepared]:
-    """Inputs of `count` pictures with a right and a left hand somewhere in each.
+def hand_inputs(variant: Variant, pictures: Sequence[CheckPicture]) -> list[Prepared]:
+    """Inputs of pictures with a right and a left hand in each, turned upright for networks that see them so."""
+    maker = CropMaker(variant, variant.box_factor)
+    samples = []
+    for picture in pictures:
+        places = [maker.place(picture.camera, picture.boxes[side]) for side in (Side.RIGHT, Side.LEFT)]
+        crops = [place for place in places if isinstance(place, CropPlace)]
+        rolls = [roll_of(picture.keypoints[side]) for side in (Side.RIGHT, Side.LEFT)]
+        samples.append(maker.prepare(picture.image, picture.camera, crops, [True, False], rolls))
+    return samples
 
-    pictures: (H, W, 3) uint8 RGB to take in turn; without any, pictures are made up, with natural ones' statistics.
-    """
+
+def inputs_anywhere(variant: Variant, pictures: Sequence[NDArray[np.uint8]], seed: int) -> list[Prepared]:
+    """Inputs of pictures (H, W, 3) uint8 RGB of which nobody knows where hands are: of two places in each."""
     generator = np.random.default_rng(seed)
     maker = CropMaker(variant, variant.box_factor)
     samples = []
-    for index in range(count):
-        image = pictures[index % len(pictures)] if pictures else made_up_picture(generator)
+    for image in pictures:
         height, width = image.shape[:2]
         camera = Camera.pinhole(width, height, _FOCAL / _WIDTH * max(width, height))
         places: list[CropPlace] = []
@@ -46,17 +53,6 @@ def sample_inputs(
                 places.append(place)
         samples.append(maker.prepare(image, camera, places, [True, False]))
     return samples
-
-
-def made_up_picture(generator: np.random.Generator) -> NDArray[np.uint8]:
-    """A picture of noise at all scales whose spectrum falls like that of natural pictures, (720, 1280, 3) uint8."""
-    image = np.zeros((_HEIGHT, _WIDTH, 3), np.float32)
-    for octave in range(1, 9):
-        cells = (max(2, 9 * 2**octave // 16), 2**octave)
-        noise = generator.standard_normal((*cells, 3)).astype(np.float32) * 1.6**-octave
-        image += cv2.resize(noise, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_CUBIC)
-    contrast, brightness = generator.uniform(30, 75), generator.uniform(80, 170)
-    return np.clip(image / image.std() * contrast + brightness, 0, 255).astype(np.uint8)
 
 
 def joint_distance(variant: Variant, samples: Sequence[Prepared], a: Runtime, b: Sequence[NetworkOutput]) -> float:

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.refinement import Parameters
 from wildhands_ros.estimation.wildhands import published
-from wildhands_ros.estimation.wildhands.agreement import made_up_picture
+from wildhands_ros.estimation.wildhands.check_pictures import check_pictures
 from wildhands_ros.estimation.wildhands.checkpoint import load_checkpoint
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.decode import decode, in_camera
@@ -51,12 +50,10 @@ BATCH = 64
 
 
 def bench_frame() -> tuple[Frame, list[HandBox]]:
-    """The picture that is timed: 1280×720, made up, with a right and a left hand's box."""
-    image = made_up_picture(np.random.default_rng(0))
-    height, width = image.shape[:2]
-    places = {Side.RIGHT: (700.0, 330.0, 930.0, 560.0), Side.LEFT: (330.0, 350.0, 560.0, 550.0)}
-    boxes = [HandBox(side, place, 1.0) for side, place in places.items()]
-    return Frame(image, Camera.pinhole(width, height, 700.0)), boxes
+    """The picture that is timed: 1280×720, rendered, with a right and a left hand's box."""
+    (picture,) = check_pictures(1, 1)  # none of those that calibrate
+    boxes = [HandBox(side, picture.boxes[side], 1.0) for side in (Side.RIGHT, Side.LEFT)]
+    return Frame(picture.image, picture.camera), boxes
 
 
 def default_runtimes() -> list[RuntimeConfig]:

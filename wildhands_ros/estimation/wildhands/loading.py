@@ -23,12 +23,14 @@ from wildhands_ros.cache_folders import default_cache_dir
 from wildhands_ros.errors import ConfigError, ImageError, ModelFileError
 from wildhands_ros.estimation.wildhands import accelerated
 from wildhands_ros.estimation.wildhands.agreement import (
+    hand_inputs,
+    inputs_anywhere,
     joint_distance,
     output_to_device,
-    sample_inputs,
     to_cpu,
     to_device,
 )
+from wildhands_ros.estimation.wildhands.check_pictures import COUNT, check_pictures
 from wildhands_ros.estimation.wildhands.checkpoint import (
     CheckpointInfo,
     checkpoint_missing,
@@ -54,12 +56,12 @@ from wildhands_ros.whole_files import checksum
 
 logger = logging.getLogger(__name__)
 
-_CHECKS, _CHECK_SEED = 4, 1
-_CALIBRATIONS, _CALIBRATION_SEED = 12, 2
+_CHECKS = 8  # pictures of hands; the others calibrate
+_LOOKS, _PLACES_SEED = 12, 2  # at a user's pictures, at least; of where in them
 _TIMED_RUNS = 7
 _CLEARLY = 0.9  # of two that are as good as equally fast, the first is taken: timings are noisy
 _AT_ONCE = 2  # hands, where no trunk sees the frame
-_LAYOUT = "10"  # of the cache, and which inputs the check has; a change makes old entries unused
+_LAYOUT = "11"  # of the cache, and which inputs the check has; a change makes old entries unused
 _KEPT = 8  # entries of the cache, a hundred megabytes each and more: the least recently used go when one is added
 _ABANDONED_S = 24 * 3600  # after which whoever made one was killed before it could take its hundreds of megabytes away
 _ENTRY = re.compile(r"[0-9a-f]{24}-\d+")
@@ -72,7 +74,7 @@ class _NotKept(ModelFileError):
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network ready to run. agreement_mm: mean distance of its joints from eager float32's on made-up pictures."""
+    """A network ready to run. agreement_mm: mean distance of its joints from eager float32's on rendered hands."""
 
     info: CheckpointInfo
     runtime: Runtime
@@ -154,7 +156,7 @@ def _load_torch_in(
     compiled = config.backend is Backend.COMPILE
     if precision is Precision.FLOAT32 and device.type == "cpu" and not compiled:  # the reference itself
         return LoadedNetwork(info, TorchRuntime(network), 0.0)
-    samples = sample_inputs(info.variant, _CHECKS, _CHECK_SEED)
+    samples = _check_inputs(info.variant)
     reference = _expected(network, samples)
     try:
         expected = [output_to_device(output, device) for output in reference]
@@ -178,6 +180,10 @@ def _load_torch_in(
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__
+
+
+def _check_inputs(variant: Variant) -> list[Prepared]:
+    return hand_inputs(variant, check_pictures(0, _CHECKS))
 
 
 def _expected(network: WildHandsNetwork, samples: Sequence[Prepared]) -> list[NetworkOutput]:
@@ -241,7 +247,7 @@ def _write_exported(checkpoint: Path, folder: Path) -> None:
             # a warning, so that the commands show it: else they would seem to hang
             logger.warning("preparing the network for this machine, which takes up to a minute: %s", folder.parent)
             network, info = load_checkpoint(checkpoint)
-            expected = _expected(network, sample_inputs(info.variant, _CHECKS, _CHECK_SEED))
+            expected = _expected(network, _check_inputs(info.variant))
             made = Path(temporary) / "made"
             made.mkdir()
             export_parts(network, made / _TRUNKS, made / _HANDS)
@@ -292,7 +298,7 @@ def _read_exported(folder: Path) -> ExportedNetwork:
             )
             for index in range(_CHECKS)
         )
-    return ExportedNetwork(folder, info, tuple(sample_inputs(info.variant, _CHECKS, _CHECK_SEED)), expected)
+    return ExportedNetwork(folder, info, tuple(_check_inputs(info.variant)), expected)
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
@@ -401,7 +407,7 @@ def _median_seconds(runtime: Runtime, inputs: NetworkInputs) -> float:
 
 
 def calibration(exported: ExportedNetwork, config: RuntimeConfig) -> accelerated.Calibration:
-    """For int8, from the configured pictures or made-up ones; the latter is kept beside the network."""
+    """For int8, from the configured pictures or the package's own of hands; the latter is kept beside the network."""
     pictures = [] if config.calibration is None else _read_pictures(config.calibration)
     kept = exported.folder / "calibration.json"
     if not pictures and kept.is_file():
@@ -411,8 +417,12 @@ def calibration(exported: ExportedNetwork, config: RuntimeConfig) -> accelerated
             return accelerated.Calibration(ranges, values["shifts"])
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
             pass
-    count = max(_CALIBRATIONS, len(pictures))
-    samples = sample_inputs(exported.info.variant, count, _CALIBRATION_SEED, pictures)
+    variant = exported.info.variant
+    if pictures:
+        looks = max(_LOOKS, len(pictures))
+        samples = inputs_anywhere(variant, (pictures * _LOOKS)[:looks], _PLACES_SEED)
+    else:
+        samples = hand_inputs(variant, check_pictures(_CHECKS, COUNT - _CHECKS))
     arrays = [accelerated.as_arrays(sample.inputs) for sample in samples]
     found = accelerated.calibrate(exported.trunks, arrays, config.threads)
     if not pictures:

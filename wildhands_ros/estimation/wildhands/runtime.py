@@ -49,7 +49,8 @@ class RuntimeConfig:
     threads: of the CPU; 0 takes all. Torch has one number for the whole process: the last network's that was loaded.
     tolerance_mm: how far joints may lie, on average, from where eager float32 has them. Measured when the network is
         loaded; what exceeds it is refused, or passed over where `precision` is 'auto'.
-    calibration: a folder of pictures from which int8 takes the ranges of its numbers; None takes made-up pictures.
+    calibration: a folder of pictures from which int8 takes the ranges of its numbers; None takes the package's own,
+        of rendered hands.
     cache_dir: where exported networks are kept; None takes `~/.cache/wildhands_ros/networks`.
     """
 
