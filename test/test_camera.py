@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.camera import Camera, Distortion, _Polynomial
 from wildhands_ros.errors import CameraError
 
 CAMERAS = {
@@ -28,6 +28,7 @@ CAMERAS = {
     "fisheye_wide": Camera(1280, 720, 380, 381, 640, 355, Distortion.EQUIDISTANT, (-0.01, 0.02, -0.01, 0.001)),
     "fisheye_ideal": Camera(1000, 1000, 300, 300, 500, 500, Distortion.EQUIDISTANT, (0.0, 0.0, 0.0, 0.0)),
 }  # fmt: skip
+RNG = np.random.default_rng(4)
 
 
 def pixel_grid(camera: Camera, step: int = 13) -> np.ndarray:
@@ -76,6 +77,34 @@ def test_pinhole_angles_are_those_of_the_formula() -> None:
     assert np.allclose(camera.angles(pixels), expected, atol=1e-12)
 
 
+def test_a_plain_pinhole_has_square_pixels_and_its_principal_point_in_the_middle() -> None:
+    camera = Camera.pinhole(641, 480, 500)
+    assert camera.matrix.tolist() == [[500, 0, 320], [0, 500, 239.5], [0, 0, 1]]
+    assert CAMERAS["pinhole"].matrix.tolist() == [[600, 0, 611], [0, 620, 380], [0, 0, 1]]
+    assert Camera.guess(480, 641) == Camera.pinhole(480, 641, 0.535 * 641)
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_the_principal_point_looks_straight_ahead(name: str) -> None:
+    camera = CAMERAS[name]
+    assert camera.unproject([camera.cx, camera.cy]).tolist() == [0, 0, 1]
+    assert camera.project([0, 0, 2]).tolist() == [camera.cx, camera.cy]
+    assert camera.angles([camera.cx, camera.cy]).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["plumb_bob", "plumb_bob_4", "rational", "thin_prism"])
+def test_the_slopes_by_which_a_lens_is_inverted_are_its_own(name: str) -> None:
+    """A wrong one would be seen in no result, only in how many steps it takes, until they are too few."""
+    lens, step = _Polynomial(CAMERAS[name].coefficients), 1e-6
+    x, y = RNG.uniform(-0.6, 0.6, (2, 20))
+    *_, (xx, xy, yx, yy) = lens.distort(x, y)
+    right, left = lens.distort(x + step, y), lens.distort(x - step, y)
+    below, above = lens.distort(x, y + step), lens.distort(x, y - step)
+    for i, (by_x, by_y) in enumerate(((xx, xy), (yx, yy))):
+        assert np.allclose(by_x, (right[i] - left[i]) / (2 * step), atol=1e-8)
+        assert np.allclose(by_y, (below[i] - above[i]) / (2 * step), atol=1e-8)
+
+
 def test_an_ideal_fisheye_grows_by_the_angle_also_behind_its_side() -> None:
     camera = CAMERAS["fisheye_ideal"]
     theta = np.deg2rad([0, 30, 90, 120])
@@ -110,6 +139,16 @@ def test_what_the_camera_cannot_see_is_nan() -> None:
     assert np.isnan(pinhole.project([[0, 0, -1], [0, 0, 0]])).all()
     assert np.isnan(barrel.project([5.0, 0, 1])).all()  # far outside: the polynomial has turned back
     assert np.isnan(CAMERAS["fisheye_wide"].unproject([1e5, 0])).all()
+
+
+def test_a_fisheye_ends_where_its_polynomial_turns_back() -> None:
+    camera = Camera(1280, 720, 300, 310, 640, 355, Distortion.EQUIDISTANT, (-0.1, 0.0, 0.0, 0.0))
+    theta = np.array([1.2, 1.8, 1.85, 2.5])  # radius θ − 0.1 θ³ grows up to θ = 1.826
+    points = np.stack([np.zeros(4), np.sin(theta), np.cos(theta)], axis=-1)
+    expected = 355 + 310 * (theta - 0.1 * theta**3)
+    assert np.allclose(camera.project(points)[:2, 1], expected[:2]) and np.isnan(camera.project(points)[2:]).all()
+    assert np.allclose(camera.unproject([[640, v] for v in expected[:2]]), points[:2])
+    assert np.isnan(camera.unproject([640, 355 + 310 * 1.22])).any()  # its radius is never more than 1.217
 
 
 @given(
@@ -202,6 +241,9 @@ def test_camera_info_roi_then_binning() -> None:
     camera = Camera.from_camera_info(camera_info(roi=region(100, 60, 800, 600), binning_x=2, binning_y=4))
     assert (camera.width, camera.height) == (400, 150)
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (300, 152.5, 270, 75)
+    corner = Camera.from_camera_info(camera_info(roi=region(480, 120, 800, 600)))  # up to the picture's edges
+    assert (corner.width, corner.height, corner.cx, corner.cy) == (800, 600, 160, 240)
+    assert Camera.from_camera_info(camera_info(roi=region(0, 0, 1280, 720))) == Camera.from_camera_info(camera_info())
 
 
 @pytest.mark.parametrize(
@@ -212,6 +254,7 @@ def test_camera_info_roi_then_binning() -> None:
         ({"distortion_model": "magic"}, "magic"),
         ({"d": [0.1, 0.2]}, "coefficients"),
         ({"width": 0}, "positive"),
+        ({"height": 0}, "positive"),
         ({"k": [600.0]}, "expected 9"),
         ({"roi": region(1000, 0, 800, 600)}, "does not lie"),
         ({"roi": region(0, 200, 800, 600)}, "does not lie"),
@@ -261,9 +304,8 @@ def test_calibration_yaml(tmp_path) -> None:
         "distortion_model: plumb_bob\n"
         "distortion_coefficients: {rows: 1, cols: 5, data: [-0.1, 0.01, 0, 0, 0]}\n"
     )
-    camera = Camera.from_yaml(path)
-    assert (camera.fx, camera.fy, camera.width) == (400.5, 401, 640)
-    assert camera.coefficients == (-0.1, 0.01, 0, 0, 0)
+    wanted = Camera(640, 480, 400.5, 401, 320, 240, Distortion.PLUMB_BOB, (-0.1, 0.01, 0, 0, 0))
+    assert Camera.from_yaml(path) == wanted
 
 
 def test_a_calibration_of_rectified_pictures_is_its_projection_matrix(tmp_path) -> None:
@@ -287,6 +329,9 @@ def test_a_calibration_of_rectified_pictures_is_its_projection_matrix(tmp_path) 
             Camera.from_yaml(path, rectified=True)
     path.write_text(raw.replace("-0.1, 0.01", "0, 0"))  # whose K says the same
     assert Camera.from_yaml(path, rectified=True).fx == 400.5
+    path.write_text(raw.replace("-0.1, 0.01", "0, 0").replace("plumb_bob", "equidistant"))  # an ideal one, yet a lens
+    with pytest.raises(CameraError, match=r"camera.yaml has no projection_matrix"):
+        Camera.from_yaml(path, rectified=True)
 
 
 NINE = "camera_matrix: {data: [400, 0, 320, 0, 400, 240, 0, 0, 1]}"
@@ -312,6 +357,7 @@ def test_calibration_yaml_without_the_name_of_its_model_is_plumb_bob(tmp_path, n
         f"camera_name: 2023-45-67\nimage_width: 640\nimage_height: 480\n{NINE}",
         f"image_width: 640\nimage_height: 480\n{NINE}".replace("400", "yes"),
         "image_width: 640\nimage_height: 480\ncamera_matrix: {data: [400, 0, 0, 0, 400, 0, 320, 240, 1]}",
+        f"image_width: 640\nimage_height: 480\n{NINE}".replace("0, 1]", "0, 2]"),
         f"image_width: 640\nimage_height: 480\n{NINE}".replace("400", "1" * 400),
     ],
     ids=lambda text: text[:40],
