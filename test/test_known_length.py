@@ -15,7 +15,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation import KnownLength, LandmarkFit, hand_length
 from wildhands_ros.estimation.estimator import Estimates
-from wildhands_ros.estimation.known_length import LONGEST, SHORTEST, betas_of_length, resized
+from wildhands_ros.estimation.known_length import betas_of_length, resized
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
@@ -159,6 +159,8 @@ def test_a_hand_without_mesh_gets_none_and_one_that_is_not_finite_stays() -> Non
     assert resized(hand, 0.2, estimator, CAMERA).vertices is None
     broken = replace(hand, betas=np.full(10, np.nan))
     assert resized(broken, 0.2, estimator, CAMERA) is broken
+    nowhere = replace(hand, joints=np.where(np.arange(21)[:, None] == 0, np.nan, hand.joints))
+    assert resized(nowhere, 0.2, estimator, CAMERA) is nowhere
 
 
 def test_an_estimator_of_known_length_is_otherwise_the_same() -> None:
@@ -175,7 +177,7 @@ def test_an_estimator_of_known_length_is_otherwise_the_same() -> None:
     assert inner.resets == 1 and estimator.name == "says" and estimator.hand_model is MODEL
 
 
-@pytest.mark.parametrize("length", [0.01, 0.5, -0.19, float("nan"), 18.9, 189.0])
+@pytest.mark.parametrize("length", [0.01, 0.079, 0.301, 0.5, -0.19, float("nan"), 18.9, 189.0])
 def test_lengths_that_no_hand_has_are_refused(length: float) -> None:
     with pytest.raises(ConfigError, match="metres, from the crease of the wrist to the tip of the middle finger"):
         EstimationConfig(hand_length=length)
@@ -190,8 +192,9 @@ def test_centimetres_and_millimetres_are_recognised() -> None:
         EstimationConfig(hand_length=189)
 
 
-@pytest.mark.parametrize("length", [SHORTEST, LONGEST])
+@pytest.mark.parametrize("length", [0.08, 0.3])
 def test_the_smallest_and_the_largest_hands_have_shapes(length: float) -> None:
+    assert EstimationConfig(hand_length=length).hand_length == KnownLength(Says(3), length).length == length
     for side in Side:
         hand = resized(Says(3).hand(side), length, Says(3), CAMERA)
         assert np.isfinite(hand.joints).all() and hand_length(hand.joints) == pytest.approx(length, rel=0.02)

@@ -80,6 +80,13 @@ def test_a_new_hand_beside_a_followed_one_is_another(model: HandModel) -> None:
     assert [hand.track_id for hand in results[1]] == [1, 0]
 
 
+@pytest.mark.parametrize(("follow_id", "same"), [(0, True), (7, True), (-1, False)])
+def test_a_followed_hand_is_the_same_however_far_it_went(model: HandModel, follow_id: int, same: bool) -> None:
+    near, far = (make_hand(model, Side.RIGHT, (x, 0, 0.5), follow_id=follow_id) for x in (-0.6, 0.6))
+    ids = [hands[0].track_id for hands in run(HandTracker(TrackingConfig(), model), [[near], [far]])]
+    assert (ids[1] == ids[0]) == same
+
+
 @pytest.mark.parametrize(
     ("offset", "gap_s", "same"),
     [
@@ -93,9 +100,10 @@ def test_a_lost_hand_comes_back_within_reach(model: HandModel, offset: tuple, ga
     tracker = HandTracker(TrackingConfig(), model)
     before = np.array((0, 0, 20.0))  # so far away that the view hardly turns
     after = before + offset
-    tracker.update([make_hand(model, Side.RIGHT, tuple(before), follow_id=1)], 0, CAMERA)
+    start_ns = 1_700_000_000 * 10**9
+    tracker.update([make_hand(model, Side.RIGHT, tuple(before), follow_id=1)], start_ns, CAMERA)
     moved = make_hand(model, Side.RIGHT, tuple(after), follow_id=2)
-    (hand,), _ = tracker.update([moved], round(gap_s * 1e9), CAMERA)
+    (hand,), _ = tracker.update([moved], start_ns + round(gap_s * 1e9), CAMERA)
     assert (hand.track_id == 0) == same
 
 
@@ -237,6 +245,13 @@ def test_without_times_hands_are_not_frozen(model: HandModel, caplog: pytest.Log
     assert "smoothing needs the time" in caplog.text
 
 
+def test_who_does_not_smooth_is_not_told_of_times(model: HandModel, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = HandTracker(TrackingConfig(), model)
+    for _ in range(2):
+        tracker.update([make_hand(model, Side.LEFT, (0, 0, 0.4))], 0, CAMERA)
+    assert not caplog.records
+
+
 def test_smoothing_does_not_glide_through_a_jump(model: HandModel) -> None:
     tracker = HandTracker(TrackingConfig(smooth=True), model)
     here = make_hand(model, Side.RIGHT, (0.0, 0, 0.4), follow_id=1)
@@ -372,6 +387,21 @@ def test_rotations_are_filtered_along_the_shortest_way() -> None:
     assert 0 < float(angle_between(start, halfway)[0]) < 1
 
 
+def test_each_rotation_is_filtered_on_its_own_between_any_two_turns() -> None:
+    config, rng = OneEuroConfig(min_cutoff=1.0, beta=0.6), np.random.default_rng(6)
+    together, alone = RotationOneEuro(config), [RotationOneEuro(config) for _ in range(3)]
+    last = None
+    for i in range(10):
+        turns = exp_so3(rng.normal(size=(3, 3)) * [[1.0], [0.1], [0.01]])  # fast, slow and nearly still
+        found = together(turns, i * FRAME_NS)
+        one_by_one = [one(turn[None], i * FRAME_NS)[0] for one, turn in zip(alone, turns, strict=True)]
+        assert np.allclose(found, one_by_one, atol=1e-12)
+        if last is not None:
+            parts = angle_between(last, found), angle_between(found, turns)
+            assert np.allclose(parts[0] + parts[1], angle_between(last, turns)) and (parts[0] > 0).all()
+        last = found
+
+
 def test_turns_about_one_axis_are_filtered_like_their_angle() -> None:
     config = OneEuroConfig(min_cutoff=1.0, beta=0.6)
     turns, angles, rng = RotationOneEuro(config), OneEuro(config), np.random.default_rng(5)
@@ -380,6 +410,13 @@ def test_turns_about_one_axis_are_filtered_like_their_angle() -> None:
         angle = 0.1 * i + 0.2 * rng.normal(size=1)
         (turn,) = turns(exp_so3(axis * angle)[None], i * FRAME_NS)
         assert np.allclose(turn, exp_so3(axis * angles(angle, i * FRAME_NS)), atol=1e-9)
+
+
+def test_a_hand_that_moves_across_the_view_stays_at_its_distance() -> None:
+    filtered = PlaceOneEuro(OneEuroConfig(min_cutoff=0.5, beta=0.0))
+    for i in range(30):
+        place = 0.5 * exp_so3([0, 0.1 * i, 0]) @ [0.6, 0.0, 0.8]
+        assert np.linalg.norm(filtered(place, i * FRAME_NS)) == pytest.approx(0.5)
 
 
 def test_along_a_ray_shares_of_the_distance_are_filtered_with_a_third_of_beta() -> None:
@@ -408,6 +445,10 @@ def test_impossible_settings_are_refused() -> None:
     for name in ("min_cutoff", "beta"):
         with pytest.raises(ConfigError, match="none infinite"):
             replace(TrackingConfig(), **{name: math.inf})
+    for name in ("min_cutoff", "derivative_cutoff"):
+        for value in (0.0, math.inf, math.nan):
+            with pytest.raises(ConfigError, match=name):
+                OneEuroConfig(**{name: value})
 
 
 def test_a_setting_that_the_filters_do_not_have_leaves_them_alone(model: HandModel) -> None:
