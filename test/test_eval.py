@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tracemalloc
@@ -255,6 +256,9 @@ def test_masks_of_hands_in_and_behind_the_camera_and_beyond_the_picture(model: H
     hidden = sample.mask.copy()
     hidden[:, 112:][sample.mask[:, 112:] > 0] = HIDDEN
     assert iou(vertices, replace(sample, mask=hidden)) == pytest.approx(100)
+    # nothing to be held to
+    for mask in (None, np.zeros_like(sample.mask), np.full_like(sample.mask, HIDDEN)):
+        assert np.isnan(iou(vertices, replace(sample, mask=mask)))
 
 
 def test_the_truth_scores_perfectly(model: HandModel) -> None:
@@ -714,6 +718,28 @@ def test_report_is_read_as_it_was_written(tmp_path: Path, scores: SampleScores) 
     assert set(report.breakdowns) >= {"glove", "holds", "occlusion", "side", "angle off the axis"}
     assert breakdown_table(again, "glove") == breakdown_table(report, "glove")
     assert "10.0" in overall_table([report]) and "bare" in breakdown_table(report, "glove")
+
+
+def test_tables_show_intervals_where_there_are_any() -> None:
+    sure, unsure = Estimate(10.04, 9.5, 9.0, 11.26, 8), Estimate(7.0, 7.5, math.nan, math.nan, 1)
+    every = Estimate(100.0, 100.0, 100.0, 100.0, 9)
+    groups = {
+        "bare": {"estimated_percent": every, "mpjpe_mm": sure, "wrist_percent": sure},
+        "gloved": {"estimated_percent": unsure, "mpjpe_mm": unsure},
+    }
+    overall = {"mpjpe_mm": sure, "wrist_mm": unsure, "latency_ms": sure}
+    report = Report("oracle", "made", 9, overall, {"glove": groups})
+
+    def cells(text: str) -> list[list[str]]:
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+    rows = {name: values for name, *values in cells(overall_table([report]))[2:]}
+    assert rows["MPJPE mm"] == ["10.0 (9.0–11.3)", "9.5"]
+    assert rows["wrist mm"] == ["7.0", "7.5"] and rows["PA-MPJPE mm"] == ["–", "–"]
+    assert rows["ms a hand"] == ["10.04 (9.00–11.26)", "9.50"]
+    head, _, bare, gloved = cells(breakdown_table(report, "glove"))
+    assert head == ["glove", "hands", "estimated %", "MPJPE mm", "wrist % of distance"]
+    assert bare == ["bare", "9", "100", "10.0 (9.0–11.3)", "10.04"] and gloved == ["gloved", "1", "7", "7.0", "–"]
 
 
 def head_of(*reports: Report) -> list[str]:

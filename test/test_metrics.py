@@ -24,6 +24,7 @@ from wildhands_ros.evaluation.metrics import (
     intersection_over_union,
     mpjpe_errors,
     pa_mpjpe_errors,
+    weighted_keypoint_errors,
     wrist_errors,
 )
 from wildhands_ros.hands import Hand, Side
@@ -62,6 +63,8 @@ def test_pairs_count_their_wrists_alone() -> None:
     found[0] = left[0] + [0, 0.03, 0]
     assert mrrpe(found, right + [0, 0, 0.04], left, right) == pytest.approx(0.05)
     assert mrrpe(right, left, left, right) == pytest.approx(0.6)  # sides that are taken for each other
+    found[0, 1] = np.inf
+    assert np.isnan(mrrpe(found, right, left, right))
 
 
 def test_masks_count_where_they_are_known() -> None:
@@ -119,6 +122,18 @@ def test_keypoints_behind_the_camera_do_not_count() -> None:
     assert np.isnan(keypoint_error(np.full((21, 2), np.nan), b))
 
 
+def test_keypoints_of_many_hands_are_weighed_hand_by_hand() -> None:
+    rng = np.random.default_rng(7)
+    truths, offs = rng.normal(size=(2, 3, 21, 2))
+    weights = rng.uniform(0, [[0.01], [0.1], [1.0]], (3, 21))  # of the first they sum to less than one
+    weights[1, 4], weights[2, 5] = 0, np.nan
+    found = weighted_keypoint_errors(truths + offs, truths, weights)
+    assert found == pytest.approx(np.average(np.linalg.norm(offs, axis=-1), axis=-1, weights=np.nan_to_num(weights)))
+    apart = truths + offs
+    apart[0, 3], apart[1, 4] = np.inf, np.nan  # the latter counts nothing
+    assert weighted_keypoint_errors(apart, truths, weights) == pytest.approx([np.nan, *found[1:]], nan_ok=True)
+
+
 def hand(side: Side, x: float, track_id: int = 0) -> Hand:
     joints = 0.05 * np.random.default_rng(3).normal(size=(21, 3)) + [x, 0, 0.5]
     keypoints = 500 * joints[:, :2] / joints[:, 2:] + [640, 360]
@@ -141,7 +156,7 @@ def test_misses_wrong_sides_swaps_and_inventions_are_counted() -> None:
     wrong = replace(right, side=Side.LEFT, track_id=7)
     invented = hand(Side.LEFT, 3.0, 9)
     score = score_sequence([[left, right]] * 4 + [[wrong], [wrong, invented]], truth)
-    assert score.found == 10 and score.hands == 12
+    assert score.found == 10 and score.hands == 12 and score.recall == pytest.approx(10 / 12)
     assert score.recall_left == pytest.approx(4 / 6) and score.recall_right == 1
     assert score.false == 1 and score.id_changes == 1
     assert score.side_accuracy == pytest.approx(2 / 4)  # sides count from the fourth sighting on: 1 left, 3 right
@@ -167,3 +182,50 @@ def test_hidden_hands_are_not_expected() -> None:
     left = hand(Side.LEFT, -0.2)
     score = score_sequence([[], [left]], [FrameTruth([left], [False])] * 2)
     assert score.hands == 0 and score.false == 0
+    assert np.isnan([score.recall, score.recall_left, score.side_accuracy, score.mpjpe_mm]).all()
+
+
+def test_a_hand_that_was_hidden_meanwhile_is_new() -> None:
+    """Neither is its id held to that of before, nor its side before it settled again."""
+    left = hand(Side.LEFT, -0.2, 0)
+    wrong = replace(left, side=Side.RIGHT, track_id=1)
+    seen, hidden = FrameTruth([left], [True]), FrameTruth([left], [False])
+    score = score_sequence([[left]] * 4 + [[]] + [[wrong]] * 3, [seen] * 4 + [hidden] + [seen] * 3)
+    assert (score.id_changes, score.side_accuracy) == (0, 1)
+    assert score_sequence([[left]] * 4 + [[wrong]] * 3, [seen] * 7).id_changes == 1
+
+
+def test_errors_of_a_sequence_are_those_of_its_hands() -> None:
+    truth = hand(Side.RIGHT, 0.2)
+    bent = truth.joints + 0.003 * np.random.default_rng(8).normal(size=(21, 3))
+    found = replace(truth, joints=1.05 * bent, keypoints=truth.keypoints + [3, 4])
+    score = score_sequence([[found], []], [FrameTruth([truth], [True])] * 2)
+    assert score.mpjpe_mm == pytest.approx(1e3 * mpjpe(found.joints, truth.joints))
+    assert score.pa_mpjpe_mm == pytest.approx(1e3 * pa_mpjpe(found.joints, truth.joints))
+    assert score.absolute_mm == pytest.approx(1e3 * absolute_error(found.joints, truth.joints))
+    assert (score.wrist_mm / 1e3, score.wrist_percent / 100) == pytest.approx(wrist_error(found.joints, truth.joints))
+    width, height = np.ptp(truth.keypoints, axis=0)
+    assert width != pytest.approx(height, rel=0.01)
+    assert score.keypoint_percent == pytest.approx(100 * 5 / max(width, height))
+
+
+def test_a_found_hand_belongs_to_the_nearest_true_one_and_to_no_other() -> None:
+    left, right = hand(Side.LEFT, 0.0, 0), hand(Side.RIGHT, 0.02, 1)  # one nearly before the other
+    score = score_sequence([[right]], [FrameTruth([left, right], [True, True])])
+    assert (score.found, score.recall_left, score.recall_right, score.mpjpe_mm) == (1, 0, 1, 0)
+    score = score_sequence([[left, right]], [FrameTruth([right], [True])])
+    assert (score.found, score.false, score.wrist_mm) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.48, 1), (0.52, 0)])
+def test_a_found_hand_may_be_half_a_box_away(share: float, found: int) -> None:
+    truth = hand(Side.RIGHT, 0.2)
+    size = np.ptp(truth.keypoints, axis=0).max()
+    away = replace(truth, keypoints=truth.keypoints + [0, share * size])
+    score = score_sequence([[away]], [FrameTruth([truth], [True])])
+    assert (score.found, score.false) == (found, 1 - found)
+
+
+def test_results_of_another_number_of_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 results for 2 frames"):
+        score_sequence([[]], [FrameTruth([], [])] * 2)

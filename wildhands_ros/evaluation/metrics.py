@@ -42,7 +42,7 @@ def wrist_error(estimate: FloatArray, truth: FloatArray) -> tuple[float, float]:
 
 def mrrpe(left: FloatArray, right: FloatArray, true_left: FloatArray, true_right: FloatArray) -> float:
     """Mean relative-root position error of one pair: how far the left wrist is off, seen from the right one."""
-    return float(np.linalg.norm((left[0] - right[0]) - (true_left[0] - true_right[0])))
+    return float(_known(np.linalg.norm((left[0] - right[0]) - (true_left[0] - true_right[0]), axis=-1)))
 
 
 def keypoint_error(estimate: FloatArray, truth: FloatArray) -> float:
@@ -92,7 +92,7 @@ def weighted_keypoint_errors(estimates: FloatArray, truths: FloatArray, weights:
     weights = np.where(np.isfinite(weights) & np.isfinite(truths).all(axis=-1), weights, 0.0)
     distances = np.where(weights > 0, np.linalg.norm(estimates - truths, axis=-1), 0.0)
     total = weights.sum(axis=-1)
-    return np.asarray(np.where(total > 0, (weights * distances).sum(axis=-1) / np.where(total > 0, total, 1), np.nan))
+    return _known(np.where(total > 0, (weights * distances).sum(axis=-1) / np.where(total > 0, total, 1), np.nan))
 
 
 def intersection_over_union(estimate: BoolArray, truth: BoolArray, known: BoolArray) -> float:
