@@ -387,6 +387,17 @@ def test_angles_and_rotations_are_inverse(side):
     np.testing.assert_allclose(anatomy.angles(anatomy.rotations(angles)), angles, atol=1e-9)
 
 
+@pytest.mark.parametrize("abduction", [None, np.pi / 2, -np.pi / 2, np.pi / 2 - 1e-7])
+def test_angles_make_any_rotation_also_where_flexion_and_twist_turn_about_one_axis(abduction):
+    anatomy, angles = MODEL.layer(Side.RIGHT).anatomy, np.random.default_rng(5).uniform(-3, 3, (20, 15, 3))
+    if abduction is not None:
+        angles[..., 1] = abduction
+    turns = anatomy.rotations(angles)
+    np.testing.assert_allclose(anatomy.rotations(anatomy.angles(turns)), turns, atol=1e-12)
+    coarse = anatomy.angles(turns.astype(np.float32))  # as networks give them
+    np.testing.assert_allclose(anatomy.rotations(coarse), turns, atol=1e-6)
+
+
 @pytest.mark.parametrize("side", Side)
 def test_axes_are_perpendicular_and_limits_contain_the_rest_pose(side):
     anatomy = MODEL.layer(side).anatomy

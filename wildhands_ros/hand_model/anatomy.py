@@ -77,19 +77,19 @@ class HandAnatomy:
         return flexion @ abduction @ twist
 
     def angles(self, rotations: ArrayLike) -> FloatArray:
-        """Joint rotations (..., 15, 3, 3) → angles from rest (..., 15, 3); the inverse of `rotations`.
+        """Joint rotations (..., 15, 3, 3) → angles from rest (..., 15, 3) that make them, as `rotations` does.
 
-        Unique for abduction within ±90°.
+        Unique for abduction within ±90°; at ±90°, where flexion and twist turn about the same axis, one of many.
         """
         local = self._frames @ np.asarray(rotations, dtype=np.float64) @ np.swapaxes(self._frames, -1, -2)
-        return np.stack(
-            [
-                np.arctan2(-local[..., 1, 2], local[..., 2, 2]),
-                np.arcsin(np.clip(local[..., 0, 2], -1, 1)),
-                np.arctan2(-local[..., 0, 1], local[..., 0, 0]),
-            ],
-            axis=-1,
+        flexion = np.arctan2(-local[..., 1, 2], local[..., 2, 2])
+        abduction = np.arctan2(local[..., 0, 2], np.hypot(local[..., 1, 2], local[..., 2, 2]))
+        # what is left after that flexion, so that both together are right also where neither is known by itself
+        sine, cosine = np.sin(flexion), np.cos(flexion)
+        twist = np.arctan2(
+            cosine * local[..., 1, 0] + sine * local[..., 2, 0], cosine * local[..., 1, 1] + sine * local[..., 2, 1]
         )
+        return np.stack([flexion, abduction, twist], axis=-1)
 
     def clamped(self, angles: ArrayLike) -> FloatArray:
         """Angles from rest (..., 15, 3) brought within the limits."""
