@@ -12,8 +12,8 @@ from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.estimation import Estimator, LandmarkFit, LandmarkFitConfig
 from wildhands_ros.estimation.fitting.evidence import Evidence, gather
 from wildhands_ros.estimation.fitting.freedom import hand_kinematics, natural_prior
-from wildhands_ros.estimation.fitting.kinematics import Kinematics, Posture
-from wildhands_ros.estimation.fitting.terms import Linearised, Prior
+from wildhands_ros.estimation.fitting.kinematics import Kinematics, Posture, small_turn
+from wildhands_ros.estimation.fitting.terms import Linearised, Prior, add_limits, small_log
 from wildhands_ros.estimation.landmark_fit.objective import Estimate, Objective, Weights
 from wildhands_ros.estimation.landmark_fit.start import first_estimate, place
 from wildhands_ros.frames import Frame
@@ -453,6 +453,63 @@ def test_evidence_points_every_way_a_fisheye_looks() -> None:
     turned = evidence.rays + 1e-4 * np.array([0.3, -0.5, 0.2])
     moved = camera.project(turned) - camera.project(evidence.rays)
     assert np.allclose(evidence.across @ (1e-4 * np.array([0.3, -0.5, 0.2])), moved, atol=1e-3)
+
+
+def test_evidence_is_of_one_hand_each_and_of_what_the_lens_sees() -> None:
+    lens = Camera(640, 480, 400, 410, 300, 250, Distortion.PLUMB_BOB, (-0.4, 0.0, 0.0, 0.0))  # no rays in its corners
+    rng = np.random.default_rng(1)
+    clear = Landmarks(rng.uniform((240, 180), (300, 330), (21, 2)), rng.normal(0.1, 0.03, (21, 3)), 1.0)
+    beyond = [replace(clear, image=np.where(np.arange(21)[:, None] < n, 5.0, clear.image)) for n in (13, 14)]
+    unknown = replace(clear, image=np.where(np.arange(21)[:, None] < 3, np.nan, clear.image))
+    hands = [beyond[0], clear, unknown, beyond[1]]
+    found = gather(hands, lens)
+    for together, hand in zip(found, hands, strict=True):
+        (alone,) = gather([hand], lens)
+        if isinstance(alone, Evidence):
+            assert isinstance(together, Evidence)
+            for name, value in vars(alone).items():
+                np.testing.assert_array_equal(getattr(together, name), value)
+    assert found[3] == "only 7 of 21 landmarks can be seen through this lens, 8 are needed"
+    few, whole, most = (each for each in found if isinstance(each, Evidence))
+    assert (few.seen.sum(), whole.seen.sum(), most.seen.sum()) == (8, 21, 18)
+    for evidence in (few, most):
+        assert np.isfinite(evidence.rays).all() and not evidence.across[evidence.seen == 0].any()
+    assert whole.size == np.ptp(clear.image[:, 1]) > np.ptp(clear.image[:, 0])
+    spread = whole.world[:, None] - whole.world, clear.world[:, None] - clear.world  # turned, and as large as before
+    assert np.allclose(*(np.linalg.norm(each, axis=-1) for each in spread)) and np.allclose(whole.world.mean(axis=0), 0)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "thickness", "problem"),
+    [
+        (2.0, 2.8, 0.03, "span only 2.8 pixels"), (2.0, 3.2, 0.03, None),
+        (90, 70, 1e-5, "on one line"), (90, 70, 1e-3, None),  # a flat hand is one
+    ],
+)  # fmt: skip
+def test_landmarks_that_span_too_little_are_no_evidence(
+    width: float, height: float, thickness: float, problem: str | None
+) -> None:
+    rng = np.random.default_rng(2)
+    image = [600, 300] + [width, height] * np.concatenate([[[0, 0], [1, 1]], rng.uniform(0, 1, (19, 2))])
+    world = rng.normal(0, 0.03, (21, 1)) * [0.6, 0.0, 0.8] + thickness * rng.normal(size=(21, 1)) * [0.0, 1.0, 0.0]
+    (found,) = gather([Landmarks(image, world, 1.0)], WIDE)
+    assert isinstance(found, Evidence) if problem is None else isinstance(found, str) and problem in found
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 0.3, 2.0, 3.0])
+def test_the_logarithm_of_one_turn_is_that_of_any(angle: float) -> None:
+    turn = angle * np.array([0.36, -0.48, 0.8])
+    np.testing.assert_allclose(small_log(exp_so3(turn)), turn, atol=1e-14)
+    np.testing.assert_allclose(small_turn(turn), exp_so3(turn), atol=1e-15)
+
+
+def test_limits_cost_what_lies_beyond_them() -> None:
+    gradient, curvature = np.ones(11), np.eye(11)
+    angles, lower, upper = np.array([0.5, -0.2, 0.9, -1.0]), np.full(4, -0.4), np.full(4, 0.7)
+    assert add_limits(angles, lower, upper, 0.1, gradient, curvature) == pytest.approx(0.5 * (2**2 + 6**2))
+    assert gradient == pytest.approx([*[1] * 8, 1 + 2 / 0.1, 1 - 6 / 0.1, 1])
+    assert curvature == pytest.approx(np.diag([*[1] * 8, 1 + 1 / 0.1**2, 1 + 1 / 0.1**2, 1]))
+    assert add_limits(angles[:2], lower[:2], upper[:2], 0.1, gradient[:9], curvature[:9, :9]) == 0
 
 
 def test_the_prior_keeps_its_own_limits(model: HandModel) -> None:

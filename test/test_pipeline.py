@@ -18,6 +18,7 @@ from wildhands_ros.frames import LATE_NS, Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import HandBox, Landmarks, Side
 from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig
+from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.synthetic import Lens, SequenceConfig, SyntheticSequence
 from wildhands_ros.tracking import TrackingConfig
 
@@ -137,6 +138,50 @@ def test_an_estimator_is_told_of_every_new_stream() -> None:
     assert estimator.resets == 3
 
 
+def test_an_estimator_is_told_of_every_picture_of_the_stream_and_of_stills_with_hands() -> None:
+    """It forgets hands that are not there any more, and must not take a still for one of the stream."""
+    told: list[int] = []
+
+    class Told(LandmarkFit):
+        def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
+            told.append(len(boxes))
+            return super().estimate(frame, boxes)
+
+    pipeline = Pipeline(PipelineConfig(), None, Told(load_hand_model()), load_hand_model())
+    boxes = [seen_hand(Side.LEFT, -0.1)]
+    pipeline.process(frame(), boxes)
+    pipeline.process(frame(), [])
+    pipeline.process_still(frame(), [])
+    pipeline.process_still(frame(), boxes)
+    assert told == [1, 0, 1]
+
+
+def test_after_a_reset_hands_are_new_ones() -> None:
+    detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1)])
+    pipeline = make_pipeline(detector)
+    before, same = (pipeline.process(frame(i)).hands[0].track_id for i in range(2))
+    pipeline.reset()
+    assert before == same != pipeline.process(frame(2)).hands[0].track_id
+    assert detector.calls == ["follow", "follow", "reset", "follow"]
+
+
+def test_the_stages_times_make_up_the_whole() -> None:
+    pipeline = make_pipeline(ScriptedDetector([seen_hand(Side.LEFT, -0.1)]))
+    for process in (pipeline.process, pipeline.process_still):
+        timings = dict(process(frame()).timings)
+        total = timings.pop("total")
+        assert set(timings) == {"detect", "estimate", "track"} and min(timings.values()) >= 0
+        assert sum(timings.values()) == pytest.approx(total)
+
+
+def test_hands_carry_meshes_where_that_is_asked_for() -> None:
+    model, box = load_hand_model(), seen_hand(Side.LEFT, -0.1)
+    for mesh in (True, False):
+        estimator = make_estimator(EstimationConfig(estimator="landmarks", mesh=mesh), model)
+        (hand,) = estimator.estimate(frame(), [box]).hands
+        assert (hand.vertices is not None) == mesh
+
+
 def test_a_frame_needs_an_image() -> None:
     for nothing in (None, [[[0, 0, 0]]]):
         with pytest.raises(ImageError, match="needs an image as an array"):
@@ -250,8 +295,10 @@ def test_raw_results_stay_available_when_smoothing() -> None:
 
 
 def test_warming_up_leaves_no_trace() -> None:
-    pipelines = [make_pipeline(ScriptedDetector([seen_hand(Side.LEFT, -0.1)])) for _ in range(2)]
+    detectors = [ScriptedDetector([seen_hand(Side.LEFT, -0.1)]) for _ in range(2)]
+    pipelines = [make_pipeline(detector) for detector in detectors]
     pipelines[0].warm_up()
+    assert detectors[0].calls == ["detect", "reset"]
     warm, cold = (pipeline.process(frame()).hands[0] for pipeline in pipelines)
     assert warm.track_id == cold.track_id
     np.testing.assert_array_equal(warm.joints, cold.joints)
