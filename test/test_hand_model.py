@@ -31,6 +31,7 @@ def with_everything(side, seed=5):
     rng = np.random.default_rng(seed)
     data = MODEL.layer(side).data
     mean, posedirs = 0.3 * rng.normal(size=45), 0.002 * rng.normal(size=data.posedirs.shape)
+    mean[::4], posedirs[::3] = 0, 0  # neither is without zeros
     return HandLayer(HandData(**{**vars(data), "hands_mean": mean, "posedirs": posedirs}))
 
 
@@ -108,8 +109,9 @@ def test_wrong_shapes_are_named(name, shapes):
 
 
 def test_a_pose_of_the_wrong_shape_is_named_by_forward():
-    with pytest.raises(ValueError, match="pose"):
-        MODEL.right.forward(torch.zeros(16, 3, 3), torch.zeros(1, 10), torch.zeros(1, 3))
+    for shape in ((16, 3, 3), (1, 15, 3, 3), (1, 48)):
+        with pytest.raises(ValueError, match="pose"):
+            MODEL.right.forward(torch.zeros(shape), torch.zeros(1, 10), torch.zeros(1, 3))
 
 
 # --- rotations in torch ---------------------------------------------------------------------------------------------
@@ -151,6 +153,9 @@ def test_poses_and_rotations_are_inverse():
     pose, _, _ = random_hand(1, 0.4)
     np.testing.assert_allclose(layer.pose_from_rotations(layer.rotations_from_pose(pose)), pose, atol=1e-9)
     np.testing.assert_allclose(MODEL.right.rotations_from_pose(pose), pose)
+    for convert in (MODEL.right.rotations_from_pose, MODEL.right.pose_from_rotations):
+        convert(pose)[3] = np.nan  # what it gives is the caller's
+    assert np.isfinite(pose).all()
 
 
 # --- left and right -------------------------------------------------------------------------------------------------

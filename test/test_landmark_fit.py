@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from wildhands_ros.estimation import Estimator, LandmarkFit, LandmarkFitConfig
 from wildhands_ros.estimation.fitting.evidence import Evidence, gather
 from wildhands_ros.estimation.fitting.freedom import hand_kinematics, natural_prior
 from wildhands_ros.estimation.fitting.kinematics import Kinematics, Posture, small_turn
-from wildhands_ros.estimation.fitting.terms import Linearised, Prior, add_limits, small_log
+from wildhands_ros.estimation.fitting.minimise import minimise
+from wildhands_ros.estimation.fitting.terms import Linearised, Prior, add_limits, impossible, small_log
 from wildhands_ros.estimation.landmark_fit.objective import Estimate, Objective, Weights
 from wildhands_ros.estimation.landmark_fit.start import first_estimate, place
 from wildhands_ros.frames import Frame
@@ -510,6 +511,55 @@ def test_limits_cost_what_lies_beyond_them() -> None:
     assert gradient == pytest.approx([*[1] * 8, 1 + 2 / 0.1, 1 - 6 / 0.1, 1])
     assert curvature == pytest.approx(np.diag([*[1] * 8, 1 + 1 / 0.1**2, 1 + 1 / 0.1**2, 1]))
     assert add_limits(angles[:2], lower[:2], upper[:2], 0.1, gradient[:9], curvature[:9, :9]) == 0
+
+
+@dataclass(frozen=True)
+class Point:
+    place: FloatArray
+
+    def moved(self, step: FloatArray) -> Point:
+        return Point(self.place + step)
+
+
+def banana(point: Point) -> Linearised:
+    """Rosenbrock's valley as a sum of squares: its full steps overshoot."""
+    x, y = point.place
+    residual, slope = np.array([10 * (y - x * x), 1 - x]), np.array([[-20 * x, 10], [-1, 0]])
+    return Linearised(0.5 * float(residual @ residual), slope.T @ residual, slope.T @ slope)
+
+
+def test_the_minimiser_finds_the_bottom_of_a_bent_valley_and_never_climbs() -> None:
+    start, costs = Point(np.array([-1.2, 1.0])), []
+    for steps in range(40):
+        found, cost = minimise(banana, start, max_steps=steps, tolerance=1e-20)
+        assert cost == banana(found).cost
+        costs.append(cost)
+    assert costs[0] == banana(start).cost and (np.diff(costs) <= 0).all()
+    assert found.place == pytest.approx([1, 1], abs=1e-6) and cost < 1e-12
+
+
+def test_the_minimiser_stops_where_nothing_is_to_be_gained() -> None:
+    asked: list[Point] = []
+
+    def bowl(point: Point) -> Linearised:
+        asked.append(point)
+        return Linearised(0.5 * float(point.place @ point.place), point.place.copy(), np.eye(2))
+
+    found, cost = minimise(bowl, Point(np.array([3.0, 4.0])), max_steps=50, tolerance=1e-3)
+    assert cost < 1e-3 and np.abs(found.place).max() < 0.01 and len(asked) == 2
+    asked.clear()
+    start = Point(np.array([0.01, 0.0]))
+    assert minimise(bowl, start, max_steps=50, tolerance=1e-3)[0] is start and len(asked) == 1
+
+
+def test_the_minimiser_stays_out_of_what_is_impossible() -> None:
+    def walled(point: Point) -> Linearised:
+        return banana(point) if point.place[0] < 0.5 else impossible(2)
+
+    found, cost = minimise(walled, Point(np.array([-1.2, 1.0])), max_steps=60, tolerance=1e-20)
+    assert np.isfinite(cost) and cost == banana(found).cost < banana(Point(np.array([0.3, 0.09]))).cost
+    nowhere = Point(np.ones(2))
+    assert minimise(walled, nowhere, max_steps=60, tolerance=1e-20) == (nowhere, np.inf)
 
 
 def test_the_prior_keeps_its_own_limits(model: HandModel) -> None:

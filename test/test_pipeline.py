@@ -307,6 +307,17 @@ def test_warming_up_leaves_no_trace() -> None:
     assert not without.configure(replace(without.config, detection=DetectorConfig(score_threshold=0.8)))
 
 
+def test_settings_that_smoothing_does_not_have_leave_it_alone() -> None:
+    config, rng = PipelineConfig(tracking=TrackingConfig(smooth=True)), np.random.default_rng(6)
+    changed, other = (make_pipeline(ScriptedDetector([]), config) for _ in range(2))
+    for i in range(6):
+        if i == 4:
+            assert changed.configure(replace(config, min_score=0.4, max_distance=2.0))
+        box = seen_hand(Side.LEFT, -0.1 + 0.01 * rng.normal())
+        (a,), (b,) = (pipeline.process(frame(i * 10**8), [box]).hands for pipeline in (changed, other))
+        assert np.array_equal(a.joints, b.joints)
+
+
 def test_hands_out_of_reach_are_left_out_and_named() -> None:
     pipeline = make_pipeline(ScriptedDetector([seen_hand(Side.LEFT, -0.05), seen_hand(Side.RIGHT, 0.3)]))
     both = pipeline.process(frame()).hands
