@@ -569,3 +569,5 @@ def test_the_prior_keeps_its_own_limits(model: HandModel) -> None:
         assert np.all(prior.lower < prior.upper)
         assert np.all((prior.mean[:d] >= prior.lower) & (prior.mean[:d] <= prior.upper))
         assert np.all(np.linalg.eigvalsh(prior.precision) > 0)
+        shape = np.s_[d:, d:]  # of which nothing else is known
+        assert np.allclose(prior.precision[shape], np.eye(10) / 0.3**2) and not prior.mean[d:].any()

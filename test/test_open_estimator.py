@@ -38,7 +38,7 @@ from wildhands_ros.estimation.wildhands.bench import WHOLE_ESTIMATE, bench_open
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision
-from wildhands_ros.estimation.wildhands.steady import SteadyCrops
+from wildhands_ros.estimation.wildhands.steady import KnownRolls, SteadyCrops
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Landmarks, Side
@@ -238,6 +238,23 @@ def test_crops_follow_their_boxes_but_for_a_bounded_lag() -> None:
         for i in range(step, 5, step):
             (last,) = one([square(105)], [box], i * FRAME_NS)
         assert last.extent == pytest.approx(105 * math.exp(math.log(100 / 105) * math.exp(-4 * FRAME_NS * 1e-9 / 0.09)))
+
+
+def test_rolls_are_known_of_followed_hands_for_half_a_second() -> None:
+    rolls, hands = KnownRolls(), [replace(BOX, follow_id=i) for i in (0, 7, -1, 8)]
+
+    def known(stamp_ms: int) -> list[float | None]:
+        return [rolls(hand, stamp_ms * 10**6) for hand in hands]
+
+    assert known(1000) == [None] * 4
+    rolls.keep(hands, [0.5, 4.0, 1.0, math.nan], 1000 * 10**6)
+    both = [0.5, pytest.approx(4.0 - math.tau), None, None]
+    assert known(1033) == known(1499) == both
+    assert known(1000) == known(1500) == known(900) == [None] * 4  # the same picture, a later and an earlier one
+    rolls.keep(hands[1:2], [0.1], 1400 * 10**6)  # a picture in which the first was not seen
+    assert known(1450) == [0.5, 0.1, None, None] and known(1600) == [None, 0.1, None, None]
+    rolls.reset()
+    assert known(1450) == [None] * 4
 
 
 def test_useless_landmarks_are_passed_over(estimator: OpenHands, frame: Frame) -> None:
