@@ -13,7 +13,16 @@ from wildhands_ros.detection.follower import HandFollower
 from wildhands_ros.detection.landmarks import LandmarkResult, region_of_landmarks, tight_box
 from wildhands_ros.detection.palm import Palm
 from wildhands_ros.detection.regions import Pyramid, Region
-from wildhands_ros.detection.search import Candidate, HandSearch, Sighting, confirm, settle, without_duplicates
+from wildhands_ros.detection.search import (
+    Candidate,
+    HandSearch,
+    Sighting,
+    confirm,
+    find_candidates,
+    settle,
+    without_duplicates,
+)
+from wildhands_ros.detection.views import views_of
 from wildhands_ros.hands import FloatArray, HandBox, Landmarks, Side
 
 PICTURE = Pyramid(np.zeros((720, 1280, 3), np.uint8))
@@ -398,6 +407,21 @@ def test_the_small_views_are_searched_where_hands_are_missing() -> None:
         found = HandSearch(world, world, DetectorConfig(wanted_hands=wanted)).look_around(PICTURE)  # type: ignore[arg-type]
         assert sorted(sighting.landmarks.image[:, 0].mean() for sighting in found) == pytest.approx(expected)
         assert len(world.looks) == 3 * len(expected)
+
+
+def test_a_hand_that_the_small_views_see_better_is_more_probable() -> None:
+    """Also where it is not looked at again."""
+
+    class Sharper(World):
+        def find(self, picture: Pyramid, view: Region, threshold: float) -> list[Palm]:
+            sure = 0.9 if view.size < 720 else 0.5
+            return [replace(palm, score=sure) for palm in super().find(picture, view, threshold)]
+
+    world, views = Sharper([MadeUp(640, 400)]), views_of(PICTURE.width, PICTURE.height)
+    near, far = ([world.find(PICTURE, view, 0.1) for view in part] for part in (views.near, views.far))
+    (found,) = HandSearch(world, world, DetectorConfig(wanted_hands=2)).look_around(PICTURE)  # type: ignore[arg-type]
+    assert len(world.looks) == 3
+    assert found.palm == find_candidates(near, far)[0].evidence > find_candidates(near)[0].evidence
 
 
 def test_palms_and_boxes_follow_the_settings() -> None:

@@ -82,6 +82,18 @@ def test_odd_rows_and_columns_move_nothing(shape):
     assert np.abs(crop[:, :, :2] - places * 255 / np.array(shape[::-1])).max() < 1.5
 
 
+@pytest.mark.parametrize("shape", [(1, 512), (3, 512), (512, 2), (1, 1)])
+def test_pictures_that_cannot_be_halved_so_often_are_seen_all_the_same(shape):
+    """A strip's ramp, as far as fewer halvings show it without gaps."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.repeat(((x + y) // 2)[:, :, None], 3, axis=2).astype(np.uint8)
+    region = Region((shape[1] - 1) / 2, (shape[0] - 1) / 2, float(max(shape)))
+    crop = Pyramid(image).crop(region, 16, extend=True)
+    along = crop[8, :, 0] if shape[1] > shape[0] else crop[:, 8, 0]
+    assert along == pytest.approx((np.arange(16) + 0.5) / 16 * max(shape) / 2, abs=1.5)
+    assert Pyramid(image).crop(replace(region, size=1e7), 16, extend=False).shape == (16, 16, 3)
+
+
 def test_fine_patterns_become_grey_and_no_coarse_ones():
     checks = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
     crop = Pyramid(np.repeat(checks[:, :, None], 3, axis=2)).crop(Region(250.3, 260.1, 400, 0.3), 50, extend=False)
