@@ -428,6 +428,18 @@ def test_along_a_ray_shares_of_the_distance_are_filtered_with_a_third_of_beta() 
         assert np.allclose(places(ray * math.exp(share[0]), i * FRAME_NS), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", [OneEuro, PlaceOneEuro, RotationOneEuro])
+def test_what_filters_are_given_and_give_is_the_callers(kind: type) -> None:
+    left_alone, written_to, rng = kind(OneEuroConfig()), kind(OneEuroConfig()), np.random.default_rng(7)
+    for stamp_ns in (0, FRAME_NS, FRAME_NS, 2 * FRAME_NS, 3 * FRAME_NS):
+        value = rng.normal(size=(2, 3)) if kind is RotationOneEuro else rng.normal(size=3)
+        value = exp_so3(value) if kind is RotationOneEuro else value
+        given = value.copy()
+        expected, found = left_alone(value, stamp_ns), written_to(given, stamp_ns)
+        assert np.array_equal(found, expected)
+        found[:], given[:] = np.nan, np.nan
+
+
 def test_an_earlier_value_passes_unchanged_and_begins_anew() -> None:
     filtered, fresh = OneEuro(OneEuroConfig()), OneEuro(OneEuroConfig())
     for stamp_ns, value in ((0, 0.0), (2 * FRAME_NS, 1.0), (4 * FRAME_NS, 1.5)):
