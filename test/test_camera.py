@@ -141,6 +141,26 @@ def test_what_the_camera_cannot_see_is_nan() -> None:
     assert np.isnan(CAMERAS["fisheye_wide"].unproject([1e5, 0])).all()
 
 
+@pytest.mark.parametrize(
+    ("coefficients", "end"),
+    [
+        ((-0.3, 0.0, 0.0, 0.0), 0.9**-0.5),  # the slope of r − 0.3 r³ is 1 − 0.9 r²
+        ((0.0, 0.0, 0.0, 0.0, -0.2), 1.4 ** (-1 / 6)),  # and of r − 0.2 r⁷ 1 − 1.4 r⁶
+        ((0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0), 2**0.5),  # r / (1 + r²/2) turns back
+        ((0.0, 0.0, 0.0, 0.0, 0.0, -0.5, 0.0, 0.0), 2**0.5),  # r / (1 − r²/2) is infinite there
+    ],
+)  # fmt: skip
+def test_a_lens_ends_where_its_polynomial_turns_back_or_has_a_pole(coefficients: tuple, end: float) -> None:
+    model = Distortion.PLUMB_BOB if len(coefficients) < 8 else Distortion.RATIONAL_POLYNOMIAL
+    camera = Camera(1280, 720, 400, 410, 640, 355, model, coefficients)
+    angle = np.linspace(0, 6, 15)
+    around = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    within, beyond = (np.concatenate([r * end * around, np.ones((15, 1))], axis=1) for r in (0.99, 1.01))
+    rays = within / np.linalg.norm(within, axis=1, keepdims=True)
+    assert np.allclose(camera.unproject(camera.project(within)), rays, atol=1e-6)
+    assert np.isnan(camera.project(beyond)).all()
+
+
 def test_a_fisheye_ends_where_its_polynomial_turns_back() -> None:
     camera = Camera(1280, 720, 300, 310, 640, 355, Distortion.EQUIDISTANT, (-0.1, 0.0, 0.0, 0.0))
     theta = np.array([1.2, 1.8, 1.85, 2.5])  # radius θ − 0.1 θ³ grows up to θ = 1.826

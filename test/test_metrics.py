@@ -127,8 +127,10 @@ def test_keypoints_of_many_hands_are_weighed_hand_by_hand() -> None:
     truths, offs = rng.normal(size=(2, 3, 21, 2))
     weights = rng.uniform(0, [[0.01], [0.1], [1.0]], (3, 21))  # of the first they sum to less than one
     weights[1, 4], weights[2, 5] = 0, np.nan
+    counting = np.nan_to_num(weights)
+    truths[1, 7, 0], counting[1, 7] = np.nan, 0
     found = weighted_keypoint_errors(truths + offs, truths, weights)
-    assert found == pytest.approx(np.average(np.linalg.norm(offs, axis=-1), axis=-1, weights=np.nan_to_num(weights)))
+    assert found == pytest.approx(np.average(np.linalg.norm(offs, axis=-1), axis=-1, weights=counting))
     apart = truths + offs
     apart[0, 3], apart[1, 4] = np.inf, np.nan  # the latter counts nothing
     assert weighted_keypoint_errors(apart, truths, weights) == pytest.approx([np.nan, *found[1:]], nan_ok=True)

@@ -84,6 +84,7 @@ def test_boxes_are_of_float32_as_published():
     [
         ((10, 10, 10, 50), "empty"),
         ((50, 10, 10, 50), "empty"),
+        ((10, 50, 50, 50), "empty"),
         ((-90, 10, -20, 60), "outside"),
         ((100, 730, 200, 800), "outside"),
         ((-90, 10, 0, 60), "outside"),
@@ -104,6 +105,9 @@ def test_unusable_boxes_have_a_reason(box, word):
     [
         ((100, 100, 105.6, 104), "less than a pixel"),
         ((100, 100, 104, 105.8), None),
+        ((-90, 10, 0.5, 60), None),
+        ((10, -90, 60, 0.5), None),
+        ((1279.5, 719.5, 1300, 800), None),
         ((-1e9, 100, 1e9, 200), "20 times"),
         ((-1e308, -1e308, 1e308, 1e308), "20 times"),
         ((-12700, 100, 12700, 200), None),
@@ -198,6 +202,8 @@ def test_sharp_places_are_exact():
     place = place_crop(frame, (600, 300, 700, 360), 1.5)
     assert place.center == pytest.approx(((650 - 639.5) * 0.175 + 111.5, (330 - 359.5) * 0.175 + 111.5))
     assert place.extent == pytest.approx(150 * 0.175)
+    center, edge = frame.in_picture(place)
+    assert (*center, edge) == pytest.approx((650, 330, 150))
     assert (frame.matrix[0, 2], frame.matrix[1, 2]) == pytest.approx((111.5, 111.5))
 
 
