@@ -29,7 +29,7 @@ from wildhands_ros.estimation.wildhands import (
     WildHandsConfig,
     save_checkpoint,
 )
-from wildhands_ros.estimation.wildhands.decode import Decoded, decode
+from wildhands_ros.estimation.wildhands.decode import Decoded, crop_view, decode
 from wildhands_ros.estimation.wildhands.looks import mean_of_looks
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.upright import (
@@ -38,6 +38,8 @@ from wildhands_ros.estimation.wildhands.upright import (
     roll_crops,
     roll_of,
     roll_places,
+    rolled_back,
+    rolls_of_directions,
     rotations,
     to_crop,
 )
@@ -76,6 +78,32 @@ def test_a_hand_rolled_by_its_roll_points_up(direction: float, length: float, x:
 def test_a_hand_without_a_direction_is_not_rolled() -> None:
     assert roll_of(np.zeros((21, 2))) == 0.0
     assert roll_of(np.full((21, 2), np.nan)) == 0.0
+    directions = torch.tensor([[math.nan, 1.0], [1.0, math.inf], [0.0, 0.0], [0.0, -1.0], [2.0, 0.0], [-1.0, 1.0]])
+    wanted = torch.tensor([0.0, 0.0, 0.0, 0.0, -math.pi / 2, 3 * math.pi / 4])
+    torch.testing.assert_close(rolls_of_directions(directions), wanted)
+
+
+@pytest.mark.parametrize("roll", [0.0, 0.7, -2.5])
+def test_a_hand_of_the_rolled_camera_is_turned_back_as_a_whole(roll: float) -> None:
+    rng = np.random.default_rng(2)
+    pose, betas, place = exp_so3(rng.normal(size=(16, 3))), rng.normal(size=10), np.array([0.1, -0.2, 0.5])
+    back = rolled_back(pose, place, MODEL.left.rest_joints(betas)[0], roll)
+    turn = rotations(torch.tensor([roll], dtype=torch.float64))[0].numpy()
+    for seen, rolled in zip(
+        MODEL.left.numpy(back[0], betas, back[1]), MODEL.left.numpy(pose, betas, place), strict=True
+    ):
+        np.testing.assert_allclose(seen @ turn.T, rolled, atol=1e-7)  # skinning weights sum to 1 as float32 do
+
+
+@pytest.mark.parametrize("perspective", list(Perspective))
+def test_perspective_crops_are_placed_by_the_camera_that_looks_at_them(perspective: Perspective) -> None:
+    rays = torch.tensor([[0.0, 0.0], [0.75, 0.0], [0.6, -0.8]])
+    focal, seen = crop_view(_variant(perspective=perspective), 200.0, rays)
+    if perspective is Perspective.CROP:  # at 1 / cos of the focal length, the picture's own scale across the ray
+        torch.testing.assert_close(focal, torch.tensor([200.0, 250.0, 200.0 * math.sqrt(2)]))
+        assert seen.shape == rays.shape and not seen.any()
+    else:
+        assert focal == 200.0 and torch.equal(seen, rays)
 
 
 def test_places_boxes_and_pictures_roll_together() -> None:
