@@ -206,6 +206,37 @@ def test_landmarks_outside_the_picture_count_nothing(refiner: Refiner, cases: li
     assert np.allclose(found[0].parameters.pose, found[1].parameters.pose, atol=1e-9)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_the_picture_ends_at_the_edges_of_its_outer_pixels(
+    refiner: Refiner, cases: list[Case], axis: int, end: str
+) -> None:
+    case, tip = cases[0], 8
+    corner = np.floor(case.places.min(axis=0)).astype(int) - 30
+    size = np.ceil(np.ptp(case.places, axis=0)).astype(int) + 60
+    camera = case.camera.cropped(int(corner[0]), int(corner[1]), int(size[0]), int(size[1]))
+    edge, outwards = (-0.5, -1) if end == "first" else (size[axis] - 0.5, 1)
+    for by, counts in ((0.1, False), (-0.1, True)):
+        poses = []
+        for along in (0.35, 0.65):  # where a landmark lies makes a difference if it counts
+            places = case.places - corner
+            places[tip, axis], places[tip, 1 - axis] = edge + by * outwards, along * size[1 - axis]
+            found = refiner.refine(case.guess, case.side, Landmarks(places, case.world, 1.0), camera)
+            assert found is not None
+            poses.append(found.parameters.pose)
+        assert np.allclose(*poses, atol=1e-9) != counts
+
+
+def test_landmarks_that_nobody_saw_have_no_error(refiner: Refiner, cases: list[Case]) -> None:
+    case, unseen = cases[0], [0, 4, 9, 13]
+    places = case.places.copy()
+    places[unseen] = np.nan
+    found = refiner.compare(case.guess, case.side, Landmarks(places, case.world, 1.0), case.camera)
+    assert found is not None
+    off = np.linalg.norm(case.camera.project(refiner.landmarks(case.guess, case.side)) - case.places, axis=1)
+    assert found.error == pytest.approx(np.delete(off, unseen).mean())
+
+
 def test_a_mirrored_picture_gives_the_mirrored_hand(refiner: Refiner, cases: list[Case]) -> None:
     rng = np.random.default_rng(4)
     flip = np.diag([-1.0, 1.0, 1.0])
@@ -223,8 +254,11 @@ def test_a_mirrored_picture_gives_the_mirrored_hand(refiner: Refiner, cases: lis
         assert np.allclose(mirrored.parameters.betas, found.betas, atol=1e-4)
 
 
-def test_fingers_are_not_bent_beyond_what_hands_can_do(model: HandModel, refiner: Refiner) -> None:
-    """Landmarks of a finger bent far back: the network's straight one follows no further than the joint goes."""
+@pytest.mark.parametrize("config", [RefinementConfig(), RefinementConfig(bend=60.0, outlier=100.0)])
+def test_fingers_are_not_bent_beyond_what_hands_can_do(model: HandModel, config: RefinementConfig) -> None:
+    """Landmarks of a finger bent far back: the network's straight one follows no further than the joint goes, also
+    where it is believed next to nothing."""
+    refiner = Refiner(model, config)
     case = a_case(model, 0, Side.RIGHT, CAMERA)
     kinematics, layer = full_kinematics(model.layer(Side.RIGHT)), model.layer(Side.RIGHT)
     straight = replace(case.truth, angles=np.zeros(45), betas=np.zeros(10))
@@ -287,6 +321,8 @@ def test_useless_landmarks_are_no_evidence(refiner: Refiner, cases: list[Case], 
     found = refiner.refine(hand, case.side, Landmarks(places, case.world, 1.0), case.camera)
     if spoil == "behind":
         assert found is not None and not found.agrees
+        assert np.allclose(found.parameters.pose, hand.pose) and np.allclose(found.parameters.betas, hand.betas)
+        assert np.allclose(found.parameters.translation, hand.translation)
     else:
         assert found is None
 
