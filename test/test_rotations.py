@@ -14,6 +14,7 @@ from wildhands_ros.rotations import (
     matrix_from_quaternion,
     nearest_rotation,
     quaternion_from_matrix,
+    rotation_about,
 )
 
 seeds = st.integers(0, 2**32 - 1)
@@ -36,6 +37,17 @@ def test_agrees_with_scipy(seed: int) -> None:
     ours, theirs = quaternion_from_matrix(matrices), Rotation.from_rotvec(vectors).as_quat()
     assert np.allclose(np.abs(np.sum(ours * theirs, axis=-1)), 1)
     assert np.allclose(matrix_from_quaternion(ours), matrices)
+
+
+@given(seeds, st.sampled_from([0.0, 1e-9, 5e-5, 0.99e-4, 1.01e-4, 1e-3, 0.5, 3.0]))
+def test_every_angle_is_accurate_however_small(seed: int, angle: float) -> None:
+    axes = np.random.default_rng(seed).normal(size=(2, 5, 3))
+    axes /= np.linalg.norm(axes, axis=-1, keepdims=True)
+    exact = Rotation.from_rotvec(angle * axes.reshape(10, 3)).as_matrix().reshape(2, 5, 3, 3)
+    assert np.allclose(exp_so3(angle * axes), exact, atol=1e-14, rtol=0)
+    sines, cosines = np.full((2, 5, 1), np.sin(angle)), np.full((2, 5, 1), np.cos(angle))
+    assert np.allclose(rotation_about(axes, sines, cosines), exact, atol=1e-14, rtol=0)
+    assert np.allclose(angle_between(np.broadcast_to(np.eye(3), exact.shape), exact), angle, atol=1e-14)
 
 
 def test_half_turns_are_not_ill_conditioned() -> None:
