@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,10 +19,10 @@ from wildhands_ros.cli.light import add_models_dir, has_ros
 from wildhands_ros.detection import models_missing
 from wildhands_ros.drawing import TRUTH_STYLE, draw_hands, draw_status, fitted
 from wildhands_ros.errors import ModelFileError, RecordingError, WildHandsError
-from wildhands_ros.evaluation import SequenceScore, score_sequence
+from wildhands_ros.evaluation import FrameTruth, SequenceScore, score_sequence
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
-from wildhands_ros.hands import Hand, Side
+from wildhands_ros.hands import Side
 from wildhands_ros.images import encode_jpeg
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
@@ -30,6 +31,9 @@ from wildhands_ros.recordings.video import require_utf8
 from wildhands_ros.synthetic.demo_scenes import Held, RenderedScene, Slideshow
 from wildhands_ros.tables import table
 from wildhands_ros.whole_files import write_whole
+
+if TYPE_CHECKING:  # needs ROS
+    from wildhands_ros.node.chain import LiveChain
 
 _STILLS = 4
 
@@ -40,7 +44,7 @@ class Scene:
 
     name: str
     source: FrameSource
-    truth: Sequence[object] | None = None
+    truth: Sequence[FrameTruth] | None = None
     focal_is_guess: bool = False
 
 
@@ -119,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         for scene in scenes:
             for estimator in args.estimators:
                 outcomes.append(_play(chain, scene, estimator, args))
-    _print_results(outcomes, args.out, time.monotonic() - started)
+    _print_results(outcomes, time.monotonic() - started)
     return 0 if all(o.results for o in outcomes) else 1
 
 
@@ -159,10 +163,7 @@ def _require_other_than_input(args: argparse.Namespace, bag: Path) -> None:
             raise RecordingError(f"{path}, which would be written, is the input itself: name another --out")
 
 
-def _play(chain: object, scene: Scene, estimator: str, args: argparse.Namespace) -> Outcome:
-    from wildhands_ros.node.chain import LiveChain
-
-    assert isinstance(chain, LiveChain)
+def _play(chain: LiveChain, scene: Scene, estimator: str, args: argparse.Namespace) -> Outcome:
     bag = _bag_of(scene, estimator, args)
     frames = scene.source.length or "?"
     print(f"{scene.name}: {frames} frames through the node, estimator '{estimator}' ...", flush=True)
@@ -198,18 +199,18 @@ def _draw_video(outcome: Outcome, mano_dir: Path | None) -> None:
     sheet: list[NDArray[np.uint8]] = []
     picked = {int((i + 0.5) * total / _STILLS) for i in range(_STILLS)}
     with open_source(outcome.bag) as source, VideoWriter(outcome.video, outcome.scene.source.fps or 30.0) as video:
-        done = 0
         first: NDArray[np.uint8] | None = None
-        frames = _with_results(source, outcome)
-        for frame, result in tqdm(frames, total=total, desc="drawing the video", unit=" frames", disable=None):
+        frames = tqdm(
+            _with_results(source, outcome), total=total, desc="drawing the video", unit=" frames", disable=None
+        )
+        for index, (frame, result) in enumerate(frames):
             picture = _annotated(frame, result, outcome, faces)
             first = picture if first is None else first
             if picture.shape != first.shape:  # a folder of pictures of several sizes
                 picture = fitted(picture, first.shape[1], first.shape[0])
             video.write(picture)
-            if done in picked:
+            if index in picked:
                 sheet.append(picture)
-            done += 1
     if sheet:
         half = [cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in sheet]
         columns = 2 if len(half) % 2 == 0 else 1
@@ -238,24 +239,20 @@ def _annotated(
     lines = [f"{outcome.estimator}, {1e3 * result.processing_s:.0f} ms"]
     truth = _truth_of(result, outcome)
     if truth is not None:
-        hands, visible = truth
-        shown = [hand for hand, seen in zip(hands, visible, strict=True) if seen]
+        shown = [hand for hand, seen in zip(truth.hands, truth.visible, strict=True) if seen]
         picture = draw_hands(picture, shown, frame.camera, faces, TRUTH_STYLE)
         lines.append("white: the true skeleton")
     return draw_status(picture, lines)
 
 
-def _truth_of(result: RecordedHands, outcome: Outcome) -> tuple[Sequence[Hand], Sequence[bool]] | None:
-    if outcome.scene.truth is None:
-        return None
-    known = outcome.scene.truth[outcome.stamps[result.stamp_ns]]
-    return known.hands, known.visible  # type: ignore[attr-defined]
+def _truth_of(result: RecordedHands, outcome: Outcome) -> FrameTruth | None:
+    return None if outcome.scene.truth is None else outcome.scene.truth[outcome.stamps[result.stamp_ns]]
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def _print_results(outcomes: Sequence[Outcome], out: Path, seconds: float) -> None:
+def _print_results(outcomes: Sequence[Outcome], seconds: float) -> None:
     head = ["scene, estimator", "frames", "hands found", "frames/s", "latency ms (median, p95)", "processing ms"]
     print(f"\n{table(head, [_speed_row(o) for o in outcomes])}")
     scores = {f"{o.scene.name}, {o.estimator}": _score(o) for o in outcomes if o.scene.truth is not None}
@@ -300,4 +297,4 @@ def _score(outcome: Outcome) -> SequenceScore:
     by_index = {outcome.stamps[r.stamp_ns]: r.hands for r in outcome.results}
     indices = sorted(outcome.stamps.values())
     found = [by_index.get(i, ()) for i in indices]
-    return score_sequence(found, [outcome.scene.truth[i] for i in indices])  # type: ignore[misc]
+    return score_sequence(found, [outcome.scene.truth[i] for i in indices])
