@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from wildhands_ros.node.parameters import Parameter, When, parameter_table
 from wildhands_ros.tables import table
@@ -72,11 +72,11 @@ first activated, the outputs' when it is first configured, those of `/diagnostic
 _OF_THIS_MACHINE = {"models_dir": "~/.cache/wildhands_ros/models"}  # defaults that hold a user's folder
 
 
-def parameter_file(rows: Iterable[Parameter] | None = None) -> str:
+def parameter_file() -> str:
     """YAML that names every parameter with its description and default."""
     lines = [_HEAD]
     section = None
-    for row in parameter_table() if rows is None else rows:
+    for row in parameter_table():
         folder, _, name = row.name.rpartition(".")
         if folder != section:
             section = folder
@@ -90,12 +90,12 @@ def parameter_file(rows: Iterable[Parameter] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parameter_table_in_markdown(rows: Iterable[Parameter] | None = None) -> str:
+def parameter_table_in_markdown() -> str:
     """The documentation's page of all parameters."""
     sections: dict[str, list[list[str]]] = {}
-    for row in parameter_table() if rows is None else rows:
+    for row in parameter_table():
         sections.setdefault(row.name.rpartition(".")[0], []).append(
-            [f"`{row.name}`", _type_name(row), _default(row), _limits(row), row.when.value, _cell(row.description)]
+            [f"`{row.name}`", _type_name(row), _default(row), _limits(row), row.when.value, row.description]
         )
     head = ["parameter", "type", "default", "allowed", "when", "meaning"]
     parts = [_MARKDOWN_HEAD]
@@ -134,10 +134,6 @@ def _limits(row: Parameter) -> str:
     if row.step and row.minimum is not None:
         return ", ".join(f"{value:g}" for value in range(int(row.minimum), int(row.maximum) + 1, row.step))
     return f"{row.minimum:g} to {row.maximum:g}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -217,10 +217,9 @@ def parameter_table() -> tuple[Parameter, ...]:
     return NODE_PARAMETERS + tuple(_pipeline_parameters(PipelineConfig, PipelineConfig(), ""))
 
 
-def declare(node: Node, table: Iterable[Parameter] | None = None) -> NodeParameters:
-    """Declares the table's parameters and reads what the user gave. Raises ConfigError for values without sense."""
-    rows = parameter_table() if table is None else tuple(table)
-    declared = node.declare_parameters("", [(row.name, row.default, row.descriptor()) for row in rows])
+def declare(node: Node) -> NodeParameters:
+    """Declares every parameter and reads what the user gave. Raises ConfigError for values without sense."""
+    declared = node.declare_parameters("", [(row.name, row.default, row.descriptor()) for row in parameter_table()])
     return snapshot({parameter.name: parameter.value for parameter in declared})
 
 
