@@ -19,6 +19,8 @@ _WINDOW_S = 5.0
 _MOST_KEPT = 2000  # in a window, whatever comes: of 5 s it is 400 a second
 _LONGEST_TEXT = 2000  # of a problem: more than any of ours has, tracebacks included
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+_PATIENCE_S = 5.0  # how long images may fail to come
+_INFO_PATIENCE_S = 2.0  # how long images may come without camera info
 _TELLING = 8  # so many camera infos, and images for less than half of them, cannot be chance
 _ODD = frozenset(
     [
@@ -197,11 +199,11 @@ def _note(times: deque[float], now: float, window_s: float) -> None:
         times.popleft()
 
 
-def shortened(text: str, most: int = _LONGEST_TEXT) -> str:
-    """The text, without its middle where it is longer than `most` characters: what comes in messages may be endless."""
-    if len(text) <= most:
+def shortened(text: str) -> str:
+    """The text, without its middle where it is longer than 2000 characters: what comes in messages may be endless."""
+    if len(text) <= _LONGEST_TEXT:
         return text
-    half = most // 2
+    half = _LONGEST_TEXT // 2
     return f"{text[:half]} […] {text[-half:]}"
 
 
@@ -263,14 +265,11 @@ class Surroundings:
 class InputWatch:
     """Notices inputs that stay silent. Times are monotonic seconds; one `complaint` a second is enough.
 
-    started: when the node began to listen. patience_s: how long images may fail to come; info_patience_s: how long
-    images may come without camera info.
+    started: when the node began to listen.
     """
 
-    def __init__(self, started: float, patience_s: float = 5.0, info_patience_s: float = 2.0) -> None:
+    def __init__(self, started: float) -> None:
         self._started = started
-        self._patience_s = patience_s
-        self._info_patience_s = info_patience_s
         self._first_image: float | None = None
         self._images: deque[float] = deque(maxlen=_MOST_KEPT)
         self._infos: deque[float] = deque(maxlen=_MOST_KEPT)
@@ -283,30 +282,28 @@ class InputWatch:
 
     def is_early(self, now: float) -> bool:
         """Whether the node has only begun to listen, and nothing can be said yet of what does not come."""
-        return now - self._started <= self._patience_s
+        return now - self._started <= _PATIENCE_S
 
     def image(self, now: float) -> None:
         """An image came."""
         self._first_image = now if self._first_image is None else self._first_image
-        _note(self._images, now, self._patience_s)
+        _note(self._images, now, _PATIENCE_S)
 
     def info(self, now: float) -> None:
         """Camera info came."""
-        _note(self._infos, now, self._patience_s)
+        _note(self._infos, now, _PATIENCE_S)
 
     def hears_info(self, now: float) -> bool:
         """Whether camera info has come of late."""
-        return bool(self._infos) and now - self._infos[-1] <= self._patience_s
+        return bool(self._infos) and now - self._infos[-1] <= _PATIENCE_S
 
     def complaint(self, now: float, around: Surroundings) -> tuple[str, str] | None:
         """Kind and text of what is wrong with the inputs, or None."""
-        if self._first_image is not None and not self._infos and now - self._first_image > self._info_patience_s:
+        if self._first_image is not None and not self._infos and now - self._first_image > _INFO_PATIENCE_S:
             return "no_camera_info", self._no_info(around)
         if self.is_early(now):
             return None
-        images, infos = (
-            sum(at > now - self._patience_s for at in list(times)) for times in (self._images, self._infos)
-        )
+        images, infos = (sum(at > now - _PATIENCE_S for at in list(times)) for times in (self._images, self._infos))
         # They are sent in pairs, so images get lost on the way. One may have come just before the time looked at: of a
         # stream that is throttled to half its rate, half of them come.
         if infos >= _TELLING and (images + 1) * 2 < infos:
@@ -349,7 +346,7 @@ class InputWatch:
 
     def _not_arriving(self, around: Surroundings, images: int, infos: int) -> str:
         text = (
-            f"{around.image_topic} has {around.image_publishers} publisher(s), but in the last {self._patience_s:.0f} "
+            f"{around.image_topic} has {around.image_publishers} publisher(s), but in the last {_PATIENCE_S:.0f} "
             f"s {images} image(s) arrived, and {infos} camera_info"
         )
         if images:

@@ -138,7 +138,6 @@ class Player:
         source: FrameSource,
         options: PlayerOptions | None = None,
         *,
-        node_name: str = "wildhands_play",
         namespace: str | None = None,
         context: Context | None = None,
         on_publish: Callable[[Frame, int], None] | None = None,
@@ -146,7 +145,7 @@ class Player:
         self._source, self._options = source, options or PlayerOptions()
         self._on_publish = on_publish
         self._stop = threading.Event()
-        self.node = Node(node_name, namespace=namespace, context=context)
+        self.node = Node("wildhands_play", namespace=namespace, context=context)
         topic, kind = (f"{self._options.topic}/compressed", CompressedImage) if self._options.compressed else (
             self._options.topic, Image
         )  # fmt: skip

@@ -127,7 +127,6 @@ class Recorder:
         overwrite: bool = False,
         jpeg: bool = False,
         quality: int = JPEG_QUALITY,
-        node_name: str = "wildhands_record",
         context: Context | None = None,
     ) -> None:
         if not 1 <= quality <= 100:
@@ -139,7 +138,7 @@ class Recorder:
         self._problems: dict[str, None] = {}
         self._failure: RecordingError | None = None
         self._report: RecordingReport | None = None
-        self.node = Node(node_name, context=context)
+        self.node = Node("wildhands_record", context=context)
         try:
             self._wanted = {resolved_topic(self.node, n): t for n, t in topics.items()} if topics else None
             self._writer = BagWriter(path, overwrite=overwrite)

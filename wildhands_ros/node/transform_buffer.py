@@ -39,6 +39,7 @@ except (ImportError, AttributeError):  # AttributeError: its transforms3d was ma
 CACHE_S = 10.0
 """How long transforms are remembered; tf2's default."""
 
+_CACHE_NS = round(CACHE_S * 1e9)
 _DEEPEST = 1000  # frames from a leaf to the root; more is a loop
 _LATE_S = 1.0  # longer than this, also on a busy machine, no transform is on its way to a buffer
 _MOST_HELD = 10_000  # transforms in that time; robots send some thousands a second
@@ -82,13 +83,11 @@ class TransformBuffer:
 
     The frames form a tree: each has one parent at a time, and is a moving or a static one, as it was sent last. A
     moving frame's transform lies between two that were received, never before the first or after the last. A slash with
-    which a name begins, as in ROS 1, does not count.
-
-    cache_s: how long transforms are remembered, counted back from the newest of the same frame.
+    which a name begins, as in ROS 1, does not count. Transforms are remembered for `CACHE_S`, counted back from the
+    newest of the same frame.
     """
 
-    def __init__(self, cache_s: float = CACHE_S) -> None:
-        self._cache_ns = round(cache_s * 1e9)
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._moving: dict[str, _Track] = {}
         self._static: dict[str, _Sample] = {}
@@ -101,7 +100,7 @@ class TransformBuffer:
         with self._changed:
             self._static.pop(child, None)
             track = self._moving.setdefault(child, _Track())
-            track.add(stamp_ns(transform.header.stamp), sample, self._cache_ns)
+            track.add(stamp_ns(transform.header.stamp), sample)
             self._changed.notify_all()
 
     def set_transform_static(self, transform: TransformStamped, authority: str = "") -> None:
@@ -240,7 +239,7 @@ class Sieve:
         with self._lock:
             self.buffer.clear()
             self._held.clear()
-            if before_ns - after_ns > CACHE_S * 1e9:
+            if before_ns - after_ns > _CACHE_NS:
                 self._jumped_at, self._newest_ns = self._clock(), (before_ns + after_ns) // 2
 
     def time_goes_on(self, now_ns: int) -> None:
@@ -370,8 +369,8 @@ class _Track:
     stamps: list[int] = field(default_factory=list)
     samples: list[_Sample] = field(default_factory=list)
 
-    def add(self, at_ns: int, sample: _Sample, cache_ns: int) -> None:
-        if self.stamps and at_ns < self.stamps[-1] - cache_ns:
+    def add(self, at_ns: int, sample: _Sample) -> None:
+        if self.stamps and at_ns < self.stamps[-1] - _CACHE_NS:
             return  # too old; where time has jumped back, the buffer is cleared
         place = bisect_left(self.stamps, at_ns)
         if place < len(self.stamps) and self.stamps[place] == at_ns:
@@ -379,7 +378,7 @@ class _Track:
         else:
             self.stamps.insert(place, at_ns)
             self.samples.insert(place, sample)
-        too_old = bisect_left(self.stamps, self.stamps[-1] - cache_ns)
+        too_old = bisect_left(self.stamps, self.stamps[-1] - _CACHE_NS)
         del self.stamps[:too_old], self.samples[:too_old]
 
     def at(self, frame: str, at_ns: int) -> _Place:

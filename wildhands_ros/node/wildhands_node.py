@@ -79,18 +79,11 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         pipeline_factory: PipelineFactory = ready_pipeline,
         *,
         overrides: Iterable[RosParameter] = (),
-        cli_args: Sequence[str] | None = None,
     ) -> None:
-        Node.__init__(
-            self,
-            "wildhands",
-            parameter_overrides=list(overrides),
-            cli_args=None if cli_args is None else list(cli_args),
-        )
+        Node.__init__(self, "wildhands", parameter_overrides=list(overrides))
         transitions = SlowCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=transitions)
         self._make_pipeline = pipeline_factory
-        self._arguments = (*sys.argv, *(cli_args or ()))
         self._state = State.UNCONFIGURED
         self._settled = False  # from the beginning of `configure` on: parameters that it reads stay as they are
         self._enabled = True
@@ -114,7 +107,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         # from here on things may fail, and then rclpy destroys the node
         self._settings = parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._topics: InputTopics = input_topics(self, self._settings.image_transport, self._arguments)
+        self._topics: InputTopics = input_topics(self, self._settings.image_transport, sys.argv)
         self._serve()
         profile, overriding = qos.overridable(qos.DIAGNOSTICS_OUTPUT)
         self._diagnostics = self.create_publisher(
@@ -232,7 +225,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
     def _configure(self) -> None:
         self._settled = True
         settings = self._settings
-        self._topics = input_topics(self, settings.image_transport, self._arguments)
+        self._topics = input_topics(self, settings.image_transport, sys.argv)
         self._pipeline = self._make_pipeline(settings.pipeline)
         self._model_facts = model_facts(settings.pipeline, self._pipeline)
         self._outlets = Outlets(self, self._report)
