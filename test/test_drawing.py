@@ -14,14 +14,12 @@ from wildhands_ros.drawing import (
     SIDE_COLORS,
     TRUTH_STYLE,
     DrawingStyle,
-    bounding_region,
     draw_hands,
     draw_skeleton,
     draw_status,
     fitted,
-    side_by_side,
 )  # fmt: skip
-from wildhands_ros.drawing.hands import label_text
+from wildhands_ros.drawing.hands import bounding_region, label_text
 from wildhands_ros.hands import FINGERS, Hand, Side
 
 WIDTH, HEIGHT = 640, 480
@@ -298,19 +296,6 @@ def test_status_writes_in_the_corner_only():
     mask = changed(image, out)
     assert mask[8:32, 8:80].mean() > 0.9 and not mask[240:].any() and not mask[:, 400:].any()
     assert np.array_equal(draw_status(image, []), image)
-
-
-def test_side_by_side_keeps_pictures_and_scales_to_the_first():
-    a, b = picture(60, 40), picture(30, 20)
-    row = side_by_side([a, b], gap=4)
-    assert row.shape == (40, 60 + 4 + 60, 3)
-    assert np.array_equal(row[:, :60], a)
-    titled = side_by_side([picture(), picture()], ["truth", "estimate"], gap=4)
-    assert changed(titled[:, :WIDTH], picture()).any() and changed(titled[:, WIDTH + 4 :], picture()).any()
-    with pytest.raises(ValueError, match="at least one"):
-        side_by_side([])
-    with pytest.raises(ValueError, match="1 titles for 2"):
-        side_by_side([a, b], ["one"])
 
 
 @pytest.mark.parametrize("size", [(120, 80), (20, 30), (31, 200)])

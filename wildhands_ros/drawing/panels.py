@@ -1,4 +1,4 @@
-"""Text plates, status lines and pictures side by side."""
+"""Text plates, status lines, and pictures fitted into a size."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def draw_plate(image: Image, text: str, x: int, y: int, color: Color, scale: flo
     cv2.putText(image, text, origin, _FONT, scale, _INK, max(round(1.6 * scale), 1), cv2.LINE_AA)
 
 
-def draw_status(image: Image, lines: Sequence[str], *, scale: float | None = None) -> Image:
+def draw_status(image: Image, lines: Sequence[str]) -> Image:
     """The picture with lines of text on a plate in its top left corner; no lines, no plate. Returns a new picture."""
     image = image.copy()
     if not lines:
         return image
-    scale = text_scale(image) if scale is None else scale
+    scale = text_scale(image)
     sizes = [cv2.getTextSize(line, _FONT, scale, 1)[0] for line in lines]
     step, pad = round(34 * scale), round(16 * scale)
     margin = pad // 2
@@ -57,27 +57,6 @@ def draw_status(image: Image, lines: Sequence[str], *, scale: float | None = Non
         origin = (margin + pad, margin + pad // 2 + round(step * (i + 0.74)))
         cv2.putText(image, line, origin, _FONT, scale, _INK, max(round(1.6 * scale), 1), cv2.LINE_AA)
     return image
-
-
-def side_by_side(pictures: Sequence[Image], titles: Sequence[str] = (), *, gap: int = 6) -> Image:
-    """Pictures in one row, scaled to the height of the first, each with its title in the corner.
-
-    For comparisons: the truth beside an estimate, one estimator beside another.
-    """
-    if not pictures:
-        raise ValueError("side_by_side needs at least one picture")
-    if titles and len(titles) != len(pictures):
-        raise ValueError(f"{len(titles)} titles for {len(pictures)} pictures")
-    height = pictures[0].shape[0]
-    columns: list[Image] = []
-    for i, picture in enumerate(pictures):
-        if picture.shape[0] != height:
-            width = max(round(picture.shape[1] * height / picture.shape[0]), 1)
-            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        if titles:
-            picture = draw_status(picture, [titles[i]])
-        columns += [picture, np.full((height, gap, 3), 255, np.uint8)]
-    return np.concatenate(columns[:-1], axis=1)
 
 
 def fitted(image: Image, width: int, height: int, *, grey: int = 0) -> Image:
