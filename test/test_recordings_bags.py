@@ -31,7 +31,6 @@ from wildhands_ros.recordings import (
     BagWriter,
     FrameSource,
     SourceKind,
-    message_definitions,
     open_source,
     qos,
 )
@@ -40,7 +39,7 @@ from wildhands_ros.recordings import bag_writer as bag_writer_module
 from wildhands_ros.recordings import source as source_module
 from wildhands_ros.recordings.bag_source import InfoMatcher
 from wildhands_ros.recordings.hands_reader import recorded_hands
-from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
+from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore, message_definitions
 from wildhands_ros.recordings.salvage import Definition, salvage
 from wildhands_ros.recordings.zstandard import unpack_file, unpacked, zstd
 

@@ -3,7 +3,6 @@
 from wildhands_ros.recordings.bag_reader import BagReader, BagTopic
 from wildhands_ros.recordings.bag_writer import BagWriter, qos
 from wildhands_ros.recordings.hands_reader import RecordedHands, read_hands
-from wildhands_ros.recordings.message_types import message_definitions
 from wildhands_ros.recordings.opening import open_source
 from wildhands_ros.recordings.salvage import RawMessage
 from wildhands_ros.recordings.source import FrameSource, SourceKind
@@ -18,7 +17,6 @@ __all__ = [
     "RecordedHands",
     "SourceKind",
     "VideoWriter",
-    "message_definitions",
     "open_source",
     "qos",
     "read_hands",
