@@ -8,14 +8,12 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from importlib import import_module
 from types import TracebackType
 
 import numpy as np
@@ -38,7 +36,8 @@ from wildhands_ros.images import JPEG_QUALITY
 from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.images import compressed_message, image_message
-from wildhands_ros.node.signals import ignore_signals
+from wildhands_ros.node.signals import call_on_signals, ignore_signals
+from wildhands_ros.node.topics import message_class, resolved_topic
 from wildhands_ros.recordings import FrameSource, open_source
 from wildhands_ros.recordings.message_types import HAND_POSE_ARRAY
 from wildhands_ros.texts import log_to_terminal
@@ -295,23 +294,6 @@ class Player:
         logger.warning(message)
 
 
-def resolved_topic(node: Node, name: str) -> str:
-    """The whole name of a topic. Raises RecordingError for what cannot be one."""
-    try:
-        return node.resolve_topic_name(name)
-    except Exception as error:  # rclpy has several kinds for it, and another one in each distribution
-        raise RecordingError(f"'{name}' cannot be a topic's name: {str(error).splitlines()[0]}") from error
-
-
-def call_on_signals(callback: Callable[[], None]) -> None:
-    """Makes Ctrl-C and SIGTERM call `callback` and do nothing else, however often they come (launch sends two).
-
-    In a thread of its own, because a signal handler interrupts code that may hold the very lock it needs.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: threading.Thread(target=callback, daemon=True).start())
-
-
 class _Pacer:
     """When each frame is due: as far after the first as it was recorded after the first.
 
@@ -340,13 +322,11 @@ class _Answers:
     """The stamps of the results that have come."""
 
     def __init__(self, node: Node, options: PlayerOptions) -> None:
-        package, _, name = options.result_type.split("/")
-        try:
-            kind = getattr(import_module(f"{package}.msg"), name)
-        except (ImportError, AttributeError) as error:
+        kind = message_class(options.result_type)
+        if kind is None:
             raise RecordingError(
                 f"the message type {options.result_type} is not installed: build it or source its workspace"
-            ) from error
+            )
         self._node = node
         self._changed = threading.Condition()
         self._stamps: dict[int, None] = {}

@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -34,8 +33,8 @@ from rclpy.utilities import remove_ros_args
 from wildhands_ros.errors import ImageError, RecordingError, UnknownTypeError, WildHandsError
 from wildhands_ros.images import JPEG_QUALITY, decode_raw, encode_jpeg, has_eight_bits
 from wildhands_ros.node.executor import SpinningThread
-from wildhands_ros.node.player import call_on_signals, resolved_topic
-from wildhands_ros.node.signals import ignore_signals
+from wildhands_ros.node.signals import call_on_signals, ignore_signals
+from wildhands_ros.node.topics import message_class, resolved_topic
 from wildhands_ros.recordings import BagWriter
 from wildhands_ros.recordings.bag_source import COMPRESSED_IMAGE, IMAGE
 from wildhands_ros.recordings.bag_writer import qos as recorded_qos
@@ -269,16 +268,14 @@ class Recorder:
     def _subscribe(
         self, name: str, msgtype: str, *, reliable: bool, transient_local: bool, published: bool
     ) -> _Channel | None:
-        try:
-            package, _, kind = msgtype.split("/")
-            message_class: type = getattr(import_module(f"{package}.msg"), kind)
-        except (ImportError, AttributeError, ValueError):
+        kind = message_class(msgtype)
+        if kind is None:
             self._note(
                 f"{name} is of type {msgtype}, which is not installed here, and not recorded: source its workspace"
             )
             return None
         depth = _IMAGE_DEPTH if msgtype == IMAGE else _DEPTH
-        subscribe = partial(self._subscription, name, message_class, depth)
+        subscribe = partial(self._subscription, name, kind, depth)
         old = self._channels.get(name)
         subscription = subscribe(reliable=reliable, transient_local=transient_local)
         if old is not None:
@@ -295,7 +292,7 @@ class Recorder:
         return channel
 
     def _subscription(
-        self, name: str, message_class: type, depth: int, *, reliable: bool, transient_local: bool
+        self, name: str, kind: type, depth: int, *, reliable: bool, transient_local: bool
     ) -> Subscription[object]:
         def take(serialized: bytes, info: Mapping[str, Any]) -> None:
             self._take(name, serialized, info)
@@ -306,7 +303,7 @@ class Recorder:
             history=HistoryPolicy.KEEP_LAST,
             depth=depth,
         )
-        return self.node.create_subscription(message_class, name, take, profile, raw=True)
+        return self.node.create_subscription(kind, name, take, profile, raw=True)
 
     def _retire(self, channel: _Channel) -> None:
         """Ends the subscriptions whose time is over."""

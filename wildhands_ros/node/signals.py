@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Callable
 
 import rclpy
 from rclpy.node import Node
@@ -23,6 +25,15 @@ def spin_until_stopped(node: Node) -> None:
         ignore_signals()
         executor.shutdown()
         rclpy.try_shutdown()
+
+
+def call_on_signals(callback: Callable[[], None]) -> None:
+    """Makes Ctrl-C and SIGTERM call `callback` and do nothing else, however often they come (launch sends two).
+
+    In a thread of its own, because a signal handler interrupts code that may hold the very lock it needs.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: threading.Thread(target=callback, daemon=True).start())
 
 
 def ignore_signals() -> None:
