@@ -248,11 +248,12 @@ def test_in_lockstep_nothing_is_lost(context: Context, tmp_path: Path, stamps: S
         assert colours(consumer.wait(40)) == list(range(40))
 
 
+@pytest.mark.parametrize("stamp_ns", [10**9, -1_500_000_000])
 def test_in_lockstep_each_of_several_pictures_with_one_stamp_waits_for_its_result(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stamp_ns: int
 ) -> None:
     source = folder_of_pictures(tmp_path, 20)
-    frames = [replace(frame, stamp_ns=10**9) for frame in source]
+    frames = [replace(frame, stamp_ns=stamp_ns) for frame in source]
     monkeypatch.setattr(source, "_frames", lambda: iter(frames))
     with Consumer(context, silent=lambda _: False) as consumer:
         options = PlayerOptions(lockstep=True, stamps=Stamps.ORIGINAL, result_timeout_s=DEADLINE_S, repeat_s=DEADLINE_S)

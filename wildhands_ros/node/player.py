@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 
-import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.context import Context
@@ -40,6 +39,7 @@ from wildhands_ros.node.signals import call_on_signals, ignore_signals
 from wildhands_ros.node.topics import message_class, resolved_topic
 from wildhands_ros.recordings import FrameSource, open_source
 from wildhands_ros.recordings.message_types import HAND_POSE_ARRAY
+from wildhands_ros.recordings.serialized import header_stamp_ns
 from wildhands_ros.texts import log_to_terminal
 
 logger = logging.getLogger(__name__)
@@ -355,11 +355,11 @@ class _Answers:
             self._changed.notify_all()
 
     def _take(self, serialized: bytes) -> None:
-        # a header opens with its stamp, after the four bytes that say CDR's byte order
-        order = "<" if serialized[1] == 1 else ">"
-        sec, nanosec = np.frombuffer(serialized, f"{order}u4", 2, 4)
+        stamp_ns = header_stamp_ns(serialized)
+        if stamp_ns is None:
+            return
         with self._changed:
-            self._stamps[int(sec) * _SECOND + int(nanosec)] = None
+            self._stamps[stamp_ns] = None
             if len(self._stamps) > _ANSWERS_REMEMBERED:
                 del self._stamps[next(iter(self._stamps))]
             self._changed.notify_all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -19,6 +18,7 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.images import RgbImage, decode_compressed, decode_raw
 from wildhands_ros.recordings.bag_reader import BagReader, BagTopic
 from wildhands_ros.recordings.salvage import RawMessage
+from wildhands_ros.recordings.serialized import header_stamp_ns
 from wildhands_ros.recordings.source import CameraChoice, FrameSource, SourceKind
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -319,8 +319,5 @@ def _stamp_ns(header: _Header, message: RawMessage) -> int:
 
 
 def _peek_stamp_ns(message: RawMessage) -> int:
-    """The same without decoding: a header opens with its stamp, after the four bytes that say CDR's byte order."""
-    if len(message.data) < 12:
-        return message.log_time_ns
-    sec, nanosec = struct.unpack_from("<iI" if message.data[1] == 1 else ">iI", message.data, 4)
-    return int(sec) * 1_000_000_000 + nanosec or message.log_time_ns
+    """The same without decoding."""
+    return header_stamp_ns(message.data) or message.log_time_ns
