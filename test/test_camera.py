@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +54,14 @@ def test_from_angles_is_the_inverse_of_angles(name: str) -> None:
     camera = CAMERAS[name]
     pixels = pixel_grid(camera)
     assert np.abs(camera.from_angles(camera.angles(pixels)) - pixels).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_a_calibration_that_was_written_is_read_again(name: str, tmp_path: Path) -> None:
+    camera, path = CAMERAS[name], tmp_path / "camera.yaml"
+    path.write_text(yaml.safe_dump(camera.to_calibration("head")))
+    assert Camera.from_yaml(path) == camera
+    assert Camera.from_yaml(path, rectified=True) == camera.undistorted()
 
 
 @pytest.mark.parametrize("name", CAMERAS)

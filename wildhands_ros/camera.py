@@ -259,6 +259,16 @@ class Camera:
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], dtype=np.float64)
 
     @property
+    def projection_matrix(self) -> FloatArray:
+        """P, (3, 4): of the picture undistorted with the same focal lengths and principal point."""
+        return np.hstack([self.matrix, np.zeros((3, 1))])
+
+    @property
+    def ros_model(self) -> str:
+        """The name of its distortion in ROS, where an undistorted camera is a plumb_bob one without coefficients."""
+        return (Distortion.PLUMB_BOB if self.model is Distortion.NONE else self.model).value
+
+    @property
     def has_distortion(self) -> bool:
         """True where rays are not those of the pinhole with the same K."""
         return self.model is Distortion.EQUIDISTANT or any(c != 0 for c in self.coefficients)
@@ -378,6 +388,24 @@ class Camera:
         """The camera of the JSON lines: model, K (9 numbers, row by row) and D."""
         model = "pinhole" if self.model is Distortion.NONE else self.model.value
         return {"model": model, "K": [float(v) for v in self.matrix.ravel()], "D": list(self.coefficients)}
+
+    def to_calibration(self, name: str) -> dict[str, Any]:
+        """The values of a calibration file, which `from_yaml` reads. name: the camera's."""
+
+        def values(matrix: FloatArray) -> dict[str, Any]:
+            rows, columns = matrix.shape
+            return {"rows": rows, "cols": columns, "data": matrix.ravel().tolist()}
+
+        return {
+            "image_width": self.width,
+            "image_height": self.height,
+            "camera_name": name,
+            "camera_matrix": values(self.matrix),
+            "distortion_model": self.ros_model,
+            "distortion_coefficients": values(np.array([self.coefficients])),
+            "rectification_matrix": values(np.eye(3)),
+            "projection_matrix": values(self.projection_matrix),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], width: int, height: int) -> Camera:

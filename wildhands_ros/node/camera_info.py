@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.camera import Camera
 
 
 def camera_to_camera_info(camera: Camera, header: Header) -> CameraInfo:
@@ -15,10 +16,9 @@ def camera_to_camera_info(camera: Camera, header: Header) -> CameraInfo:
     focal lengths and principal point.
     """
     info = CameraInfo(header=header, width=camera.width, height=camera.height)
-    undistorted = camera.model is Distortion.NONE
-    info.distortion_model = Distortion.PLUMB_BOB.value if undistorted else camera.model.value
+    info.distortion_model = camera.ros_model
     info.d = list(camera.coefficients)
-    info.k = [float(v) for v in camera.matrix.ravel()]
-    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    info.p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info.k = camera.matrix.ravel()
+    info.r = np.eye(3).ravel()
+    info.p = camera.projection_matrix.ravel()
     return info

@@ -126,24 +126,8 @@ def _write_files(folder: Path, sight: Sight, diagnostics: Mapping[str, str]) -> 
         vertices=True,
     )
     (folder / "hands.json").write_text(f"{hands}\n")
-    (folder / "camera.yaml").write_text(yaml.safe_dump(_camera(frame), sort_keys=False))
+    (folder / "camera.yaml").write_text(yaml.safe_dump(frame.camera.to_calibration(frame.frame_id), sort_keys=False))
     (folder / "diagnostics.json").write_text(json.dumps(dict(diagnostics), indent=2, ensure_ascii=False) + "\n")
-
-
-def _camera(frame: Frame) -> dict[str, object]:
-    camera = frame.camera
-    as_json = camera.to_dict()
-    projection = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
-    return {
-        "image_width": camera.width,
-        "image_height": camera.height,
-        "camera_name": frame.frame_id,
-        "camera_matrix": {"rows": 3, "cols": 3, "data": as_json["K"]},
-        "distortion_model": "plumb_bob" if as_json["model"] == "pinhole" else as_json["model"],
-        "distortion_coefficients": {"rows": 1, "cols": len(as_json["D"]), "data": [float(d) for d in as_json["D"]]},
-        "rectification_matrix": {"rows": 3, "cols": 3, "data": np.eye(3).ravel().tolist()},
-        "projection_matrix": {"rows": 3, "cols": 4, "data": [float(v) for v in projection]},
-    }
 
 
 def _write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
