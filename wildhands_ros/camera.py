@@ -88,7 +88,6 @@ class CameraInfoLike(Protocol):
     distortion_model: str
     d: Any
     k: Any
-    r: Any
     p: Any
     binning_x: int
     binning_y: int
@@ -325,12 +324,6 @@ class Camera:
         """
         ray = self.unproject(pixels)
         return np.stack([np.arctan2(ray[..., 0], ray[..., 2]), np.arctan2(ray[..., 1], ray[..., 2])], axis=-1)
-
-    def from_angles(self, angles: ArrayLike) -> FloatArray:
-        """Viewing angles (..., 2) in radians → pixels (..., 2): the inverse of `angles`, also past a fisheye's 90°."""
-        angles = np.asarray(angles, dtype=np.float64)
-        z = np.where(np.cos(angles[..., :1]) >= 0, 1.0, -1.0)  # both angles pass 90° together, where Z changes sign
-        return self.project(np.concatenate([np.tan(angles) * z, z], axis=-1))
 
     # --- derived cameras --------------------------------------------------------------------------------------------
 
