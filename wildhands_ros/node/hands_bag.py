@@ -7,10 +7,8 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from rclpy.serialization import serialize_message
-from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from wildhands_ros.frames import Frame, stream_time
@@ -19,7 +17,7 @@ from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.frame_names import FrameNames
 from wildhands_ros.node.images import compressed_message
 from wildhands_ros.node.markers import hand_markers
-from wildhands_ros.node.messages import hand_pose_array
+from wildhands_ros.node.messages import hand_pose_array, header_at
 from wildhands_ros.node.transforms import hand_transforms
 from wildhands_ros.pipeline import PipelineResult
 from wildhands_ros.recordings import BagWriter
@@ -58,8 +56,7 @@ class HandsBag:
         Where a clock was set back, recording goes on a frame after the last one, and a picture that came late is
         recorded with the last one: a bag is read by when it was recorded.
         """
-        stamp = Time(sec=frame.stamp_ns // _SECOND, nanosec=frame.stamp_ns % _SECOND)
-        header = Header(stamp=stamp, frame_id=frame.frame_id)
+        header = header_at(frame.stamp_ns, frame.frame_id)
         size = (frame.camera.width, frame.camera.height)
         processing_ns = round(result.timings["total"] * _SECOND)
         markers, self._shown = hand_markers(result.hands, header, self._faces, self._shown)

@@ -110,6 +110,11 @@ def duration_s(duration: Duration) -> float:
     return float(duration.sec + duration.nanosec * 1e-9)
 
 
+def header_at(stamp_ns: int, frame_id: str) -> Header:
+    """stamp_ns: integer nanoseconds."""
+    return Header(stamp=Time(sec=stamp_ns // _SECOND, nanosec=stamp_ns % _SECOND), frame_id=frame_id)
+
+
 def stamp_ns(stamp: Time) -> int:
     """A message's stamp in integer nanoseconds."""
     return int(stamp.sec) * _SECOND + int(stamp.nanosec)

@@ -17,7 +17,6 @@ from enum import Enum
 from types import TracebackType
 
 import rclpy
-from builtin_interfaces.msg import Time
 from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -26,7 +25,6 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import RecordingError, WildHandsError
@@ -35,6 +33,7 @@ from wildhands_ros.images import JPEG_QUALITY
 from wildhands_ros.node.camera_info import camera_to_camera_info
 from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.images import compressed_message, image_message
+from wildhands_ros.node.messages import header_at
 from wildhands_ros.node.signals import call_on_signals, ignore_signals
 from wildhands_ros.node.topics import message_class, resolved_topic
 from wildhands_ros.recordings import FrameSource, open_source
@@ -250,7 +249,7 @@ class Player:
         """Publishes one picture and its camera_info, now."""
         if self._on_publish is not None:
             self._on_publish(frame, stamp_ns)
-        header = Header(stamp=Time(sec=stamp_ns // _SECOND, nanosec=stamp_ns % _SECOND), frame_id=frame.frame_id)
+        header = header_at(stamp_ns, frame.frame_id)
         self._infos.publish(camera_to_camera_info(frame.camera, header))
         if self._options.compressed:
             self._images.publish(compressed_message(frame.image, header, self._options.quality))
