@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sqlite3
@@ -1298,13 +1299,16 @@ except RecordingError as error:
 """
 
 
+@functools.cache
 def packed_zeros(compression: str, size: int) -> bytes:
+    piece = bytes(1 << 24)
     if compression == "zstd":
-        return zstd.compress(bytes(size))
+        packer = zstd.ZstdCompressor()
+        return b"".join(packer.compress(piece) for _ in range(size >> 24)) + packer.flush()
     compressor = LZ4FrameCompressor()
     packed = compressor.begin()
     for _ in range(size >> 24):
-        packed += compressor.compress(bytes(1 << 24))
+        packed += compressor.compress(piece)
     return packed + compressor.flush()
 
 
