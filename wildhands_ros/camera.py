@@ -34,10 +34,10 @@ _RECTIFIED = re.compile(r"(?<![a-z])rect[^/]*$|/rect(ified)?/image$")
 
 
 def is_rectified_topic(image: str) -> bool:
-    """Whether an image topic is called image_rect or the like, as image_proc does.
+    """Whether an image topic has the name of a rectified one, as image_proc gives it.
 
-    Its last name counts ("/camera/image_rect_color/compressed": yes; "/direct_camera/image_raw": no), or that plain
-    images are in a namespace called rect ("/camera/rect/image").
+    That is one whose last name is image_rect or the like ("/camera/image_rect_color/compressed": yes;
+    "/direct_camera/image_raw": no), or "image" in a namespace called rect ("/camera/rect/image").
     """
     return _RECTIFIED.search(image.removesuffix("/compressed")) is not None
 
@@ -116,7 +116,7 @@ class Camera:
     coefficients: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Takes what calibrations give: the models' names, arrays of coefficients."""
+        """Accepts what calibrations give: models by name, coefficients as arrays."""
         object.__setattr__(self, "model", _model_of(self.model))
         object.__setattr__(self, "coefficients", tuple(float(c) for c in np.ravel(self.coefficients)))
         if self.width <= 0 or self.height <= 0:
@@ -410,7 +410,7 @@ class Camera:
 
 
 class _Unfit(ValueError):
-    """A value of a calibration file, said in words for its writer."""
+    """What is wrong with a value of a calibration file, in words for whoever wrote it."""
 
 
 def _number(value: object) -> float:
@@ -430,7 +430,7 @@ def _pixels(value: object) -> int:
 
 
 def _model_of(name: str) -> Distortion:
-    """The distortion model that has this name somewhere. Raises CameraError where none has."""
+    """The distortion model of this name, in ROS or elsewhere. Raises CameraError where there is none."""
     if isinstance(name, Distortion):
         return name
     model = _MODEL_NAMES.get(str(name).strip().lower())

@@ -8,17 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_LOW, _HIGH = 0.01, 0.99  # shares of the values that lie below what becomes nearly black, and nearly white
+_LOW, _HIGH = 0.01, 0.99  # quantiles of the values, which become nearly black and nearly white: _BLACK and _WHITE
 _BLACK, _WHITE = 5.0, 240.0
-# From so many grey levels between both, a picture stays; below so few it is stretched to the full, and between them
-# in part, so that nothing jumps in a stream.
+# Grey levels between both quantiles: from _WIDE on a picture stays as it is, up to _FLAT it is stretched in full, and
+# between them in part, so that nothing jumps in a stream.
 _WIDE, _FLAT = 150.0, 75.0
 _LEAST = 6.0  # grey levels: less is the noise of a covered lens
-_VALUES = 30_000  # of the picture that are looked at
+_VALUES = 30_000  # about so many of the picture's are sampled
 
 
 def well_exposed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB: the picture itself, or, where its values fill but a part of the scale, a stretched one.
+    """(H, W, 3) uint8 RGB: the picture itself, or a stretched copy where its values fill only a part of the scale.
 
     All colours are stretched alike. What a picture becomes depends on nothing but itself.
     """

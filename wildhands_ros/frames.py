@@ -11,13 +11,14 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ImageError
 
 LATE_NS = 300_000_000
-"""Pictures of a stream that come in another order than they were taken in are less than so many nanoseconds late."""
+"""A picture that arrives out of order is at most this late, in nanoseconds; more is a jump of the clock."""
 
 
 def stream_time(last_ns: int | None, stamp_ns: int) -> int:
-    """The time to take a picture for: its own, or the last one's where it came late.
+    """A picture's time in its stream: its stamp, or `last_ns` where it arrived out of order (by at most `LATE_NS`).
 
-    So what is less than `last_ns` belongs to another stream. last_ns: of the picture before; None for the first.
+    A result below `last_ns` therefore belongs to another stream. last_ns: the time of the picture before; None for the
+    first.
     """
     return last_ns if last_ns is not None and last_ns - LATE_NS <= stamp_ns < last_ns else stamp_ns
 

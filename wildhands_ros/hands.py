@@ -95,7 +95,7 @@ class HandBox:
     follow_id: int = -1
 
     def __post_init__(self) -> None:
-        """Takes what other detectors give: texts for sides, numbers of numpy or torch."""
+        """Accepts what other detectors give: sides as text, numbers of numpy or torch."""
         object.__setattr__(self, "side", Side(self.side))
         object.__setattr__(self, "xyxy", tuple(float(edge) for edge in self.xyxy))
         if len(self.xyxy) != 4:
@@ -119,8 +119,8 @@ class HandBox:
 class Hand:
     """One hand in metric 3D, in the camera's optical frame (x right, y down, z forward; REP-103).
 
-    Its arrays are read-only (trackers keep the hands that they give out): copy what you want to change. Equal is what
-    is the same object: arrays have no single answer.
+    Its arrays are read-only (trackers keep the hands that they give out): copy what you want to change. Hands compare
+    by identity, as comparing arrays gives no single answer.
 
     side: which of the person's hands.
     score: probability that this is a hand, 0 to 1.
@@ -140,6 +140,7 @@ class Hand:
     jump: True in the first frame after the hand's place or turn changed faster than a hand can.
     smoothed: True where `joints` and the rest went through a temporal filter.
     track_id: stable over the frames in which the same hand is seen; -1 for single pictures.
+    follow_id: that of the `HandBox` it was estimated from.
     grasp: (class index, probabilities) or None where unknown.
     """
 
@@ -203,7 +204,7 @@ def wrist_rotation(joints: FloatArray, side: Side) -> FloatArray:
 
 
 def seal(record: object, *names: str) -> None:
-    """Puts read-only views in place of arrays; whoever made them may still write into their own."""
+    """Replaces a record's arrays by read-only views; their maker may still write to the originals."""
     for name in names:
         array = getattr(record, name)
         if array is not None:

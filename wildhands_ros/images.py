@@ -81,7 +81,7 @@ RAW_ENCODINGS: tuple[str, ...] = tuple(_RAW)
 
 
 def has_eight_bits(encoding: str) -> bool:
-    """Whether `decode_raw` knows a raw encoding, and loses nothing of it but what colours lose between their spaces."""
+    """Whether `decode_raw` knows this encoding and it has 8 bits a value, so that decoding loses at most rounding."""
     layout = _layout_of(encoding)
     return layout is not None and layout.bits == 8
 
@@ -181,8 +181,10 @@ def encode_jpeg(image: RgbImage, quality: int = JPEG_QUALITY) -> bytes:
 
 
 def encoded(kind: str, picture: cv2.typing.MatLike, options: Sequence[int] = ()) -> bytes | None:
-    """The bytes of a file of this kind (such as '.png') with a picture in OpenCV's order of colours; None where OpenCV
-    cannot make one, as of a picture too large for the kind."""
+    """The bytes of a picture file, from a picture in OpenCV's order of colours.
+
+    kind: the file's suffix, such as '.png'. None where OpenCV cannot make one, as of a picture too large for the kind.
+    """
     try:
         done, data = cv2.imencode(kind, picture, list(options))
     except cv2.error:  # what OpenCV 4 does, where OpenCV 5 says that it is not done

@@ -1,4 +1,4 @@
-"""Signals that have to wait until what was begun is whole."""
+"""Signals that have to wait until the work in progress is complete."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from types import FrameType
 
 @contextmanager
 def signals_held_back(patience: int | None = None) -> Iterator[None]:
-    """What Python would do at SIGINT, SIGTERM and SIGHUP meanwhile (raise KeyboardInterrupt) it does at the end.
+    """Defers SIGINT, SIGTERM and SIGHUP: their Python handlers (which raise KeyboardInterrupt) run when the block ends.
 
-    patience: how many of them wait; the next one does not, for work that may never end. None: all of them wait.
-    Processes that are started meanwhile have no part in it. In threads other than the main one, where Python does
-    nothing at signals, neither does this.
+    patience: how many signals are deferred; the next one is handled at once, for work that may never end. None: all of
+    them are deferred. Processes that are started in the block are not affected. In threads other than the main one,
+    where Python handles no signals, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

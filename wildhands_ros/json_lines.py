@@ -111,12 +111,12 @@ class BoxFile:
         return ()
 
     def unused(self) -> tuple[str, ...]:
-        """The names and numbers in the file that no frame had which was asked for so far."""
+        """The names and numbers in the file that no frame asked for so far has."""
         return tuple(key for key in self._boxes if key not in self._asked)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; of a key that is there twice, json would quietly drop the first value."""
+    """A JSON object; refuses a key that occurs twice, of which json would silently drop the first value."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:

@@ -37,10 +37,10 @@ def version_of(package: str) -> str | None:
 
 
 def how_to_get(package: str) -> str:
-    """What to do where a package from PyPI, or several, are missing: never a plain pip beside a ROS 2 distribution.
+    """How to install missing packages from PyPI: never with plain pip beside a ROS 2 distribution.
 
-    pip would put newer versions in front of the distribution's own packages. Where no distribution is sourced there
-    may be one all the same, so that both ways are named.
+    pip would put newer versions in front of the distribution's own packages. Where no distribution is sourced, one may
+    be installed all the same, so both ways are named. package: one name, or several separated by spaces.
     """
     needed = package in NEEDED.values()
     if package in _FROM_ROSDEP:
@@ -57,9 +57,10 @@ def how_to_get(package: str) -> str:
 
 @contextlib.contextmanager
 def needed_for(purpose: str, packages: str = "") -> Iterator[None]:
-    """For imports of what not every user has: raises WildHandsError where a module of others is missing.
+    """For imports of optional libraries: where a third-party module is missing, WildHandsError says how to get it.
 
-    It says what the module is needed for, and how to get it: `packages`, by default the module's own.
+    purpose: what it is needed for, the beginning of the sentence. packages: to install, where the module is not among
+    those that live estimation needs; by default one of the module's name.
     """
     try:
         yield
@@ -72,7 +73,7 @@ def needed_for(purpose: str, packages: str = "") -> Iterator[None]:
 
 
 def missing_module(error: ModuleNotFoundError) -> str | None:
-    """One line, with the remedy, about a module of others that is not there; None for what only we can mend."""
+    """One line that names a missing module and the remedy; None where it is a bug of ours that it is missing."""
     module = (error.name or "").partition(".")[0]
     if (error.name or "").startswith("wildhands_ros.msg"):
         return "the ROS messages are not built: make setup, or colcon build and source install/setup.bash"

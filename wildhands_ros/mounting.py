@@ -1,8 +1,8 @@
 """Cameras that are mounted sideways or upside down: their pictures turned upright, what was found in them turned back.
 
-A picture turned by quarters is that of the same camera turned about its optical axis, so nothing is lost: hands have
-other coordinates and are the same hands. What is learned of a wearer's hands (from where forearms come, which is the
-left one, how hands are mostly seen) holds for upright pictures only.
+A picture turned by a quarter is what the same camera, turned about its optical axis, would see: nothing is lost, and
+hands only get other coordinates. What is learned about a wearer's hands (where forearms come from, which hand is the
+left one, how hands mostly look) holds for upright pictures only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _QUARTER = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # clo
 
 
 def require_rotation(degrees: int) -> None:
-    """Raises ConfigError for what is no multiple of quarter turns."""
+    """Raises ConfigError for degrees that are not in `ROTATIONS`."""
     if degrees not in ROTATIONS:
         raise ConfigError(
             "upright_rotation is by how many degrees clockwise pictures must be turned to be upright: "

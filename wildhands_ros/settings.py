@@ -22,9 +22,9 @@ _WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: 
 
 
 def check_types(settings: Any, prefix: str = "") -> None:
-    """For `__post_init__`: every field of the type that it says, or ConfigError with its dotted path.
+    """For `__post_init__`: converts every field to its annotated type. Raises ConfigError with its dotted path.
 
-    Paths given as text become paths, whole numbers floats and numpy's numbers plain ones, names members of enums.
+    Text becomes a path or the member of an enum, a whole number a float, numpy's numbers plain ones.
     """
     hints = typing.get_type_hints(type(settings))
     for f in dataclasses.fields(settings):

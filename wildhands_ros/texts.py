@@ -12,8 +12,10 @@ _LINE_BREAK = re.compile(r"(\n(?=  )|\n\Z)")  # as our own texts and tracebacks 
 
 
 def printable(text: str) -> str:
-    r"""The text with escapes (\n, \x1b) in place of what terminals obey: it can neither forge a line of a log nor
-    colour, hide or overwrite others. Line breaks stay before lines that are indented by two spaces, and at the end.
+    r"""The text with control characters as escapes (\n, \x1b), for terminals and logs.
+
+    So it can neither forge a line of a log nor colour, hide or overwrite others. Line breaks stay before lines that are
+    indented by two spaces, and at the end.
     """
     parts = _LINE_BREAK.split(text)  # every other one is a line break
     return "".join(part if i % 2 else "".join(map(_printable, part)) for i, part in enumerate(parts))

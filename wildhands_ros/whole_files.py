@@ -1,4 +1,4 @@
-"""Files that are whole at any time."""
+"""Files that are never seen half written: replaced when complete, locked while written to, checked by checksums."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file so that whoever opens it finds what was there before or all of the new content, never a part.
+    """Writes a file so that whoever opens it finds either the old content or all of the new, never a part.
 
-    It gets the permissions of any new file. Raises OSError with its path, and leaves nothing behind then. Links are
-    followed, and what is no file, such as /dev/stdout or a pipe, is written to and not replaced.
+    It gets the permissions of any new file. Raises OSError that names the path, and leaves nothing behind then. Links
+    are followed; what is not a regular file, such as /dev/stdout or a pipe, is written to and not replaced.
     """
     if (stream := _STREAMS.get(str(path))) is not None:  # which may be a file, where more is written before and after
         sys.stdout.flush()
@@ -39,9 +39,9 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def becoming(path: Path, partial: Path) -> Iterator[None]:
-    """What is written to `partial` meanwhile, in the same folder, is then the file `path`.
+    """Renames `partial`, which the block writes in the same folder, to `path` when the block has succeeded.
 
-    Nothing is left of it where it could not be written, on a full disk least of all. Errors of the system name `path`.
+    Where it fails, `partial` is deleted: it must not go on filling a full disk. Any OSError names `path`.
     """
     try:
         with naming(path):
@@ -55,10 +55,10 @@ def becoming(path: Path, partial: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the system that come meanwhile name this file.
+    """Lets an OSError that the block raises name this file.
 
-    By themselves those of writing into an open file, on a full disk say, name none, and those of a partial file one
-    that nobody knows.
+    By itself, an error of writing to an open file (a full disk, say) names no file, and one of a partial file names a
+    file that the user does not know.
     """
     try:
         yield
@@ -69,7 +69,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def checksum(path: Path) -> int:
-    """CRC-32 of a file's content, by which damage shows, though no malice. Raises OSError."""
+    """CRC-32 of a file's content: shows damage, but not tampering. Raises OSError."""
     found = 0
     with path.open("rb") as file:
         while part := file.read(1 << 20):
@@ -78,9 +78,9 @@ def checksum(path: Path) -> int:
 
 
 def keep_others_away(descriptor: int, path: Path) -> None:
-    """Nobody else who asks so writes to this open file or folder until it is closed, or the process ends.
+    """Locks an open file or folder against others who lock it too, until it is closed or the process ends.
 
-    Raises RecordingError where somebody else writes there. On file systems without locks nobody is kept away.
+    Raises RecordingError where somebody else holds the lock. On file systems without locks it does nothing.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

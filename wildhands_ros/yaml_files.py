@@ -11,7 +11,7 @@ from wildhands_ros.errors import WildHandsError
 
 
 class _Loader(yaml.SafeLoader):
-    """Without aliases: a kilobyte of them, each naming the one before twice, is without end for whoever looks at it."""
+    """Refuses aliases: a kilobyte of them, each naming the one before twice, expands to more than any memory holds."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
