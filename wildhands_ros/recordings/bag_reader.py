@@ -230,14 +230,14 @@ class BagReader:
 
 
 class _PlainFiles:
-    """Where the content of files lies: where they are, or for packed ones where they are unpacked."""
+    """Bag files uncompressed: plain ones where they are, compressed ones as copies in temporary folders."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._folders: dict[Path, TemporaryDirectory[str]] = {}
 
     def of(self, file: Path) -> Path:
-        """Unpacks the file where it is packed. Raises RecordingError where there is no room for that."""
+        """The file itself, or its uncompressed copy. Raises RecordingError where there is no room for one."""
         if not _is_packed(file):
             return file
         folder = TemporaryDirectory(prefix="wildhands-bag-")
@@ -249,13 +249,13 @@ class _PlainFiles:
         return plain
 
     def release(self, plain: Path) -> None:
-        """Takes away what was unpacked there; files that never were packed stay."""
+        """Deletes an uncompressed copy; files that were never compressed stay."""
         folder = self._folders.pop(plain, None)
         if folder is not None:
             folder.cleanup()
 
     def close(self) -> None:
-        """Takes away everything that was unpacked."""
+        """Deletes all uncompressed copies."""
         for plain in list(self._folders):
             self.release(plain)
 
@@ -265,7 +265,7 @@ class _Unreadable(Exception):
 
 
 class _Sqlite(Sqlite3Reader):
-    """Of files that hold messages, not SQL that makes them up, whatever their names."""
+    """Reads files of any name, and refuses those whose tables SQL computes (views, virtual tables)."""
 
     def open(self) -> None:
         path = self.path
@@ -279,7 +279,7 @@ class _Sqlite(Sqlite3Reader):
 
 
 class _Mcap(McapReader):
-    """Of files whose index tells of all topics, with types, and leads to all messages: it may be without any part."""
+    """Reads only files whose index is complete: it knows all topics with their types, and leads to all messages."""
 
     def open(self) -> None:
         super().open()
@@ -295,22 +295,22 @@ class _Mcap(McapReader):
         if self.chunks:
             yield from super().messages(connections, start, stop)
             return
-        alone = copy(self)  # with a place in the file of its own: without index rosbags reads on from the last read's
+        alone = copy(self)  # with its own position in the file: without index rosbags reads on from where it last was
         with cast(Path, self.path).open("rb") as alone.bio:
             yield from McapReader.messages(alone, connections, start, stop)
 
 
 def _lacks_schema(connection: Connection) -> bool:
-    """Whether messages of ROS have no type; those of JSON, say, need none."""
+    """Whether a topic of ROS messages has no type; topics of JSON, say, need none."""
     cdr = isinstance(connection.ext, ConnectionExtRosbag2) and connection.ext.serialization_format == "cdr"
     return cdr and connection.msgtype == _NO_SCHEMA
 
 
 class _Directory(DirectoryReader):
-    """Leaves compressed messages to `unpacked`, which has a limit, and knows topics by their names and types alone.
+    """Leaves decompressing messages to `unpacked`, which has a limit, and tells topics apart by name and type alone.
 
-    rosbags also asks that metadata.yaml and the file tell the same QoS of a topic, and gives none of its messages
-    where they do not, as where somebody changed it in metadata.yaml for `ros2 bag play`.
+    rosbags also compares the QoS that metadata.yaml and the file note for a topic, and returns none of its messages
+    where they differ, for instance because somebody changed it in metadata.yaml for `ros2 bag play`.
     """
 
     STORAGE_PLUGINS = {**DirectoryReader.STORAGE_PLUGINS, "mcap": _Mcap, "sqlite3": _Sqlite}
@@ -354,8 +354,8 @@ class _Part:
         self, path: Path, files: list[Path], report: Report, reader: Reader | None, plain: _PlainFiles, *,
         stays_open: bool = True,
     ) -> None:  # fmt: skip
-        """reader: opened; None where there is no index. stays_open: False for one of many files, of which a process
-        may not have all open, or unpacked: the reader is closed afterwards, and another opened whenever it is read."""
+        """reader: opened; None where there is no index. stays_open: False for one of many files, which cannot all be
+        kept open, or uncompressed, at once: the reader is closed afterwards, and a new one opened for every reading."""
         self._path, self._files, self._report, self._plain = path, files, report, plain
         self._salvaged: dict[Path, Salvage] = {}
         self._told: set[tuple[Path, str]] = set()  # which damage was reported when the file was looked over
@@ -368,7 +368,7 @@ class _Part:
     def look_over(self, reason: str) -> None:
         """Finds out what can be salvaged. Raises RecordingError where there is nothing.
 
-        reason: why it is not read by its index, for files that seem to be whole.
+        reason: why the index is not used, to be reported for files in which no damage is found.
         """
         for file in self._files:
             saved = self._salvaged[file] = salvage(file)
@@ -388,7 +388,7 @@ class _Part:
         return [d for s in self._salvaged.values() for d in s.topics.values()]
 
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
-        times: dict[str, array[int]] = {}  # of what was given, by topic, eight bytes a message
+        times: dict[str, array[int]] = {}  # of the messages given so far, by topic: eight bytes each
         if self._indexed:
             wanted = [topic for topic in self._topics if topic.name in topics]
             if not wanted:  # to rosbags no connections mean all of them
@@ -454,7 +454,7 @@ def _definition(connection: Connection) -> Definition:
 
 
 def _written_out(types: Typesdict) -> int:
-    """How many fields the definitions have, and elements in their arrays of fixed length, but those of numbers."""
+    """The number of fields in the definitions, plus that of elements in fixed arrays of anything but numbers."""
     kinds = [kind for _, fields in types.values() for _, kind in fields]
     arrays = [kind[1] for kind in kinds if kind[0] is Nodetype.ARRAY]
     lengths = [length for part, length in arrays if part[0] is not Nodetype.BASE or part[1][0] == "string"]
@@ -471,7 +471,7 @@ def _close(reader: Reader) -> None:
 
 
 def _bag_files(folder: Path) -> list[Path]:
-    """Its bag files in their order; of a file that is there twice, compressed and not, the one that is not."""
+    """Its bag files in natural order; of a file that is there both compressed and not, the uncompressed one."""
     files = [p for p in folder.iterdir() if _is_bag_file(p) and p.is_file()]
     plain = {p for p in files if not _is_packed(p)}
     return sorted((p for p in files if p in plain or p.with_suffix("") not in plain), key=lambda p: natural_key(p.name))

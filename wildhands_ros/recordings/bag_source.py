@@ -58,9 +58,10 @@ class _CameraInfoMessage(CameraInfoLike, Protocol):
 
 
 class InfoMatcher(Generic[Info]):
-    """Which camera_info belongs to a picture: the one with its stamp, else the latest before it, else the first.
+    """Finds the camera_info that belongs to a picture: the one with its stamp, else the latest before, else the first.
 
-    Clocks may be set back in a recording, so it is by their arrival that camera_infos are forgotten.
+    As clocks may be set back in a recording, the camera_infos that arrived first are forgotten first, whatever their
+    stamps.
     """
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ class InfoMatcher(Generic[Info]):
         return self._added > seen and self._known[-1][0] >= stamp_ns
 
     def match(self, stamp_ns: int) -> Info | None:
-        """None only where there is none at all. Of several with one stamp it is the last to arrive."""
+        """None only where none has been added. Of several with one stamp, the last to arrive."""
         if not self._known:
             return None
         before = [known for known in self._known if known[0] <= stamp_ns]
@@ -272,7 +273,7 @@ def _beside(image: BagTopic) -> str:
 
 
 def _is_anothers(info: str, topics: Mapping[str, BagTopic]) -> bool:
-    """Whether pictures lie beside this camera_info topic, which was chosen for pictures that do not."""
+    """Whether this camera_info topic has an image topic of its own beside it, and so is probably another camera's."""
     namespace = info.rpartition("/")[0]
     return any(
         topic.msgtype in (IMAGE, COMPRESSED_IMAGE) and _camera_topic(name).rpartition("/")[0] == namespace

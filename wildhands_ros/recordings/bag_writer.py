@@ -48,15 +48,15 @@ def qos(*, reliable: bool = True, transient_local: bool = False, depth: int = 10
 
 
 class BagWriter:
-    """Writes a rosbag2 of MCAP, with message definitions and QoS embedded: Foxglove, rerun and `ros2 bag` open it.
+    """Writes a rosbag2 in MCAP with message definitions and QoS embedded: Foxglove, rerun and `ros2 bag` open it.
 
     path: a folder to create (with metadata.yaml), or a file ending in `.mcap`, which appears when it is complete; until
         then it lies in a folder `<path>.recording`, and a file that was there before stays.
     overwrite: replace what is there; otherwise that is an error.
 
-    Nothing recorded is lost: every second (and every MiB) what was written goes to the operating system, so that at
-    most the last second is missing if the process is killed; `BagReader` reads such a bag, `ros2 bag reindex` and
-    `mcap recover` repair it. A context manager; what was written before an exception is kept and finished.
+    What was written is handed to the operating system every second (and every MiB), so at most the last second is
+    missing if the process is killed; `BagReader` reads such a bag, `ros2 bag reindex` and `mcap recover` repair it. A
+    context manager; what was written before an exception is kept and finished.
 
     Raises RecordingError (existing path, full disk, unknown type).
     """
@@ -127,7 +127,7 @@ class BagWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hands what was written to the operating system, in a form that can be read if nothing follows."""
+        """Hands what was written to the operating system, in a form that is readable even if nothing follows."""
         if not self._open:
             return
         try:

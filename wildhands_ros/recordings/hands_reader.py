@@ -50,9 +50,9 @@ def read_hands(path: str | Path, topic: str | None = None) -> Iterator[RecordedH
 
 
 def recorded_hands(message: Any) -> RecordedHands:
-    """A HandPoseArray, of ROS or out of a bag, as values. float32 fields keep that precision.
+    """The values of a HandPoseArray, from ROS or from a bag; those of float32 fields have that precision.
 
-    Raises RecordingError for vertices that are none.
+    Raises RecordingError where the vertices are not a multiple of three numbers.
     """
     return RecordedHands(
         stamp_ns=_nanoseconds(message.header.stamp),

@@ -1,4 +1,4 @@
-"""Message definitions for bags: those of this package, of common ROS packages, and of what else is installed."""
+"""Message definitions for bags: of this package, of common ROS packages, and of others that are installed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_typestore() -> Typestore:
 
 
 def learn_installed_type(store: Typestore, msgtype: str) -> bool:
-    """Adds a type, and those it is made of, from the .msg files of installed ROS packages. False: not found."""
+    """Adds a type, and the types of its fields, from the .msg files of installed ROS packages. False: not found."""
     if msgtype in store.fielddefs:
         return True
     if not _TYPE_NAME.fullmatch(msgtype):

@@ -1,4 +1,4 @@
-"""One way in: whatever holds pictures, as frames."""
+"""Opens whatever holds pictures as a source of frames."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def _of_links(names: list[str]) -> str:
-    """That there are pictures which cannot be read, in words; nothing where there are none."""
+    """Names pictures that are broken links, for the end of a message; empty where there are none."""
     if not names:
         return ""
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -92,9 +92,9 @@ def salvage(path: Path) -> Salvage:
 
 
 class McapSalvage:
-    """Walks the records of an MCAP file from the front, as far as they make sense, and on from where the next chunk
-    begins if the end of the file is there to say so.
+    """Walks the records of an MCAP file from the front.
 
+    Behind damage it goes on at the next chunk, where the end of the file is intact and tells where chunks begin.
     Incomplete chunks are decompressed as far as they go; chunks that contradict their checksum are left out.
     """
 
@@ -102,8 +102,9 @@ class McapSalvage:
         self._path = path
         self._schemas: dict[int, Definition] = {}
         self._channels: dict[int, str] = {}
-        self._told_chunks: list[tuple[int, bytes]] = []  # where they begin, and with what, as the end of the file says
-        self._chunks: list[int] = []  # where they begin, in order, as far as it is known
+        # where chunks begin, and with which bytes, as the end of the file says
+        self._told_chunks: list[tuple[int, bytes]] = []
+        self._chunks: list[int] = []  # where those of them begin that are really there, in order
         self.topics: dict[str, Definition] = {}
         self.counts: Counter[str] = Counter()
         self.damage: list[str] = []
@@ -119,7 +120,7 @@ class McapSalvage:
         """Nothing stays open."""
 
     def _read_summary(self) -> None:
-        """Learns from the file's end, where it has one, what may be damaged before: topics, and where chunks begin."""
+        """Reads topics, and where chunks begin, from the file's end, if it has one: what is before may be damaged."""
         with self._path.open("rb") as file:
             end = file.seek(0, os.SEEK_END) - len(_FOOTER_HEAD) - 20 - len(_MAGIC)
             file.seek(max(end, 0))
@@ -316,7 +317,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def refuse_computed_tables(path: Path) -> None:
-    """Raises RecordingError for an SQLite file whose content is computed when it is read, without end if it likes."""
+    """Raises RecordingError for an SQLite file whose content SQL computes when it is read, perhaps without end."""
     with _opened(path) as database:
         _refuse_computed_tables(database, path)
 
@@ -356,9 +357,9 @@ def write_ahead_log(path: Path) -> Path | None:
 
 
 def _decompress(data: bytes, compression: str, size: int) -> bytes:
-    """As much of a chunk's content as `data` holds. size: what it says that it unpacks to, of which there is no more.
+    """As much of a chunk's content as `data` holds. size: its uncompressed size as the chunk claims it, the limit.
 
-    Raises ValueError where that is too much, or the compression unknown, and what the decompressors raise.
+    Raises ValueError where that is too large or the compression unknown, and whatever the decompressors raise.
     """
     if size > _LARGEST_CHUNK:
         raise ValueError(f"it claims to unpack to {size} bytes")

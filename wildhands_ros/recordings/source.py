@@ -1,4 +1,4 @@
-"""What every source of frames has in common, and how it comes by a camera where none was recorded."""
+"""What all sources of frames have in common, and the camera for pictures that were recorded without one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GIVE_UP_AFTER = 1000
 
 
 class SourceKind(str, Enum):
-    """What frames come from. Frames of a folder may or may not belong together; those of pictures never do."""
+    """What frames come from. Pictures of a folder may or may not be a stream; single ones never are."""
 
     PICTURE = "picture"
     FOLDER = "folder"
@@ -38,8 +38,8 @@ class SourceKind(str, Enum):
 class CameraChoice:
     """The camera for pictures that come without one.
 
-    camera: the user's calibration, resized to pictures of the same shape. focal: else the user's focal length in
-    pixels. With neither the focal length is guessed.
+    camera: the user's calibration, resized to pictures of the same shape. focal: or the user's focal length in pixels.
+    With neither, the focal length is guessed.
     """
 
     camera: Camera | None = None

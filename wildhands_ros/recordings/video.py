@@ -97,7 +97,7 @@ class VideoSource(FrameSource):
             yield held
 
     def _decoded(self, capture: cv2.VideoCapture, *, to_the_end: bool) -> Iterator[Frame]:
-        """The frames as they come, in the order of time. to_the_end: also those behind what cannot be decoded."""
+        """The frames in the order of time. to_the_end: goes on behind packets that cannot be decoded."""
         period_ns = 1e9 / (self.fps or 30.0)
         index, last_ns, failures, timed = 0, -1, 0, True
         while True:
@@ -125,7 +125,7 @@ class VideoSource(FrameSource):
 
 
 class WebcamSource(FrameSource):
-    """A camera at this computer, without end; frames are stamped with the system's time when they arrive."""
+    """A camera of this computer, an endless source; frames are stamped with the system's time when they arrive."""
 
     def __init__(self, index: int, choice: CameraChoice, *, frame_id: str) -> None:
         self._capture = cv2.VideoCapture(index)
@@ -248,9 +248,9 @@ class VideoWriter:
 
 
 def _beginning(capture: cv2.VideoCapture, fps: float) -> tuple[float, float]:
-    """Seconds: when the first frame is shown, by the file's own clock, and the median time from one to the next.
+    """When the first frame is shown, by the file's clock, and the median time between frames, both in seconds.
 
-    0 where that is unknown, as the former is to older OpenCVs. fps: which OpenCV counts the file's clock by.
+    0 where unknown: older OpenCVs do not tell the former. fps: OpenCV's, in whose periods it counts the file's clock.
     """
     times_ms: list[float] = []
     start = 0.0
@@ -303,13 +303,13 @@ def is_cut_off(path: Path) -> bool:
 
 
 def _mpeg4_rate(fps: float) -> float:
-    """The nearest rate that MPEG-4 part 2 can say: as a fraction with a numerator of 16 bits."""
+    """The nearest rate that MPEG-4 part 2 can express: a fraction whose numerator has 16 bits."""
     digits = next((digits for digits in (3, 2, 1) if fps * 10**digits < 2**16 - 1), 0)
     return round(fps, digits) or fps
 
 
 def _file_name(path: Path) -> str:
-    """As FFmpeg takes it for a file whatever is in it: what comes before a colon would be a protocol.
+    """The absolute path: at the beginning of a relative one, FFmpeg takes what comes before a colon for a protocol.
 
     Raises RecordingError for a name that is not UTF-8.
     """

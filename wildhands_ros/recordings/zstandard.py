@@ -20,9 +20,9 @@ _MAGIC = b"\x28\xb5\x2f\xfd"  # RFC 8878; CDR begins with a zero
 
 
 def unpacked(message: bytes) -> bytes:
-    """A recorded message, which may be compressed, as CDR.
+    """A recorded message as CDR, decompressed where it is compressed.
 
-    What cannot be unpacked, or only to more than 1 GiB, stays as it is.
+    Left as it is where it cannot be decompressed, or only to more than 1 GiB.
     """
     if not message.startswith(_MAGIC):
         return message
