@@ -12,7 +12,7 @@ _HEARTBEAT_TIMEOUT_S = 4.0  # Nav2's
 
 
 class Bond:
-    """A bond that was begun. Its other side, which has the same name on the same topic, is told when this one ends."""
+    """A bond that has begun. The other side, of the same name on the same topic, is told when this one ends."""
 
     def __init__(self, node: Node, ros_bond: Any) -> None:
         """ros_bond: a started `bondpy.bondpy.Bond` of the node."""

@@ -42,7 +42,7 @@ class Sight:
 
 
 class Shutter:
-    """Hands the next image to whoever waits for it. Thread-safe; one waits at a time."""
+    """Hands the next processed image to the thread that waits for one. Thread-safe; one may wait at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,13 +62,13 @@ class Shutter:
                 self._wanted = None
 
     def offer(self, sight: Sight) -> None:
-        """This was just processed."""
+        """Gives an image that was just processed to the one who waits, if any."""
         wanted = self._take()
         if wanted is not None:
             wanted.set_result(sight)
 
     def cancel(self, reason: str) -> None:
-        """There will be no next image."""
+        """Tells the one who waits, if any, that no image will come."""
         wanted = self._take()
         if wanted is not None:
             wanted.set_exception(CaptureError(reason))

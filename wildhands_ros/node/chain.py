@@ -54,8 +54,11 @@ class ChainReport:
 
 @dataclass(frozen=True)
 class LiveReport:
-    """What came at the speed of a camera. published: pictures. latencies_s: of each result, stamp to publication.
-    processing_s: of each, what the node spent on the picture."""
+    """What came of playing at the speed of a camera.
+
+    published: pictures. latencies_s: of each result, from stamp to publication. processing_s: of each result, what the
+    node spent on its picture.
+    """
 
     published: int
     seconds: float
@@ -206,9 +209,10 @@ class _Results:
 def child_processes(
     commands: Mapping[str, Sequence[str]], environment: Mapping[str, str]
 ) -> Iterator[tuple[ChildProcess, ...]]:
-    """Runs these, by what to call them, until the block ends; raises WildHandsError where one had ended by then.
+    """Runs these commands until the block ends. Raises WildHandsError where one has ended before that.
 
-    Whoever interrupts while they are being started leaves none of them behind.
+    commands: by the name to call each process in messages. An interruption while they are being started leaves none
+    of them behind.
     """
     with ExitStack() as running:
         with signals_held_back():
@@ -217,10 +221,10 @@ def child_processes(
 
 
 class ChildProcess:
-    """A process that is told to stop by SIGTERM and whose last words are kept.
+    """A process that is stopped by SIGTERM and whose last lines of output are kept.
 
-    Not by Ctrl-C's signal: where that is ignored, as in what a script runs in the background, it is so in a child too,
-    until ROS listens to it.
+    Not by SIGINT: where this process ignores that, as one that a script runs in the background does, a child ignores
+    it too until ROS installs its handler.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -250,7 +254,7 @@ class ChildProcess:
         return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
 
     def said(self, text: str, within_s: float) -> bool:
-        """Whether a line with this text came by then."""
+        """Waits for a line with this text. Whether it came in time."""
         with self._news:
             return self._news.wait_for(lambda: any(text in line for line in self._lines), within_s)
 

@@ -28,7 +28,7 @@ _ODD = frozenset(
         "time_went_backwards", "no_transform",
     ]
 )  # fmt: skip
-"""Problems of images that results come of all the same: with `no_transform`, of those without hands."""
+"""Kinds of problems with images that give results all the same (with `no_transform`, those without hands do)."""
 
 
 class Percentiles(NamedTuple):
@@ -68,12 +68,12 @@ class Drop(str, Enum):
 class Summary:
     """The counters since the start and the measurements of the last seconds.
 
-    measured_s: how long the last seconds are: since work began, at most five. dropped: counts by cause.
-    failed_lately: images that no result came of. input_hz, output_hz: images received and
-    results published a second. latency_ms: from reception to publication; capture_ms: from the image's stamp to
-    publication; timings_ms: of each stage: medians, 95th and 99th percentiles, NaN where nothing was published lately.
-    problems: counts by kind; last_of_kind: the latest of each in words. last_problem_age_s: NaN where there was none.
-    odd_lately: what was odd about images of the last seconds although results came, or empty.
+    measured_s: the length of those last seconds: since work began, at most five. dropped: counts by cause.
+    failed_lately: images without a result. input_hz, output_hz: images received and results published a second.
+    latency_ms: from reception to publication; capture_ms: from the image's stamp to publication; timings_ms: of each
+    stage: medians, 95th and 99th percentiles, NaN where nothing was published lately. problems: counts by kind;
+    last_of_kind: the text of the latest of each kind. last_problem_age_s: NaN where there was none. odd_lately: what
+    was odd about images of the last seconds although results came, or empty.
     """
 
     received: int
@@ -120,7 +120,7 @@ class Statistics:
         self._odd_at = -math.inf
 
     def begin_anew(self) -> None:
-        """Work begins: what came before, while nothing was worked on, says nothing of it. Counters go on."""
+        """Work begins: forgets measurements from before, when nothing was worked on. Counters go on."""
         with self._lock:
             self._start, self._odd_at = self._clock(), -math.inf
             for times in (self._arrivals, self._failures, self._results):
@@ -156,7 +156,7 @@ class Statistics:
             _note(self._failures, self._clock(), _WINDOW_S)
 
     def problem(self, kind: str, text: str) -> None:
-        """Something that a person should know."""
+        """Counts a problem that a person should know of, and keeps its text."""
         with self._lock:
             self._problems[kind] += 1
             self._last_of_kind[kind] = self._last_problem = text
@@ -193,7 +193,7 @@ class Statistics:
 
 
 def _note(times: deque[float], now: float, window_s: float) -> None:
-    """Notes another one, and forgets those of longer ago."""
+    """Adds `now`, and forgets times of more than `window_s` before it."""
     times.append(now)
     while times[0] < now - window_s:
         times.popleft()
@@ -239,14 +239,14 @@ class Throttle:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What can be seen of the node's inputs from outside.
+    """What the ROS graph tells about the node's inputs.
 
     image_topic, info_topic: resolved names. image_publishers, info_publishers: how many there are. other_images: image
     topics that somebody publishes. other_transport: compressed ones where raw ones are wanted, or the other way round.
-    fastdds_unprofiled: Fast DDS is in use without a profile of the user's.
-    profile: where the profile for large images lies. wrong_image_type, wrong_info_type: what a topic's publishers send
-    where none of them sends what the node listens for; else empty. info_is_latched: all publishers of camera_info are
-    reliable and transient local, so that who listens later can have what was published before.
+    fastdds_unprofiled: Fast DDS is in use without a profile of the user's. profile: path of the profile for large
+    images. wrong_image_type, wrong_info_type: what a topic's publishers send where none of them sends what the node
+    listens for; else empty. info_is_latched: all publishers of camera_info are reliable and transient local, so that
+    late subscribers can get what was published before.
     """
 
     image_topic: str
@@ -275,7 +275,7 @@ class InputWatch:
         self._infos: deque[float] = deque(maxlen=_MOST_KEPT)
 
     def begin_anew(self, now: float) -> None:
-        """Listens from now on, as if no image had come before: somebody had switched off what it listened to."""
+        """Watches from now on as if no image had come before: the inputs may have been switched off meanwhile."""
         self._started = now
         self._first_image = None
         self._images.clear()

@@ -31,8 +31,9 @@ class NodeExecutor(SingleThreadedExecutor):
     rclpy's MultiThreadedExecutor; but that hands every image and camera_info to another thread and spins meanwhile,
     which costs several times as much as receiving them.
 
-    on_failure: takes what the callback of a subscription or a service raises, instead of those who spin: a message from
-    outside must not end the node (a set_parameters request with a type that there is not makes rclpy raise).
+    on_failure: takes what the callback of a subscription or a service raises, which `spin` then does not raise: a
+    message from outside must not end the node (a set_parameters request with a type that does not exist makes rclpy
+    raise).
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class NodeExecutor(SingleThreadedExecutor):
         self._ended = False
 
     def spin(self) -> None:
-        """Until the context or this is shut down, also where a transition destroys what is just about to be waited for.
+        """Spins until the context or this executor is shut down. Raises what a callback raises.
 
-        Raises what a callback raises.
+        Goes on where a transition destroys an entity that is just about to be waited for.
         """
         while self._context.ok() and not self._ended:  # not rclpy's loop, which since 2026 goes past `spin_once`
             try:
@@ -96,8 +97,8 @@ class NodeExecutor(SingleThreadedExecutor):
 class SpinningThread:
     """Handles one node's callbacks in a thread of its own, from construction until `stop`.
 
-    on_failure: takes what a callback raises, which ends it; without, the thread dies of it. That the node's context was
-        shut down ends it as well, and is no failure.
+    on_failure: takes what a callback raises, which ends the spinning; without it, the thread dies of the exception.
+        That the node's context is shut down ends it as well, and is no failure.
     """
 
     def __init__(self, node: Node, name: str, on_failure: Callable[[Exception], None] | None = None) -> None:

@@ -29,8 +29,8 @@ class FrameNames:
     def __call__(self, hands: Sequence[Hand], stamp_ns: int) -> list[tuple[str, Hand]]:
         """The valid hands of the next picture, each with the first part of its frames' names, left ones first.
 
-        Hands that are not valid have no frames: TF cannot say "do not use". Time that goes
-        backwards starts anew, but for pictures that come late (`stream_time`).
+        Hands that are not valid have no frames: TF cannot say "do not use". Where time goes backwards names are given
+        anew, but not for pictures that only come late (`stream_time`).
         """
         stamp_ns = stream_time(self._stamp_ns, stamp_ns)
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:

@@ -37,9 +37,8 @@ _SECOND = 10**9
 class HandsBag:
     """Writes frames and their hands to an MCAP bag: pictures (JPEG), camera_info, hands, TF and markers.
 
-    A context manager; what was written before an exception is kept. path: `.mcap` file, replaced if it exists; it is
-    opened by the first frame, so that what was there stays where none comes. faces: triangles of each side's mesh, for
-    the markers.
+    A context manager; what was written before an exception is kept. path: `.mcap` file, replaced if it exists, but only
+    when the first frame comes. faces: triangles of each side's mesh, for the markers.
     """
 
     def __init__(self, path: Path, faces: Mapping[Side, NDArray[np.integer]]) -> None:
@@ -51,10 +50,10 @@ class HandsBag:
         self._ahead_ns, self._step_ns = 0, _SECOND // 30
 
     def write(self, frame: Frame, result: PipelineResult) -> None:
-        """Appends one frame; every message has the frame's stamp, and is recorded then (at 0 for one before).
+        """Appends one frame. Its messages have its stamp, which is also their time of recording (but at least 0).
 
-        Where a clock was set back, recording goes on a frame after the last one, and a picture that came late is
-        recorded with the last one: a bag is read by when it was recorded.
+        Bags are read in the order of recording: where a clock was set back, recording goes on one frame after the last,
+        and a picture that came late is recorded at the time of the last.
         """
         header = header_at(frame.stamp_ns, frame.frame_id)
         size = (frame.camera.width, frame.camera.height)

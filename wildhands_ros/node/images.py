@@ -80,9 +80,9 @@ def compressed_message(rgb: RgbImage, header: Header, quality: int = JPEG_QUALIT
 
 
 def _is_whole(message: Image) -> bool:
-    """Whether cv_bridge, which checks little, can be let at it: the sizes agree and no row is padded.
+    """Whether a message can be given to cv_bridge, which checks little: its sizes agree and no row is padded.
 
-    Its Python part forgets about padding that is no multiple of a pixel, and newer ones fail on is_bigendian.
+    Its Python part ignores padding that is no multiple of a pixel, and newer versions fail on is_bigendian.
     """
     values = 2 if message.encoding.startswith("yuv422") or message.encoding == "mono16" else 1
     values = {"bgr8": 3, "rgba8": 4, "bgra8": 4}.get(message.encoding, values)

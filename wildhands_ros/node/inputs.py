@@ -56,7 +56,7 @@ def input_topics(node: Node, transport: str, arguments: Sequence[str] = ()) -> I
 
 
 def _is_remapped(node: Node, name: str, arguments: Sequence[str]) -> bool:
-    """Whether a rule says where a topic is, also where that is the place which it would have without the rule."""
+    """Whether a remapping rule names the topic, even one that leaves it where it would be without the rule."""
     expanded = node.resolve_topic_name(name, only_expand=True)
     if node.resolve_topic_name(name) != expanded:
         return True
@@ -65,7 +65,7 @@ def _is_remapped(node: Node, name: str, arguments: Sequence[str]) -> bool:
 
 
 def _remapped_topics(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Whose (empty: every node's) and which topic each remapping of a command line is about."""
+    """The node (empty: every node) and the topic of each remapping rule of a command line."""
     of_ros = False
     for word, rule in pairwise([*arguments, ""]):
         of_ros = word == "--ros-args" or (of_ros and word != "--")
@@ -123,7 +123,7 @@ def survey(node: Node, topics: InputTopics) -> Surroundings:
 
 
 def _is_latched(publisher: TopicEndpointInfo) -> bool:
-    """Whether who listens later gets what was published before, if asked for reliably."""
+    """Whether a late subscriber, if it asks for reliable delivery, gets what was published before."""
     profile = publisher.qos_profile
     return bool(
         profile.durability is DurabilityPolicy.TRANSIENT_LOCAL and profile.reliability is ReliabilityPolicy.RELIABLE

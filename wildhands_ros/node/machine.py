@@ -69,7 +69,7 @@ def release_gpu_memory() -> None:
 
 
 def _cuda_in_use() -> ModuleType | None:
-    """torch.cuda where this process works with it: who does not use torch shall not load it."""
+    """torch.cuda where this process already uses it, else None: torch must not be loaded just to ask."""
     cuda = sys.modules.get("torch.cuda")
     try:
         return cuda if cuda is not None and cuda.is_initialized() else None

@@ -76,8 +76,7 @@ def serialized_hand_markers(
     A mesh has thousands of corners, each a Python object to make and to take apart again. Here the message is
     serialised with one point a marker, and the coordinates are put in its place: in CDR, the format of ROS messages on
     the wire, a point is three doubles, a sequence its length and its elements, and since a point's size is a multiple
-    of the largest alignment, nothing that follows moves out of alignment
-    (OMG DDS-XTypes 1.3, 7.4.3: XCDR version 1).
+    of the largest alignment, nothing that follows moves out of alignment (OMG DDS-XTypes 1.3, 7.4.3: XCDR version 1).
     """
     markers, places = _markers(hands, header, faces if mesh else {}, lifetime_s)
     for marker in markers:

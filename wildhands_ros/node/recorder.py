@@ -83,8 +83,11 @@ class _Recent:
 
 @dataclass
 class _Channel:
-    """One topic being recorded. former: subscriptions that another one follows, and until when they stay.
-    last_at: time.monotonic() when the latest message came; the node's clock may go back."""
+    """One topic being recorded.
+
+    former: subscriptions that were replaced, and the time.monotonic() until which they stay. last_at: time.monotonic()
+    when the latest message came; the node's clock may go back.
+    """
 
     msgtype: str
     reliable: bool
@@ -114,8 +117,8 @@ class Recorder:
     Subscriptions follow the QoS of the publishers (reliable if all are, transient local if all are), and what they
     offer is noted in the bag. Where that changes nothing is lost: the old subscription stays until the new one works.
     Messages carry the time of receipt by the node's clock; with use_sim_time recording begins once /clock tells it, or
-    they would be of 1970. Everything received is in the
-    file after at most about a second, also if this process is killed.
+    they would be of 1970. Everything received is in the file after at most about a second, also if this process is
+    killed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the library says through Python's logging, said by the node: on /rosout as well as in the terminal."""
+"""Forwards the library's Python logging to the node's logger: to /rosout as well as the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LIBRARY = "wildhands_ros"
 
 @contextmanager
 def library_messages_to(logger: RcutilsLogger) -> Iterator[None]:
-    """While it is entered, the library's messages from INFO on go to this logger, and nowhere else."""
+    """In the block, the library's messages from INFO on go to this logger, and nowhere else."""
     library, handler = logging.getLogger(_LIBRARY), _Forwarder(logger)
     level, propagate = library.level, library.propagate
     library.addHandler(handler)

@@ -1,4 +1,4 @@
-"""An end without a crash, however often a process is told to stop."""
+"""Ends processes without a crash, however often they are told to stop."""
 
 from __future__ import annotations
 

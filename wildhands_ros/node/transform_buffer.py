@@ -202,11 +202,11 @@ class TransformBuffer:
 
 
 class Sieve:
-    """Passes on to a buffer what a listener hears, but for what is late of a time that is over. Thread-safe.
+    """Passes on to a buffer what a listener hears, except late transforms from before a jump of time. Thread-safe.
 
-    Where time has jumped back (a bag that loops), transforms of before may still be on their way. The buffer would take
-    one of them for the newest, and all that come from then on for too old to be kept, until time is there again. They
-    are held back, for time may not have jumped after all (an image with a wrong stamp).
+    Where time has jumped back (a bag that loops), transforms from before the jump may still be on their way. The buffer
+    would take one of them for the newest, and then discard all others as too old until time has caught up. They are
+    held back and not dropped, as time may not have jumped after all (an image with a wrong stamp).
 
     clock: seconds, monotonic.
     """
@@ -232,9 +232,9 @@ class Sieve:
         self.buffer.set_transform_static(transform, authority)
 
     def time_jumped(self, before_ns: int, after_ns: int) -> None:
-        """Forgets the moving frames; for a while, what is nearer to the time before than to that after it is late.
+        """Forgets the moving frames. For a while, stamps nearer to the time before than to that after count as late.
 
-        Not after a jump by less than a buffer remembers: then what is late keeps nothing out.
+        Not so after a jump shorter than a buffer's memory: then late transforms keep no others out.
         """
         with self._lock:
             self.buffer.clear()
@@ -243,7 +243,7 @@ class Sieve:
                 self._jumped_at, self._newest_ns = self._clock(), (before_ns + after_ns) // 2
 
     def time_goes_on(self, now_ns: int) -> None:
-        """It is that time: where it is the time before the jump again, what was held back was not late."""
+        """The time is now `now_ns`. Where that is from before the jump again, passes on what was held back."""
         with self._lock:
             if not self._may_be_late():
                 self._held.clear()
@@ -332,11 +332,11 @@ class TransformLookup:
         return RigidTransform(rotation, np.array([place.x, place.y, place.z]))
 
     def time_jumped(self, before_ns: int, after_ns: int) -> None:
-        """Forgets what was heard: it is another time now than just before."""
+        """Forgets what was heard before time jumped from `before_ns` to `after_ns`."""
         self._sieve.time_jumped(before_ns, after_ns)
 
     def time_goes_on(self, now_ns: int) -> None:
-        """Says what time it is, where only the images tell: one with a wrong stamp makes no other time."""
+        """Tells the time, where only images know it: takes back the jump that one with a wrong stamp seemed to be."""
         self._sieve.time_goes_on(now_ns)
 
     def close(self) -> None:
