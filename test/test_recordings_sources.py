@@ -514,9 +514,12 @@ class FakeCapture:
 
 
 def test_a_webcam_runs_until_it_is_unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
+    capture = FakeCapture(0)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda index: FakeCapture(index) if index else capture)
     with open_source("webcam:0", focal=60) as source:
         frames = list(source)
+        assert not capture.released
+    assert capture.released
     assert source.length is None and source.kind is SourceKind.WEBCAM
     assert len(frames) == 3 and brightness_index(frames[0].image) == 1
     assert frames[0].stamp_ns > 1.6e18 and frames[0].stamp_ns <= frames[1].stamp_ns
