@@ -163,8 +163,8 @@ def _write_json(path: Path, figures: dict[str, object]) -> None:
     print(f"\nwrote {path}")
 
 
-def _speaks_open(config: EstimationConfig) -> bool:
-    """Whether the configured checkpoint, if any, is the open network's."""
+def _is_for_open_network(config: EstimationConfig) -> bool:
+    """Whether the configured checkpoint, if any, is for the open network."""
     return config.estimator == "open" and config.mano_dir is None
 
 
@@ -173,7 +173,7 @@ def _stage_rows(config: EstimationConfig) -> list[StageTiming]:
         from wildhands_ros.estimation.wildhands import OpenHands
         from wildhands_ros.estimation.wildhands.bench import bench_open
 
-    checkpoint = config.checkpoint if _speaks_open(config) else None
+    checkpoint = config.checkpoint if _is_for_open_network(config) else None
     chosen = replace(config, estimator="open", mano_dir=None, checkpoint=checkpoint, hand_length=0.0)
     estimator = make_estimator(chosen, load_hand_model())
     assert isinstance(estimator, OpenHands)
@@ -188,7 +188,7 @@ def _network_rows(config: EstimationConfig) -> list[BenchRow]:
         from wildhands_ros.estimation.wildhands.made_up import made_up_network
 
     model = load_hand_model(config.mano_dir)
-    if config.checkpoint is not None and not _speaks_open(config):
+    if config.checkpoint is not None and not _is_for_open_network(config):
         return bench_wildhands(config.checkpoint, model, progress=print)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "made_up.safetensors"
@@ -252,7 +252,7 @@ def _over_topics(config: PipelineConfig, seconds: float) -> dict[str, float]:
 
 
 def node_parameters(config: PipelineConfig) -> dict[str, object]:
-    """The ROS parameters that let the node run this pipeline: where its models lie, and what is not as by default."""
+    """The ROS parameters that let the node run this pipeline: the models' folder, and all that is not the default."""
     found: dict[str, object] = {"models_dir": str(config.models_dir)}
 
     def collect(values: dict[str, Any], usual: dict[str, Any], prefix: str) -> None:

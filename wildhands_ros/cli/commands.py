@@ -74,13 +74,13 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _others_aside(json: object) -> Iterator[None]:
-    """Where figures go to standard output as JSON, tables for people go to standard error."""
+    """Sends tables for people to standard error where the figures go to standard output as JSON."""
     with contextlib.redirect_stdout(sys.stderr) if json == STANDARD_OUTPUT else contextlib.nullcontext():
         yield
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Knows the options of the one command that is called: the others would need their libraries, and seconds."""
+    """The parser, with options only of the command that is called: others would load their libraries, for seconds."""
     parser = argparse.ArgumentParser(
         prog="wildhands",
         description=_DESCRIPTION,

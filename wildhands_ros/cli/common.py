@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Meanwhile SIGTERM (of systemd, docker, timeout) and SIGHUP (of a terminal that is gone) are what Ctrl-C is.
+    """In the block, SIGTERM (of systemd, docker, timeout) and SIGHUP (of a closed terminal) do what Ctrl-C does.
 
     So what was done is kept, and no process stays behind.
     """
@@ -83,7 +83,7 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
 
 
 def read_camera(args: argparse.Namespace) -> Camera | None:
-    """The calibration that the user named, if any, of the pictures as `--rectified` says."""
+    """The camera of the user's calibration file, if one was named; its rectified pictures' with `--rectified`."""
     return None if args.camera is None else Camera.from_yaml(args.camera, rectified=bool(args.rectified))
 
 
@@ -146,7 +146,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML with any setting of the pipeline; options here override it"
     )
-    add_models_dir(group, elsewhere=True)
+    add_models_dir(group, also_in_config=True)
 
 
 def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
@@ -174,9 +174,9 @@ def read_pipeline(args: argparse.Namespace) -> PipelineConfig:
 
 
 def refuse_unused(args: argparse.Namespace, config: PipelineConfig) -> None:
-    """Names options of `add_pipeline` that do nothing with the one estimator of `config`: a warning, but for weights.
+    """Warns of options of `add_pipeline` that have no effect with the estimator of `config`.
 
-    Raises ConfigError for weights, whose results the user would take for what comes.
+    Raises ConfigError for weights that it does not use: the user would take its results for theirs.
     """
     estimator = config.estimation.estimator
     if estimator == "landmarks" and args.checkpoint is not None:
@@ -201,7 +201,7 @@ def refuse_unused(args: argparse.Namespace, config: PipelineConfig) -> None:
 
 
 def name_unused_on_samples(args: argparse.Namespace) -> None:
-    """Names options of `add_pipeline` that do nothing where an estimator alone is run on labelled hands: a warning."""
+    """Warns of options of `add_pipeline` that have no effect where only an estimator is run, on labelled hands."""
     unused = [
         name
         for name, given in (
@@ -226,13 +226,13 @@ def _estimator_of(checkpoint: Path) -> str:
 
 
 def stem_of(source: str | Path) -> str:
-    """A name for what comes of a source; a folder's is whole, and "." has one too."""
+    """A file name's stem for the results of a source; that of a folder (also of ".") is its whole name."""
     path = Path(os.path.abspath(source))
     return (path.name if path.is_dir() else path.stem).replace(":", "_")
 
 
 def make_room(*files: Path | None) -> None:
-    """Makes the folders of files that will be written, and tries to: what cannot be is said now, not after the work.
+    """Makes the folders of files that will be written, and checks that these can be: now, not after the work.
 
     Raises OSError for a folder, WildHandsError for a file.
     """
@@ -243,8 +243,10 @@ def make_room(*files: Path | None) -> None:
 
 
 def require_no_input(output: Path, *inputs: str | Path | None) -> None:
-    """Raises WildHandsError where writing `output` would destroy what is read: one of these, or a picture or bag file
-    in a folder that is one of these."""
+    """Raises WildHandsError where writing `output` would destroy an input.
+
+    That is one of `inputs` itself, or a picture or bag file in a folder that is one of them.
+    """
     from wildhands_ros.recordings.bag_reader import BAG_SUFFIXES  # not for every command
     from wildhands_ros.recordings.pictures import PICTURE_SUFFIXES
 

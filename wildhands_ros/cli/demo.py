@@ -52,7 +52,7 @@ class Scene:
 class Outcome:
     """What came of one scene with one estimator.
 
-    results: without meshes, which of an hour would fill the memory; the bag has them.
+    results: without meshes, as those of an hour would fill the memory; the bag has them.
     """
 
     scene: Scene

@@ -180,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _require_one_source(args: argparse.Namespace) -> None:
-    """Raises WildHandsError where it is not plain on what samples to run, or where they lack what an option needs."""
+    """Raises WildHandsError unless exactly one source of samples is named that has the labels all options need."""
     epic = args.epic_hand_kps
     if epic is None:
         own = {"--frames": args.frames, "--boxes": args.boxes, "--min-visible": args.min_visible}

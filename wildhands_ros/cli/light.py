@@ -1,4 +1,4 @@
-"""What commands share that needs nothing but Python: also for the one that says which libraries are missing."""
+"""What commands share and needs no library: `wildhands doctor`, which says what is missing, uses it too."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from wildhands_ros.cache_folders import default_models_dir
 STANDARD_OUTPUT = Path("/dev/stdout")
 
 
-def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *, elsewhere: bool = False) -> None:
-    """`--models-dir`: where the detector's model files lie. elsewhere: None is "not given", as a file may name it."""
+def add_models_dir(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *, also_in_config: bool = False) -> None:
+    """`--models-dir`: where the detector's model files lie.
+
+    also_in_config: the folder may be named in a configuration file too, so None stands for an option not given.
+    """
     parser.add_argument(
         "--models-dir",
         type=Path,
-        default=None if elsewhere else default_models_dir(),
+        default=None if also_in_config else default_models_dir(),
         metavar="DIR",
         help=f"folder with the detector's models (default: {default_models_dir()}; filled by 'wildhands models fetch')",
     )

@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _warn_of_unused(args: argparse.Namespace, config: PipelineConfig, kind: SourceKind, still: bool) -> None:
-    """Names options that do nothing with such a source, or such outputs: who gave them expects something else."""
+    """Warns of options that have no effect with this kind of source, or without certain outputs."""
     asked = (
         ("--smooth", args.smooth and still, "single pictures have no motion (a folder has with --stream)"),
         ("--stream", args.stream and kind is not SourceKind.FOLDER, "it is for folders of pictures"),
@@ -174,9 +174,9 @@ def _frames(source: FrameSource, args: argparse.Namespace) -> Iterator[Frame]:
 
 
 class _Outlet:
-    """Somewhere that results go; what was there before stays until the first frame is written.
+    """Where results go. A file that was there before stays until the first frame is written.
 
-    path: what to tell the user. wrote: whether a frame was written to it.
+    path: to name to the user. wrote: whether a frame was written to it.
     """
 
     path: Path
