@@ -8,13 +8,11 @@ import os
 import stat
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 from domains import own_domain
-
-ROOT = Path(__file__).resolve().parents[1]
+from repository import ROOT, files_below, package_xml
 
 # packages of the launch files' modules whose names differ
 PACKAGES = {"yaml": "python3-yaml"}
@@ -30,11 +28,6 @@ def test_folders_are_installed_whole(share: Path, folder: str) -> None:
     assert files_below(ROOT / folder) == files_below(share / folder)
     for name in files_below(ROOT / folder):
         assert (share / folder / name).read_bytes() == (ROOT / folder / name).read_bytes()
-
-
-def files_below(folder: Path) -> set[Path]:
-    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {path.relative_to(folder) for path in files}
 
 
 def test_nothing_compiled_is_installed_with_the_launch_files(share: Path) -> None:
@@ -114,7 +107,3 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
     return {name.partition(".")[0] for name in names}
-
-
-def package_xml() -> ElementTree.Element:
-    return ElementTree.parse(ROOT / "package.xml").getroot()

@@ -20,6 +20,7 @@ import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from repository import ROOT, files_below, package_xml
 
 import wildhands_ros
 from wildhands_ros.cli import doctor
@@ -28,8 +29,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     from pip._vendor import tomli as tomllib
-
-ROOT = Path(__file__).resolve().parents[1]
 
 # of tf2_msgs/msg/TFMessage in every ROS 2 distribution that has type hashes
 TF_MESSAGE_HASH = "RIHS01_e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087"
@@ -50,7 +49,7 @@ OPTIONAL_MODULES |= {"filelock", "lightning", "matplotlib", "numba"}  # the extr
 
 @pytest.fixture(scope="module")
 def package() -> ElementTree.Element:
-    return ElementTree.parse(ROOT / "package.xml").getroot()
+    return package_xml()
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +178,6 @@ def test_rig_install_has_every_file_of_the_package(rig_install: Path) -> None:
     installed = next(rig_install.glob("lib/python3*/*-packages/wildhands_ros"))
     assert files_below(ROOT / "wildhands_ros") <= files_below(installed)
     assert (installed / "__init__.py").read_text() == (ROOT / "wildhands_ros/__init__.py").read_text()
-
-
-def files_below(folder: Path) -> set[Path]:
-    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {path.relative_to(folder) for path in files}
 
 
 def test_rig_install_is_complete_without_the_source_tree(rig_install: Path) -> None:
