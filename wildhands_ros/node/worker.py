@@ -181,7 +181,7 @@ class Worker:
         started = time.perf_counter()
         settings = self._settings()
         self._configure(settings.pipeline)
-        self._look_at_the_clock(parcel.stamp_ns)
+        self._look_at_the_stamp(parcel.stamp_ns)
         if self._reset_wanted.is_set():
             self._reset_wanted.clear()
             self._pipeline.reset()
@@ -217,15 +217,23 @@ class Worker:
             self._config = config
             self._pipeline.configure(config)  # only live settings can have changed, and those it always takes
 
-    def _look_at_the_clock(self, stamp: int) -> None:
-        last = self._last_stamp_ns
-        self._same_stamps = self._same_stamps + 1 if stamp == last else 0
+    def _look_at_the_stamp(self, stamp: int) -> None:
+        self._look_for_the_same_stamp(stamp)
+        self._follow_time(stamp)
+        self._compare_with_the_clock(stamp)
+
+    def _look_for_the_same_stamp(self, stamp: int) -> None:
+        self._same_stamps = self._same_stamps + 1 if stamp == self._last_stamp_ns else 0
         if self._same_stamps >= _SUSPICIOUS:
             self._report(
                 "stamps_stand_still",
                 f"{self._same_stamps} images on {self._topics.image} had the stamp of the one before: TF has the hands "
                 "of the first of them only, and motion cannot be followed; set header.stamp in the driver",
             )
+
+    def _follow_time(self, stamp: int) -> None:
+        """Begins anew where the stamps go back, but for an image that only comes late."""
+        last = self._last_stamp_ns
         self._last_stamp_ns = stream_time(last, stamp)
         # a simulated clock's own jumps are heard of elsewhere
         simulated = isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active
@@ -248,6 +256,8 @@ class Worker:
             )
         elif self._transforms is not None and not simulated:
             self._transforms.time_goes_on(stamp)
+
+    def _compare_with_the_clock(self, stamp: int) -> None:
         now = self._clock.now().nanoseconds
         ahead = stamp - now
         if now > 0 and ahead > _A_SECOND_NS:  # 0: use_sim_time, and nobody has told the time yet
