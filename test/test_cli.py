@@ -942,7 +942,7 @@ def test_doctor_says_what_optional_libraries_are_for_and_how_to_get_them(
         assert missing.remedy == libraries.how_to_get(module)
 
 
-def test_bad_arguments_end_with_exit_code_2(capsys) -> None:
+def test_bad_arguments_end_with_exit_code_2() -> None:
     with pytest.raises(SystemExit) as stop:
         run("run")
     assert stop.value.code == 2

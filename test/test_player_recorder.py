@@ -606,8 +606,7 @@ def test_whatever_ends_the_recording_is_said(context: Context, tmp_path: Path, m
 
     recorder = Recorder(tmp_path / "x.mcap", {"/image_raw": "sensor_msgs/msg/Image"}, context=context)
     monkeypatch.setattr(Recorder, "_follow", fail)
-    with recorder._changed:
-        assert recorder._changed.wait_for(lambda: recorder._failure is not None, DEADLINE_S)
+    assert recorder.wait_for_failure(DEADLINE_S)
     with pytest.raises(RecordingError, match="recording ended: ValueError: a graph that nobody expected"):
         recorder.stop()
     assert (tmp_path / "x.mcap").is_file()

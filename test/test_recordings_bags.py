@@ -1443,7 +1443,7 @@ def test_too_little_memory_for_a_message_is_an_error(tmp_path: Path, monkeypatch
         BagReader(path)
 
 
-def test_hands_whose_vertices_are_no_points_are_an_error(tmp_path: Path) -> None:
+def test_hands_whose_vertices_are_no_points_are_an_error() -> None:
     message = hands_message(1)
     message.hands[0].vertices = np.zeros(4, np.float32)  # type: ignore[attr-defined]
     with pytest.raises(RecordingError, match="4 numbers for its vertices"):
