@@ -27,6 +27,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from wildhands_ros import libraries
+from wildhands_ros.box_files import BoxFile
 from wildhands_ros.camera import Camera
 from wildhands_ros.cli import bench as bench_module
 from wildhands_ros.cli import doctor as doctor_module
@@ -39,7 +40,7 @@ from wildhands_ros.estimation import hand_length
 from wildhands_ros.evaluation import SequenceScore
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Hand, HandBox, Side
-from wildhands_ros.json_lines import BoxFile, frame_to_json
+from wildhands_ros.json_lines import frame_to_json
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, EstimationConfig, PipelineConfig, PipelineResult
 from wildhands_ros.recordings import BagReader, BagWriter, VideoWriter, open_source
 from wildhands_ros.recordings.hands_reader import read_hands

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wildhands_ros.box_files import BoxFile
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import CameraError, ConfigError, ImageError, RecordingError
 from wildhands_ros.images import encode_jpeg
-from wildhands_ros.json_lines import BoxFile
 from wildhands_ros.recordings import SourceKind, VideoWriter, open_source
 from wildhands_ros.recordings import video as videos
 from wildhands_ros.recordings.pictures import exif_focal_35mm, natural_key

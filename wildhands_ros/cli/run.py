@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from wildhands_ros.box_files import BoxFile
 from wildhands_ros.cli.common import (
     add_camera,
     add_pipeline,
@@ -34,7 +35,7 @@ from wildhands_ros.errors import ImageError, RecordingError
 from wildhands_ros.frames import Frame
 from wildhands_ros.images import encode_jpeg
 from wildhands_ros.interruptions import signals_held_back
-from wildhands_ros.json_lines import BoxFile, frame_to_json
+from wildhands_ros.json_lines import frame_to_json
 from wildhands_ros.pipeline import Pipeline, PipelineConfig, PipelineResult
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
 from wildhands_ros.whole_files import keep_others_away, write_whole
