@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,20 +35,31 @@ def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_the_demo_finds_the_hands_and_measures_itself(tmp_path: Path) -> None:
-    result = demo("--out", tmp_path, "--seconds", 1)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A demo that ran to its end, and its folder."""
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(own_domain()))
+        return demo("--out", folder, "--seconds", 1), folder
+
+
+def test_the_demo_finds_the_hands_and_measures_itself(
+    finished: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    result, folder = finished
     assert result.returncode == 0, result.stderr
     assert "against the truth" in result.stdout and f"rendered, {DEFAULT_ESTIMATOR}" in result.stdout
-    results = list(read_hands(tmp_path / "rendered.mcap"))
+    results = list(read_hands(folder / "rendered.mcap"))
     assert len({r.stamp_ns for r in results}) > 30  # and some of the rehearsal on black pictures
     assert re.search(rf"\| rendered, {DEFAULT_ESTIMATOR} *\| *30 \|", result.stdout)
     assert sum(len(r.hands) for r in results) >= 50  # two hands a frame, from the second or third frame on
     assert all(0 < r.processing_s < r.latency_s for r in results)
-    with BagReader(tmp_path / "rendered.mcap") as bag:
+    with BagReader(folder / "rendered.mcap") as bag:
         assert {"/camera/camera_info", "/camera/image_raw/compressed", "/tf", "/wildhands/hands"} <= bag.topics.keys()
-    with open_source(tmp_path / "rendered.mp4") as video:
+    with open_source(folder / "rendered.mp4") as video:
         assert len(list(video)) >= 25  # a machine that stalls for seconds may miss recording a picture
-    assert (tmp_path / "photographs.jpg").exists() and (tmp_path / "rendered.jpg").exists()
+    assert (folder / "photographs.jpg").exists() and (folder / "rendered.jpg").exists()
 
 
 def test_the_demo_takes_a_file_of_the_users(tmp_path: Path) -> None:
@@ -63,7 +75,10 @@ def test_the_demo_takes_a_file_of_the_users(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
-def test_a_demo_that_is_ended_takes_its_processes_along(tmp_path: Path, how: signal.Signals) -> None:
+def test_a_demo_that_is_ended_takes_its_processes_along(
+    finished: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path, how: signal.Signals
+) -> None:
+    shutil.copytree(finished[1] / "input", tmp_path / "input")  # the rendered sequence
     command = [sys.executable, "-m", "wildhands_ros.cli", "demo", "--out", str(tmp_path), "--seconds", "1"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -71,7 +86,8 @@ def test_a_demo_that_is_ended_takes_its_processes_along(tmp_path: Path, how: sig
     )  # fmt: skip
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 180
-    while not (tmp_path / "photographs.mcap").exists():  # which the recorder has made, after the node was started
+    bag = tmp_path / "photographs.mcap.recording"
+    while sum(file.stat().st_size for file in bag.glob("*.mcap")) < 10_000:  # pictures are recorded: all are at work
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     started = children.read_text().split()
