@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -37,10 +37,13 @@ from wildhands_ros.tables import table
 if TYPE_CHECKING:
     from wildhands_ros.estimation import Estimator
     from wildhands_ros.evaluation.ambiguity import Pair
+    from wildhands_ros.evaluation.report import Report
     from wildhands_ros.evaluation.running import LandmarkFinder
     from wildhands_ros.evaluation.sample_scores import SampleScores
 
 FloatArray = NDArray[np.float64]
+
+_BREAKDOWNS, _CURVES = "breakdowns.png", "curves.png"  # of --plots
 
 logger = logging.getLogger(__name__)
 
@@ -126,17 +129,11 @@ def run(args: argparse.Namespace) -> int:
         raise WildHandsError("--worst must be at least 1")
     _require_one_source(args)
     _refuse_beside_ambiguity(args)
-    from wildhands_ros.evaluation.gallery import check_picture_name, gallery_sections, write_gallery
+    from wildhands_ros.evaluation.gallery import check_picture_name
     from wildhands_ros.evaluation.plots import new_figure
-    from wildhands_ros.evaluation.report import (
-        breakdown_table,
-        make_report,
-        overall_table,
-        read_json,
-        write_json,
-    )
+    from wildhands_ros.evaluation.report import make_report, read_json
 
-    plots = [] if args.plots is None else [args.plots / "breakdowns.png", args.plots / "curves.png"]
+    plots = [] if args.plots is None else [args.plots / _BREAKDOWNS, args.plots / _CURVES]
     make_room(args.ambiguity, args.json, args.table, args.pictures, *plots)
     if plots or args.ambiguity is not None:
         new_figure(1, 1)  # without matplotlib it is said now, rather than after the work
@@ -156,6 +153,19 @@ def run(args: argparse.Namespace) -> int:
     for name, chosen in _estimators(config, args.name, args.baseline).items():
         scores[name], joints[name] = _score(name, chosen, source, args.max, known_lengths=args.known_length)
     reports = [make_report(found, name, source.name) for name, found in scores.items()]
+    _write_figures(args, reports, earlier)
+    if args.plots is not None:
+        _write_plots(args.plots, [*reports, *earlier], scores)
+    if args.pictures is not None:
+        first = next(iter(scores))
+        _write_pictures(args.pictures, source, scores[first], joints[first], first, worst=args.worst)
+    return 0
+
+
+def _write_figures(args: argparse.Namespace, reports: Sequence[Report], earlier: Sequence[Report]) -> None:
+    """Prints the tables; also writes them to `--table`, and the reports to `--json`. earlier: compared, not written."""
+    from wildhands_ros.evaluation.report import breakdown_table, overall_table, write_json
+
     tables = [overall_table([*reports, *earlier])]
     tables += [f"{report.estimator}\n\n{breakdown_table(report, b)}" for report in reports for b in report.breakdowns]
     text = "\n\n".join(tables)
@@ -166,17 +176,23 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_json(reports, args.json)
         print(f"\nwrote {args.json}")
-    if args.plots is not None:
-        from wildhands_ros.evaluation.plots import plot_breakdowns, plot_curves
 
-        drawn = plot_breakdowns([*reports, *earlier], args.plots / "breakdowns.png")
-        plot_curves(scores, args.plots / "curves.png")
-        print(f"\nwrote {args.plots / 'breakdowns.png'} and" if drawn else "\nwrote", args.plots / "curves.png")
-    if args.pictures is not None:
-        first = next(iter(scores))
-        write_gallery(gallery_sections(source, scores[first], joints[first], first, worst=args.worst), args.pictures)
-        print(f"\nwrote {args.pictures}")
-    return 0
+
+def _write_plots(folder: Path, reports: Sequence[Report], scores: Mapping[str, SampleScores]) -> None:
+    from wildhands_ros.evaluation.plots import plot_breakdowns, plot_curves
+
+    drawn = plot_breakdowns(reports, folder / _BREAKDOWNS)
+    plot_curves(scores, folder / _CURVES)
+    print(f"\nwrote {folder / _BREAKDOWNS} and" if drawn else "\nwrote", folder / _CURVES)
+
+
+def _write_pictures(
+    path: Path, source: SampleSource, scores: SampleScores, joints: FloatArray, estimator: str, *, worst: int
+) -> None:
+    from wildhands_ros.evaluation.gallery import gallery_sections, write_gallery
+
+    write_gallery(gallery_sections(source, scores, joints, estimator, worst=worst), path)
+    print(f"\nwrote {path}")
 
 
 def _require_one_source(args: argparse.Namespace) -> None:
