@@ -245,7 +245,8 @@ def test_a_calibration_file_is_used(picture: Path, tmp_path: Path) -> None:
         "distortion_coefficients: {rows: 1, cols: 5, data: [-0.1, 0.02, 0, 0, 0]}\n"
     )
     lines = tmp_path / "hands.jsonl"
-    assert run("run", picture, "--camera", calibration, "--no-video", "--out", tmp_path, "--json", lines) == 0
+    options = ("--no-video", "--out", tmp_path, "--json", lines, *LANDMARKS)
+    assert run("run", picture, "--camera", calibration, *options) == 0
     camera = read_lines(lines)[0]["camera"]
     assert camera == {
         "model": "plumb_bob", "K": [650, 0, 290, 0, 660, 400, 0, 0, 1], "D": [-0.1, 0.02, 0, 0, 0],
@@ -269,7 +270,7 @@ def test_a_video_becomes_an_annotated_video_and_a_bag(video: Path, tmp_path: Pat
 
 def test_every_third_frame_makes_results_as_long_as_the_source(video: Path, tmp_path: Path) -> None:
     lines = tmp_path / "hands.jsonl"
-    assert run("run", video, "--focal", 700, "--out", tmp_path, "--json", lines, "--every", 3) == 0
+    assert run("run", video, "--focal", 700, "--out", tmp_path, "--json", lines, "--every", 3, *LANDMARKS) == 0
     assert [record["frame"] for record in read_lines(lines)] == [0, 3, 6, 9]
     with open_source(tmp_path / "hands_hands.mp4") as annotated:
         assert annotated.fps == pytest.approx(10.0) and len(list(annotated)) == 4
@@ -329,10 +330,10 @@ def test_json_lines_hold_every_value_of_a_hand(flag: str) -> None:
 
 
 def test_a_bag_can_be_run_again(video: Path, tmp_path: Path) -> None:
-    assert run("run", video, "--focal", 700, "--out", tmp_path, "--frames", 4, "--no-video") == 0
+    assert run("run", video, "--focal", 700, "--out", tmp_path, "--frames", 4, "--no-video", *LANDMARKS) == 0
     lines = tmp_path / "again.jsonl"
     bag = tmp_path / "hands_hands.mcap"
-    assert run("run", bag, "--out", tmp_path / "again", "--json", lines, "--no-video", "--no-bag") == 0
+    assert run("run", bag, "--out", tmp_path / "again", "--json", lines, "--no-video", "--no-bag", *LANDMARKS) == 0
     records = read_lines(lines)
     assert len(records) == 4 and records[0]["camera"]["K"][0] == 700
 
