@@ -33,7 +33,7 @@ from wildhands_ros.recordings import (
     FrameSource,
     SourceKind,
     open_source,
-    qos,
+    recorded_qos,
 )
 from wildhands_ros.recordings import bag_reader as bag_reader_module
 from wildhands_ros.recordings import bag_writer as bag_writer_module
@@ -1089,7 +1089,7 @@ def test_topics_carry_their_qos(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag") as writer:
         writer.add_topic("/tf_static", "tf2_msgs/msg/TFMessage")
         writer.add_topic("/tf", "tf2_msgs/msg/TFMessage")
-        writer.add_topic("/image", "sensor_msgs/msg/Image", offered=[qos(reliable=False, depth=1)])
+        writer.add_topic("/image", "sensor_msgs/msg/Image", offered=[recorded_qos(reliable=False, depth=1)])
         writer.add_topic("/image", "sensor_msgs/msg/Image")
         with pytest.raises(RecordingError, match="recorded as"):
             writer.add_topic("/image", "sensor_msgs/msg/CompressedImage")

@@ -35,9 +35,8 @@ from wildhands_ros.images import JPEG_QUALITY, decode_raw, encode_jpeg, has_eigh
 from wildhands_ros.node.executor import SpinningThread
 from wildhands_ros.node.signals import call_on_signals, ignore_signals
 from wildhands_ros.node.topics import message_class, resolved_topic
-from wildhands_ros.recordings import BagWriter
+from wildhands_ros.recordings import BagWriter, recorded_qos
 from wildhands_ros.recordings.bag_source import COMPRESSED_IMAGE, IMAGE
-from wildhands_ros.recordings.bag_writer import qos as recorded_qos
 from wildhands_ros.texts import log_to_terminal
 
 if TYPE_CHECKING:  # newer rclpy has it in rclpy.endpoint_info

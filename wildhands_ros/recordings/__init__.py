@@ -1,7 +1,7 @@
 """Recordings: pictures, videos, webcams and rosbag2 as frames, and results into bags and videos."""
 
 from wildhands_ros.recordings.bag_reader import BagReader, BagTopic
-from wildhands_ros.recordings.bag_writer import BagWriter, qos
+from wildhands_ros.recordings.bag_writer import BagWriter, recorded_qos
 from wildhands_ros.recordings.hands_reader import RecordedHands, read_hands
 from wildhands_ros.recordings.opening import open_source
 from wildhands_ros.recordings.salvage import RawMessage
@@ -18,6 +18,6 @@ __all__ = [
     "SourceKind",
     "VideoWriter",
     "open_source",
-    "qos",
     "read_hands",
+    "recorded_qos",
 ]

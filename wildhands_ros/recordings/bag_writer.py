@@ -32,7 +32,7 @@ FLUSH_PERIOD_S = 1.0
 _FOREVER = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE
 
 
-def qos(*, reliable: bool = True, transient_local: bool = False, depth: int = 10) -> Qos:
+def recorded_qos(*, reliable: bool = True, transient_local: bool = False, depth: int = 10) -> Qos:
     """A quality of service to note in a bag, so that `ros2 bag play` offers the same."""
     return Qos(
         QosHistory.KEEP_LAST,
@@ -100,7 +100,7 @@ class BagWriter:
                 f"{topic} is of type {msgtype}, whose definition was not found: source the workspace that defines it"
             )
         if offered is None:
-            offered = [qos(transient_local=topic == "/tf_static")]
+            offered = [recorded_qos(transient_local=topic == "/tf_static")]
         self._connections[topic] = self._writer.add_connection(
             topic, msgtype, typestore=self.typestore, offered_qos_profiles=offered
         )
