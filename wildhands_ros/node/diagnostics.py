@@ -300,14 +300,14 @@ class InputWatch:
     def complaint(self, now: float, around: Surroundings) -> tuple[str, str] | None:
         """Kind and text of what is wrong with the inputs, or None."""
         if self._first_image is not None and not self._infos and now - self._first_image > _INFO_PATIENCE_S:
-            return "no_camera_info", self._no_info(around)
+            return "no_camera_info", _no_info(around)
         if self.is_early(now):
             return None
         images, infos = (sum(at > now - _PATIENCE_S for at in list(times)) for times in (self._images, self._infos))
         # They are sent in pairs, so images get lost on the way. One may have come just before the time looked at: of a
         # stream that is throttled to half its rate, half of them come.
         if infos >= _TELLING and (images + 1) * 2 < infos:
-            return "images_do_not_arrive", self._not_arriving(around, images, infos)
+            return "images_do_not_arrive", _not_arriving(around, images, infos)
         if images:
             return None
         if around.wrong_image_type:
@@ -318,57 +318,60 @@ class InputWatch:
                 "publishers): has the camera or the player stopped?"
             )
         if around.image_publishers == 0:
-            return "no_publisher", self._nobody(around)
-        return "images_do_not_arrive", self._not_arriving(around, images, infos)
+            return "no_publisher", _nobody(around)
+        return "images_do_not_arrive", _not_arriving(around, images, infos)
 
-    def _nobody(self, around: Surroundings) -> str:
-        seen = around.other_images or around.other_transport
-        example = seen[0] if seen else "/camera/image_raw"
-        remedy = f"Remap the input (--ros-args -r image:={example.removesuffix('/compressed')}"
-        if seen is around.other_transport and seen:
-            remedy += f" -p image_transport:={'compressed' if example.endswith('/compressed') else 'raw'}"
-        return (
-            f"nobody publishes {around.image_topic}. Image topics seen: {', '.join(seen) or 'none'}. {remedy}), and "
-            "compare ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE of both sides"
-        )
 
-    def _no_info(self, around: Surroundings) -> str:
-        if around.wrong_info_type:
-            return (
-                f"images come on {around.image_topic}, but {around.info_topic} carries {around.wrong_info_type} and "
-                "not sensor_msgs/msg/CameraInfo: remap camera_info to the topic of the same camera"
-            )
-        return (
-            f"images come on {around.image_topic} but no camera_info on {around.info_topic} ({around.info_publishers} "
-            "publishers), and without the camera's intrinsics nothing metric can be said: remap camera_info to the "
-            "topic of the same camera, or calibrate it (ros2 run camera_calibration cameracalibrator)"
-        )
+def _nobody(around: Surroundings) -> str:
+    seen = around.other_images or around.other_transport
+    example = seen[0] if seen else "/camera/image_raw"
+    remedy = f"Remap the input (--ros-args -r image:={example.removesuffix('/compressed')}"
+    if seen is around.other_transport and seen:
+        remedy += f" -p image_transport:={'compressed' if example.endswith('/compressed') else 'raw'}"
+    return (
+        f"nobody publishes {around.image_topic}. Image topics seen: {', '.join(seen) or 'none'}. {remedy}), and "
+        "compare ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE of both sides"
+    )
 
-    def _not_arriving(self, around: Surroundings, images: int, infos: int) -> str:
-        text = (
-            f"{around.image_topic} has {around.image_publishers} publisher(s), but in the last {_PATIENCE_S:.0f} "
-            f"s {images} image(s) arrived, and {infos} camera_info"
-        )
-        if images:
-            text += (
-                f" (if {around.image_topic} is throttled, remap camera_info to one that is throttled with it; if this "
-                "machine is busy, images are replaced by newer ones before the node comes to read them: let the camera "
-                "send fewer)"
-            )
-        text += f": is the camera running (ros2 topic hz {around.image_topic})?"
-        if around.image_topic.endswith("/compressed"):
-            return text
-        if around.fastdds_unprofiled:
-            return (
-                f"{text} If so: Fast DDS loses images larger than its shared memory (512 KB). Start the camera driver "
-                f"and this node with FASTDDS_DEFAULT_PROFILES_FILE={around.profile} (Humble, Jazzy: "
-                "FASTRTPS_DEFAULT_PROFILES_FILE), or set image_transport to compressed"
-            )
+
+def _no_info(around: Surroundings) -> str:
+    if around.wrong_info_type:
         return (
-            f"{text} If so: over Fast DDS the camera driver's process needs a profile for large images too "
-            "(FASTDDS_DEFAULT_PROFILES_FILE; Humble, Jazzy: FASTRTPS_DEFAULT_PROFILES_FILE), or set image_transport to "
-            "compressed"
+            f"images come on {around.image_topic}, but {around.info_topic} carries {around.wrong_info_type} and "
+            "not sensor_msgs/msg/CameraInfo: remap camera_info to the topic of the same camera"
         )
+    return (
+        f"images come on {around.image_topic} but no camera_info on {around.info_topic} ({around.info_publishers} "
+        "publishers), and without the camera's intrinsics nothing metric can be said: remap camera_info to the "
+        "topic of the same camera, or calibrate it (ros2 run camera_calibration cameracalibrator)"
+    )
+
+
+def _not_arriving(around: Surroundings, images: int, infos: int) -> str:
+    text = (
+        f"{around.image_topic} has {around.image_publishers} publisher(s), but in the last {_PATIENCE_S:.0f} "
+        f"s {images} image(s) arrived, and {infos} camera_info"
+    )
+    if images:
+        text += (
+            f" (if {around.image_topic} is throttled, remap camera_info to one that is throttled with it; if this "
+            "machine is busy, images are replaced by newer ones before the node comes to read them: let the camera "
+            "send fewer)"
+        )
+    text += f": is the camera running (ros2 topic hz {around.image_topic})?"
+    if around.image_topic.endswith("/compressed"):
+        return text
+    if around.fastdds_unprofiled:
+        return (
+            f"{text} If so: Fast DDS loses images larger than its shared memory (512 KB). Start the camera driver "
+            f"and this node with FASTDDS_DEFAULT_PROFILES_FILE={around.profile} (Humble, Jazzy: "
+            "FASTRTPS_DEFAULT_PROFILES_FILE), or set image_transport to compressed"
+        )
+    return (
+        f"{text} If so: over Fast DDS the camera driver's process needs a profile for large images too "
+        "(FASTDDS_DEFAULT_PROFILES_FILE; Humble, Jazzy: FASTRTPS_DEFAULT_PROFILES_FILE), or set image_transport to "
+        "compressed"
+    )
 
 
 def _wrong_image_type(around: Surroundings) -> str:
