@@ -31,8 +31,8 @@ from wildhands_ros.node.player import Player, PlayerOptions, PlayReport
 from wildhands_ros.node.qos import profile_environment, profile_variable
 from wildhands_ros.recordings import FrameSource
 
-IMAGE, HANDS = "/camera/image_raw", "/wildhands/hands"
-RECORDED = (IMAGE, "/camera/camera_info", HANDS, "/wildhands/markers", "/tf", "/diagnostics")
+IMAGE, CAMERA_INFO, HANDS = "/camera/image_raw", "/camera/camera_info", "/wildhands/hands"
+RECORDED = (IMAGE, CAMERA_INFO, HANDS, "/wildhands/markers", "/tf", "/diagnostics")
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
@@ -109,7 +109,7 @@ class LiveChain:
             subscriber_timeout_s=_START_TIMEOUT_S,
         )  # fmt: skip
         ahead = _ReadAhead(source)
-        commands = {"the node": self._node_command(parameters), "the recorder": self._recorder_command(bag)}
+        commands = {"the node": _node_command(parameters), "the recorder": _recorder_command(bag)}
         with (
             child_processes(commands, self.environment) as (_, recorder),
             Player(ahead, options, on_publish=note) as player,
@@ -125,7 +125,7 @@ class LiveChain:
         """
         ahead = _ReadAhead(source)
         with (
-            child_processes({"the node": self._node_command(parameters)}, self.environment) as (node,),
+            child_processes({"the node": _node_command(parameters)}, self.environment) as (node,),
             Player(ahead, PlayerOptions(topic=IMAGE, subscriber_timeout_s=_START_TIMEOUT_S)) as player,
             _Results(player) as results,
         ):
@@ -140,18 +140,20 @@ class LiveChain:
             report = player.run()
             return results.report(report)
 
-    def _node_command(self, parameters: Mapping[str, object]) -> list[str]:
-        command = [sys.executable, "-m", "wildhands_ros.node", "--ros-args", "--log-level", "warn"]
-        for name, topic in (("image", IMAGE), ("camera_info", "/camera/camera_info")):
-            command += ["-r", f"{name}:={topic}"]
-        for name, value in parameters.items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            command += ["-p", f"{name}:={text}"]
-        return command
 
-    def _recorder_command(self, bag: Path) -> list[str]:
-        module = [sys.executable, "-m", "wildhands_ros.node.recorder"]
-        return [*module, str(bag), *RECORDED, "--jpeg", "--overwrite"]
+def _node_command(parameters: Mapping[str, object]) -> list[str]:
+    command = [sys.executable, "-m", "wildhands_ros.node", "--ros-args", "--log-level", "warn"]
+    for name, topic in (("image", IMAGE), ("camera_info", CAMERA_INFO)):
+        command += ["-r", f"{name}:={topic}"]
+    for name, value in parameters.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        command += ["-p", f"{name}:={text}"]
+    return command
+
+
+def _recorder_command(bag: Path) -> list[str]:
+    module = [sys.executable, "-m", "wildhands_ros.node.recorder"]
+    return [*module, str(bag), *RECORDED, "--jpeg", "--overwrite"]
 
 
 def _rehearse(player: Player, recorder: ChildProcess, camera: Camera) -> None:

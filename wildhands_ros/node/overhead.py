@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
@@ -158,7 +158,7 @@ def _measure(transport: str, seconds: float, work_ms: float, environment: Mappin
     with child_processes(commands, environment) as (node, camera), _Listener() as listener:
         listener.wait(_WARM_UP, (node, camera))
         before, began = node.processor_s(), time.monotonic()
-        first = listener.start_counting()
+        first = listener.count()
         time.sleep(seconds)  # what is measured is what happens meanwhile
         listener.wait(first + 1, (node, camera))
         used, lasted = node.processor_s() - before, time.monotonic() - began
@@ -206,7 +206,7 @@ class _Listener:
                     raise WildHandsError("the node gives no results: try wildhands doctor")
                 self._more.wait(0.5)
 
-    def start_counting(self) -> int:
+    def count(self) -> int:
         """How many results have come so far."""
         return len(self._latencies)
 
@@ -254,7 +254,7 @@ def _camera(transport: str) -> int:
     message = compressed_message(rgb, header) if compressed else image_message(rgb, header)
     kind, topic = (CompressedImage, "/image/compressed") if compressed else (Image, "/image")
     images = node.create_publisher(kind, topic, qos_profile_sensor_data)
-    infos = node.create_publisher(type(camera_to_camera_info(camera, header)), "/camera_info", qos_profile_sensor_data)
+    infos = node.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
     info = camera_to_camera_info(camera, header)
 
     def publish() -> None:
