@@ -1,4 +1,4 @@
-"""Where what was downloaded or made once is kept: models, exported networks. Imports nothing but Python's own."""
+"""Folders for downloaded models and exported networks. Imports only the standard library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cameras that are mounted sideways or upside down: their pictures turned upright, what was found in them turned back.
+"""Cameras that are mounted sideways or upside down: turns their pictures upright, and the hands found in them back.
 
 A picture turned by a quarter is what the same camera, turned about its optical axis, would see: nothing is lost, and
 hands only get other coordinates. What is learned about a wearer's hands (where forearms come from, which hand is the
@@ -102,7 +102,7 @@ class Turn:
 
     def _xyxy(self, xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
         (x0, y0), (x1, y1) = self.pixels(np.reshape(xyxy, (2, 2))).tolist()
-        if self.quarters in (1, 2):  # what was up is right, or what was left is
+        if self.quarters in (1, 2):  # the upper or the left edge has become the right one
             x0, x1 = x1, x0
         if self.quarters in (2, 3):
             y0, y1 = y1, y0

@@ -39,4 +39,4 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # whoever was killed can take nothing any more, and a pool's processes would wait for ever
+        os._exit(1)  # a parent that was killed takes no results, and a pool's processes would wait for ever

@@ -104,7 +104,7 @@ def _convert(path: str, kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _member(path, kind, value)
     if kind is Path and isinstance(value, (str, Path)):
-        return Path(os.path.expanduser(value))  # which leaves the home of somebody unknown as it is
+        return Path(os.path.expanduser(value))  # unlike Path.expanduser, leaves ~unknown_user as it is
     if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
             return float(value)

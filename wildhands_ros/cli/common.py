@@ -218,7 +218,7 @@ def name_unused_on_samples(args: argparse.Namespace) -> None:
 
 
 def _estimator_of(checkpoint: Path) -> str:
-    """Which estimator is meant by weights alone. Of those that cannot be read it says what is wrong."""
+    """The estimator that these weights are for; of unreadable ones 'wildhands', which says what is wrong with them."""
     with needs_torch("--checkpoint"):
         from wildhands_ros.estimation.wildhands import OPEN_HAND, hand_model_of
 
@@ -268,9 +268,9 @@ def require_writable(path: Path) -> None:
         if path.is_dir():
             raise WildHandsError(f"{path} is a folder: name a file in it")
         is_new = not path.exists()
-        if is_new or path.is_file():  # who reads a pipe would take the trial for all that comes
+        if is_new or path.is_file():  # not a pipe, whose reader would take this trial for the end
             path.open("a").close()
         if is_new:
-            os.unlink(os.path.realpath(path))  # what was made, not a link that led there
+            os.unlink(os.path.realpath(path))  # the new file, not a link that leads to it
     except OSError as error:
         raise WildHandsError(f"{path} cannot be written ({error.strerror or error}): name another file") from error

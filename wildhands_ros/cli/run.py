@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
                 for frame in _frames(source, args):
                     given = None if boxes is None else boxes.of(frame)
                     result = (pipeline.process_still if still else pipeline.process)(frame, given)
-                    # all of them or none get the frame; Ctrl-C twice ends also a pipe that nobody reads
+                    # all outlets get a frame or none; a second Ctrl-C ends even writing to an unread pipe
                     with signals_held_back(patience=1):
                         tally.add(frame, result)
                         for outlet in outlets:
@@ -282,7 +282,7 @@ class _Json(_Outlet):
         try:
             if not self.wrote and self._file is not sys.stdout and self.path.is_file():
                 self._file.truncate(0)
-            print(line, file=self._file, flush=True)  # a full disk shows here, and who follows the file sees each frame
+            print(line, file=self._file, flush=True)  # a full disk shows at once, and others can follow the file
         except BrokenPipeError as error:
             if self._file is sys.stdout:  # where what could not be written waits, for Python's end to complain about
                 with open(os.devnull, "wb") as nowhere:
@@ -299,7 +299,7 @@ class _Json(_Outlet):
 
 
 def _reserved(path: Path) -> TextIO:
-    """The file, or whatever lines can be written to, for this process alone, as it was. Raises RecordingError."""
+    """Opens a file, pipe or terminal to append to; a file is locked, and not changed yet. Raises RecordingError."""
     try:
         file = path.open("a", encoding="utf-8")  # not "w", which would empty it before a line is there
     except OSError as error:

@@ -66,7 +66,7 @@ def _draw_hand(
     keypoints = camera.project(hand.joints)
     width = _bone_width(keypoints, style)
     if style.mesh and hand.vertices is not None and faces is not None:
-        # an outline goes around what is opaque of its layer
+        # an outline is drawn around the opaque part of its layer
         layer = mesh_layer(hand.vertices, faces, camera, color, 1.0 if dashed else style.opacity)
         if layer is not None and dashed:
             draw_outline(image, layer, color, max(round(width / 3), 1))
@@ -89,7 +89,7 @@ def _bone_width(keypoints: FloatArray, style: DrawingStyle) -> float:
 
 
 def _draw_label(image: Image, hand: Hand, camera: Camera, style: DrawingStyle, plates: list[_Box]) -> None:
-    """Writes the plate above the hand, or below where there is no room; `plates` keeps what is taken."""
+    """Writes the plate above the hand, or below where there is no room; `plates` holds the rectangles already taken."""
     region = bounding_region(hand, camera)
     if region is None:
         return

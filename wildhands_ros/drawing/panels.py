@@ -60,7 +60,7 @@ def draw_status(image: Image, lines: Sequence[str]) -> Image:
 
 
 def fitted(image: Image, width: int, height: int, *, grey: int = 0) -> Image:
-    """The whole picture as large as it fits into this size, in the middle of black or grey."""
+    """The whole picture scaled to fit into this size, centred on black or grey."""
     factor = min(width / image.shape[1], height / image.shape[0])
     w, h = max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1)
     x, y = (width - w) // 2, (height - h) // 2

@@ -330,5 +330,5 @@ class _ReadAhead(FrameSource):
             for frame in self._source:
                 self._queue.put(frame)
             self._queue.put(None)
-        except BaseException as error:  # goes to whoever waits for the frame
+        except BaseException as error:  # raised by `_next`, in the thread that waits for the frame
             self._queue.put(error)

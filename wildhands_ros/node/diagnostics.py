@@ -200,7 +200,7 @@ def _note(times: deque[float], now: float, window_s: float) -> None:
 
 
 def shortened(text: str) -> str:
-    """The text, without its middle where it is longer than 2000 characters: what comes in messages may be endless."""
+    """The text, without its middle where it is longer than 2000 characters: messages may hold any length of it."""
     if len(text) <= _LONGEST_TEXT:
         return text
     half = _LONGEST_TEXT // 2
@@ -294,7 +294,7 @@ class InputWatch:
         _note(self._infos, now, _PATIENCE_S)
 
     def hears_info(self, now: float) -> bool:
-        """Whether camera info has come of late."""
+        """Whether camera info has come in the last seconds."""
         return bool(self._infos) and now - self._infos[-1] <= _PATIENCE_S
 
     def complaint(self, now: float, around: Surroundings) -> tuple[str, str] | None:
@@ -417,7 +417,7 @@ def diagnostic_values(summary: Summary, condition: Condition, facts: Mapping[str
         },
         "hands in the last image": str(summary.hands),
         **{f"problem: {kind}": str(count) for kind, count in sorted(summary.problems.items())},
-        # what is wrong with the inputs is said every second, and must not hide what was wrong with an image
+        # complaints about the inputs come every second, and must not hide the last problem with an image
         **{f"last {kind}": text for kind, text in sorted(summary.last_of_kind.items())},
         "last problem": summary.last_problem,
         **(
@@ -454,7 +454,7 @@ def _verdict(summary: Summary, condition: Condition) -> tuple[bytes, str]:
             return DiagnosticStatus.ERROR, f"{state.value}: {condition.failed_transition}"
         # somebody wanted it so: STALE, beside others that are not, would be an error to diagnostic_aggregator
         return DiagnosticStatus.WARN if state is State.FINALIZED else DiagnosticStatus.OK, state.value
-    if not condition.enabled:  # and a camera that is switched off meanwhile is no wonder
+    if not condition.enabled:  # checked first: then the camera may be switched off, too
         return DiagnosticStatus.OK, "active, but disabled: call ~/enable with true"
     if condition.complaint:  # a part of the images that gets through is still something
         works = summary.output_hz > 0

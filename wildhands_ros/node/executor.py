@@ -79,7 +79,7 @@ class NodeExecutor(SingleThreadedExecutor):
         self._ended = True
         finished = bool(super().shutdown(timeout_sec))
         self._pool.shutdown()
-        for task in self._slow:  # nobody waits for these any more, and rclpy complains of errors that nobody looks at
+        for task in self._slow:  # nothing waits for these now, and rclpy complains of exceptions nobody retrieved
             if task.done():
                 task.exception()
         return finished

@@ -10,7 +10,7 @@ import numpy as np
 from wildhands_ros.frames import stream_time
 from wildhands_ros.hands import Hand, Side
 
-_KEPT_NS = 10**9  # what was not seen for longer gets a new id, too (`TrackingConfig.max_gap_s`)
+_KEPT_NS = 10**9  # a hand not seen for longer gets a new track id as well (`TrackingConfig.max_gap_s`)
 
 
 class FrameNames:

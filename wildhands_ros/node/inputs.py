@@ -131,7 +131,7 @@ def _is_latched(publisher: TopicEndpointInfo) -> bool:
 
 
 def _wrong_type(publishers: Iterable[TopicEndpointInfo], expected: str) -> str:
-    """What publishers send, where none sends what is expected."""
+    """The types that the publishers send, where none of them is the expected one; else empty."""
     types = {publisher.topic_type for publisher in publishers}
     return "" if expected in types else ", ".join(sorted(types))
 

@@ -98,7 +98,7 @@ class FixedHands:
             np.dot(_FACTOR, _FACTOR)  # lets go of Python's lock, as networks do
         if not self._hands:
             self._hands = tuple(self._hand(side, frame.camera) for side in Side)
-        hands = tuple(replace(hand) for hand in self._hands)  # a hand remembers what was computed of it
+        hands = tuple(replace(hand) for hand in self._hands)  # new ones, as a hand caches what was computed from it
         return PipelineResult(frame.stamp_ns, hands, hands, (), (), timings={"estimate": 0.0})
 
     def _hand(self, side: Side, camera: Camera) -> Hand:
@@ -159,7 +159,7 @@ def _measure(transport: str, seconds: float, work_ms: float, environment: Mappin
         listener.wait(_WARM_UP, (node, camera))
         before, began = node.processor_s(), time.monotonic()
         first = listener.count()
-        time.sleep(seconds)  # what is measured is what happens meanwhile
+        time.sleep(seconds)  # the span that is measured
         listener.wait(first + 1, (node, camera))
         used, lasted = node.processor_s() - before, time.monotonic() - began
         latencies = listener.latencies()[first:]

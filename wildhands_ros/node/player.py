@@ -43,7 +43,7 @@ from wildhands_ros.texts import log_to_terminal
 
 logger = logging.getLogger(__name__)
 
-# Reliable, because a reliable publisher serves subscriptions of both kinds; few, because old pictures help nobody.
+# Reliable, because a reliable publisher serves subscriptions of both kinds; a short queue, as old pictures are no use.
 QOS = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.VOLATILE,
@@ -265,7 +265,7 @@ class Player:
                 "pictures, and check its topic names, ROS_DOMAIN_ID and that it takes "
                 f"{'compressed' if options.compressed else 'raw'} images"
             )
-        if options.subscribers:  # who takes pictures mostly takes camera_info too, and is discovered topic by topic
+        if options.subscribers:  # most subscribers also take camera_info, and topics are discovered one by one
             self._wait(lambda: self._infos.get_subscription_count() >= 1, _INFO_GRACE_S)
         if self._answers is not None and not self._wait(self._answers.has_publisher):
             raise RecordingError(

@@ -27,10 +27,10 @@ INFO_INPUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT, dura
 LATCHED_INFO_INPUT = QoSProfile(
     depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
-"""For camera_info that was published once, before the node listened; best effort gets nothing of what was before."""
+"""For camera_info that was published once, before the node listened: best effort would not get it."""
 
 RESULT_OUTPUT = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
-"""For hands and markers: who stalls for three seconds loses nothing, and best-effort subscribers fit too."""
+"""For hands and markers: a subscriber that stalls for three seconds loses none, and best-effort ones fit too."""
 
 IMAGE_OUTPUT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
 """Annotated images: RViz asks for reliable ones by default."""
@@ -61,7 +61,7 @@ _WITH_VERSION_2 = frozenset({"humble", "iron", "jazzy"})
 
 
 def overridable(profile: QoSProfile) -> tuple[QoSProfile, QoSOverridingOptions]:
-    """A profile of one's own and the option that lets parameters change it: rclpy writes into what it is given."""
+    """A copy of a profile, as rclpy writes into it, and the option that lets parameters change it."""
     return copy.copy(profile), QoSOverridingOptions(OVERRIDABLE)
 
 

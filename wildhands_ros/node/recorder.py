@@ -237,7 +237,7 @@ class Recorder:
         wanted = dict.fromkeys(present) if self._wanted is None else self._wanted
         for name, given in wanted.items():
             endpoints = self.node.get_publishers_info_by_topic(name)
-            # of those who publish: whoever only listens may be wrong about the type
+            # of publishers only: a subscription may have another type
             types = [given] if given else sorted({e.topic_type for e in endpoints})
             if not types and name in self._channels:  # nobody publishes any more
                 types = [self._channels[name].msgtype]
@@ -287,7 +287,7 @@ class Recorder:
         jpeg = msgtype == IMAGE and self._jpeg
         recorded_as = f"{name}/compressed" if jpeg else name
         channel = _Channel(msgtype, reliable, transient_local, subscription, recorded_as, jpeg)
-        if not published:  # yet, and whoever will publish may offer less
+        if not published:  # yet, and a later publisher may offer less
             channel.former.append((subscribe(reliable=False, transient_local=False), math.inf))
         with self._changed:
             self._channels[name] = channel
@@ -333,7 +333,7 @@ class Recorder:
             self._changed.notify_all()
 
     def _comes_compressed(self, channel: _Channel, now: float) -> bool:
-        """Whether pictures that would be made JPEGs come as such too, at present: each would be in the bag twice."""
+        """Whether the camera publishes these pictures compressed as well, at present: then they would be kept twice."""
         twin = self._channels.get(channel.recorded_as) if channel.jpeg else None
         return twin is not None and twin.last_at is not None and now - twin.last_at < _TWIN_S
 

@@ -48,7 +48,7 @@ def ignore_signals() -> None:
     except KeyboardInterrupt:  # told once more, just before
         _ignore()
     uninstall_signal_handlers()  # joins that thread
-    _ignore()  # some versions have just put back what was there before rclpy's
+    _ignore()  # some versions of it restore the handlers from before rclpy's
 
 
 def _ignore() -> None:

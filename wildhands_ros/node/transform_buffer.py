@@ -403,7 +403,7 @@ class _Track:
 
 
 def _sample(transform: TransformStamped) -> _Sample | None:
-    """None for what is no transform: without names, its own parent, not finite, or a quaternion of no length."""
+    """None for an invalid one: nameless, its own parent, not finite, or of a quaternion far from unit length."""
     parent, child = _unslashed(transform.header.frame_id), _unslashed(transform.child_frame_id)
     place, turn = transform.transform.translation, transform.transform.rotation
     translation, quaternion = (place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w)

@@ -101,7 +101,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         self._subscribing = threading.Lock()
         self._subscribers: list[Subscription] = []
         self._listen_to_info: Callable[[bool], Subscription] | None = None
-        self._info_is_asked_for = False  # as it was published before, else as it comes
+        self._info_is_asked_for = False  # whether camera_info from before the node listened is asked for
         self._autostart: Timer | None = None
         self._jumps: JumpHandle | None = None
         # from here on things may fail, and then rclpy destroys the node
@@ -117,7 +117,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             event_callbacks=qos.output_events(self, "/diagnostics", profile, self._report),
             qos_overriding_options=overriding,
         )
-        # on the steady clock: also a simulation that stands still must hear what is wrong
+        # on the steady clock: problems are reported also while simulated time stands still
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         watching = MutuallyExclusiveCallbackGroup()
         self._once_a_second = self.create_timer(1.0, self._on_second, callback_group=watching, clock=steady)
@@ -215,7 +215,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         return TransitionCallbackReturn.SUCCESS
 
     def _start_once(self) -> None:
-        """Configures and activates the node. Raises WildHandsError if it fails: who started it waits for hands."""
+        """Configures and activates the node. Raises WildHandsError if that fails, which ends the process."""
         assert self._autostart is not None
         self.destroy_timer(self._autostart)
         for transition in (self.trigger_configure, self.trigger_activate):
@@ -312,10 +312,10 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             ]
 
     def _heed_latched_info(self, watch: diagnostics.InputWatch, around: diagnostics.Surroundings) -> None:
-        """Listens anew, in the way that gets it, where camera_info was published once and before this node listened.
+        """Subscribes to camera_info again where it was published once, before the node listened, so as to get that.
 
-        Not so from the beginning, nor any more once another driver publishes it: such a subscription gets nothing from
-        drivers that offer less.
+        Such a subscription gets nothing from publishers that offer less. So the node does not begin with it, and goes
+        back to the other one as soon as another driver publishes camera_info.
         """
         with self._subscribing:
             asked_for = around.info_is_latched and (self._info_is_asked_for or not watch.hears_info(time.monotonic()))
@@ -361,7 +361,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             transforms.time_jumped(now - jump.delta.nanoseconds, now)
         if worker is not None:
             worker.reset()
-            back_s = -jump.delta.nanoseconds * 1e-9  # 0 where use_sim_time was set: nobody knows how far apart they are
+            back_s = -jump.delta.nanoseconds * 1e-9  # 0 where use_sim_time was set: how far is unknown
             way = f"went back by {back_s:.3f} s" if back_s > 0 else "is another one"
             self._report(
                 "time_went_backwards",
@@ -484,7 +484,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
 
     def _complaints(self) -> Iterable[tuple[str, str]]:
         watch, now = self._watch, time.monotonic()
-        if watch is None or not self._enabled:  # who disables it may switch the camera off as well
+        if watch is None or not self._enabled:  # while it is disabled, the camera may be switched off as well
             return
         around = survey(self, self._topics)
         self._heed_latched_info(watch, around)
@@ -566,7 +566,7 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
 
 
 def _why_not_started(error: Exception) -> str:
-    """In words. Raises what is nobody's mistake but ours."""
+    """Why, for the user. Raises the error itself where it is a bug of ours."""
     if isinstance(error, WildHandsError):
         return f"wildhands cannot start: {error}"
     if isinstance(error, (InvalidParameterTypeException, InvalidParameterValueException)):

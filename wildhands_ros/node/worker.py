@@ -143,11 +143,11 @@ class Worker:
         self._inbox.put_info(message, stamp_ns(message.header.stamp))
 
     def reset(self) -> None:
-        """Hands are followed anew from the next image on."""
+        """Forgets the hands that were followed, before the next image."""
         self._reset_wanted.set()
 
     def enable(self, enabled: bool) -> None:
-        """Goes on, following hands anew; or lets all images pass, and shows nothing any more."""
+        """Goes on, with no hand followed yet; or drops all images from now on, and takes the markers away."""
         with self._publishing:
             if enabled and not self._enabled:
                 self.reset()
@@ -158,7 +158,7 @@ class Worker:
             self.cancel_captures("the node was disabled meanwhile")
 
     def cancel_captures(self, reason: str) -> None:
-        """Whoever waits for the next image waits in vain."""
+        """Ends the waiting for a next image, with this reason."""
         self._shutter.cancel(reason)
 
     def next_sight(self, timeout_s: float) -> Sight:
@@ -232,7 +232,7 @@ class Worker:
             )
 
     def _follow_time(self, stamp: int) -> None:
-        """Begins anew where the stamps go back, but for an image that only comes late."""
+        """Resets where the stamps go back, but not for an image that only comes late."""
         last = self._last_stamp_ns
         self._last_stamp_ns = stream_time(last, stamp)
         # a simulated clock's own jumps are heard of elsewhere
@@ -260,7 +260,7 @@ class Worker:
     def _compare_with_the_clock(self, stamp: int) -> None:
         now = self._clock.now().nanoseconds
         ahead = stamp - now
-        if now > 0 and ahead > _A_SECOND_NS:  # 0: use_sim_time, and nobody has told the time yet
+        if now > 0 and ahead > _A_SECOND_NS:  # 0: use_sim_time before the first /clock
             self._report(
                 "clocks_differ",
                 f"image stamps are {ahead * 1e-9:.1f} s ahead of this node's clock, so latencies mean nothing: "

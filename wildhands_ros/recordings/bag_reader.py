@@ -270,7 +270,7 @@ class _Sqlite(Sqlite3Reader):
     def open(self) -> None:
         path = self.path
         refuse_computed_tables(cast(Path, path))
-        # rosbags puts it into a URI as it is, where these mean something else
+        # rosbags puts the path into a URI unescaped, where these characters have a meaning
         self.path = Path(str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23"))
         try:
             super().open()

@@ -222,7 +222,7 @@ class BagSource(FrameSource):
         if camera is None:
             camera = self._choice.of_size(width, height)
         elif (camera.width, camera.height) != (width, height):
-            raise CameraError(  # who has a recording cannot publish another camera_info, as a frame would ask for
+            raise CameraError(  # `Frame` would ask for another camera_info to be published, but this is a recording
                 f"the image is {width}x{height} but its camera describes {camera.width}x{camera.height}: instead of "
                 f"{self._info_topic} give a calibration, or a focal length in pixels, of these pictures"
             )

@@ -147,7 +147,7 @@ class BagWriter:
                 next(self._folder.glob("*.mcap")).replace(self.path)
                 shutil.rmtree(self._folder)
         except OSError as error:
-            with suppress(OSError):  # it tries once more to write what is left, and the disk is as full as before
+            with suppress(OSError):  # it tries to write the rest once more, onto a disk that is still full
                 self._writer.abort()
             reason = self._failure or error.strerror
             raise RecordingError(

@@ -123,7 +123,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 def _is_picture(path: Path) -> bool:
     if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith("."):
         return False
-    # git-annex leaves broken links for what was not fetched: to be named
+    # git-annex leaves broken links in place of files not fetched: they are to be reported
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 

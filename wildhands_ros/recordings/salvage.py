@@ -132,7 +132,7 @@ class McapSalvage:
                 file.seek(start)
                 for _ in self._records(file.read(end - start)):
                     pass  # no messages are there
-            # what is told of chunks may be damaged as well: only those count that are there
+            # the index of chunks may be damaged as well: only those count that are really there
             there = (place for place, head in self._told_chunks if place < start and _is_at(file, place, head))
             self._chunks = sorted(there)
 

@@ -212,7 +212,7 @@ class VideoWriter:
             raise RecordingError(f"cannot write the video {self.path}: {error.strerror}") from error
 
     def abort(self) -> None:
-        """Gives up: leaves no file, and what was there before."""
+        """Gives up: the new file is deleted, one that was there before stays."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None
