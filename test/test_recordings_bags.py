@@ -33,6 +33,7 @@ from wildhands_ros.recordings import (
     FrameSource,
     SourceKind,
     open_source,
+    read_hands,
     recorded_qos,
 )
 from wildhands_ros.recordings import bag_reader as bag_reader_module
@@ -1058,6 +1059,18 @@ def hands_message(count: int = 2) -> object:
         for i in range(count)
     ]  # fmt: skip
     return T["wildhands_ros/msg/HandPoseArray"](header(START), hands, 640, 480, duration(0, 5), duration(0, 3))
+
+
+def test_where_several_topics_carry_hands_one_has_to_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "hands.mcap"
+    with BagWriter(path) as writer:
+        for count, topic in enumerate(("/left/hands", "/right/hands"), start=1):
+            writer.add_topic(topic, "wildhands_ros/msg/HandPoseArray")
+            writer.write(topic, hands_message(count), START)
+    assert [len(image.hands) for image in read_hands(path, "/right/hands")] == [2]
+    for wanted in (None, "/wildhands/hands"):
+        with pytest.raises(RecordingError, match="name the topic of the hands; .* are: /left/hands, /right/hands"):
+            next(read_hands(path, wanted))
 
 
 def test_our_own_messages_come_back_and_explain_themselves(tmp_path: Path) -> None:
