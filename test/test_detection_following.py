@@ -262,6 +262,22 @@ def test_a_palm_without_a_hand_is_not_looked_at_again_for_a_while() -> None:
     assert sum(looked) == 3 and max(looked) == 1  # in 1.2 s: every 0.4 s
 
 
+def test_with_stamps_that_stand_still_things_are_forgotten_too() -> None:
+    """A hand is found where there was none before, and what is remembered and looked at does not grow."""
+    stream, clutter = Stream(), MadeUp(640, 400, presence=0.0)
+    for _ in range(60):
+        stream.step(LEFT, clutter, seconds=0)
+    boxes = [stream.step(LEFT, replace(clutter, presence=0.999), seconds=0) for _ in range(60)][-1]
+    assert len(boxes) == 2
+    for place in range(24):
+        hand = MadeUp(200 + 400 * (place % 3), 200 + 150 * (place % 2), right=4.0 * (-1) ** place)
+        for frame in range(20):
+            clutter = MadeUp(150 + 50 * (frame + place % 2), 600, scale=0.5, presence=0.0)
+            stream.step(*([hand] if frame < 10 else []), clutter, seconds=0)
+            assert len(stream.follower._follows) <= 6 and len(stream.follower._vain) < 20
+            assert len(stream.world.looks) < 20
+
+
 def test_clutter_with_a_better_palm_hides_no_hand() -> None:
     stream, clutter = Stream(), [MadeUp(200 + 250 * i, 200, presence=0.0, palm=0.95) for i in range(4)]
     stream.step()

@@ -53,6 +53,8 @@ _VAIN_NS = 400_000_000  # for so long, a palm in which the landmark network saw 
 _SIDE_CORRELATION_S = 0.5  # looks closer together than this are one piece of evidence about the side
 _BELIEF_LIMIT = 6.0  # log-odds: no hand is so sure of its side that a few seconds could not change it
 _SIDE_MEMORY_S = 4.0  # over which the network's opinion of the side is averaged
+_MOST_REPEATS = 30  # pictures with the stamp of the one before; a clock that gives more of them stands still
+_USUAL_PERIOD_NS = 33_333_333  # between pictures whose stamps do not tell
 _MIRRORED_EVERY = 16  # frames between mirrored looks at one hand, which only serve to tell its side
 # What a hand found in a stream needs beyond `score_threshold`, in log-odds: many views are searched in a second, each
 # with its chance of a false hand; and more hands than are wanted are seldom there.
@@ -151,15 +153,14 @@ class HandFollower:
         self._ids = itertools.count()
         self._frame = 0
         self._stamp_ns: int | None = None
+        self._repeats = 0
+        self._ahead_ns = 0
         self._cycle = 0
         self._vain: list[tuple[Palm, int]] = []
 
     def step(self, picture: Pyramid, stamp_ns: int) -> list[HandBox]:
         """The hands in the next picture of the stream, oldest follow first."""
-        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
-            self.reset()
-        gap = math.inf if self._stamp_ns is None else (stamp_ns - self._stamp_ns) * 1e-9
-        self._stamp_ns = stamp_ns
+        stamp_ns, gap = self._time(stamp_ns)
         if gap > _LONGEST_GAP_S:
             self._follows = []
             for sighting in self._search.look_around(picture):
@@ -170,6 +171,22 @@ class HandFollower:
         self._forget(stamp_ns)
         self._frame += 1
         return self._report(picture, gap)
+
+    def _time(self, stamp_ns: int) -> tuple[int, float]:
+        """The stream's time in nanoseconds, and seconds since the picture before (`inf` for a stream's first one).
+
+        A picture that comes again, or late, takes no time. By a clock that stands still nothing would ever be
+        forgotten, neither hands nor where none were: the stream then goes on at a camera's usual pace.
+        """
+        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
+            self.reset()
+        since_ns = math.inf if self._stamp_ns is None else stamp_ns - self._stamp_ns
+        self._stamp_ns = stamp_ns
+        self._repeats = self._repeats + 1 if since_ns == 0 else 0
+        if self._repeats > _MOST_REPEATS:
+            self._ahead_ns += _USUAL_PERIOD_NS
+            since_ns = _USUAL_PERIOD_NS
+        return stamp_ns + self._ahead_ns, since_ns * 1e-9
 
     # --- following ------------------------------------------------------------------------------------------------
 
