@@ -80,7 +80,7 @@ class World:
         hand = self.hands[int(np.argmin(away))]
         right = hand.right_mirrored if mirrored and hand.right_mirrored is not None else hand.right
         presence = hand.presence_mirrored if mirrored and hand.presence_mirrored is not None else hand.presence
-        return LandmarkResult(Landmarks(hand.places, np.zeros((21, 3)), presence), right, region)
+        return LandmarkResult(Landmarks(hand.places, np.zeros((21, 3)), presence), right, region, mirrored)
 
 
 class Stream:
@@ -241,6 +241,27 @@ def test_a_side_that_was_long_told_changes_within_a_few_seconds() -> None:
     assert still.side is Side.RIGHT
     (changed,) = stream.steps(270, replace(hand, right=-6.0))
     assert changed.side is Side.LEFT and changed.follow_id == sure.follow_id
+
+
+def test_a_follow_that_came_to_lie_on_the_other_hand_learns_its_side_in_little_more_than_a_second() -> None:
+    """What was seen of the hand before says nothing about this one. Both are seen with the same bias."""
+    for right in (6.0, -6.0):
+        stream = Stream(wearer_prior=0.0)
+        hand, other = (MadeUp(640, 400, right=side * right + 3, right_mirrored=side * right - 3) for side in (1, -1))
+        (sure,) = stream.steps(300, hand)
+        (changed,) = stream.steps(36, other)
+        assert changed.side is sure.side.other and changed.follow_id == sure.follow_id
+        assert stream.steps(60, other)[0].side_probability > 0.99
+
+
+def test_looks_at_the_mirror_image_alone_keep_the_side() -> None:
+    """The network is biased, and sees the hand in its mirror image only from some time on."""
+    stream = Stream(wearer_prior=0.0)
+    hand = MadeUp(640, 400, right=9.0, right_mirrored=-1.0, presence_mirrored=0.999)
+    stream.steps(60, hand)
+    for _ in range(240):
+        (box,) = stream.step(replace(hand, presence=0.0))
+        assert box.side is Side.RIGHT
 
 
 def test_sides_are_told_together_in_a_stream_too() -> None:

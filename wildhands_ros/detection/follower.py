@@ -30,6 +30,7 @@ from wildhands_ros.detection.search import (
     same_hand,
     same_palm,
     settle,
+    side_bias,
 )
 from wildhands_ros.detection.sides import SideCue, right_log_odds, side_cue, weighed_together
 from wildhands_ros.detection.views import views_of
@@ -52,7 +53,7 @@ _SPARE = 2  # hands that are followed beyond those that may be reported
 _VAIN_NS = 400_000_000  # for so long, a palm in which the landmark network saw no hand is not looked at again
 _SIDE_CORRELATION_S = 0.5  # looks closer together than this are one piece of evidence about the side
 _BELIEF_LIMIT = 6.0  # log-odds: no hand is so sure of its side that a few seconds could not change it
-_SIDE_MEMORY_S = 4.0  # over which the network's opinion of the side is averaged
+_SIDE_MEMORY_S = 4.0  # over which the bias of upright looks is averaged
 _MOST_REPEATS = 30  # pictures with the stamp of the one before; a clock that gives more of them stands still
 _USUAL_PERIOD_NS = 33_333_333  # between pictures whose stamps do not tell
 _MIRRORED_EVERY = 16  # frames between mirrored looks at one hand, which only serve to tell its side
@@ -81,8 +82,10 @@ class _Follow:
 
     landmarks: the last ones seen of this hand, and not of another that it came to lie on. seen_ns: when. velocity: (2,)
     pixels per second, measured until `measured_ns`, since when the hand has moved by `moved`. palm: what the palm
-    detector adds to the log-odds of a hand. presence: running log-odds from the landmark network. belief: log-odds of
-    "right", gathered over the frames.
+    detector adds to the log-odds of a hand. presence: running log-odds from the landmark network. network: log-odds of
+    "right" by the last look alone: an average would speak for another hand for seconds after a follow came to lie on
+    this one. bias: what upright looks say too much of that (`side_bias`). belief: log-odds of "right", gathered over
+    the frames.
     """
 
     id: int
@@ -93,8 +96,8 @@ class _Follow:
     velocity: FloatArray = field(default_factory=lambda: np.zeros(2))
     moved: FloatArray = field(default_factory=lambda: np.zeros(2))
     measured_ns: int = 0
-    upright: _Mean = field(default_factory=_Mean)
-    mirrored: _Mean = field(default_factory=_Mean)
+    network: float = 0.0
+    bias: _Mean = field(default_factory=_Mean)
     belief: float | None = None
     begun_ns: int = 0
     reported: bool = False
@@ -111,12 +114,6 @@ class _Follow:
     @property
     def score(self) -> float:
         return hand_score(self.palm, self.presence)
-
-    @property
-    def network(self) -> float:
-        """Log-odds of "right" by the network: upright and mirrored looks have opposite biases and count equally."""
-        means = [mean.value for mean in (self.upright, self.mirrored) if mean.count]
-        return sum(means) / max(len(means), 1)
 
     def presence_with(self, seen: LandmarkResult) -> float:
         """What `presence` becomes by another look."""
@@ -207,8 +204,9 @@ class HandFollower:
             self._advance(follow, own[follow], stamp_ns, gap)
             if (self._frame + place * (_MIRRORED_EVERY // 2)) % _MIRRORED_EVERY == 0:
                 mirrored = self._search.network.look(picture, region_of_landmarks(follow.places), mirrored=True)
-                if mirrored is not None:
-                    follow.mirrored.add(mirrored.right, min(1.0, _MIRRORED_EVERY * gap / _SIDE_MEMORY_S))
+                if mirrored is not None and not own[follow].mirrored:
+                    bias = side_bias(own[follow], mirrored)
+                    follow.bias.add(bias, min(1.0, _MIRRORED_EVERY * gap / _SIDE_MEMORY_S))
 
     def _look(self, picture: Pyramid, follow: _Follow, stamp_ns: int) -> LandmarkResult | None:
         """The followed hand where it should be now; None where the network sees none."""
@@ -243,7 +241,7 @@ class HandFollower:
             follow.moved, follow.measured_ns = np.zeros(2), stamp_ns
         follow.landmarks, follow.seen_ns = seen.landmarks, stamp_ns
         follow.presence = follow.presence_with(seen)
-        follow.upright.add(seen.right, min(1.0, gap / _SIDE_MEMORY_S))
+        follow.network = seen.right + (follow.bias.value if seen.mirrored else -follow.bias.value)
 
     # --- searching ------------------------------------------------------------------------------------------------
 
@@ -358,7 +356,8 @@ class HandFollower:
         follow.seen_ns = stamp_ns
         follow.palm, follow.presence = sighting.palm, sighting.presence
         follow.velocity, follow.moved, follow.measured_ns = np.zeros(2), np.zeros(2), stamp_ns
-        follow.upright.add(sighting.right, 0.1)
+        follow.network = sighting.right
+        follow.bias.add(sighting.bias, 0.1)
 
     def _lost_match(self, sighting: Sighting, stamp_ns: int) -> _Follow | None:
         """The lost follow that most probably was this hand, if any.

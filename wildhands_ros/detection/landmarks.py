@@ -25,11 +25,13 @@ class LandmarkResult:
     landmarks: places in the frame, and 3D in the axes of the picture.
     right: log-odds that it is the person's right hand, for a picture that is not mirrored.
     region: where it looked.
+    mirrored: whether it was shown the mirror image.
     """
 
     landmarks: Landmarks
     right: float
     region: Region
+    mirrored: bool = False
 
     @property
     def presence(self) -> float:
@@ -70,7 +72,7 @@ class LandmarkNetwork:
         turned = space.copy()
         turned[:, :2] = space[:, :2] @ region.rotation.T
         seen = Landmarks(region.to_frame(places), turned, float(np.clip(presence[0], 0, 1)))
-        return LandmarkResult(seen, log_odds, region)
+        return LandmarkResult(seen, log_odds, region, mirrored)
 
 
 def region_of_landmarks(places: FloatArray) -> Region:

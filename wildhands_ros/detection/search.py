@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wildhands_ros.detection.config import DetectorConfig
-from wildhands_ros.detection.landmarks import LandmarkNetwork, region_of_landmarks, tight_box
+from wildhands_ros.detection.landmarks import LandmarkNetwork, LandmarkResult, region_of_landmarks, tight_box
 from wildhands_ros.detection.palm import Palm, PalmDetector, box_overlap
 from wildhands_ros.detection.regions import Pyramid
 from wildhands_ros.detection.views import views_of
@@ -59,6 +59,7 @@ class Sighting:
     presence: log-odds that there is a hand, by the landmark network, averaged likewise.
     palm: the palm detector's part of the log-odds (`Candidate.evidence`).
     doubt: mean distance between the landmarks of the two looks, as a share of the hand's size.
+    bias: of the upright look's log-odds of "right" (`side_bias`).
     """
 
     landmarks: Landmarks
@@ -66,6 +67,7 @@ class Sighting:
     presence: float
     palm: float
     doubt: float = 0.0
+    bias: float = 0.0
 
     @property
     def score(self) -> float:
@@ -168,7 +170,13 @@ def settle(network: LandmarkNetwork, picture: Pyramid, places: FloatArray, palm:
     presence = (log_odds(upright.presence) + log_odds(mirrored.presence)) / 2
     places = upright.landmarks.image
     doubt = mean_distance(places, mirrored.landmarks.image) / hand_size(places)
-    return Sighting(upright.landmarks, (upright.right + mirrored.right) / 2, presence, palm, doubt)
+    right = (upright.right + mirrored.right) / 2
+    return Sighting(upright.landmarks, right, presence, palm, doubt, side_bias(upright, mirrored))
+
+
+def side_bias(upright: LandmarkResult, mirrored: LandmarkResult) -> float:
+    """By how much an upright look at a hand says "right" too much, in log-odds: a mirrored one says it too little."""
+    return (upright.right - mirrored.right) / 2
 
 
 def hand_score(palm: float, presence: float) -> float:
