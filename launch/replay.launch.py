@@ -30,6 +30,7 @@ from launch.events.process import ProcessExited
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource, load_python_launch_file_as_module
 from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
 
 HERE = Path(__file__).resolve().parent
@@ -119,6 +120,8 @@ def prepare(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 start_state=state, goal_state="unconfigured", entities=[OpaqueFunction(function=give_up)]
             )
             entities.append(RegisterEventHandler(failed))
+        if given.get("respawn") != "true":
+            entities.append(RegisterEventHandler(OnProcessExit(on_exit=after_the_node)))
     return entities
 
 
@@ -134,6 +137,12 @@ def after_playing(event: ProcessExited, context: LaunchContext) -> list[LaunchDe
 def give_up(context: LaunchContext) -> None:
     """Nobody would ever play the bag, and whoever waits for its end would wait for ever."""
     raise RuntimeError("the node could not be configured, so the bag is not played; why, is said above")
+
+
+def after_the_node(event: ProcessExited, context: LaunchContext) -> None:
+    """Without the node the bag is not played, or to nobody, whatever the node's exit code."""
+    if isinstance(event.action, LifecycleNode) and not context.is_shutdown:
+        raise RuntimeError(f"the node has ended (exit code {event.returncode}) before the bag; why, is said above")
 
 
 def named_image(image: str, types: dict[str, str], namespace: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, TimerAction
 from launch.event_handlers import OnProcessStart
 from launch.events import matches_action
 from launch.launch_description_entity import LaunchDescriptionEntity
@@ -21,12 +21,15 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import Transition
 
 # beside this folder in the source tree, in an install tree and behind the links of a symlink install
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 
 FAST_DDS_2 = ("humble", "iron", "jazzy")
+
+LOOK_AGAIN_S = 0.1
 
 BOOLEANS = {"true": True, "false": False}
 _UNSAID = {"image": "image", "camera_info": ""}  # values of arguments that leave a topic as it is
@@ -171,7 +174,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         output=given["output"],
         emulate_tty=True,  # colours, and lines that come when they are written
         respawn=BOOLEANS[given["respawn"]],
-        respawn_delay=_number("respawn_delay", given["respawn_delay"]),
+        respawn_delay=_seconds("respawn_delay", given["respawn_delay"]),
     )
     if given["autostart"] == "false" or itself:
         return [node]
@@ -243,14 +246,13 @@ def enclave_environment(enclave: str) -> dict[str, str]:
 
 
 def autostart(node: LifecycleNode, name: str) -> list[LaunchDescriptionEntity]:
-    """Asks for `configure` once the process runs and for `activate` once that has succeeded.
+    """Asks for `configure` once the node answers and for `activate` once that has succeeded.
 
     Only the way from configuring to inactive activates: who deactivates the node by hand finds it inactive.
     """
+    configure = OpaqueFunction(function=_configure_when_there, args=[node])
     return [
-        RegisterEventHandler(
-            OnProcessStart(target_action=node, on_start=[_ask(node, Transition.TRANSITION_CONFIGURE)])
-        ),
+        RegisterEventHandler(OnProcessStart(target_action=node, on_start=[configure])),
         RegisterEventHandler(
             OnStateTransition(
                 target_lifecycle_node=node,
@@ -267,12 +269,26 @@ def autostart(node: LifecycleNode, name: str) -> list[LaunchDescriptionEntity]:
                 entities=[
                     LogInfo(
                         msg=f"{name} could not be configured; its reason is above. It waits: mend the cause, then "
-                        "configure and activate it with `ros2 lifecycle set`."
+                        "configure it with `ros2 lifecycle set`; it is activated by itself."
                     )
                 ],
             )
         ),
     ]
+
+
+def _configure_when_there(context: LaunchContext, node: LifecycleNode) -> list[LaunchDescriptionEntity]:
+    """Asks for `configure`, or looks again in a moment while the node is not there yet.
+
+    launch_ros would wait for the service itself: for ever if the process dies before it has one, and with an exception
+    instead of an exit code of 0 if launch is interrupted meanwhile.
+    """
+    if context.is_shutdown or node.return_code is not None:
+        return []
+    if get_ros_node(context).count_publishers(f"{node.node_name}/transition_event"):
+        return [_ask(node, Transition.TRANSITION_CONFIGURE)]
+    again = OpaqueFunction(function=_configure_when_there, args=[node])
+    return [TimerAction(period=LOOK_AGAIN_S, actions=[again])]
 
 
 def _ask(node: LifecycleNode, transition: int) -> EmitEvent:
@@ -286,6 +302,13 @@ def _argument(name: str, default: str, description: str, choices: list[str] | No
 def _choices(setting: Setting) -> list[str] | None:
     choices = tuple(BOOLEANS) if setting.kind is bool else setting.choices
     return ["", *choices] if choices else None
+
+
+def _seconds(argument: str, text: str) -> float:
+    seconds = _number(argument, text)
+    if not 0 <= seconds < float("inf"):
+        raise RuntimeError(f"{argument}:={text} must be a number of seconds, 0 or more")
+    return seconds
 
 
 def _number(argument: str, text: str) -> float:

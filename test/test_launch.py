@@ -56,6 +56,7 @@ LAUNCH_NAMES = {
     "launch_ros.event_handlers": {"OnStateTransition"},
     "launch_ros.events.lifecycle": {"ChangeState"},
     "launch_ros.parameter_descriptions": {"ParameterValue"},
+    "launch_ros.ros_adapters": {"get_ros_node"},
     "lifecycle_msgs.msg": {"Transition"},
 }  # fmt: skip
 
@@ -258,6 +259,8 @@ def test_fastdds_profile_is_the_environments_or_ours(built: None, monkeypatch: p
         ({"params_file": "/no/such"}, "params_file:=/no/such"),
         ({"fastdds_profile": "/no/such"}, "fastdds_profile:=/no/such"),
         ({"respawn_delay": "soon"}, "respawn_delay:=soon"),
+        ({"respawn_delay": "-1"}, "respawn_delay:=-1 must be a number of seconds"),
+        ({"respawn_delay": "nan"}, "respawn_delay:=nan must be a number of seconds"),
         ({"min_score": "high"}, "min_score:=high"),
         ({"max_hands": "1.5"}, "max_hands:=1.5 is not a whole number"),
     ],
@@ -383,11 +386,13 @@ def test_replay_refuses_what_is_no_bag(built: None, tmp_path: Path) -> None:
             file.topic_types(tmp_path / "bag")
 
 
-# Runs a launch file as `ros2 launch` does, and ends it with Ctrl-C's signal once `wanted` nodes are active.
+# Runs a launch file as `ros2 launch` does, and ends it with Ctrl-C's signal once `wanted` nodes are active; 0: once a
+# process has been started.
 RUN = """
 import os, signal, sys, threading
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnProcessStart
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.event_handlers import OnStateTransition
 
@@ -399,11 +404,16 @@ def on_active(context):
     if len(active) == int(wanted):
         os.kill(os.getpid(), signal.SIGINT)
 
+def on_start(event, context):
+    if wanted == "0":
+        os.kill(os.getpid(), signal.SIGINT)
+
 threading.Timer(50, os.kill, (os.getpid(), signal.SIGINT)).start()
 service = LaunchService(noninteractive=True)
 source = PythonLaunchDescriptionSource(path)
 service.include_launch_description(LaunchDescription([
     RegisterEventHandler(OnStateTransition(goal_state="active", entities=[OpaqueFunction(function=on_active)])),
+    RegisterEventHandler(OnProcessStart(on_start=on_start)),
     IncludeLaunchDescription(source, launch_arguments=[tuple(a.split(":=")) for a in arguments]),
 ]))
 code = service.run()
@@ -425,14 +435,26 @@ def test_nodes_are_launched_activated_and_stopped(
     assert said.count("process has finished cleanly") == len(nodes), said
 
 
+def test_launch_ends_with_a_node_that_cannot_start(built: None, rig_install: Path, tmp_path: Path) -> None:
+    """Nothing waits for the services of a process that is gone."""
+    said = launched(rig_install, tmp_path, "wildhands.launch.py", 99, "image:=//")
+    assert "process has died" in said and "interrupted" not in said, said
+
+
+def test_launch_is_interrupted_while_the_node_starts(built: None, rig_install: Path, tmp_path: Path) -> None:
+    said = launched(rig_install, tmp_path, "wildhands.launch.py", 0)
+    assert "ACTIVE [] CODE 0" in said, said
+
+
 @pytest.mark.parametrize(
     ("chosen", "player_code", "code", "reason"),
     [
         ((), 0, 0, "[bag-2]: process has finished cleanly"),
         ((), 3, 1, "the bag was not played to its end (exit code 3)"),
         (("estimator:=open", "checkpoint:=/nowhere.safetensors"), 0, 1, "the node could not be configured"),
+        (("camera_info:=//",), 0, 1, "the node has ended (exit code 1)"),
     ],
-    ids=["played", "not played", "not configured"],
+    ids=["played", "not played", "not configured", "not started"],
 )
 def test_a_replay_ends_and_says_whether_it_went_well(
     built: None, rig_install: Path, models_dir: Path, tmp_path: Path,

@@ -40,7 +40,7 @@ When they may be set:
       ros2 lifecycle set /wildhands cleanup
       ros2 param set /wildhands estimation.device cuda:1
       ros2 lifecycle set /wildhands configure
-      ros2 lifecycle set /wildhands activate
+      ros2 lifecycle set /wildhands activate     # unless wildhands.launch.py does, which has started it (autostart)
 
 - **start**: read-only, only with the node's start.
 
