@@ -20,11 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_bench import camera_info, plain, raw_image
 from node_fakes import FakePipeline
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock
 from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -128,6 +130,13 @@ def test_folders_may_be_below_the_home_folder_or_left_to_their_default():
     for folder in ("", "/var/cache/networks", "~/networks"):
         found = parameters.snapshot({**_defaults(), "estimation.cache_dir": folder}).pipeline.estimation.cache_dir
         assert found is None if not folder else str(found).endswith("/networks")
+
+
+def test_descriptors_say_the_same_on_the_wire():
+    """What is written as C's double must be one: of an int, `ros2 param describe` showed 5e-324."""
+    for row in parameters.parameter_table():
+        sent = row.descriptor()
+        assert deserialize_message(serialize_message(sent), ParameterDescriptor) == sent, row.name
 
 
 def test_descriptors_carry_ranges_and_choices():

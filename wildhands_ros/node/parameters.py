@@ -69,7 +69,7 @@ class Parameter:
             description=self.description,
             read_only=self.when is When.START,
             dynamic_typing="true" in self.choices,  # which YAML and `ros2 param set` take for a truth value
-            additional_constraints=" ".join(text for text in (limits, _WHEN_IN_WORDS[self.when]) if text),
+            additional_constraints="; ".join(text for text in (limits, _WHEN_IN_WORDS[self.when]) if text),
         )
         if self.minimum is None and self.maximum is None:
             return descriptor
@@ -80,7 +80,7 @@ class Parameter:
         else:
             low = -math.inf if self.minimum is None else self.minimum
             high = math.inf if self.maximum is None else self.maximum
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
+            descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
         return descriptor
 
 
