@@ -485,6 +485,21 @@ def test_auto_leaves_bfloat16_to_processors_that_have_it(has, monkeypatch):
     assert loading_module._candidates(both[1:], Precision.BFLOAT16) == [(Backend.OPENVINO, Precision.BFLOAT16)]
 
 
+@pytest.mark.parametrize("precision", [Precision.BFLOAT16, Precision.INT8])
+@pytest.mark.parametrize(("has", "off", "heads"), [(True, 0.5, True), (True, 5.0, False), (False, 0.5, False)])
+def test_heads_are_coarse_where_the_processor_gains_by_it_and_joints_stay_within_the_tolerance(
+    checkpoint, cache, monkeypatch, precision, has, off, heads
+):
+    monkeypatch.setattr(accelerated, "openvino_has_bfloat16", lambda: has)
+    monkeypatch.setattr(
+        loading_module, "joint_distance", lambda variant, samples, a, b: off if "heads in bfloat16" in a.name else 0.2
+    )
+    config = RuntimeConfig("cpu", Backend.OPENVINO, precision, threads=1, tolerance_mm=1.0, cache_dir=cache)
+    loaded = load_network(checkpoint, config)
+    assert ("heads in bfloat16" in loaded.runtime.name) == heads
+    assert loaded.agreement_mm == (off if heads else 0.2)
+
+
 def test_openvino_tells_what_the_processor_has():
     flags = set(Path("/proc/cpuinfo").read_text().split())
     has = accelerated.openvino_has_bfloat16()

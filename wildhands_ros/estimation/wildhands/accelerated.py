@@ -70,7 +70,8 @@ def version(backend: Backend) -> str:
 class ExportedRuntime:
     """A network exported by `export.export_parts`, run on the CPU; holds no torch weights.
 
-    calibration: needed where precision is int8, from `calibrate`. at_once: how many hands go through together; more go
+    precision: of the trunks; heads: of what follows them, float32, or with OpenVINO bfloat16. calibration: needed where
+    precision is int8, from `calibrate`. at_once: how many hands go through together; more go
     through one after the other, which takes no longer on a CPU, and a backend keeps some 25 MB for each number of hands
     that it has seen. 0: all, for networks that see the frame too. Raises ConfigError for what the backend
     cannot do or is not installed, ModelFileError for files that are not such a network.
@@ -87,15 +88,17 @@ class ExportedRuntime:
         threads: int,
         calibration: Calibration | None,
         at_once: int = 0,
+        heads: Precision = Precision.FLOAT32,
     ) -> None:
         if not installed(backend):
             raise ConfigError(f"{backend.value} is not installed: {how_to_get(backend.value)}")
         threads = threads or available_threads()
         self._at_once = at_once
-        self.name = f"{backend.value} {precision.value} on cpu, {threads} threads"
+        coarse = "" if heads is Precision.FLOAT32 else f" with heads in {heads.value}"
+        self.name = f"{backend.value} {precision.value}{coarse} on cpu, {threads} threads"
         if backend is Backend.OPENVINO:
             self._trunks = openvino_graph(trunks, precision, threads, calibration)
-            self._hands = openvino_graph(hands, Precision.FLOAT32, threads)
+            self._hands = openvino_graph(hands, heads, threads)
         elif precision is Precision.FLOAT32:
             self._trunks, self._hands = _onnxruntime_graph(trunks, threads), _onnxruntime_graph(hands, threads)
         else:
