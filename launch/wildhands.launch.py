@@ -288,7 +288,8 @@ def _configure_when_there(context: LaunchContext, node: LifecycleNode) -> list[L
     if get_ros_node(context).count_publishers(f"{node.node_name}/transition_event"):
         return [_ask(node, Transition.TRANSITION_CONFIGURE)]
     again = OpaqueFunction(function=_configure_when_there, args=[node])
-    return [TimerAction(period=LOOK_AGAIN_S, actions=[again])]
+    # not cancelled: each timer that can be leaves an event handler behind for good, and launch asks them all
+    return [TimerAction(period=LOOK_AGAIN_S, actions=[again], cancel_on_shutdown=False)]
 
 
 def _ask(node: LifecycleNode, transition: int) -> EmitEvent:

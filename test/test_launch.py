@@ -7,6 +7,7 @@ Elsewhere they count as expected failures, so that the summary says that they co
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import textwrap
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -444,6 +445,24 @@ def test_launch_ends_with_a_node_that_cannot_start(built: None, rig_install: Pat
 def test_launch_is_interrupted_while_the_node_starts(built: None, rig_install: Path, tmp_path: Path) -> None:
     said = launched(rig_install, tmp_path, "wildhands.launch.py", 0)
     assert "ACTIVE [] CODE 0" in said, said
+
+
+def test_looking_for_the_node_leaves_nothing_behind(built: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times a second, for as long as the node takes; launch asks every event handler about every event."""
+    file, context = load("wildhands.launch.py"), given("wildhands.launch.py")
+    ros_node = SimpleNamespace(count_publishers=lambda topic: 0)
+    context.extend_globals({"ros_adapter": SimpleNamespace(ros_node=ros_node)})
+    handlers: list[object] = []
+    monkeypatch.setattr(context, "register_event_handler", handlers.append)
+
+    async def look() -> None:
+        context._set_asyncio_loop(asyncio.get_running_loop())
+        for _ in range(5):
+            (timer,) = file._configure_when_there(context, SimpleNamespace(return_code=None, node_name="/wildhands"))
+            timer.execute(context)
+
+    asyncio.run(look())
+    assert len(handlers) == 1  # of all timers together
 
 
 @pytest.mark.parametrize(
