@@ -1317,6 +1317,7 @@ def packed_zeros(compression: str, size: int) -> bytes:
     piece = bytes(1 << 24)
     if compression == "zstd":
         packer = zstd.ZstdCompressor()
+        packer.set_pledged_input_size(size)  # which the frame then says, as of what ROS compresses
         return b"".join(packer.compress(piece) for _ in range(size >> 24)) + packer.flush()
     compressor = LZ4FrameCompressor()
     packed = compressor.begin()
