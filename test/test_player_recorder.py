@@ -45,6 +45,7 @@ from wildhands_ros.node.images import compressed_message, image_message
 from wildhands_ros.node.player import Player, PlayerOptions, PlayReport, Stamps, _Pacer
 from wildhands_ros.node.qos import RESULT_OUTPUT
 from wildhands_ros.node.recorder import Recorder
+from wildhands_ros.node.topics import message_class
 from wildhands_ros.recordings import BagReader, BagWriter, FrameSource, bag_writer, open_source
 
 ROOT = Path(__file__).parents[1]
@@ -540,6 +541,14 @@ def test_whoever_listens_for_another_type_keeps_no_topic_out(context: Context, t
         node.destroy_node()
     other.try_shutdown()
     assert recorder.stop().counts == {"/info": 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Image", "sensor_msgs/Image", "/sensor_msgs/Image", "lab_msgs/msg/Glove", "sensor_msgs/msg/Glove"]
+)
+def test_what_is_no_message_type_has_no_class(name: str) -> None:
+    assert message_class("sensor_msgs/msg/Image") is Image
+    assert message_class(name) is None
 
 
 def test_what_cannot_be_recorded_is_named(context: Context, tmp_path: Path) -> None:

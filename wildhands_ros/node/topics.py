@@ -22,6 +22,6 @@ def message_class(msgtype: str) -> type | None:
     try:
         package, _, name = msgtype.split("/")
         found: type = getattr(import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, AttributeError, TypeError, ValueError):  # TypeError: before the first slash is nothing
         return None
     return found
