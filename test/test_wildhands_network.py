@@ -311,15 +311,37 @@ def test_weights_of_classifiers_leave_room_for_an_encoding(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"layer1.0.conv1.weight": None}, r"lacks 1 of this trunk's \d+ tensors \(layer1\.0\.conv1\.weight\): it holds"),
+    (
+        {"layer1.0.conv1.weight": None, "\x1b[2J": torch.zeros(1)},
+        r"lacks 1 of this trunk's \d+ tensors \(layer1\.0\.conv1\.weight\): it holds '",
+    ),
     ({"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, r"layer1\.0\.conv1\.weight is \(64, 64, 1, 1\), expected"),
     ({"conv1.weight": torch.zeros(64, 4, 7, 7)}, r"conv1\.weight is \(64, 4, 7, 7\), expected \(64, 3, 7, 7\)"),
+    ({"conv1.weight": torch.zeros(64, 3)}, r"conv1\.weight is \(64, 3\), expected \(64, 3, 7, 7\)"),
+    ({"conv1.weight": torch.zeros(1).expand(10**12, 3, 7, 7)}, r"conv1\.weight is \(1000000000000, 3, 7, 7\), exp"),
     ({"bn1.bias": torch.full((64,), torch.nan)}, r"NaN or infinity in bn1\.bias"),
+    ({"bn1.bias": torch.full((64,), 1e300, dtype=torch.float64)}, r"NaN or infinity in bn1\.bias"),
+    ({"bn1.running_var": torch.full((64,), -1.0)}, r"variances below 0 in bn1\.running_var"),
+    ({"bn1.bias": torch.zeros(64).to_sparse()}, r"holds bn1\.bias in a special form"),
+    ({"bn1.bias": torch.zeros(64, device="meta")}, r"holds bn1\.bias in a special form"),
+    ({"bn1.bias": torch.zeros(64, dtype=torch.int8)}, r"holds bn1\.bias in a special form"),
+    ({"bn1.bias": torch.zeros(64, dtype=torch.complex64)}, r"holds bn1\.bias in a special form"),
+    ({"bn1.bias": torch.zeros(64).to(torch.float8_e4m3fn)}, r"holds bn1\.bias in a special form"),
 ])  # fmt: skip
 def test_weights_that_are_no_such_classifiers_are_named(change, message, tmp_path):
     state = {name: value for name, value in (classifier_weights() | change).items() if value is not None}
-    with pytest.raises(ModelFileError, match=message):
+    with pytest.raises(ModelFileError, match=message) as raised:
         load_trunk_weights(make_trunk(Trunk.RESNET18), saved_as(tmp_path / "classifier", state, "new"))
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_classifiers_may_be_of_other_precision(kind, tmp_path):
+    state = {name: v.to(kind) if v.is_floating_point() else v for name, v in classifier_weights().items()}
+    trunk = make_trunk(Trunk.RESNET18)
+    load_trunk_weights(trunk, saved_as(tmp_path / "classifier", state, "safetensors"))
+    for name, value in trunk.state_dict().items():
+        assert torch.equal(value, state[name].float() if value.is_floating_point() else state[name]), name
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -23,7 +23,7 @@ from torch import Tensor
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
-from wildhands_ros.estimation.wildhands.pytorch_files import file_sha256, opened, read_pytorch_file
+from wildhands_ros.estimation.wildhands.pytorch_files import file_sha256, is_plain, opened, read_pytorch_file
 from wildhands_ros.estimation.wildhands.variant import Variant
 from wildhands_ros.texts import listed
 from wildhands_ros.whole_files import write_whole
@@ -242,7 +242,7 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
         )
     ((usual, _),) = wrappers.most_common(1)
     spelled = {name: _published_name(name, usual) for name in known} | keys
-    odd = [spelled[name] for name, value in tensors.items() if not _is_plain(value)]
+    odd = [spelled[name] for name, value in tensors.items() if not is_plain(value)]
     if odd:
         raise ModelFileError(
             f"{path} holds {listed(odd)} in a special form (sparse, nested, or without its numbers): save plain tensors"
@@ -270,11 +270,6 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
         sha256=file_sha256(path),
     )
     return info, tensors, spelled
-
-
-def _is_plain(value: Tensor) -> bool:
-    """Whether a tensor has its numbers, one after the other."""
-    return value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
 
 
 def _grasp_layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, str] | None:

@@ -49,6 +49,12 @@ def read_pytorch_file(path: Path, what: str) -> object:
     return content
 
 
+def is_plain(value: torch.Tensor) -> bool:
+    """Whether a tensor has its numbers, one after the other, as they are. Its shape may still be without end."""
+    strided = value.layout == torch.strided and not value.is_nested
+    return strided and not value.is_quantized and value.device.type == "cpu"
+
+
 def file_sha256(path: Path) -> str:
     """Of all bytes. Raises ModelFileError where the file cannot be read."""
     digest = hashlib.sha256()

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.checkpoint import is_own_format as is_safetensors
-from wildhands_ros.estimation.wildhands.pytorch_files import read_pytorch_file
+from wildhands_ros.estimation.wildhands.pytorch_files import is_plain, read_pytorch_file
 from wildhands_ros.estimation.wildhands.trunks import FeatureTrunk
 from wildhands_ros.texts import listed
 
 _WRAPPER = "module."  # of DataParallel, by which published EfficientNets were trained
-_COUNTER = ".num_batches_tracked"
+_COUNTER, _VARIANCE = ".num_batches_tracked", ".running_var"
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def load_trunk_weights(trunk: FeatureTrunk, path: Path) -> None:
@@ -23,34 +24,48 @@ def load_trunk_weights(trunk: FeatureTrunk, path: Path) -> None:
 
     path: a state_dict, by torch.save or as safetensors, with the names of torchvision (ResNet) or of the usual PyTorch
     port (EfficientNet-Lite). The channels of an encoding at the input start at zero, so that they change nothing before
-    training. Raises ModelFileError naming what is missing or of another shape.
+    training. Raises ModelFileError naming what is missing, of another shape, or no plain floating point numbers.
     """
     found, wanted = _tensors(path), trunk.state_dict()
-    missing = [name for name in wanted if name not in found and not name.endswith(_COUNTER)]
+    weights = {name: found[name] for name in wanted if name in found and not name.endswith(_COUNTER)}
+    missing = [name for name in wanted if name not in weights and not name.endswith(_COUNTER)]
     if missing:
+        held = listed([ascii(name[:60]) for name in found]) or "none"
         raise ModelFileError(
-            f"{path} lacks {len(missing)} of this trunk's {len(wanted)} tensors ({listed(missing)}): it holds "
-            f"{listed(list(found)) or 'none'}. It is another network's, or has other names than torchvision's"
+            f"{path} lacks {len(missing)} of this trunk's {len(wanted)} tensors ({listed(missing)}): it holds {held}. "
+            "It is another network's, or has other names than torchvision's"
+        )
+    odd = [name for name, value in weights.items() if not is_plain(value) or value.dtype not in _FLOATS]
+    if odd:
+        raise ModelFileError(
+            f"{path} holds {listed(odd)} in a special form (sparse, nested, quantised, whole or complex numbers, or "
+            "without its numbers): save plain tensors of float32, float16 or bfloat16"
         )
     first = next(name for name, module in trunk.named_modules() if isinstance(module, nn.Conv2d)) + ".weight"
-    weights = {name: found[name] for name in wanted if name in found and not name.endswith(_COUNTER)}
-    if weights[first].shape[1:2] == (3,):
-        weights[first] = nn.functional.pad(weights[first].float(), (0, 0) * 2 + (0, wanted[first].shape[1] - 3))
+    fits = {name: {value.shape} for name, value in wanted.items()}
+    filters, inputs, *window = wanted[first].shape
+    fits[first].add(torch.Size([filters, 3, *window]))
     misfits = [
-        f"{name} is {tuple(weights[name].shape)}, expected {tuple(wanted[name].shape)}"
-        for name in weights
-        if weights[name].shape != wanted[name].shape
+        f"{name} is {tuple(value.shape)}, expected {tuple(wanted[name].shape)}"
+        for name, value in weights.items()
+        if value.shape not in fits[name]
     ]
     if misfits:
         raise ModelFileError(f"{path} does not fit this trunk: {listed(misfits)}")
+    # Only now is anything copied: a few bytes can announce a tensor without end
+    weights = {name: value.float() for name, value in weights.items()}
     broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
     if broken:
         raise ModelFileError(f"{path} contains NaN or infinity in {listed(broken)}")
+    broken = [name for name, value in weights.items() if name.endswith(_VARIANCE) and bool((value < 0).any())]
+    if broken:
+        raise ModelFileError(f"{path} is damaged: it holds variances below 0 in {listed(broken)}. Get it again")
+    weights[first] = nn.functional.pad(weights[first], (0, 0) * 2 + (0, inputs - weights[first].shape[1]))
     trunk.load_state_dict({**wanted, **weights})
 
 
 def _tensors(path: Path) -> Mapping[str, Tensor]:
-    """The plain tensors of a file by name."""
+    """The tensors of a file by name, as they are."""
     if not path.is_file():
         raise ModelFileError(f"{path} is not there: it should hold the weights from which the trunk starts")
     if is_safetensors(path):
@@ -68,5 +83,5 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
     return {
         name.removeprefix(_WRAPPER): value
         for name, value in state.items()
-        if isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        if isinstance(name, str) and isinstance(value, Tensor)
     }
