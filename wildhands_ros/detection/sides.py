@@ -39,7 +39,8 @@ _LARGEST_GROUP = 6
 class SideCue:
     """What one hand in a picture says about its side.
 
-    network: log-odds of "right" from the network, mirrored and unmirrored looks averaged.
+    network: log-odds of "right" from the network, without its bias: the average of a look and a mirrored one, or
+    one look less the bias that such pairs showed before.
     wearer: how probably it is the hand of whoever wears the camera, 0 to 1.
     prior: log-odds from its place and forearm, given that it is the wearer's.
     x, size: place of the wrist and length of the hand's box, in pixels.
