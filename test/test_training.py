@@ -1003,9 +1003,15 @@ def test_a_trunk_of_another_kind_learns_whole_goes_on_after_a_kill_and_estimates
     with pytest.raises(Killed):
         train(run, tmp_path / "cut", MODEL, None, progress=False, extra=(Kill(3),))
     train(run, tmp_path / "cut", MODEL, None, progress=False, extra=(again,))
-    assert sorted(again.losses) == [3, 4]  # the last state was kept at step 2, statistics of batches with it
+    assert sorted(again.losses) == [3, 4]  # the last state was kept at step 2
     for step, loss in again.losses.items():
         assert loss == pytest.approx(watch.losses[step], rel=1e-3)
+    ends = [torch.load(tmp_path / folder / "last.ckpt", weights_only=True) for folder in ("whole", "cut")]
+    for state in ("state_dict", "current_model_state"):  # averaged, and as they are
+        # of batches: losses of training do not show whether they went on
+        statistics, again_statistics = ({k: v for k, v in end[state].items() if "running_" in k} for end in ends)
+        torch.testing.assert_close(again_statistics, statistics, rtol=1e-3, atol=1e-4)
+        assert statistics
     learned = load_checkpoint(whole.network)[0].hand_backbone.state_dict()
     changed = [name for name, before in classifier.state_dict().items() if not torch.equal(before, learned[name])]
     assert len(changed) == len(learned)  # every layer, and what normalises it
