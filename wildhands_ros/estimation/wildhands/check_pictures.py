@@ -1,7 +1,7 @@
 """Rendered pictures of two hands, in the package: what networks are held to their reference, calibrated and timed with.
 
 What rounding does to a trained network has to be seen on hands. Where there are none its answers mean nothing, and
-follow the smallest changes: bfloat16 moves the joints of the open network by 1 mm on these pictures, and by 20 mm on
+follow the smallest changes: bfloat16 moves the joints of the open network by 2 mm on these pictures, and by 10 mm on
 noise with the statistics of natural pictures.
 """
 
