@@ -48,6 +48,7 @@ from wildhands_ros.samples import ShardWriter
 from wildhands_ros.synthetic import demo_photos
 from wildhands_ros.synthetic.demo_scenes import Held, Slideshow
 from wildhands_ros.tracking import TrackingConfig
+from wildhands_ros.training.config import SourceConfig, TrainingConfig
 from wildhands_ros.whole_files import write_whole
 
 VALUES_OF_A_HAND = {
@@ -813,7 +814,8 @@ def test_options_that_do_nothing_are_named(tmp_path: Path, caplog) -> None:
 
 def test_a_seed_that_is_named_twice_is_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("wildhands_ros.training.config.read_training_config", lambda path: None)
+    config = TrainingConfig(sources=(SourceConfig(),))
+    monkeypatch.setattr("wildhands_ros.training.config.read_training_config", lambda path: config)
     monkeypatch.setattr("wildhands_ros.training.ablation.run_ablation", lambda *given: asked.append(given[-1]) or [])
     assert run("ablate", "some.yaml", tmp_path, "--seeds", 2, 1, 2, 3) == 0
     assert asked == [[2, 1, 3]]

@@ -208,7 +208,7 @@ def test_the_benchmark_times_the_gpu_where_there_is_one(
     name = "torch float32 on cuda"
     stages = ["crops", "network", "hand model", "6 crops, network", "6 crops, trunk alone"]
     assert [row.what for row in rows] == ["reference way", name, *(f"{name}: {stage}" for stage in stages)]
-    assert rows[1].distance_mm is not None and rows[1].distance_mm < 0.1
+    assert rows[1].distance_mm is not None and rows[1].distance_mm < 0.2  # as with every encoding, above
     # what ends on the GPU is waited for, once in a round to wake it and once in one that counts
     assert len(gpu.synchronized) == 2 * 3
 

@@ -1033,7 +1033,8 @@ def test_of_several_devices_the_first_speaks(
     rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = run_module.TrainingResult(tmp_path / "network.safetensors", {"mpjpe_mm": 7.0}, 3)
-    monkeypatch.setattr("wildhands_ros.training.config.read_training_config", lambda path, **changes: None)
+    config = TrainingConfig(sources=(SourceConfig(),))
+    monkeypatch.setattr("wildhands_ros.training.config.read_training_config", lambda path, **changes: config)
     monkeypatch.setattr(run_module, "train", lambda *given, **named: result)
     monkeypatch.setattr(run_module.rank_zero_only, "rank", rank)
     assert main(["train", "some.yaml", str(tmp_path)]) == 0

@@ -90,7 +90,8 @@ def hand_model():
 
 @pytest.fixture(scope="module")
 def frame():
-    return bench_frame()[0]
+    (picture,) = check_pictures(0, 1)
+    return Frame(picture.image, picture.camera)
 
 
 def config(checkpoint, **changes):
