@@ -70,11 +70,11 @@ def version(backend: Backend) -> str:
 class ExportedRuntime:
     """A network exported by `export.export_parts`, run on the CPU; holds no torch weights.
 
-    precision: of the trunks; heads: of what follows them, float32, or with OpenVINO bfloat16. calibration: needed where
-    precision is int8, from `calibrate`. at_once: how many hands go through together; more go
-    through one after the other, which takes no longer on a CPU, and a backend keeps some 25 MB for each number of hands
-    that it has seen. 0: all, for networks that see the frame too. Raises ConfigError for what the backend
-    cannot do or is not installed, ModelFileError for files that are not such a network.
+    precision: of the trunks. heads: of what follows them, float32, or with OpenVINO bfloat16. calibration: needed where
+    precision is int8, from `calibrate`. at_once: how many hands go through together; more go through one after the
+    other, which takes no longer on a CPU, and a backend keeps some 25 MB for each number of hands that it has seen. 0:
+    all, for networks that see the frame too. Raises ConfigError for what the backend cannot do or is not installed,
+    ModelFileError for files that are not such a network.
     """
 
     device = torch.device("cpu")

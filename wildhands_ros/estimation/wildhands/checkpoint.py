@@ -23,7 +23,13 @@ from torch import Tensor
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
-from wildhands_ros.estimation.wildhands.pytorch_files import file_sha256, is_plain, opened, read_pytorch_file
+from wildhands_ros.estimation.wildhands.pytorch_files import (
+    file_sha256,
+    is_plain,
+    opened,
+    read_pytorch_file,
+    refuse_broken_numbers,
+)
 from wildhands_ros.estimation.wildhands.variant import Variant
 from wildhands_ros.texts import listed
 from wildhands_ros.whole_files import write_whole
@@ -309,20 +315,7 @@ def _check_tensors(
     if unknown:
         raise ModelFileError(f"{path} holds tensors that its network does not have: {listed(unknown)}")
     _check_fit(path, wanted, found, spelled)
-    broken = [
-        spelled.get(name, name)
-        for name, value in found.items()
-        if value.is_floating_point() and not bool(value.isfinite().all())
-    ]
-    if broken:
-        raise ModelFileError(f"{path} contains NaN or infinity in {listed(broken)}")
-    broken = [
-        spelled.get(name, name)
-        for name, value in found.items()
-        if name.endswith("running_var") and bool((value < 0).any())
-    ]
-    if broken:
-        raise ModelFileError(f"{path} is damaged: it holds variances below 0 in {listed(broken)}. Get it again")
+    refuse_broken_numbers(path, {spelled.get(name, name): value for name, value in found.items()})
 
 
 def _check_fit(

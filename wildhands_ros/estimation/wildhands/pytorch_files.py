@@ -7,7 +7,7 @@ import hashlib
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -53,6 +53,16 @@ def is_plain(value: torch.Tensor) -> bool:
     """Whether a tensor has its numbers, one after the other, as they are. Its shape may still be without end."""
     strided = value.layout == torch.strided and not value.is_nested
     return strided and not value.is_quantized and value.device.type == "cpu"
+
+
+def refuse_broken_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raises ModelFileError where weights are not finite, or variances negative. tensors: by the names of the file."""
+    broken = [name for name, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise ModelFileError(f"{path} contains NaN or infinity in {listed(broken)}")
+    broken = [name for name, value in tensors.items() if name.endswith("running_var") and bool((value < 0).any())]
+    if broken:
+        raise ModelFileError(f"{path} is damaged: it holds variances below 0 in {listed(broken)}. Get it again")
 
 
 def file_sha256(path: Path) -> str:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.estimation.wildhands.checkpoint import is_own_format as is_safetensors
-from wildhands_ros.estimation.wildhands.pytorch_files import is_plain, read_pytorch_file
+from wildhands_ros.estimation.wildhands.pytorch_files import is_plain, read_pytorch_file, refuse_broken_numbers
 from wildhands_ros.estimation.wildhands.trunks import FeatureTrunk
 from wildhands_ros.texts import listed
 
 _WRAPPER = "module."  # of DataParallel, by which published EfficientNets were trained
-_COUNTER, _VARIANCE = ".num_batches_tracked", ".running_var"
+_COUNTER = ".num_batches_tracked"
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -54,12 +54,7 @@ def load_trunk_weights(trunk: FeatureTrunk, path: Path) -> None:
         raise ModelFileError(f"{path} does not fit this trunk: {listed(misfits)}")
     # Only now is anything copied: a few bytes can announce a tensor without end
     weights = {name: value.float() for name, value in weights.items()}
-    broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
-    if broken:
-        raise ModelFileError(f"{path} contains NaN or infinity in {listed(broken)}")
-    broken = [name for name, value in weights.items() if name.endswith(_VARIANCE) and bool((value < 0).any())]
-    if broken:
-        raise ModelFileError(f"{path} is damaged: it holds variances below 0 in {listed(broken)}. Get it again")
+    refuse_broken_numbers(path, weights)
     weights[first] = nn.functional.pad(weights[first], (0, 0) * 2 + (0, inputs - weights[first].shape[1]))
     trunk.load_state_dict({**wanted, **weights})
 
