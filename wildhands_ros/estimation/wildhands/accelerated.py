@@ -93,16 +93,22 @@ class ExportedRuntime:
         if not installed(backend):
             raise ConfigError(f"{backend.value} is not installed: {how_to_get(backend.value)}")
         threads = threads or available_threads()
-        self._at_once = at_once
-        coarse = "" if heads is Precision.FLOAT32 else f" with heads in {heads.value}"
-        self.name = f"{backend.value} {precision.value}{coarse} on cpu, {threads} threads"
+        self._at_once, self._threads = at_once, threads
+        self._title = f"{backend.value} {precision.value}"
+        self.name = f"{self._title} on cpu, {threads} threads"
         if backend is Backend.OPENVINO:
             self._trunks = openvino_graph(trunks, precision, threads, calibration)
-            self._hands = openvino_graph(hands, heads, threads)
+            self.set_heads(hands, heads)
         elif precision is Precision.FLOAT32:
             self._trunks, self._hands = _onnxruntime_graph(trunks, threads), _onnxruntime_graph(hands, threads)
         else:
             raise ConfigError(f"onnxruntime runs this network in float32 only, not {precision.value}: use openvino")
+
+    def set_heads(self, hands: Path, heads: Precision) -> None:
+        """From now on OpenVINO computes what follows the trunks in this precision; the trunks stay as they are."""
+        self._hands = openvino_graph(hands, heads, self._threads)
+        coarse = "" if heads is Precision.FLOAT32 else f" with heads in {heads.value}"
+        self.name = f"{self._title}{coarse} on cpu, {self._threads} threads"
 
     def __call__(self, inputs: NetworkInputs) -> NetworkOutput:
         given = as_arrays(inputs)

@@ -361,26 +361,19 @@ def _load_candidate(exported: ExportedNetwork, config: RuntimeConfig, candidate:
     backend, precision = candidate
     found = calibration(exported, config) if precision is Precision.INT8 else None
     at_once = 0 if exported.info.variant.frame_trunk else _AT_ONCE
-    for heads in _heads(precision):
-        runtime = accelerated.ExportedRuntime(
-            exported.trunks, exported.hands, backend, precision, config.threads, found, at_once, heads
-        )
+    coarse = precision in (Precision.BFLOAT16, Precision.INT8) and accelerated.openvino_has_bfloat16()
+    runtime = accelerated.ExportedRuntime(
+        exported.trunks, exported.hands, backend, precision, config.threads, found, at_once,
+        Precision.BFLOAT16 if coarse else Precision.FLOAT32,  # bound by reading their weights, of which that is half
+    )  # fmt: skip
+    distance = joint_distance(exported.info.variant, exported.samples, runtime, exported.expected)
+    if coarse and not distance <= config.tolerance_mm:
+        runtime.set_heads(exported.hands, Precision.FLOAT32)
         distance = joint_distance(exported.info.variant, exported.samples, runtime, exported.expected)
-        if distance <= config.tolerance_mm:
-            break
     _require_agreement(runtime.name, distance, config)
     two = exported.samples[0].inputs
     runtime(NetworkInputs(two.frame, two.crops[:1], two.encoding[:1], two.right[:1]))  # so that memory is taken now
     return LoadedNetwork(exported.info, runtime, distance)
-
-
-def _heads(precision: Precision) -> list[Precision]:
-    """How what follows the trunks may be computed beside trunks of this precision, the fastest first.
-
-    It is limited by the memory that its weights are read from, of which bfloat16 needs half.
-    """
-    coarse = precision in (Precision.BFLOAT16, Precision.INT8) and accelerated.openvino_has_bfloat16()
-    return [Precision.BFLOAT16, Precision.FLOAT32] if coarse else [Precision.FLOAT32]
 
 
 def _require_agreement(name: str, distance: float, config: RuntimeConfig) -> None:
