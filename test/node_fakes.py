@@ -54,6 +54,7 @@ def make_hand(side: Side = Side.RIGHT, **changes: object) -> Hand:
         vertices=joints[[0, 5, 9, 17]],
         side_probability=0.8,
         reprojection_error=1.5,
+        expected_error=0.0125,
         track_id=0 if side is Side.LEFT else 1,
     )
     return dataclasses.replace(hand, **changes)

@@ -298,10 +298,13 @@ def test_json_lines_hold_every_value_of_a_hand(flag: str) -> None:
     hand = Hand(
         Side.LEFT, 0.9, (1.0, 2.0, 30.5, 40.0), joints, rng.normal(size=(21, 2)), rng.normal(size=(16, 3, 3)),
         rng.normal(size=10), rng.normal(size=3), "says", "open", vertices=rng.normal(size=(5, 3)),
-        side_probability=0.8, reprojection_error=1.5, track_id=7, grasp=(3, rng.dirichlet(np.ones(9))),
+        side_probability=0.8, reprojection_error=1.5, expected_error=0.0125, track_id=7,
+        grasp=(3, rng.dirichlet(np.ones(9))),
         **({"valid": False, "jump": False, "smoothed": False} | {flag: True}),
     )  # fmt: skip
-    bare = replace(hand, side=Side.RIGHT, reprojection_error=math.nan, grasp=None, vertices=None)
+    bare = replace(
+        hand, side=Side.RIGHT, reprojection_error=math.nan, expected_error=math.nan, grasp=None, vertices=None
+    )
     frame = Frame(np.zeros((48, 64, 3), np.uint8), camera, 12_000_000_345, index=4, name="a.png")
     timings = {"detect": 0.1, "estimate": 0.2, "track": 0.3, "total": 0.6}
     result = PipelineResult(12_000_000_345, (hand, bare), (), (), ("why",), timings)
@@ -319,12 +322,13 @@ def test_json_lines_hold_every_value_of_a_hand(flag: str) -> None:
         "side": "left", "side_probability": 0.8, "score": 0.9, "track_id": 7, "box": [1, 2, 30.5, 40],
         "keypoints": hand.keypoints.tolist(), "joints": joints.tolist(), "pose": hand.pose.tolist(),
         "betas": hand.betas.tolist(), "translation": hand.translation.tolist(), "reprojection_error": 1.5,
-        "valid": flag == "valid", "jump": flag == "jump", "smoothed": flag == "smoothed",
+        "expected_error": 0.0125, "valid": flag == "valid", "jump": flag == "jump", "smoothed": flag == "smoothed",
         "grasp": {"class": 3, "probabilities": hand.grasp[1].tolist()}, "vertices": hand.vertices.tolist(),
     }  # fmt: skip
     assert wrist["position"] == joints[0].tolist()
     assert np.allclose(Rotation.from_quat(wrist["orientation"]).as_matrix(), hand.wrist[1])  # x, y, z, w
-    assert without["side"] == "right" and without["reprojection_error"] is without["grasp"] is None
+    assert without["side"] == "right"
+    assert without["reprojection_error"] is without["expected_error"] is without["grasp"] is None
     assert without.keys() == found.keys() - {"vertices"} | {"wrist"}
     short = frame_to_json(frame, result, estimator="says", hand_model="open", vertices=False)
     assert "vertices" not in json.loads(short)["hands"][0]

@@ -64,7 +64,7 @@ def test_hand_pose_carries_every_field_through_serialisation(side):
     assert (message.track_id, message.hand_model, message.estimator) == (7, "tetrahedron", "fake")
     assert message.score == pytest.approx(0.9) and message.side_probability == pytest.approx(0.8)
     assert (message.valid, message.jump, message.smoothed) == (False, True, True)
-    assert message.reprojection_error == pytest.approx(1.5)
+    assert message.reprojection_error == pytest.approx(1.5) and message.expected_error == pytest.approx(0.0125)
     np.testing.assert_allclose(message.box, hand.box)
     np.testing.assert_allclose(np.reshape(message.keypoints, (21, 2)), hand.keypoints, rtol=1e-6)
     np.testing.assert_allclose([_array(p) for p in message.joints], hand.joints)
@@ -100,8 +100,9 @@ def test_vertices_only_where_asked_for():
 
 def test_nan_survives_where_the_message_allows_it():
     keypoints = np.full((21, 2), math.nan)
-    message = hand_pose(make_hand(keypoints=keypoints, reprojection_error=math.nan))
-    assert np.isnan(message.keypoints).all() and math.isnan(message.reprojection_error)
+    message = hand_pose(make_hand(keypoints=keypoints, reprojection_error=math.nan, expected_error=math.nan))
+    assert np.isnan(message.keypoints).all()
+    assert math.isnan(message.reprojection_error) and math.isnan(message.expected_error)
 
 
 def test_no_hands_is_an_empty_array_with_the_images_header():
@@ -131,7 +132,7 @@ def test_hands_come_back_out_of_their_messages(side, flag):
         side, pose=exp_so3(rng.normal(size=(16, 3))), betas=rng.normal(size=10), keypoints=rng.normal(size=(21, 2)),
         track_id=7, grasp=(HandPose.GRASP_LATERAL, np.eye(9)[6]), **flags,
     )  # fmt: skip
-    bare = make_hand(side.other, vertices=None, reprojection_error=math.nan, track_id=-1)
+    bare = make_hand(side.other, vertices=None, reprojection_error=math.nan, expected_error=math.nan, track_id=-1)
     message = hand_pose_array(
         [full, bare], HEADER, (640, 480), latency_ns=1_500_000_000, processing_ns=30_000_000, with_vertices=True
     )
@@ -145,7 +146,7 @@ def test_hands_come_back_out_of_their_messages(side, flag):
             assert getattr(hand, name) == getattr(expected, name), name
         for name in (
             "score", "box", "joints", "keypoints", "pose", "betas", "translation", "side_probability",
-            "reprojection_error",
+            "reprojection_error", "expected_error",
         ):  # fmt: skip
             np.testing.assert_allclose(getattr(hand, name), getattr(expected, name), rtol=1e-6, err_msg=name)
     assert found.hands[0].vertices is not None and found.hands[0].grasp is not None

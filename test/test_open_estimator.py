@@ -341,8 +341,9 @@ def test_every_setting_reaches_the_network(
     make_estimator(
         EstimationConfig(
             estimator=name, mesh=False, checkpoint=tmp_path / "a", box_factor=2.5, all_hands=True, looks=3,
-            refine=False, device="cuda:1", backend="openvino", precision="int8", threads=3, tolerance_mm=2.5,
-            calibration=tmp_path / "b", cache_dir=tmp_path / "c", refinement=RefinementConfig(turn=9.0),
+            refine=False, largest_expected_error=0.02, device="cuda:1", backend="openvino", precision="int8",
+            threads=3, tolerance_mm=2.5, calibration=tmp_path / "b", cache_dir=tmp_path / "c",
+            refinement=RefinementConfig(turn=9.0),
         ),
         model,
     )  # fmt: skip
@@ -350,7 +351,9 @@ def test_every_setting_reaches_the_network(
         device="cuda:1", backend=Backend.OPENVINO, precision=Precision.INT8, threads=3, tolerance_mm=2.5,
         calibration=tmp_path / "b", cache_dir=tmp_path / "c",
     )  # fmt: skip
-    config = WildHandsConfig(checkpoint=tmp_path / "a", box_factor=2.5, all_hands=True, looks=3, runtime=runtime)
+    config = WildHandsConfig(
+        checkpoint=tmp_path / "a", box_factor=2.5, all_hands=True, looks=3, largest_expected_error=0.02, runtime=runtime
+    )
     own = {"refine": False, "refinement": RefinementConfig(turn=9.0)} if name == "open" else {}
     assert given == {"config": config, "hand_model": model, "with_mesh": False, **own}
 
@@ -362,7 +365,7 @@ def test_the_shipped_checkpoint_is_what_it_should_be_where_it_is_there() -> None
         return
     network, info = load_checkpoint(SHIPPED_CHECKPOINT)
     assert SHIPPED_CHECKPOINT.stat().st_size <= 20e6
-    assert info.hand_model == "open" and info.licence == "Apache-2.0" and info.training_data
+    assert info.hand_model == "open" and info.licence == "Apache-2.0" and info.training_data and info.errors
     assert network.variant.mirror and not network.variant.frame_trunk
 
 

@@ -1054,7 +1054,8 @@ def hands_message(count: int = 2) -> object:
             joints=[point(j, 0.5, i) for j in range(21)], mano_pose=rng.random(144, np.float32),
             mano_betas=rng.random(10, np.float32), mano_translation=rng.random(3, np.float32),
             vertices=rng.random(9, np.float32), hand_model="open", estimator="landmarks", valid=True, jump=False,
-            smoothed=False, reprojection_error=1.5, grasp=255, grasp_probabilities=np.zeros(0, np.float32),
+            smoothed=False, reprojection_error=1.5, expected_error=0.0125, grasp=255,
+            grasp_probabilities=np.zeros(0, np.float32),
         )
         for i in range(count)
     ]  # fmt: skip

@@ -173,6 +173,7 @@ def test_hands_are_those_that_were_written(results: list[Read]) -> None:
                 ("box", hand.box), ("keypoints", hand.keypoints), ("mano_pose", hand.pose), ("mano_betas", hand.betas),
                 ("mano_translation", hand.translation), ("grasp_probabilities", hand.grasp[1]), ("score", hand.score),
                 ("side_probability", hand.side_probability), ("reprojection_error", hand.reprojection_error),
+                ("expected_error", hand.expected_error),
             ):  # fmt: skip
                 expected = np.asarray(value, np.float32).reshape(-1)
                 np.testing.assert_array_equal(np.ravel(getattr(found, name)), expected, err_msg=name)

@@ -33,6 +33,7 @@ from wildhands_ros.estimation.wildhands import (
     Variant,
     WildHands,
     WildHandsConfig,
+    expected_errors,
     load_checkpoint,
     save_checkpoint,
 )
@@ -56,12 +57,13 @@ from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Backend, RuntimeConfig
 from wildhands_ros.estimation.wildhands.trunks import Trunk, initialise, make_trunk
 from wildhands_ros.estimation.wildhands.upright import roll_of, roll_of_direction, rolled_back
+from wildhands_ros.evaluation.metrics import mpjpe_errors
 from wildhands_ros.evaluation.running import frame_from_scene
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, load_hand_model
 from wildhands_ros.hands import SKELETON, HandBox, Side
 from wildhands_ros.rotations import exp_so3
-from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, SampleError, ShardWriter
+from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, SampleError, ShardReader, ShardWriter
 from wildhands_ros.training import ablation as ablation_module
 from wildhands_ros.training import dataset as dataset_module
 from wildhands_ros.training import module as module_module
@@ -1229,6 +1231,30 @@ def test_a_network_of_upright_hands_learns_which_way_they_point(
         replace(UPRIGHT, trained_from=12)
 
 
+def test_a_run_learns_how_wrong_hands_are_likely_to_be(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = replace(SMALL, trunk="landmarks-fine", keypoints=True, trained_from=11)
+    run = replace(config, steps=2, validate_every=2, network=network)
+    few = train(run, tmp_path / "few", MODEL, landmark_weights, progress=False)
+    assert load_checkpoint(few.network)[1].errors is None
+    monkeypatch.setattr(expected_errors, "FEWEST", 8)
+    result = train(run, tmp_path / "run", MODEL, landmark_weights, progress=False)
+    learned = load_checkpoint(result.network)[1].errors
+    assert learned is not None
+    # what the estimator says of the validation samples, through its own crops, sides and cameras
+    estimator = WildHands.load(WildHandsConfig(result.network, runtime=RuntimeConfig(backend=Backend.TORCH)), MODEL)
+    said, errors = [], []
+    for sample in ShardReader(config.validation):
+        box = HandBox(sample.side, sample.box, 1.0)
+        (hand,) = estimator.estimate(frame_from_scene([sample]), [box]).hands
+        said.append(hand.expected_error)
+        assert sample.joints is not None
+        errors.append(float(mpjpe_errors(hand.joints[None], sample.joints[None])[0]))
+    assert np.log(said).mean() == pytest.approx(np.log(errors).mean(), abs=0.1)
+    assert np.std(np.log(said)) < np.std(np.log(errors))
+
+
 def test_directions_that_nothing_tells_are_said_to_be_unknown(
     config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1601,11 +1627,11 @@ def test_heat_maps_point_to_where_they_are_hot() -> None:
     row, column = 3, 9
     fine[0, 0, row, column] = 1
     maps = torch.cat([torch.zeros(1, 1152, 7, 7), torch.nn.functional.pixel_unshuffle(fine, 2)], dim=1)
-    keypoints, depths, seen = head.read(head.look(maps))
+    keypoints, spread, depths = head.read(head.look(maps))
     assert depths is None
     expected = torch.tensor([(2 * column + 1) / 14 - 1, (2 * row + 1) / 14 - 1])
     torch.testing.assert_close(keypoints, expected.expand(1, 21, 2), atol=1e-4, rtol=0)
-    assert seen.shape == (1, 63) and float(seen[:, 42:].max()) < 0.01
+    assert spread.shape == (1, 21) and float(spread.max()) < 0.01
 
 
 def test_depths_are_those_at_the_heat() -> None:
@@ -1624,10 +1650,9 @@ def test_depths_are_those_at_the_heat() -> None:
     fine[0, 0, 3, 9] = 1
     fine[0, 1] = torch.arange(14.0)[:, None] / 10
     maps = torch.cat([torch.zeros(1, 1152, 7, 7), torch.nn.functional.pixel_unshuffle(fine, 2)], dim=1)
-    _, depths, seen = head.read(head.look(maps))
+    _, _, depths = head.read(head.look(maps))
+    assert depths is not None and head.outputs == 84
     torch.testing.assert_close(depths, torch.full((1, 21), 0.3), atol=1e-4, rtol=0)
-    assert seen.shape == (1, head.outputs) == (1, 84)
-    torch.testing.assert_close(seen[:, 63:], depths)
 
 
 def test_depths_are_learned_from_joints_alone_and_along_the_crops_ray() -> None:

@@ -435,7 +435,7 @@ def test_cached_networks_are_checked_with_the_inputs_that_they_were_made_with():
         Crops.PUBLISHED: ([78.75, 115.5, 45.5, 28.0, 45.5, 40.25, 84.0, 94.5], [-0.664, 0.101, 0.227, -0.422]),
         Crops.SHARP: ([77.33, 115.21, 45.39, 27.99, 46.30, 39.44, 84.34, 95.73], [-0.672, 0.074, 0.222, -0.418]),
     }
-    assert loading_module._LAYOUT == "11"
+    assert loading_module._LAYOUT == "12"
     for crops, (extents, means) in recorded.items():
         variant = Variant(crops=crops)
         samples = loading_module._check_inputs(variant)

@@ -38,6 +38,7 @@ from wildhands_ros.estimation.wildhands import (
 from wildhands_ros.estimation.wildhands import checkpoint as checkpoint_module
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.decode import decode
+from wildhands_ros.estimation.wildhands.expected_errors import ExpectedErrors
 from wildhands_ros.estimation.wildhands.export import example_inputs
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk, load_landmark_weights
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
@@ -577,11 +578,12 @@ def test_grasp_heads_are_recognised_in_any_order_and_others_named(change, kept, 
 
 def test_own_format_keeps_everything(small, tmp_path):
     path = tmp_path / "own.safetensors"
-    written = save_checkpoint(path, small, CheckpointInfo(SMALL, "renders", "open", "Apache-2.0"))
+    errors = ExpectedErrors(0.11, 0.55, 0.39)
+    written = save_checkpoint(path, small, CheckpointInfo(SMALL, "renders", "open", "Apache-2.0", errors=errors))
     (tmp_path / "other").touch()
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode  # whoever may read other files may read this one
     network, info = load_checkpoint(path)
-    assert info == written == CheckpointInfo(SMALL, "renders", "open", "Apache-2.0", written.sha256)
+    assert info == written == CheckpointInfo(SMALL, "renders", "open", "Apache-2.0", written.sha256, errors)
     assert len(info.sha256) == 64
     inputs = example_inputs(small, 2)
     torch.testing.assert_close(network(inputs).pose, small(inputs).pose)

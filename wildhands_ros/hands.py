@@ -136,7 +136,10 @@ class Hand:
     estimator, hand_model: the names of what made this.
     reprojection_error: mean distance in pixels between the estimate and the 2D evidence it was made from; NaN
         where there was none.
-    valid: False where the estimate contradicts itself or the picture and should not be used to move a robot.
+    expected_error: how far the joints are likely to be off, in metres, with the wrists on top of each other: half of
+        the rendered hands of which the network is as sure are better. NaN where it does not tell.
+    valid: False where the estimate is likely to be wrong, or contradicts itself or the picture: it should not be used
+        to move a robot.
     jump: True in the first frame after the hand's place or turn changed faster than a hand can.
     smoothed: True where `joints` and the rest went through a temporal filter.
     track_id: stable over the frames in which the same hand is seen; -1 for single pictures.
@@ -157,6 +160,7 @@ class Hand:
     vertices: FloatArray | None = None
     side_probability: float = 1.0
     reprojection_error: float = float("nan")
+    expected_error: float = float("nan")
     valid: bool = True
     jump: bool = False
     smoothed: bool = False

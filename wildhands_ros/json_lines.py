@@ -7,9 +7,9 @@ One object a frame; all numbers are finite (what is not known is null) and lists
      "hands": [{"side": "left", "side_probability": 0.99, "score": 0.97, "track_id": 3, "box": [x0, y0, x1, y1],
                 "keypoints": [[u, v], … 21], "joints": [[x, y, z], … 21],
                 "wrist": {"position": [3], "orientation": [x, y, z, w]},
-                "pose": [[[3]×3]×16], "betas": [10], "translation": [3], "reprojection_error": 4.2, "valid": true,
-                "jump": false, "smoothed": false, "grasp": {"class": 3, "probabilities": [one for each class]},
-                "vertices": [[x, y, z], … 778]}],
+                "pose": [[[3]×3]×16], "betas": [10], "translation": [3], "reprojection_error": 4.2,
+                "expected_error": 0.015, "valid": true, "jump": false, "smoothed": false,
+                "grasp": {"class": 3, "probabilities": [one for each class]}, "vertices": [[x, y, z], … 778]}],
      "skipped": ["why a box has no hand", …],
      "timings": {"detect": seconds, "estimate": seconds, "track": seconds, "total": seconds}}
 
@@ -62,6 +62,7 @@ def hand_to_dict(hand: Hand, *, vertices: bool = False) -> dict[str, Any]:
         "betas": hand.betas.tolist(),
         "translation": hand.translation.tolist(),
         "reprojection_error": hand.reprojection_error,
+        "expected_error": hand.expected_error,
         "valid": hand.valid,
         "jump": hand.jump,
         "smoothed": hand.smoothed,

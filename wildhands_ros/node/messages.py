@@ -68,6 +68,7 @@ def hand_pose(hand: Hand, *, with_vertices: bool = False) -> HandPose:
         jump=bool(hand.jump),
         smoothed=bool(hand.smoothed),
         reprojection_error=float(hand.reprojection_error),
+        expected_error=float(hand.expected_error),
         grasp=HandPose.GRASP_UNKNOWN,
     )
     if with_vertices and hand.vertices is not None:

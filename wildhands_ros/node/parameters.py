@@ -164,6 +164,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "detection.patrol_every": (1, 10000),
     "estimation.box_factor": (0, 10),
     "estimation.hand_length": (0, LONGEST),
+    "estimation.largest_expected_error": (1e-3, 1),
     "estimation.looks": (1, 3),
     "estimation.threads": (0, 1024),
     "estimation.refinement.pixels": (1e-3, 1),

@@ -35,6 +35,8 @@ class EstimationConfig:
     all_hands: 'wildhands' estimates every hand, not just the most probable one of each side; the others always do.
     hand_length: of the person, in metres (0.08 to 0.3) from the crease of the wrist to the tip of the middle finger;
       every hand is taken to be as long, which makes distances about a quarter more accurate. 0: nobody measured it.
+    largest_expected_error: metres; hands that are likely to be farther off (`Hand.expected_error`) are not valid. Where
+      landmarks see a different hand, two thirds of it.
     looks: how many looks at each hand 'open' averages, 1 to 3; more are more accurate, and each takes a network's time.
     refine: 'open' moves its hands towards the detector's landmarks.
     device: of the network: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:1'.
@@ -55,6 +57,7 @@ class EstimationConfig:
     box_factor: float = 0.0
     all_hands: bool = False
     hand_length: float = 0.0
+    largest_expected_error: float = 0.027
     looks: int = 1
     refine: bool = True
     device: str = "auto"
@@ -74,6 +77,10 @@ class EstimationConfig:
         for name, low, high in (("looks", 1, 3), ("threads", 0, 1024), ("box_factor", 0, 10)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"estimation.{name} must lie between {low} and {high}, not {getattr(self, name)}")
+        if not 0 < self.largest_expected_error < 1000:
+            raise ConfigError(
+                f"estimation.largest_expected_error must be positive, metres, not {self.largest_expected_error}"
+            )
         if not 0 < self.tolerance_mm < math.inf:
             raise ConfigError(f"estimation.tolerance_mm must be positive, not {self.tolerance_mm}")
         if self.hand_length != 0:

@@ -104,6 +104,7 @@ def _plain_estimator(config: EstimationConfig, hand_model: HandModel) -> Estimat
         box_factor=config.box_factor,
         all_hands=config.all_hands,
         looks=config.looks,
+        largest_expected_error=config.largest_expected_error,
         runtime=runtime,
     )
     if config.estimator == "open":

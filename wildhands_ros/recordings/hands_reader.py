@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ def _hand(m: Any) -> Hand:
         vertices=vertices if len(vertices) else None,
         side_probability=float(m.side_probability),
         reprojection_error=float(m.reprojection_error),
+        expected_error=float(getattr(m, "expected_error", math.nan)),  # bags of before it was there
         valid=bool(m.valid),
         jump=bool(m.jump),
         smoothed=bool(m.smoothed),

@@ -39,6 +39,7 @@ from wildhands_ros.training.config import SourceConfig, TrainingConfig
 from wildhands_ros.training.data import TrainingData
 from wildhands_ros.training.dataset import Drawn, SampleDataset
 from wildhands_ros.training.directions import learn_directions
+from wildhands_ros.training.expected_errors import learn_expected_errors
 from wildhands_ros.training.interrupts import interrupts_as_such
 from wildhands_ros.training.module import ERRORS, TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.pairs import MRRPE, ShownHand, shown_pair_errors
@@ -238,10 +239,6 @@ def train(
         _read(resume)
     with interrupts_as_such():
         trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume.is_file() else None, weights_only=True)
-    info = CheckpointInfo(
-        training_data=training_data or ", ".join(f"{s.kind}: {s.path.name}" for s in config.sources),
-        hand_model=hand_model.name, licence=licence,
-    )  # fmt: skip
     steps = trainer.global_step
     kept = out / BEST  # by its place: what the trainer remembers is where it was before a folder was moved
     _put_best(module, kept if kept.is_file() else resume)
@@ -256,6 +253,10 @@ def train(
     trainer.strategy.barrier()  # whoever reads them next may be another one
     measured = {name: values for name, values in errors.items() if name != "angle" and bool(values.isfinite().any())}
     found = {name: float(values.nanmean()) for name, values in measured.items()} | directions
+    info = CheckpointInfo(
+        training_data=training_data or ", ".join(f"{s.kind}: {s.path.name}" for s in config.sources),
+        hand_model=hand_model.name, licence=licence, errors=learn_expected_errors(module, data.val_dataloader()),
+    )  # fmt: skip
     save_checkpoint(out / NETWORK, module.network, info, half=half)
     write_record(out / "errors.json", {"steps": steps, **found})
     return TrainingResult(out / NETWORK, found, steps)

@@ -21,9 +21,9 @@ class RefinementConfig:
     depth: standard deviation of the network's distance, as a share of it. Landmarks hardly know it.
     place: standard deviation of the network's place across the view, as a share of the landmarks' box.
     least_presence: landmarks count nothing at this probability of a hand, and fully at 1.
-    largest_error: a hand is invalid where, after the refinement, half of its landmarks still lie farther off than this
-      share of their box: network and landmarks then see different hands.
-    largest_strain: a hand is invalid where the landmarks would move it by more than this many of the network's standard
+    largest_error: network and landmarks see different hands where, after the refinement, half of the landmarks still
+      lie farther off than this share of their box.
+    largest_strain: so they do where the landmarks would move the hand by more than this many of the network's standard
       deviations, all of them together.
     """
 

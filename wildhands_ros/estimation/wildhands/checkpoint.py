@@ -14,13 +14,15 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wildhands_ros.errors import ModelFileError
+from wildhands_ros.estimation.wildhands.expected_errors import ExpectedErrors
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
 from wildhands_ros.estimation.wildhands.pytorch_files import (
@@ -56,7 +58,8 @@ class CheckpointInfo:
     """What a checkpoint says of itself.
 
     variant: the network. training_data, hand_model, licence: in words. sha256: of the tensors' names, shapes and bytes
-    (own format) or of the file (published format).
+    (own format) or of the file (published format). errors: how wrong its hands are likely to be; None where nobody
+    measured it.
     """
 
     variant: Variant = field(default_factory=Variant)
@@ -64,6 +67,20 @@ class CheckpointInfo:
     hand_model: str = "unknown"
     licence: str = "unknown"
     sha256: str = ""
+    errors: ExpectedErrors | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {**asdict(self), "variant": self.variant.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CheckpointInfo:
+        """The inverse of `to_dict`. Raises ModelFileError, TypeError or KeyError for what is not so."""
+        texts = dict(values)
+        variant, errors = Variant.from_dict(texts.pop("variant")), ExpectedErrors.from_dict(texts.pop("errors", None))
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise TypeError("texts expected")
+        return cls(variant, **texts, errors=errors)
 
 
 def load_checkpoint(path: str | Path) -> tuple[WildHandsNetwork, CheckpointInfo]:
@@ -96,8 +113,8 @@ def save_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
         tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
-    info = CheckpointInfo(network.variant, info.training_data, info.hand_model, info.licence, _hash(tensors))
-    description = {**asdict(info), "variant": info.variant.to_dict(), "format": _FORMAT}
+    info = replace(info, variant=network.variant, sha256=_hash(tensors))
+    description = {**info.to_dict(), "format": _FORMAT}
     try:  # not by safetensors' save_file, whose files nobody else may read
         write_whole(Path(path), save(tensors, metadata={_METADATA_KEY: json.dumps(description)}))
     except OSError as error:
@@ -197,10 +214,7 @@ def _described(path: Path, text: str) -> CheckpointInfo:
         values = json.loads(text)
         if values.pop("format") != _FORMAT:
             raise ModelFileError("it was written by a newer version of this package")
-        variant = Variant.from_dict(values.pop("variant"))
-        if not all(isinstance(v, str) for v in values.values()):
-            raise TypeError("texts expected")
-        return CheckpointInfo(variant, **values)
+        return CheckpointInfo.from_dict(values)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:

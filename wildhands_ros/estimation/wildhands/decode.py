@@ -20,14 +20,20 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Decoded:
-    """N hands: pose (N, 16, 3, 3), betas (N, 10), translation (N, 3) metres, grasp probabilities (N, 9) or None, and
-    (N, 2) which way they point in the picture that was shown, x to the right, y down, or None."""
+    """N hands: pose (N, 16, 3, 3), betas (N, 10), translation (N, 3) metres, grasp probabilities (N, 9) or None.
+
+    directions: (N, 2) which way they point in the picture that was shown, x to the right, y down, or None.
+    keypoints: (N, 21, 2) off the heat maps, in half crops of what the network was shown, turned and mirrored; spread:
+    (N,) mean standard deviation of these, in half crops; or None.
+    """
 
     pose: FloatArray
     betas: FloatArray
     translation: FloatArray
     grasp: FloatArray | None
     directions: FloatArray | None = None
+    keypoints: FloatArray | None = None
+    spread: FloatArray | None = None
 
     def with_rows(self, rows: Sequence[int], other: Decoded) -> Decoded:
         """The same with these hands taken from another look at them."""
@@ -64,15 +70,22 @@ def decode(variant: Variant, prepared: Prepared, output: NetworkOutput) -> Decod
             direction = torch.where(prepared.mirrored[:, None], back, direction)
         given = {
             "pose": pose.flatten(1), "betas": output.betas, "translation": translation, "grasp": output.grasp,
-            "directions": direction,
+            "directions": direction, "keypoints": None if output.keypoints is None else output.keypoints.flatten(1),
+            "spread": None if output.spread is None else output.spread.mean(dim=1, keepdim=True),
         }  # fmt: skip
         parts = {name: part for name, part in given.items() if part is not None}
         together = torch.cat(list(parts.values()), dim=1).cpu().numpy().astype(np.float64)  # one transfer
     ends = np.cumsum([part.shape[1] for part in parts.values()])
     found = dict(zip(parts, np.split(together, ends[:-1], axis=1), strict=True))
-    grasp = _softmax(found["grasp"]) if "grasp" in found else None
-    pose_found = found["pose"].reshape(-1, 16, 3, 3)
-    return Decoded(pose_found, found["betas"], found["translation"], grasp, found.get("directions"))
+    return Decoded(
+        pose=found["pose"].reshape(-1, 16, 3, 3),
+        betas=found["betas"],
+        translation=found["translation"],
+        grasp=_softmax(found["grasp"]) if "grasp" in found else None,
+        directions=found.get("directions"),
+        keypoints=found["keypoints"].reshape(-1, 21, 2) if "keypoints" in found else None,
+        spread=found["spread"][:, 0] if "spread" in found else None,
+    )
 
 
 def _softmax(logits: FloatArray) -> FloatArray:

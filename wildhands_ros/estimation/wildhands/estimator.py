@@ -18,6 +18,7 @@ from wildhands_ros.estimation.wildhands import published
 from wildhands_ros.estimation.wildhands.checkpoint import checkpoint_missing
 from wildhands_ros.estimation.wildhands.crops import CropMaker, Picture, Prepared
 from wildhands_ros.estimation.wildhands.decode import Decoded, decode
+from wildhands_ros.estimation.wildhands.expected_errors import disagreement
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.looks import FURTHER_ROLLS, MOST_LOOKS, mean_of_looks
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
@@ -47,6 +48,7 @@ _HAND_MODELS = {
 
 _UPRIGHT_ENOUGH = math.radians(20)
 _BELIEVED = math.radians(60)  # landmarks that point further from up are wrong too often to begin with them
+_IN_DOUBT = 2 / 3  # of the largest expected error: what is allowed where landmarks see a different hand
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class WildHandsConfig:
     all_hands: every box, not just the most probable one of each side.
     looks: how many looks at each hand are averaged, 1 to 3; more than one only with networks of upright hands.
     nearest, farthest: metres; hands whose wrist lies outside are marked invalid.
+    largest_expected_error: metres; so are hands that are likely to be farther off (`Hand.expected_error`). Where
+        landmarks see a different hand, two thirds of it.
     """
 
     checkpoint: Path | None = None
@@ -66,6 +70,7 @@ class WildHandsConfig:
     looks: int = 1
     nearest: float = 0.05
     farthest: float = 3.0
+    largest_expected_error: float = 0.027
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
@@ -76,6 +81,8 @@ class WildHandsConfig:
             raise ConfigError(f"looks must lie between 1 and {MOST_LOOKS}, not {self.looks}")
         if not 0 < self.nearest < self.farthest:
             raise ConfigError(f"nearest ({self.nearest}) must be positive and less than farthest ({self.farthest})")
+        if not self.largest_expected_error > 0:
+            raise ConfigError(f"largest_expected_error must be positive, not {self.largest_expected_error}")
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,8 @@ class WildHands:
         decoded = self._look_further(picture, camera, places, estimated, rolls, decoded)
         hands = []
         for position, (index, box) in enumerate(zip(kept, estimated, strict=True)):
-            hand = self._hand(frame, box, decoded, position)
+            _, edge = self._crops.frame(camera).in_picture(places[position])
+            hand = self._hand(frame, box, decoded, position, (camera, edge / 2))
             if hand is None:
                 skipped[index] = _skip(index, box, "the network's output is not finite")
             else:
@@ -315,13 +323,18 @@ class WildHands:
         found = self._look(picture, camera, [*places] * len(further), [*boxes] * len(further), turned)
         return mean_of_looks([decoded, *found.split(len(further))])
 
-    def _hand(self, frame: Frame, box: HandBox, decoded: Decoded, index: int) -> Hand | None:
+    def _hand(
+        self, frame: Frame, box: HandBox, decoded: Decoded, index: int, shown: tuple[Camera, float]
+    ) -> Hand | None:
+        """One of the hands as it is reported; None where it is not finite. shown: the camera of the picture that the
+        network saw, and half the edge of the hand's crop in pixels of that."""
         found = Found(decoded.pose[index], decoded.betas[index], decoded.translation[index])
         if not all(np.isfinite(values).all() for values in (found.pose, found.betas, found.translation)):
             return None
         found = self._settled(frame, box, found)
         vertices, joints = self.pose_hand(box.side, found.pose, found.betas, found.translation)
         grasp = None if decoded.grasp is None else (int(decoded.grasp[index].argmax()), decoded.grasp[index])
+        expected_error = self._expected_error(decoded, index, joints, *shown)
         return Hand(
             side=box.side,
             score=box.score,
@@ -336,10 +349,28 @@ class WildHands:
             estimator=self.name,
             hand_model=self.hand_model.name,
             reprojection_error=found.error,
-            valid=found.agrees and self.within_reach(joints),
+            expected_error=expected_error,
+            valid=self._credible(expected_error, found.agrees) and self.within_reach(joints),
             follow_id=box.follow_id,
             grasp=grasp,
         )
+
+    def _expected_error(
+        self, decoded: Decoded, index: int, joints: FloatArray, camera: Camera, half_crop: float
+    ) -> float:
+        """How far joints (21, 3) are likely to be off, metres; NaN where the checkpoint does not tell."""
+        errors = self.network.info.errors
+        if errors is None or decoded.keypoints is None or decoded.spread is None:
+            return math.nan
+        apart = disagreement(decoded.keypoints[index], camera.project(joints) / half_crop)
+        return float(errors(decoded.spread[index], apart))
+
+    def _credible(self, expected_error: float, agrees: bool) -> bool:
+        """Whether a hand is likely to be good enough. Landmarks are often wrong where a hand is hard to see: that they
+        see another one counts only where the network is not sure either."""
+        if math.isnan(expected_error):
+            return agrees
+        return expected_error <= self.config.largest_expected_error * (1 if agrees else _IN_DOUBT)
 
     def _settled(self, frame: Frame, box: HandBox, found: Found) -> Found:
         """A hand as it is to be reported, from what the network found."""

@@ -32,7 +32,8 @@ def export_onnx(network: WildHandsNetwork, path: str | Path) -> None:
 
     Inputs: frame (1, 3, 224, 224) and crops (N, 3, 224, 224), normalised; encoding (N, C) or (N, C, H, W); right (N,)
     bool; those that the variant does not use are left out. Outputs: pose (N, 16, 3, 3), betas (N, 10), camera and
-    camera_start (N, 3), and, where the network has them, grasp (N, 9) and direction (N, 2).
+    camera_start (N, 3), and, where the network has them, grasp (N, 9), direction (N, 2), keypoints
+    (N, 21, 2) and spread (N, 21).
 
     Raises ModelFileError where the library onnx is missing, torch cannot export or the file cannot be written; what was
     there before stays then.
@@ -90,7 +91,11 @@ def example_inputs(network: WildHandsNetwork, count: int) -> NetworkInputs:
 
 
 def _outputs(network: WildHandsNetwork) -> list[str]:
-    there = {"grasp": network.variant.grasp, "direction": network.variant.upright}
+    variant = network.variant
+    there = {
+        "grasp": variant.grasp, "direction": variant.upright, "keypoints": variant.keypoints,
+        "spread": variant.keypoints,
+    }  # fmt: skip
     return [name for name in OUTPUTS if there.get(name, True)]
 
 

@@ -61,7 +61,7 @@ _LOOKS, _PLACES_SEED = 12, 2  # at a user's pictures, at least; of where in them
 _TIMED_RUNS = 7
 _CLEARLY = 0.9  # of two that are as good as equally fast, the first is taken: timings are noisy
 _AT_ONCE = 2  # hands, where no trunk sees the frame
-_LAYOUT = "11"  # of the cache, and which inputs the check has; a change makes old entries unused
+_LAYOUT = "12"  # of the cache, and which inputs the check has; a change makes old entries unused
 _KEPT = 8  # entries of the cache, a hundred megabytes each and more: the least recently used go when one is added
 _ABANDONED_S = 24 * 3600  # after which whoever made one was killed before it could take its hundreds of megabytes away
 _ENTRY = re.compile(r"[0-9a-f]{24}-\d+")
@@ -259,8 +259,7 @@ def _write_exported(checkpoint: Path, folder: Path) -> None:
             }
             np.savez(made / _EXPECTED, **arrays)
             sums = {name: checksum(made / name) for name in (_TRUNKS, _HANDS)}
-            described = {**asdict(info), "variant": info.variant.to_dict(), "sums": sums}
-            (made / _INFO).write_text(json.dumps(described))
+            (made / _INFO).write_text(json.dumps({**info.to_dict(), "sums": sums}))
             if _identity(folder) == replaced:  # else another process was faster, and may be loading what it made
                 shutil.rmtree(folder, ignore_errors=True)
             os.replace(made, folder)  # fails where there is one
@@ -290,7 +289,7 @@ def _read_exported(folder: Path) -> ExportedNetwork:
     for name, expected_sum in values.pop("sums").items():
         if checksum(folder / name) != expected_sum:  # of weights, which would be run all the same
             raise ModelFileError(f"{folder / name} is damaged")
-    info = CheckpointInfo(Variant.from_dict(values.pop("variant")), **values)
+    info = CheckpointInfo.from_dict(values)
     with np.load(folder / _EXPECTED, allow_pickle=False) as arrays:
         expected = tuple(
             NetworkOutput(

@@ -23,7 +23,7 @@ MOST_LOOKS = 1 + len(FURTHER_ROLLS)
 def mean_of_looks(looks: Sequence[Decoded]) -> Decoded:
     """The mean of what looks at the same N hands found, each in the camera's frame.
 
-    Which way the hands point is what the first look says.
+    Which way the hands point, and how sure the network is of them, is what the first look says.
     """
     grasps = [look.grasp for look in looks if look.grasp is not None]
     return replace(

@@ -24,12 +24,12 @@ INPUT_SIZE = 224
 CELLS = 7
 """Edge of the feature map."""
 
-OUTPUTS = ("pose", "betas", "camera", "camera_start", "grasp", "direction")
-"""What a network says when it is used; the last two only where it has the heads."""
+OUTPUTS = ("pose", "betas", "camera", "camera_start", "grasp", "direction", "keypoints", "spread")
+"""What a network says when it is used; from the grasp on only where it has the heads."""
 
 POSE_SIZE, SHAPE_SIZE, CAMERA_SIZE = 16 * 6, 10, 3
 PLANE_OUTPUTS = 21 * 3
-"""What the keypoint head tells the others of the picture's plane; depths follow."""
+"""What the other heads are told of the picture's plane, keypoints and how they spread; depths follow."""
 
 _REFINEMENTS = 3
 
@@ -55,7 +55,8 @@ class NetworkOutput:
     pose: (N, 16, 3, 3) rotation matrices in MANO's order, global orientation first. betas: (N, 10). camera: (N, 3),
     see `hand_translation`. camera_start: (N, 3), the camera before the refinements. grasp: (N, 9) logits or None.
     direction: (N, 2) which way the hand points in the crop, see `DirectionHead`, or None.
-    keypoints: (N, 21, 2) in the crop, −1 to 1 from edge to edge, as read off the heat maps, or None; for training.
+    keypoints: (N, 21, 2) in the crop, −1 to 1 from edge to edge, as read off the heat maps, or None.
+    spread: (N, 21) standard deviation of each heat map, in half crops, or None.
     depths: (N, 21) how much farther along the crop's ray than the wrist each keypoint lies, in half crops, or None;
     for training.
     """
@@ -67,10 +68,11 @@ class NetworkOutput:
     grasp: Tensor | None = None
     direction: Tensor | None = None
     keypoints: Tensor | None = None
+    spread: Tensor | None = None
     depths: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """What there is by name, without keypoints and depths."""
+        """What there is by name, without depths."""
         return {name: value for name in OUTPUTS if (value := getattr(self, name)) is not None}
 
 
@@ -145,14 +147,15 @@ class WildHandsNetwork(nn.Module):
         self, features: Tensor, planes: Tensor | None, picture: Tensor, encoding: Tensor, right: Tensor
     ) -> NetworkOutput:  # fmt: skip
         """What `hands` reads off them: places and rotations, for which half precision would be too coarse."""
-        seen, keypoints, depths = features, None, None
+        seen, keypoints, spread, depths = features, None, None, None
         if planes is not None:
-            keypoints, depths, found = self.keypoint_head.read(planes)
-            seen = torch.cat([features, found, encoding], dim=1)
+            keypoints, spread, depths = self.keypoint_head.read(planes)
+            found = [keypoints.flatten(1), spread] if depths is None else [keypoints.flatten(1), spread, depths]
+            seen = torch.cat([features, *found, encoding], dim=1)
         output = self.head_r(seen)
         if not self.variant.mirror:
             output = _choose(right, output, self.head_l(seen))
-        output = replace(output, keypoints=keypoints, depths=depths)
+        output = replace(output, keypoints=keypoints, spread=spread, depths=depths)
         if not self.variant.grasp:
             return output
         context = features
@@ -176,7 +179,7 @@ class KeypointHead(nn.Module):
     features and the finer map that `FineLandmarkTrunk` gives together; and that of a depth map under it (2.5D heat
     maps: Iqbal et al., ECCV 2018).
 
-    depths: whether there are depth maps. outputs: length of what the heads are given.
+    depths: whether there are depth maps. outputs: how many numbers `read` gives of a hand.
     """
 
     _WIDTH = 96
@@ -196,22 +199,16 @@ class KeypointHead(nn.Module):
         x = interpolate(self.deep(deep), scale_factor=2.0) + self.fine(fine)
         return relu(self.mix(relu(x)))
 
-    def read(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Keypoints (N, 21, 2), −1 to 1 over the crop; depths (N, 21); and what the heads are given.
-
-        (N, 63 or 84): the keypoints, how far each heat map spreads, and the depths.
-        """
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keypoints (N, 21, 2), −1 to 1 over the crop; how far each heat map spreads (N, 21); and depths (N, 21)."""
         heat = self.heat(x).flatten(2).softmax(dim=2)
         size = 2 * CELLS
         steps = (torch.arange(size, device=x.device, dtype=x.dtype) * 2 + 1) / size - 1
         places = torch.stack([steps.repeat(size), steps.repeat_interleave(size)], dim=1)  # x changes fastest
         keypoints = heat @ places
         spread = (heat @ places.square() - keypoints.square()).sum(dim=2).clamp(min=1e-6).sqrt()
-        given = [keypoints.flatten(1), spread]
-        if self.depth is None:
-            return keypoints, None, torch.cat(given, dim=1)
-        depths = (heat * self.depth(x).flatten(2)).sum(dim=2)
-        return keypoints, depths, torch.cat([*given, depths], dim=1)
+        depths = None if self.depth is None else (heat * self.depth(x).flatten(2)).sum(dim=2)
+        return keypoints, spread, depths
 
 
 class DirectionHead(nn.Module):
