@@ -468,6 +468,29 @@ def test_estimators_are_run_scene_by_scene(model: HandModel) -> None:
     assert np.isfinite(scores.values["latency_ms"]).all()
 
 
+class SaysHowGood(Oracle):
+    """Is sure of right hands."""
+
+    def estimate(self, frame: Frame, boxes: Sequence[HandBox]) -> Estimates:
+        return Estimates(
+            tuple(
+                replace(hand, expected_error=0.01 if hand.side is Side.RIGHT else 0.03, valid=hand.side is Side.RIGHT)
+                for hand in super().estimate(frame, boxes).hands
+            )
+        )
+
+
+def test_errors_are_broken_down_by_what_the_estimator_says_of_them(model: HandModel) -> None:
+    samples = some_samples(model)
+    scores, _ = evaluate_estimator(SaysHowGood(model, samples), samples)
+    assert [group == "valid" for group in scores.groups["valid"]] == [s.side is Side.RIGHT for s in samples]
+    groups = make_report(scores, "oracle", "made").breakdowns["expected error"]
+    counts = {name: values["mpjpe_mm"].count for name, values in groups.items()}
+    assert counts == {"0–12 mm": 6, "over 27 mm": 3}
+    unknown, _ = evaluate_estimator(Oracle(model, samples, blind=True), samples)
+    assert set(unknown.groups["expected error"]) == {""} and set(unknown.groups["valid"]) == {"valid", ""}
+
+
 class TakesThemForSmaller(Oracle):
     """Says of every hand that it is smaller and nearer than it is, as pictures allow."""
 

@@ -19,6 +19,15 @@ def describe(sample: Sample) -> dict[str, str]:
     return {name: group(sample) for name, group in BREAKDOWNS.items()}
 
 
+def describe_estimate(expected_error: float, valid: bool | None) -> dict[str, str]:
+    """The group of an estimated hand under each of `OF_ESTIMATES`. expected_error: metres, NaN where unknown; valid:
+    None where nothing was estimated."""
+    return {
+        "expected error": _bin(1e3 * expected_error, (0, 12, 15, 18, 22, 27), "{}–{} mm", "over {} mm"),
+        "valid": UNKNOWN if valid is None else "valid" if valid else "not valid",
+    }
+
+
 def off_axis_angle(sample: Sample) -> float:
     """Degrees between the optical axis and the middle of the hand (of its crop, where it has no joints)."""
     if sample.joints is not None:
@@ -103,6 +112,9 @@ BREAKDOWNS: Mapping[str, Callable[[Sample], str]] = {
     "hands": _tag("hands", "unnamed"),
 }
 """Name of a breakdown → the group of a sample in it."""
+
+OF_ESTIMATES = ("expected error", "valid")
+"""Breakdowns by what the estimator says of its own hands."""
 
 
 def _bin(value: float, edges: Sequence[float], between: str, above: str, *, inclusive: bool = False) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wildhands_ros.errors import WildHandsError
-from wildhands_ros.evaluation.facts import BREAKDOWNS
+from wildhands_ros.evaluation.facts import BREAKDOWNS, OF_ESTIMATES
 from wildhands_ros.evaluation.sample_scores import MEASURES, Measure, SampleScores
 from wildhands_ros.evaluation.statistics import Estimate, by_group, overall
 from wildhands_ros.json_values import without_nan
@@ -38,7 +38,7 @@ class Report:
 def make_report(scores: SampleScores, estimator: str, source: str) -> Report:
     """estimator, source: names for the tables' heads."""
     breakdowns: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for breakdown in BREAKDOWNS:
+    for breakdown in (*BREAKDOWNS, *OF_ESTIMATES):
         groups: dict[str, dict[str, Estimate]] = {}
         for measure in ("estimated_percent", *_IN_BREAKDOWNS):
             for group, found in by_group(scores, measure, breakdown).items():

@@ -224,4 +224,6 @@ def _predictions(hands: Sequence[Hand | None], faces: dict[Side, NDArray[np.int3
         faces=faces if meshes else None,
         grasps=np.array([-1 if hand is None or hand.grasp is None else hand.grasp[0] for hand in hands]),
         latencies=np.array([np.nan if hand is None else seconds for hand in hands]),
+        expected_errors=np.array([np.nan if hand is None else hand.expected_error for hand in hands]),
+        valid=np.array([hand is not None and hand.valid for hand in hands]),
     )

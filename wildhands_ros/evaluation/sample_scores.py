@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.evaluation.facts import BREAKDOWNS, describe
+from wildhands_ros.evaluation.facts import BREAKDOWNS, OF_ESTIMATES, describe, describe_estimate
 from wildhands_ros.evaluation.metrics import (
     absolute_errors,
     intersection_over_union,
@@ -69,7 +70,8 @@ class Predictions:
 
     joints: (N, 21, 3) metres, camera frame, keypoint order.
     vertices: (N, V, 3) metres, with `faces` of each side (F, 3): for mask IoU.
-    grasps: (N,) class numbers. latencies: (N,) seconds.
+    grasps: (N,) class numbers. latencies: (N,) seconds. expected_errors: (N,) metres, see `Hand.expected_error`.
+    valid: (N,) see `Hand.valid`; counts where joints are finite.
     """
 
     joints: FloatArray
@@ -77,11 +79,13 @@ class Predictions:
     faces: Mapping[Side, NDArray[np.int32]] | None = None
     grasps: NDArray[np.int64] | None = None
     latencies: FloatArray | None = None
+    expected_errors: FloatArray | None = None
+    valid: BoolArray | None = None
 
     def __post_init__(self) -> None:
         if self.joints.ndim != 3 or self.joints.shape[1:] != (21, 3):
             raise ValueError(f"joints have shape {self.joints.shape}, expected (N, 21, 3)")
-        for name in ("vertices", "grasps", "latencies"):
+        for name in ("vertices", "grasps", "latencies", "expected_errors", "valid"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.joints):
                 raise ValueError(f"{len(value)} {name} for {len(self.joints)} hands")
@@ -96,7 +100,7 @@ class SampleScores:
     keys: (N) of the samples. scenes: (N) which of them belong together, for confidence intervals.
     values: measure's name → (N,), in the unit of its title; NaN where the sample has no such label or there was no
         estimate. `estimated_percent` is 100 or 0, so that means of the others can be read beside it.
-    groups: breakdown's name (`facts.BREAKDOWNS`) → (N) the group of each sample.
+    groups: breakdown's name (`facts.BREAKDOWNS` and `OF_ESTIMATES`) → (N) the group of each sample.
     labelled: measure's name → (N,) which samples have the label that it needs, estimated or not; for the measures in
         `plots.plot_curves`.
     """
@@ -157,12 +161,19 @@ def score_samples(predictions: Predictions, samples: Sequence[Sample], *, with_m
         outlines = outlines_of(predictions.faces)
         for i in np.flatnonzero(estimated).tolist() if outlines else ():
             values["mask_iou_percent"][i] = 100 * _mask_iou(predictions.vertices[i], outlines, samples[i])
-    described = [describe(sample) for sample in samples]
+    described = [
+        describe(sample)
+        | describe_estimate(
+            math.nan if predictions.expected_errors is None else float(predictions.expected_errors[i]),
+            bool(predictions.valid[i]) if predictions.valid is not None and estimated[i] else None,
+        )
+        for i, sample in enumerate(samples)
+    ]
     return SampleScores(
         tuple(sample.key for sample in samples),
         tuple(sample.scene or f"{sample.source}/{sample.key}" for sample in samples),
         values,
-        {name: tuple(facts[name] for facts in described) for name in BREAKDOWNS},
+        {name: tuple(facts[name] for facts in described) for name in (*BREAKDOWNS, *OF_ESTIMATES)},
         _labelled(samples),
     )
 

@@ -58,7 +58,7 @@ def estimate_mean(values: FloatArray, scenes: Sequence[str], *, seed: int = 0) -
 
 
 def by_group(scores: SampleScores, measure: str, breakdown: str) -> dict[str, Estimate]:
-    """The measure in each group of a breakdown (`facts.BREAKDOWNS`), in the groups' order; unknown ones left out."""
+    """The measure in each group of a breakdown (`SampleScores.groups`), in the groups' order; unknown ones left out."""
     groups = np.array(scores.groups[breakdown])
     result = {}
     for group in group_order([g for g in scores.groups[breakdown] if g != UNKNOWN]):
