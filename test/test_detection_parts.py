@@ -514,8 +514,9 @@ def test_forearms_from_below_are_the_wearers():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"threads": 0}, {"palm_threshold": 1.5}, {"score_threshold": float("nan")}, {"wanted_hands": 1.5},
-     {"keep_threshold": 0.0}, {"box_margin": -1}, {"wearer_prior": float("inf")}, {"max_hands": True}],
+    [{"threads": 0}, {"threads": 257}, {"palm_threshold": 1.5}, {"score_threshold": float("nan")},
+     {"wanted_hands": 1.5}, {"keep_threshold": 0.0}, {"box_margin": -1}, {"wearer_prior": float("inf")},
+     {"max_hands": True}],
 )  # fmt: skip
 def test_senseless_settings_are_named(bad):
     with pytest.raises(ConfigError, match=rf"detection\.{next(iter(bad))}"):

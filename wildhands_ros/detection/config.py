@@ -47,6 +47,8 @@ class DetectorConfig:
         for name in ("threads", "max_hands", "wanted_hands", "candidates", "search_views", "patrol_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"detection.{name} must be at least 1, not {getattr(self, name)}")
+        if self.threads > 256:  # LiteRT starts whatever it is asked for, until the system has no more
+            raise ConfigError(f"detection.threads must be at most 256, not {self.threads}")
         for name in THRESHOLDS:
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"detection.{name} is a probability between 0 and 1, not {getattr(self, name)}")
