@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -142,6 +143,43 @@ def test_a_turned_camera_sees_the_turned_world(name: str) -> None:
     again = turned.turned().turned().turned()
     assert again.model is camera.model and again.coefficients == camera.coefficients
     assert np.allclose(again.matrix, camera.matrix)
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_a_pixel_looks_the_same_way_alone_and_beside_others(name: str) -> None:
+    camera = CAMERAS[name]
+    pixels = pixel_grid(camera, 97)
+    rays = camera.unproject(pixels)
+    assert np.abs([camera.unproject(pixel) for pixel in pixels] - rays).max() < 1e-12
+    unseen = [[np.nan, 5.0], [5.0, np.nan], [np.nan, np.nan], [1e7, -1e7]]
+    beside = camera.unproject(np.concatenate([unseen, pixels])[::-1])[::-1]
+    assert np.abs(beside[len(unseen) :] - rays).max() < 1e-12
+    assert np.isnan(beside[:3]).all()
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_units_of_points_do_not_matter(name: str, unit: float) -> None:
+    camera = CAMERAS[name]
+    pixels = pixel_grid(camera, 97)
+    assert np.abs(camera.project(unit * camera.unproject(pixels)) - pixels).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_turning_and_mirroring_go_together_as_pictures_do(name: str) -> None:
+    camera = CAMERAS[name]
+    assert camera.mirrored().mirrored() == camera
+    one, other = camera.turned().mirrored(), camera.mirrored().turned().turned().turned()
+    assert np.allclose(one.matrix, other.matrix) and replace(one, cx=0, cy=0) == replace(other, cx=0, cy=0)
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+@pytest.mark.parametrize("size", [(1, 1), (31, 977), (20_000, 30)])
+def test_a_resized_picture_of_any_size_and_shape_is_seen_the_same_way(name: str, size: tuple[int, int]) -> None:
+    camera = CAMERAS[name]
+    pixels = pixel_grid(camera, 97)
+    places = (pixels + 0.5) * np.array(size) / [camera.width, camera.height] - 0.5
+    assert np.abs(camera.resized(*size).unproject(places) - camera.unproject(pixels)).max() < 1e-9
 
 
 def test_what_the_camera_cannot_see_is_nan() -> None:

@@ -309,7 +309,7 @@ class Camera:
             rd = np.hypot(xd, yd)
             theta = _Fisheye(self.coefficients).angle(rd)
             with np.errstate(divide="ignore", invalid="ignore"):
-                scale = np.where(rd > 0, np.sin(theta) / rd, 1.0)
+                scale = np.where(rd == 0, 1.0, np.sin(theta) / rd)
             return np.stack([xd * scale, yd * scale, np.cos(theta)], axis=-1)
         if self.has_distortion:
             xd, yd = _Polynomial(self.coefficients).undistort(xd, yd)
