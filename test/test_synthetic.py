@@ -299,7 +299,8 @@ def test_nearer_meshes_hide_farther_ones():
 @pytest.mark.parametrize(
     ("values", "message"),
     [({"seconds": 0}, "must be positive"), ({"rate": -1}, "must be positive"), ({"width": 3}, "at least 16x16"),
-     ({"noise": -1}, "must not be negative"), ({"seed": -1}, "seed must not be negative"),
+     ({"noise": -1}, "not negative"), ({"shape_spread": math.nan}, "not negative"),
+     ({"seed": -1}, "seed must not be negative"),
      ({"seconds": math.inf}, "must be positive")],
 )  # fmt: skip
 def test_nonsense_is_refused(values, message):

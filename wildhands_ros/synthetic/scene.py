@@ -79,8 +79,8 @@ class SequenceConfig:
             raise ConfigError(f"a sequence of {self.seconds} s at {self.rate} frames/s: both must be positive")
         if self.width < 16 or self.height < 16:
             raise ConfigError(f"pictures of {self.width}x{self.height}: at least 16x16 pixels are needed")
-        if self.noise < 0 or self.shape_spread < 0:
-            raise ConfigError("noise and shape_spread must not be negative")
+        if not (0 <= self.noise < math.inf and 0 <= self.shape_spread < math.inf):
+            raise ConfigError("noise and shape_spread must be numbers and not negative")
 
 
 @dataclass(frozen=True)
