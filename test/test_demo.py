@@ -139,8 +139,11 @@ def test_a_rendered_scene_that_was_damaged_is_rendered_again(tmp_path: Path) -> 
     config = SequenceConfig(seconds=0.1, seed=2)
     whole = RenderedScene(tmp_path, config).truth
     (file,) = tmp_path.rglob("truth.npz")
-    for damaged in (b"", file.read_bytes()[:100], b"x" + file.read_bytes()[1:]):
-        file.write_bytes(damaged)
+    for damaged in (b"", file.read_bytes()[:100], b"x" + file.read_bytes()[1:], None):
+        if damaged is None:
+            file.unlink()
+        else:
+            file.write_bytes(damaged)
         again = RenderedScene(tmp_path, config).truth
         assert all(np.array_equal(a.hands[0].joints, b.hands[0].joints) for a, b in zip(again, whole, strict=True))
 

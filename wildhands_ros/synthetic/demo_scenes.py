@@ -86,7 +86,6 @@ class RenderedScene:
         try:
             self.truth = self._read_truth()
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # damaged
-            shutil.rmtree(self._folder)
             self._render()
             self.truth = self._read_truth()
 
@@ -115,6 +114,7 @@ class RenderedScene:
             right=[[hand.side is Side.RIGHT for hand in t.hands] for t in truths],
             visible=[t.visible for t in truths],
         )
+        shutil.rmtree(self._folder, ignore_errors=True)  # what is left of a damaged one
         partial.rename(self._folder)
 
     def _read_truth(self) -> list[KnownHands]:
