@@ -177,6 +177,18 @@ def test_hands_over_the_edge_or_around_the_camera_are_safe(center):
     assert out.shape == image.shape and out.dtype == np.uint8
 
 
+@pytest.mark.filterwarnings("error")
+def test_vertices_beside_the_camera_are_left_out():
+    """Their pixels are finite and too far out for OpenCV's whole numbers."""
+    image, hand = picture(), hand_at((0.0, 0.0, 0.4))
+    drawn = []
+    for place in ((0.1, 0.1, 1e-9), (np.nan, np.nan, np.nan)):
+        vertices = hand.vertices.copy()
+        vertices[200] = place
+        drawn.append(draw_hands(image, [replace(hand, vertices=vertices)], CAMERA, ALL_FACES, MESH_ONLY))
+    assert np.array_equal(*drawn) and changed(image, drawn[0]).any()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (64, 48)])
 def test_tiny_pictures_are_safe(size):
     camera = CAMERA.resized(*size)

@@ -112,7 +112,7 @@ def _paint(
 ) -> NDArray[np.int32]:
     """Map of face numbers plus one, 0 where there is none, (height, width)."""
     numbers = np.zeros((height, width), np.int32)
-    corners = np.round(np.nan_to_num(pixels) * (1 << _SHIFT)).astype(np.int32)[faces[order]]
+    corners = np.round(pixels[faces[order]] * (1 << _SHIFT)).astype(np.int32)
     for number, triangle in zip((order + 1).tolist(), corners, strict=True):
         cv2.fillConvexPoly(numbers, triangle, number, cv2.LINE_8, _SHIFT)
     return numbers
