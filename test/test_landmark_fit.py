@@ -20,6 +20,7 @@ from wildhands_ros.estimation.landmark_fit.start import first_estimate, place
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
 from wildhands_ros.hands import HandBox, Landmarks, Side
+from wildhands_ros.mounting import Turn
 from wildhands_ros.rotations import exp_so3
 
 FloatArray = NDArray[np.float64]
@@ -235,6 +236,58 @@ def test_size_is_held_so_that_depth_is_known(model: HandModel) -> None:
     near, far = fit.estimate(a_frame(WIDE), boxes).hands
     assert far.joints[0, 2] / near.joints[0, 2] == pytest.approx(1.1, abs=0.015)
     assert np.abs(near.betas).max() < 0.5
+
+
+def noisy_box(model: HandModel, side: Side, seed: int, camera: Camera) -> HandBox:
+    box = perfect_box(hand_kinematics(model.layer(side)), a_posture(model, side, seed), side, camera)
+    assert box.landmarks is not None
+    rng = np.random.default_rng(seed)
+    image = box.landmarks.image + rng.normal(0, 5, (21, 2))
+    return replace(box, landmarks=Landmarks(image, box.landmarks.world + rng.normal(0, 0.005, (21, 3)), 1.0))
+
+
+LENSES = pytest.mark.parametrize("camera", [WIDE, FISHEYE, ODD, BARREL], ids=["wide", "fisheye", "odd", "barrel"])
+
+
+@LENSES
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_picture_gives_the_turned_hand(model: HandModel, camera: Camera, quarters: int) -> None:
+    turn = Turn(quarters, camera.width, camera.height)
+    for seed, side in enumerate(Side):
+        box = noisy_box(model, side, seed, camera)
+        (hand,) = LandmarkFit(model).estimate(a_frame(camera), [box]).hands
+        (turned,) = LandmarkFit(model).estimate(a_frame(turn.camera(camera)), [turn.box(box)]).hands
+        expected = turn.hand(hand)
+        assert np.allclose(turned.joints, expected.joints, atol=1e-9)
+        assert np.allclose(turned.pose, expected.pose, atol=1e-9)
+        assert turned.reprojection_error == pytest.approx(hand.reprojection_error)
+
+
+@LENSES
+def test_neither_the_resolution_nor_the_window_of_a_picture_matters(model: HandModel, camera: Camera) -> None:
+    for seed, side in enumerate(Side):
+        box = noisy_box(model, side, seed, camera)
+        assert box.landmarks is not None
+        (hand,) = LandmarkFit(model).estimate(a_frame(camera), [box]).hands
+        for other, image, scale in (
+            (camera.resized(320, 180), (box.landmarks.image + 0.5) / 4 - 0.5, 0.25),
+            (camera.resized(3840, 2160), (box.landmarks.image + 0.5) * 3 - 0.5, 3),
+            (camera.cropped(100, -50, 900, 800), box.landmarks.image - [100, -50], 1),
+        ):
+            seen = replace(box, landmarks=replace(box.landmarks, image=image))
+            (again,) = LandmarkFit(model).estimate(a_frame(other), [seen]).hands
+            assert np.allclose(again.joints, hand.joints, atol=1e-9)
+            assert np.allclose(again.betas, hand.betas, atol=1e-9)
+            assert again.reprojection_error == pytest.approx(scale * hand.reprojection_error)
+
+
+def test_hands_are_fitted_each_by_itself_in_any_order(model: HandModel) -> None:
+    boxes = [noisy_box(model, side, seed, FISHEYE) for seed in range(2) for side in Side]
+    alone = [LandmarkFit(model).estimate(a_frame(FISHEYE), [box]).hands[0] for box in boxes]
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
+        together = LandmarkFit(model).estimate(a_frame(FISHEYE), [boxes[i] for i in order]).hands
+        for i, hand in zip(order, together, strict=True):
+            assert hand.side is alone[i].side and np.allclose(hand.joints, alone[i].joints, atol=1e-9)
 
 
 @pytest.mark.parametrize("camera", [WIDE, FISHEYE, BARREL], ids=["wide", "fisheye", "barrel"])

@@ -17,6 +17,7 @@ from wildhands_ros.estimation.refinement import Agreement, Parameters, Refinemen
 from wildhands_ros.estimation.refinement.objective import Objective
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Landmarks, Side
+from wildhands_ros.mounting import Turn
 from wildhands_ros.rotations import angle_between, exp_so3
 
 FloatArray = NDArray[np.float64]
@@ -252,6 +253,40 @@ def test_a_mirrored_picture_gives_the_mirrored_hand(refiner: Refiner, cases: lis
         assert np.allclose(mirrored.parameters.translation, flip @ found.translation, atol=1e-6)
         assert np.allclose(mirrored.parameters.pose, flip @ found.pose @ flip, atol=1e-4)
         assert np.allclose(mirrored.parameters.betas, found.betas, atol=1e-4)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_picture_gives_the_turned_hand(
+    model: HandModel, refiner: Refiner, cases: list[Case], quarters: int
+) -> None:
+    rng = np.random.default_rng(5)
+    turn = Turn(quarters, CAMERA.width, CAMERA.height)
+    matrix = turn.matrix
+    for case in cases[:6]:
+        seen, rest = case.landmarks(rng, 0.03, 0.1), model.layer(case.side).rest_joints(case.guess.betas)[0]
+        found = refined(refiner, case, seen)
+        pose = case.guess.pose.copy()
+        pose[0] = matrix @ pose[0]
+        guess = Parameters(pose, case.guess.betas, matrix @ (case.guess.translation + rest) - rest)
+        landmarks = Landmarks(turn.pixels(seen.image), seen.world @ matrix.T, 1.0)
+        turned = refiner.refine(guess, case.side, landmarks, turn.camera(case.camera))
+        assert turned is not None
+        expected = joints(model, case, found.parameters) @ matrix.T
+        assert np.allclose(joints(model, case, turned.parameters), expected, atol=1e-9)
+        assert (turned.error, turned.agrees) == (pytest.approx(found.error), found.agrees)
+
+
+@pytest.mark.parametrize("scale", [0.25, 3])
+def test_the_resolution_of_a_picture_does_not_matter(refiner: Refiner, cases: list[Case], scale: float) -> None:
+    rng = np.random.default_rng(6)
+    for case in cases[:6]:
+        seen = case.landmarks(rng, 0.03, 0.1)
+        found = refined(refiner, case, seen)
+        camera = case.camera.resized(round(1280 * scale), round(720 * scale))
+        again = refiner.refine(case.guess, case.side, replace(seen, image=(seen.image + 0.5) * scale - 0.5), camera)
+        assert again is not None and again.error == pytest.approx(scale * found.error)
+        assert np.allclose(again.parameters.translation, found.parameters.translation, atol=1e-9)
+        assert np.allclose(again.parameters.pose, found.parameters.pose, atol=1e-9)
 
 
 @pytest.mark.parametrize("config", [RefinementConfig(), RefinementConfig(bend=60.0, outlier=100.0)])
