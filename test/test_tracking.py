@@ -12,6 +12,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, Side, wrist_rotation
+from wildhands_ros.rigid import RigidTransform, moved_hand
 from wildhands_ros.rotations import angle_between, exp_so3, log_so3
 from wildhands_ros.tracking import HandTracker, OneEuro, OneEuroConfig, PlaceOneEuro, RotationOneEuro, TrackingConfig
 
@@ -340,6 +341,70 @@ def test_smoothing_begins_anew_where_that_is_asked_for(model: HandModel) -> None
     (smooth,) = tracker.update([there], FRAME_NS, CAMERA)[1]
     assert smooth.track_id == 0 and not smooth.jump
     assert np.allclose(smooth.joints, there.joints, atol=1e-6)
+
+
+# --- what must not matter ---------------------------------------------------------------------------------------------
+
+
+def a_stream(model: HandModel, seed: int, followed: bool) -> list[list[Hand]]:
+    """Two hands that wander, jump, are not valid, or not seen now and then."""
+    rng = np.random.default_rng(seed)
+    places = {Side.LEFT: np.array([-0.1, 0.05, 0.45]), Side.RIGHT: np.array([0.1, 0.05, 0.45])}
+    turns = {side: 0.3 * rng.normal(size=3) for side in Side}
+    frames: list[list[Hand]] = []
+    for _ in range(40):
+        frames.append([])
+        for number, side in enumerate(Side):
+            places[side] = places[side] + rng.normal(0, 0.2 if rng.random() < 0.05 else 0.01, 3)
+            turns[side] = turns[side] + rng.normal(0, 0.08, 3)
+            pose, betas = exp_so3([turns[side], *rng.normal(0, 0.1, (15, 3))]), rng.normal(0, 0.3, 10)
+            translation = places[side] - model.layer(side).rest_joints(betas)[0]
+            vertices, joints = model.layer(side).numpy(pose, betas, translation)
+            hand = Hand(
+                side, 0.9, (0, 0, 9, 9), joints, CAMERA.project(joints), pose, betas, translation, "test", model.name,
+                vertices=vertices, valid=rng.random() > 0.1, follow_id=number if followed else -1,
+            )  # fmt: skip
+            if rng.random() > 0.15:
+                frames[-1].append(hand)
+    return frames
+
+
+def mirrored(model: HandModel, hand: Hand) -> Hand:
+    flip = np.diag([-1.0, 1.0, 1.0])
+    pose, translation = flip @ hand.pose @ flip, flip @ hand.translation
+    vertices, joints = model.layer(hand.side.other).numpy(pose, hand.betas, translation)
+    return replace(hand, side=hand.side.other, pose=pose, translation=translation, joints=joints, vertices=vertices)
+
+
+@pytest.mark.parametrize("followed", [True, False])
+@pytest.mark.parametrize("change", ["later", "in another order", "before a turned camera", "mirrored"])
+def test_the_same_hands_are_tracked_and_smoothed_the_same(model: HandModel, change: str, followed: bool) -> None:
+    rotation = exp_so3([0.4, -1.0, 2.0])
+    turn, flip = RigidTransform(rotation, np.zeros(3)), np.diag([-1.0, 1.0, 1.0])
+    other = {
+        "later": lambda hands: hands,
+        "in another order": lambda hands: hands[::-1],
+        "before a turned camera": lambda hands: [moved_hand(hand, turn) for hand in hands],
+        "mirrored": lambda hands: [mirrored(model, hand) for hand in hands],
+    }[change]
+    matrix = {"before a turned camera": rotation, "mirrored": flip}.get(change, np.eye(3))
+    start = 2**61 if change == "later" else 0
+    step = -1 if change == "in another order" else 1
+    jumps = 0
+    for seed in range(4):
+        one, two = (HandTracker(TrackingConfig(smooth=True), model) for _ in range(2))
+        ids: dict[int, int] = {}
+        for i, hands in enumerate(a_stream(model, seed, followed)):
+            raw, smooth = one.update(hands, i * FRAME_NS, CAMERA)
+            other_raw, other_smooth = two.update(other(hands), start + i * FRAME_NS, CAMERA)
+            for a, b in zip(raw, other_raw[::step], strict=True):
+                assert a.jump == b.jump and ids.setdefault(a.track_id, b.track_id) == b.track_id
+                jumps += a.jump
+            for a, b in zip(smooth, other_smooth[::step], strict=True):
+                assert np.allclose(a.joints @ matrix.T, b.joints, atol=1e-9)
+                assert np.allclose(a.betas, b.betas, atol=1e-9)
+        assert len(set(ids.values())) == len(ids) >= 2
+    assert jumps
 
 
 # --- the filter -------------------------------------------------------------------------------------------------------
