@@ -282,7 +282,7 @@ class Mill:
         self._node.trigger_activate()
         settings = parameters.snapshot({row.name: row.default for row in parameters.parameter_table()})
         self._worker = Worker(
-            self._pipeline, outlets, InputTopics("/image", "/camera_info", False), CameraCache(None),
+            self._pipeline, outlets, InputTopics("/image", "/camera_info", False), CameraCache(False),
             settings=lambda: settings, statistics=self.witness, report=self.witness.report,
             clock=self._node.get_clock(), context=self._node.context, bridge=None, transforms=None,
         )  # fmt: skip

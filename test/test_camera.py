@@ -290,7 +290,12 @@ def test_camera_info_raw_uses_k_and_d_and_rectified_uses_p() -> None:
     rectified = Camera.from_camera_info(camera_info(), rectified=True)
     assert (rectified.fx, rectified.fy, rectified.cx, rectified.cy) == (550, 560, 650, 370)
     assert rectified.model is Distortion.NONE
-    assert Camera.from_camera_info(camera_info(roi=region(0, 0, 0, 0, do_rectify=True))) == rectified
+
+
+def test_a_window_of_raw_pictures_is_raw_though_its_rectified_one_is_another() -> None:
+    """As sensor_msgs/RegionOfInterest has it: do_rectify is typically true where a subwindow is captured."""
+    info = camera_info(roi=region(100, 60, 800, 600, do_rectify=True))
+    assert Camera.from_camera_info(info) == Camera.from_camera_info(camera_info()).cropped(100, 60, 800, 600)
 
 
 def test_rectified_pictures_without_p_need_an_undistorted_camera() -> None:

@@ -441,7 +441,7 @@ def _info(**changes):
 
 
 def test_cameras_are_computed_only_when_camera_info_changes():
-    cameras = CameraCache(rectified=None)
+    cameras = CameraCache(rectified=False)
     first = cameras(_info(header=Header(stamp=Time(sec=1))))
     assert cameras(_info(header=Header(stamp=Time(sec=2)))) is first
     changed = cameras(_info(k=[60.0, 0, 31, 0, 50, 23, 0, 0, 1]))
@@ -449,7 +449,7 @@ def test_cameras_are_computed_only_when_camera_info_changes():
 
 
 def test_a_bad_camera_info_does_not_stick():
-    cameras = CameraCache(rectified=None)
+    cameras = CameraCache(rectified=False)
     good = cameras(_info())
     with pytest.raises(Exception, match="uncalibrated"):
         cameras(_info(k=[0.0] * 9))
@@ -657,7 +657,7 @@ def test_latency_from_reception_ends_where_that_from_capture_does():
 
     settings = parameters.snapshot(_defaults())
     worker = Worker(
-        FakePipeline(settings.pipeline), Outlets(), InputTopics("/image", "/camera_info", False), CameraCache(None),
+        FakePipeline(settings.pipeline), Outlets(), InputTopics("/image", "/camera_info", False), CameraCache(False),
         settings=lambda: settings, statistics=Noting(), report=lambda _kind, text: print(text), clock=Clock(),
         context=Context(), bridge=None, transforms=None,
     )  # fmt: skip

@@ -329,7 +329,7 @@ class _Desk:
         self.statistics = _Counted()
         self.worker = Worker(
             FakePipeline(parameters.pipeline), _NoOutlets(), InputTopics("/image", "/camera_info", compressed=False),
-            CameraCache(None), settings=lambda: parameters, statistics=self.statistics,
+            CameraCache(False), settings=lambda: parameters, statistics=self.statistics,
             report=lambda kind, _text: self.said.append(kind), clock=clock or RosClock(), context=Context(),
             bridge=None, transforms=lookup,
         )  # fmt: skip

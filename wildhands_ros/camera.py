@@ -77,7 +77,6 @@ class RegionLike(Protocol):
     y_offset: int
     height: int
     width: int
-    do_rectify: bool
 
 
 class CameraInfoLike(Protocol):
@@ -159,20 +158,20 @@ class Camera:
         return cls.pinhole(width, height, 0.535 * max(width, height))
 
     @classmethod
-    def from_camera_info(cls, info: CameraInfoLike, *, rectified: bool | None = None) -> Camera:
+    def from_camera_info(cls, info: CameraInfoLike, *, rectified: bool = False) -> Camera:
         """The camera of a picture published beside this sensor_msgs/CameraInfo.
 
         info: any object with that message's fields; `K`, `D` and `P` describe the full resolution, `roi` is cut from
             it first (in full-resolution pixels), then `binning` shrinks it. Scaling by the binning follows
             image_geometry (principal point divided by the binning), so that all ROS nodes agree.
         rectified: True for pictures of an `image_rect` topic (uses `P`, no distortion), False for raw pictures (uses
-            `K` and `D`). None decides from the message: rectified if `roi.do_rectify`.
+            `K` and `D`). The message does not tell: a driver sets `roi.do_rectify` beside raw pictures of a window.
 
         With a `P` of a stereo pair's second camera the results are relative to that camera's own optical centre (the
         baseline term P[3] is not used). Raises CameraError if uncalibrated, NaN, or of unknown model.
         """
         roi = info.roi
-        use_p = bool(roi.do_rectify) if rectified is None else rectified
+        use_p = rectified
         k = [float(v) for v in info.k]
         p = [float(v) for v in info.p]
         if len(k) != 9 or len(p) != 12:

@@ -78,7 +78,7 @@ def _remapped_topics(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 class CameraCache:
     """Cameras from camera_info, computed only when it changes. rectified: as for `Camera.from_camera_info`."""
 
-    def __init__(self, rectified: bool | None) -> None:
+    def __init__(self, rectified: bool) -> None:
         self._rectified = rectified
         self._fields: _Fields | None = None
         self._camera: Camera | None = None
@@ -140,5 +140,5 @@ def _fields_of(info: CameraInfo) -> _Fields:
     """Everything of a camera_info but its header, comparable."""
     roi = info.roi
     arrays = (bytes(memoryview(v)) for v in (info.d, info.k, info.r, info.p))
-    region = (roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify)
+    region = (roi.x_offset, roi.y_offset, roi.width, roi.height)
     return (info.width, info.height, info.distortion_model, info.binning_x, info.binning_y, *region, *arrays)

@@ -110,7 +110,7 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "rectified", "auto",
         "Whether images are rectified (use P of camera_info, no distortion) or not (K and D). auto: yes if the image "
-        "topic is called image_rect or the like, or if camera_info's roi.do_rectify is set.",
+        "topic is called image_rect or the like.",
         choices=tuple(RECTIFIED), when=When.CONFIGURE,
     ),
     Parameter(

@@ -349,10 +349,9 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             qos_overriding_options=None if for_now else overriding,
         )
 
-    def _is_rectified(self) -> bool | None:
-        if self._settings.rectified is None and is_rectified_topic(self._topics.image):
-            return True
-        return self._settings.rectified
+    def _is_rectified(self) -> bool:
+        said = self._settings.rectified
+        return is_rectified_topic(self._topics.image) if said is None else said
 
     def _on_time_jump(self, jump: TimeJump) -> None:
         worker, transforms = self._worker, self._transforms

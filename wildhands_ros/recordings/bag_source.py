@@ -107,7 +107,7 @@ class BagSource(FrameSource):
             self._choice, self._frame_id = choice, frame_id
             topics = self._bag.topics
             self._topic = choose_image_topic(topics, topic, str(path))
-            self._rectified = True if rectified is None and is_rectified_topic(self._topic.name) else rectified
+            self._rectified = is_rectified_topic(self._topic.name) if rectified is None else rectified
             if self._rectified and choice.camera is not None and choice.camera.has_distortion:
                 raise CameraError(
                     f"the pictures of {self._topic.name} are rectified and have no lens distortion, but the given "

@@ -33,7 +33,7 @@ def open_source(
     topic: the bag's image topic, raw or compressed; may be left out where there is only one.
     camera_info_topic: by default the one beside the image topic, else the bag's only one.
     rectified: whether a bag's pictures are rectified (`P` of camera_info is then used instead of `K` and `D`); by
-        default if its topic is called image_rect or the like, or camera_info says so.
+        default if its topic is called image_rect or the like.
     fps: frames a second of a folder of pictures.
     frame_id: the camera's frame where none was recorded.
 
