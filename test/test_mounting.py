@@ -56,7 +56,7 @@ def test_a_turned_hand_is_the_same_hand_before_a_turned_camera(quarters: int) ->
     vertices, joints = MODEL.layer(Side.LEFT).numpy(turned.pose, turned.betas, turned.translation)
     np.testing.assert_allclose(turned.joints, joints, atol=1e-9)
     assert turned.vertices is not None and hand.vertices is not None
-    np.testing.assert_allclose(turned.vertices, vertices, atol=1e-7)  # computed in float32
+    np.testing.assert_allclose(turned.vertices, vertices, atol=1e-7)  # the skinning weights are of float32
     np.testing.assert_allclose(turned.keypoints, camera.project(joints), atol=1e-9)
     assert turned.joints[0, 2] == hand.joints[0, 2] and turned.side is hand.side
     (x0, y0), (x1, y1) = turn.pixels(np.reshape(hand.box, (2, 2)))

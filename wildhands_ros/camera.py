@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -549,7 +549,7 @@ class _Fisheye:
         return _invert_monotone(self.radius, radius, self.limit)
 
 
-def _invert_monotone(function: Any, values: FloatArray, limit: float) -> FloatArray:
+def _invert_monotone(function: Callable[[FloatArray], FloatArray], values: FloatArray, limit: float) -> FloatArray:
     """Solves function(t) = value for t in [0, limit], function growing from 0; NaN where there is no solution."""
     values = np.asarray(values, dtype=np.float64)
     if math.isinf(limit):

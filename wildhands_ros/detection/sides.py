@@ -26,10 +26,7 @@ _FOREARM_LENGTH = 1.5  # of the hand's box: how far from the wrist the elbow is 
 _ELBOW_WEIGHT = 2.5  # per half picture width from the centre
 _ELBOW_LIMIT = 0.7  # half picture widths: further out is no stronger evidence
 _ARM_WEIGHT = 0.6  # forearm straight from the right
-_CLOSE_UP = (
-    0.6,
-    1.0,
-)  # share of the picture's shorter edge: a hand so large tells less, and then nothing, by its place
+_CLOSE_UP = (0.6, 1.0)  # of the picture's shorter edge: so large a hand tells less, and then nothing, by its place
 _ORDER_WEIGHT = 3.0  # two of the wearer's hands, a hand's size or more apart
 _SAME_SIDE_PENALTY = 2.0  # two of the wearer's hands with the same side
 _LARGEST_GROUP = 6

@@ -105,11 +105,6 @@ class HandLayer:
         return len(self.data.template)
 
     @property
-    def parents(self) -> tuple[int, ...]:
-        """Parent of each of the 16 MANO joints."""
-        return PARENTS
-
-    @property
     def tip_vertices(self) -> NDArray[np.int32]:
         """(5,) vertices at the finger tips: thumb, index, middle, ring, pinky."""
         return self.data.tip_vertices

@@ -18,14 +18,14 @@ from wildhands_ros.errors import ModelFileError
 from wildhands_ros.hand_model.data import OPTIONAL_KEYS, REQUIRED_KEYS, HandData
 from wildhands_ros.hand_model.layer import HandLayer
 from wildhands_ros.hand_model.pickles import RefusedPickle, read_pickle
-from wildhands_ros.hands import Side
+from wildhands_ros.hands import FINGERS, INDEX_MCP, PINKY_MCP, Side
 
 logger = logging.getLogger(__name__)
 
 _KEYS = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
 _LARGEST_FILE = 64 * 1024 * 1024  # MANO's official files are 3.7 MB
 _LARGEST_UNPACKED = 256 * 1024 * 1024
-_WRIST, _THUMB, _INDEX, _LITTLE = 0, slice(1, 4), 5, 17  # keypoints: the thumb's joints, the fingers' first ones
+_WRIST, _THUMB = 0, list(FINGERS["thumb"][:3])  # keypoints, the thumb's without its tip
 _FOLDERS = ("", "models", "mano", "mano/models", "mano_v1_2/models")  # where MANO's archive and its users put them
 _REMEDY = (
     "MANO's files are MANO_RIGHT.pkl and MANO_LEFT.pkl from https://mano.is.tue.mpg.de (free for research, after "
@@ -93,7 +93,7 @@ def _is_of_other_side(layer: HandLayer, side: Side) -> bool:
     """Whether the thumb lies on the wrong side of the plane through wrist, index and little finger: at rest it stands
     out of the palm a little, and out of the back of a hand that is taken for its mirror image."""
     rest = layer.rest_joints(np.zeros(10))
-    across = np.cross(rest[_INDEX] - rest[_WRIST], rest[_LITTLE] - rest[_WRIST])
+    across = np.cross(rest[INDEX_MCP] - rest[_WRIST], rest[PINKY_MCP] - rest[_WRIST])
     thumb = (rest[_THUMB] - rest[_WRIST]) @ across
     return bool((thumb < 0).all() if side is Side.RIGHT else (thumb > 0).all())
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from wildhands_ros.hand_model import HandLayer
 from wildhands_ros.hands import FINGERS, wrist_rotation
+from wildhands_ros.rotations import cross_matrices
 from wildhands_ros.synthetic.meshes import Faces, FloatArray, longest_boundary, subdivide
 from wildhands_ros.synthetic.renderer import face_edges
 
@@ -132,9 +133,8 @@ def _forearm_scale(*, bare: bool) -> FloatArray:
 
 def _turn(a: FloatArray, b: FloatArray) -> FloatArray:
     """The smallest rotation (3, 3) that takes unit vector a to unit vector b, which must not be opposite."""
-    v, c = np.cross(a, b), float(a @ b)
-    k = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
-    return np.eye(3) + k + k @ k / max(1 + c, 1e-6)
+    k = cross_matrices(np.cross(a, b))
+    return np.eye(3) + k + k @ k / max(1 + float(a @ b), 1e-6)
 
 
 def _skin_colors(points: FloatArray, joints: FloatArray, look: ArmLook) -> FloatArray:

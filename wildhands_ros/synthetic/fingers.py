@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wildhands_ros.hand_model import HandLayer, hand_anatomy
+from wildhands_ros.hand_model import HandLayer
 from wildhands_ros.hands import FINGERS
-from wildhands_ros.rotations import exp_so3, log_so3
 
 FloatArray = NDArray[np.float64]
 
@@ -18,9 +17,7 @@ class FingerPoser:
     """Turns the same few angles into poses of any hand model, left or right."""
 
     def __init__(self, layer: HandLayer) -> None:
-        skeleton = layer.skeleton()
-        self._anatomy = hand_anatomy(skeleton.joints_template, skeleton.tips_template, layer.side)
-        self._mean = skeleton.hands_mean.reshape(15, 3)
+        self._layer = layer
 
     def rotations(self, fingers: FloatArray) -> FloatArray:
         """Pose (16, 3, 3) as a `Hand` has it, with identity as global orientation.
@@ -29,12 +26,10 @@ class FingerPoser:
         straight finger (the thumb's base: from rest), and abduction of the base from rest, positive towards the
         thumb's side (the thumb: away from the palm). Angles past a joint's limits are brought back to them.
         """
-        angles = np.zeros((15, 3))
+        anatomy, angles = self._layer.anatomy, np.zeros((15, 3))
         for finger, (base, middle, end, spread) in zip(FINGERS, fingers, strict=True):
             rows = _FIRST_JOINT[finger] + np.arange(3)
-            angles[rows, 0] = np.array([base, middle, end]) - self._anatomy.rest[rows, 0]
+            angles[rows, 0] = np.array([base, middle, end]) - anatomy.rest[rows, 0]
             angles[rows[0], 1] = spread
-        turned = self._anatomy.rotations(self._anatomy.clamped(angles))
-        if self._mean.any():
-            turned = exp_so3(log_so3(turned) - self._mean)
-        return np.concatenate([np.eye(3)[None], turned])
+        turned = anatomy.rotations(anatomy.clamped(angles))
+        return self._layer.pose_from_rotations(np.concatenate([np.eye(3)[None], turned]))

@@ -239,7 +239,6 @@ class _Actor:
         _, joints = self._layer.numpy(rotations, self.betas, np.zeros(3))
         translation = axes.T @ (motion.wrist - position) - joints[0]
         vertices, joints = self._layer.numpy(rotations, self.betas, translation)
-        vertices, joints = np.asarray(vertices, np.float64), np.asarray(joints, np.float64)
         elbow = axes.T @ (motion.elbow - position)
         return _Pose(rotations, translation, vertices, joints, self.arm.coarse(vertices, joints, elbow))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from wildhands_ros.errors import ConfigError
 from wildhands_ros.rotations import exp_so3, log_so3
 
 FloatArray = NDArray[np.float64]
+_Number = TypeVar("_Number", float, FloatArray)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class OneEuroConfig:
             )
 
 
-def smoothing_factor(cutoff: float, dt: float) -> float:
+def smoothing_factor(cutoff: _Number, dt: float) -> _Number:
     """Weight of the new sample in a first-order low-pass of `cutoff` Hz after `dt` seconds, 0 to 1."""
     r = 2 * math.pi * cutoff * dt
     return 1 - 1 / (r + 1)
@@ -126,7 +128,6 @@ class RotationOneEuro:
         step = log_so3(np.swapaxes(self._value, -1, -2) @ value)
         a = smoothing_factor(self._config.derivative_cutoff, dt)
         self._velocity = self._velocity + a * (step / dt - self._velocity)
-        cutoffs = self._config.min_cutoff + self._config.beta * np.linalg.norm(self._velocity, axis=-1)
-        weights = np.array([smoothing_factor(c, dt) for c in np.atleast_1d(cutoffs)]).reshape(cutoffs.shape)
-        self._value = self._value @ exp_so3(weights[..., None] * step)
+        cutoffs = self._config.min_cutoff + self._config.beta * np.linalg.norm(self._velocity, axis=-1, keepdims=True)
+        self._value = self._value @ exp_so3(smoothing_factor(cutoffs, dt) * step)
         return self._value.copy()

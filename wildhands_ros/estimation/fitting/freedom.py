@@ -65,7 +65,6 @@ def natural_prior(layer: HandLayer, size_sigma: float) -> Prior:
     anatomy = layer.anatomy
     joints = np.array([joint - 1 for joint, _ in NATURAL_ANGLES])
     slots = np.array([slot for _, slot in NATURAL_ANGLES])
-    d, n = len(NATURAL_ANGLES), len(NATURAL_ANGLES) + _SHAPE_COUNT
 
     usual, sigma = np.radians(np.array(list(_USUAL.values()), dtype=np.float64)).T
     lower, upper = anatomy.limits[joints, slots].T
@@ -74,9 +73,8 @@ def natural_prior(layer: HandLayer, size_sigma: float) -> Prior:
 
     precision = np.diag(np.concatenate([sigma**-2, np.full(_SHAPE_COUNT, size_sigma**-2)]))
     for finger in _FINGERS:
-        together = np.zeros(n)
+        together = np.zeros(len(mean))
         together[NATURAL_ANGLES.index((finger + 2, _FLEXION))] = 1
         together[NATURAL_ANGLES.index((finger + 1, _FLEXION))] = -_COUPLING
         precision += np.outer(together, together) / _COUPLING_SIGMA**2
-    assert len(mean) == n and len(lower) == d
     return Prior(mean, precision, lower, upper, LIMIT_SIGMA)

@@ -69,8 +69,6 @@ class Kinematics:
         dofs: Sequence[tuple[int, int]],
         shape_count: int,
     ) -> None:
-        if tuple(int(p) for p in skeleton.parents) != PARENTS:
-            raise ValueError(f"the hand model's joint tree is not MANO's: parents {tuple(skeleton.parents)}")
         self.dofs = tuple(dofs)
         self.shape_count = shape_count
         self.hands_mean = np.asarray(skeleton.hands_mean, dtype=np.float64).reshape(15, 3)
