@@ -260,6 +260,21 @@ def test_rectification_maps_point_out_of_the_picture_where_the_camera_sees_nothi
     assert map_x[120, 160] == pytest.approx(300 + 400 * 0.5 / 60, abs=0.1)
 
 
+def test_numbers_of_numpy_and_opencv_become_plain_ones() -> None:
+    """Else JSON and YAML could not be written of them; OpenCV tells the size of a video's pictures in floats."""
+    camera = Camera(np.int64(640), 480.0, np.float32(400.5), np.int32(401), np.float64(320), 240)  # type: ignore[arg-type]
+    assert camera == Camera(640, 480, 400.5, 401, 320, 240)
+    assert [type(v) for v in (camera.width, camera.height)] == [int, int]
+    assert [type(v) for v in (camera.fx, camera.fy, camera.cx, camera.cy)] == [float] * 4
+    assert yaml.safe_load(yaml.safe_dump(camera.to_calibration("head")))["image_width"] == 640
+
+
+@pytest.mark.parametrize("size", [640.5, 0, -1, float("nan"), float("inf")])
+def test_sizes_that_no_picture_has_are_refused(size: float) -> None:
+    with pytest.raises(CameraError, match="positive whole numbers"):
+        Camera(640, size, 400, 400, 320, 240)  # type: ignore[arg-type]
+
+
 def test_dictionary_round_trip() -> None:
     for camera in CAMERAS.values():
         assert Camera.from_dict(camera.to_dict(), camera.width, camera.height) == camera

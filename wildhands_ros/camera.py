@@ -115,11 +115,18 @@ class Camera:
     coefficients: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Accepts what calibrations give: models by name, coefficients as arrays."""
+        """Accepts what calibrations give: models by name, coefficients as arrays, numbers of numpy and OpenCV."""
         object.__setattr__(self, "model", _model_of(self.model))
         object.__setattr__(self, "coefficients", tuple(float(c) for c in np.ravel(self.coefficients)))
-        if self.width <= 0 or self.height <= 0:
-            raise CameraError(f"camera size {self.width}x{self.height}: width and height must be positive")
+        for name in ("fx", "fy", "cx", "cy"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("width", "height"):
+            size = getattr(self, name)
+            if not (size > 0 and float(size).is_integer()):
+                raise CameraError(
+                    f"camera size {self.width}x{self.height}: width and height must be positive whole numbers"
+                )
+            object.__setattr__(self, name, int(size))
         numbers = (self.fx, self.fy, self.cx, self.cy, *self.coefficients)
         if not all(math.isfinite(n) for n in numbers):
             raise CameraError("camera intrinsics contain NaN or infinity: calibrate the camera again")
