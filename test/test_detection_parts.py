@@ -150,6 +150,30 @@ def test_views_are_few_and_cover_the_picture(width, height):
             assert any(abs(view.x - x) <= h and abs(view.y - y) <= h for view, h in zip(level, half, strict=True))
 
 
+@given(st.integers(1, 5000), st.integers(1, 5000))
+@example(1280, 720)
+def test_views_of_a_mirrored_and_of_a_portrait_picture_are_the_same(width, height):
+    def same(views, others):
+        rows, other_rows = (np.array([(v.x, v.y, v.size, v.angle) for v in each]) for each in (views, others))
+        apart = np.abs(rows[:, None] - other_rows).max(axis=-1)
+        return len(rows) == len(other_rows) and apart.min(axis=0).max() < 1e-6 and apart.min(axis=1).max() < 1e-6
+
+    landscape, portrait = views_of(width, height), views_of(height, width)
+    for views, others in ((landscape.near, portrait.near), (landscape.far, portrait.far)):
+        assert same(views, [replace(view, x=view.y, y=view.x) for view in others])
+        assert same(views, [replace(view, x=width - 1 - view.x) for view in views])
+
+
+@pytest.mark.parametrize("size", [100, 450, 1000])
+def test_a_mirrored_region_of_the_mirrored_picture_is_the_mirrored_crop(size):
+    image = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 256, (720, 1280, 3), dtype=np.uint8), (0, 0), 3)
+    region = Region(500.3, 300.8, size, 0.6)
+    mirrored = replace(region, x=1279 - region.x, angle=-region.angle)
+    one = Pyramid(image).crop(region, 224, extend=True)
+    other = Pyramid(image[:, ::-1]).crop(mirrored, 224, extend=True)
+    assert np.abs(one.astype(int) - other[:, ::-1]).max() <= 2  # OpenCV rounds places to 1/32 of a pixel
+
+
 # --- palms ------------------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +236,15 @@ def test_merging_leaves_the_best_of_every_place(found):
     if found:
         assert merged[0].score == max(palm.score for palm in found)
     assert sum(palm.score for palm in merged) <= sum(palm.score for palm in found) + 1e-9
+
+
+@given(st.lists(palms, max_size=8, unique_by=lambda palm: palm.score), st.randoms())
+def test_palms_are_merged_the_same_in_any_order(found, random):
+    shuffled = random.sample(found, len(found))
+    for one, other in zip(merge_palms(found), merge_palms(shuffled), strict=True):
+        assert np.allclose(one.center, other.center) and (one.size, one.score) == pytest.approx(
+            (other.size, other.score)
+        )
 
 
 def test_merging_weighs_by_score_and_keeps_what_is_apart():

@@ -19,6 +19,7 @@ from wildhands_ros.estimation.known_length import betas_of_length, resized
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
+from wildhands_ros.mounting import Turn
 from wildhands_ros.pipeline import EstimationConfig, Pipeline, PipelineConfig
 from wildhands_ros.pipeline.pipeline import make_estimator
 from wildhands_ros.tracking import TrackingConfig
@@ -135,6 +136,28 @@ def test_a_resized_hand_looks_the_same_and_lies_as_much_farther_as_it_is_longer(
     np.testing.assert_array_equal(found.pose, hand.pose)
     again = resized(found, length, estimator, CAMERA)
     np.testing.assert_allclose(again.joints, found.joints, atol=1e-9)
+
+
+@given(seeds, sides, lengths)
+def test_hands_before_a_turned_camera_and_in_the_mirror_are_resized_the_same(
+    seed: int, side: Side, length: float
+) -> None:
+    estimator, turn, flip = Says(seed), Turn(1, CAMERA.width, CAMERA.height), np.diag([-1.0, 1.0, 1.0])
+    hand = estimator.hand(side)
+    found = resized(hand, length, estimator, CAMERA)
+    turned = resized(turn.hand(hand), length, estimator, turn.camera(CAMERA))
+    np.testing.assert_allclose(turned.joints, turn.hand(found).joints, atol=1e-9)
+    np.testing.assert_allclose(turned.keypoints, turn.hand(found).keypoints, atol=1e-6)
+
+    pose, translation = flip @ hand.pose @ flip, flip @ hand.translation
+    vertices, joints = estimator.pose_hand(side.other, pose, hand.betas, translation)
+    other = replace(
+        hand, side=side.other, pose=pose, translation=translation, vertices=vertices, joints=joints,
+        keypoints=CAMERA.mirrored().project(joints),
+    )  # fmt: skip
+    mirrored = resized(other, length, estimator, CAMERA.mirrored())
+    np.testing.assert_allclose(mirrored.joints, found.joints @ flip, atol=1e-9)
+    np.testing.assert_allclose(mirrored.betas, found.betas, atol=1e-9)
 
 
 def test_a_hand_that_was_taken_for_a_smaller_one_comes_to_its_true_place() -> None:
