@@ -13,8 +13,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wildhands_ros.camera import Camera, Distortion, _Polynomial
+from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import CameraError
+from wildhands_ros.lenses import PolynomialLens
 
 CAMERAS = {
     "pinhole": Camera(1280, 720, 600.0, 620.0, 611.0, 380.0),
@@ -107,7 +108,7 @@ def test_the_principal_point_looks_straight_ahead(name: str) -> None:
 @pytest.mark.parametrize("name", ["plumb_bob", "plumb_bob_4", "rational", "thin_prism"])
 def test_the_slopes_by_which_a_lens_is_inverted_are_its_own(name: str) -> None:
     """A wrong one would be seen in no result, only in how many steps it takes, until they are too few."""
-    lens, step = _Polynomial(CAMERAS[name].coefficients), 1e-6
+    lens, step = PolynomialLens(CAMERAS[name].coefficients), 1e-6
     x, y = RNG.uniform(-0.6, 0.6, (2, 20))
     *_, (xx, xy, yx, yy) = lens.distort(x, y)
     right, left = lens.distort(x + step, y), lens.distort(x - step, y)

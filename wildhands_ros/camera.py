@@ -3,16 +3,14 @@
 Conventions: optical frame (x right, y down, z forward), pixel centres at integer coordinates, arrays of points with
 the coordinate last. Everything is float64 and vectorised.
 
-Sources of the formulas: the plumb_bob and rational_polynomial models are those of OpenCV's calib3d documentation
-("Detailed Description", radial, tangential and thin-prism terms); the equidistant model is that of OpenCV's fisheye
-module (Kannala and Brandt 2006). `CameraInfo` semantics follow sensor_msgs/CameraInfo and image_geometry.
+`CameraInfo` semantics follow sensor_msgs/CameraInfo and image_geometry; the lenses' formulas are in `lenses`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -22,14 +20,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wildhands_ros.errors import CameraError
+from wildhands_ros.lenses import FisheyeLens, PolynomialLens
 from wildhands_ros.yaml_files import read_yaml
 
 FloatArray = NDArray[np.float64]
 
-_NEWTON_STEPS = 30
 _LARGEST = 1e9  # of intrinsics and coefficients: what is larger overflows in the polynomials
 _SHORTEST = 1e-3  # pixels of focal length
-_CONVERGED = 1e-12  # normalised units: 1e-9 px at a focal length of 1000 px
 _RECTIFIED = re.compile(r"(?<![a-z])rect[^/]*$|/rect(ified)?/image$")
 
 
@@ -290,7 +287,7 @@ class Camera:
             if self.model is Distortion.EQUIDISTANT:
                 r = np.hypot(x, y)
                 theta = np.arctan2(r, z)
-                fisheye = _Fisheye(self.coefficients)
+                fisheye = FisheyeLens(self.coefficients)
                 radius = np.where(theta <= fisheye.limit, fisheye.radius(theta), np.nan)
                 scale = np.where(r > 0, radius / r, np.where(z > 0, 0.0, np.nan))
                 xd, yd = x * scale, y * scale
@@ -298,7 +295,7 @@ class Camera:
                 z = np.where(z > 0, z, np.nan)
                 xd, yd = x / z, y / z
                 if self.has_distortion:
-                    lens = _Polynomial(self.coefficients)
+                    lens = PolynomialLens(self.coefficients)
                     inside = np.hypot(xd, yd) <= lens.limit
                     xd, yd = (np.where(inside, v, np.nan) for v in lens.distort(xd, yd)[:2])
         return np.stack([self.fx * xd + self.cx, self.fy * yd + self.cy], axis=-1)
@@ -313,12 +310,12 @@ class Camera:
         yd = (pixels[..., 1] - self.cy) / self.fy
         if self.model is Distortion.EQUIDISTANT:
             rd = np.hypot(xd, yd)
-            theta = _Fisheye(self.coefficients).angle(rd)
+            theta = FisheyeLens(self.coefficients).angle(rd)
             with np.errstate(divide="ignore", invalid="ignore"):
                 scale = np.where(rd == 0, 1.0, np.sin(theta) / rd)
             return np.stack([xd * scale, yd * scale, np.cos(theta)], axis=-1)
         if self.has_distortion:
-            xd, yd = _Polynomial(self.coefficients).undistort(xd, yd)
+            xd, yd = PolynomialLens(self.coefficients).undistort(xd, yd)
         ray = np.stack([xd, yd, np.ones_like(xd)], axis=-1)
         return ray / np.linalg.norm(ray, axis=-1, keepdims=True)
 
@@ -463,141 +460,3 @@ def _distortion(name: str, values: Any) -> tuple[Distortion, tuple[float, ...]]:
     if model is Distortion.EQUIDISTANT and len(coefficients) > 4 and not any(coefficients[4:]):
         coefficients = coefficients[:4]
     return model, coefficients
-
-
-class _Polynomial:
-    """plumb_bob and rational_polynomial lenses in normalised image coordinates (pixels over focal length).
-
-    With r² = x² + y²:
-        radial = (1 + k1 r² + k2 r⁴ + k3 r⁶) / (1 + k4 r² + k5 r⁴ + k6 r⁶)
-        x' = x·radial + 2 p1 x y + p2 (r² + 2x²) + s1 r² + s2 r⁴
-        y' = y·radial + p1 (r² + 2y²) + 2 p2 x y + s3 r² + s4 r⁴
-    """
-
-    def __init__(self, coefficients: tuple[float, ...]) -> None:
-        k1, k2, self.p1, self.p2, *rest = coefficients
-        k3, k4, k5, k6, *prism = [*rest, *[0.0] * (8 - len(rest))]
-        self.numerator = _without_dust(1.0, k1, k2, k3)
-        self.denominator = _without_dust(1.0, k4, k5, k6)
-        self.s1, self.s2, self.s3, self.s4 = prism
-        self.limit = self._turning_radius()
-
-    def radial(self, r2: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """radial and its derivative by r²."""
-        n, d = _horner(self.numerator, r2), _horner(self.denominator, r2)
-        dn, dd = _horner(_derivative(self.numerator), r2), _horner(_derivative(self.denominator), r2)
-        with np.errstate(divide="ignore", invalid="ignore"):  # at a pole, where the lens ends
-            return n / d, (dn * d - n * dd) / (d * d)
-
-    def _turning_radius(self) -> float:
-        """The smallest radius at which r·radial(r²) stops growing (infinity if it never does)."""
-        # d/dr [r n/d] = 0  <=>  (n + 2 r² n') d - 2 r² n d' = 0, a polynomial in r²
-        n, d = np.poly1d(self.numerator[::-1]), np.poly1d(self.denominator[::-1])
-        t = np.poly1d([1.0, 0.0])
-        roots = ((n + 2 * t * n.deriv()) * d - 2 * t * n * d.deriv()).roots
-        poles = d.roots
-        candidates = [z.real for z in (*roots, *poles) if abs(z.imag) < 1e-9 * max(1.0, abs(z.real)) and z.real > 0]
-        return math.sqrt(min(candidates)) if candidates else math.inf
-
-    def distort(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...]]:
-        """Distorted x', y' and the Jacobian entries (∂x'/∂x, ∂x'/∂y, ∂y'/∂x, ∂y'/∂y)."""
-        r2 = x * x + y * y
-        radial, slope = self.radial(r2)
-        xd = x * radial + 2 * self.p1 * x * y + self.p2 * (r2 + 2 * x * x) + self.s1 * r2 + self.s2 * r2 * r2
-        yd = y * radial + self.p1 * (r2 + 2 * y * y) + 2 * self.p2 * x * y + self.s3 * r2 + self.s4 * r2 * r2
-        prism_x = 2 * self.s1 + 4 * self.s2 * r2
-        prism_y = 2 * self.s3 + 4 * self.s4 * r2
-        cross = 2 * slope * x * y + 2 * self.p1 * x + 2 * self.p2 * y
-        jacobian = (
-            radial + 2 * slope * x * x + 2 * self.p1 * y + 6 * self.p2 * x + prism_x * x,
-            cross + prism_x * y,
-            cross + prism_y * x,
-            radial + 2 * slope * y * y + 6 * self.p1 * y + 2 * self.p2 * x + prism_y * y,
-        )
-        return xd, yd, jacobian
-
-    def undistort(self, xd: FloatArray, yd: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The inverse of `distort` by Newton's method, started from the inverse of the radial part alone."""
-        rd = np.hypot(xd, yd)
-        r = _invert_monotone(lambda t: t * self.radial(t * t)[0], rd, self.limit)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            scale = np.where(rd > 0, r / rd, 1.0)
-            # a tangential shift may carry a pixel past the radial limit: start at the limit and let Newton decide
-            scale = np.where(np.isfinite(scale), scale, min(self.limit, 1e6) / rd)
-            x, y = xd * scale, yd * scale
-            for _ in range(_NEWTON_STEPS):
-                fx, fy, (a, b, c, d) = self.distort(x, y)
-                ex, ey = fx - xd, fy - yd
-                det = a * d - b * c
-                dx, dy = (d * ex - b * ey) / det, (a * ey - c * ex) / det
-                x, y = x - dx, y - dy
-                if np.nanmax(np.abs(dx) + np.abs(dy), initial=0.0) < _CONVERGED:
-                    break
-            fx, fy, _ = self.distort(x, y)
-            good = (np.hypot(fx - xd, fy - yd) < 1e-9) & (np.hypot(x, y) <= self.limit)
-        return np.where(good, x, np.nan), np.where(good, y, np.nan)
-
-
-class _Fisheye:
-    """The equidistant lens: radius(θ) = θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸), θ from the optical axis."""
-
-    def __init__(self, coefficients: tuple[float, ...]) -> None:
-        self.polynomial = _without_dust(1.0, *coefficients)
-        slope = self.polynomial * np.array([1, 3, 5, 7, 9])  # d radius / dθ, in θ²
-        roots = np.poly1d(slope[::-1]).roots
-        turning = [z.real for z in roots if abs(z.imag) < 1e-9 * max(1.0, abs(z.real)) and z.real > 0]
-        self.limit = min([math.pi, *[math.sqrt(t) for t in turning]])
-
-    def radius(self, theta: FloatArray) -> FloatArray:
-        return theta * _horner(self.polynomial, theta * theta)
-
-    def angle(self, radius: FloatArray) -> FloatArray:
-        """The inverse of `radius`; NaN past its largest value."""
-        return _invert_monotone(self.radius, radius, self.limit)
-
-
-def _invert_monotone(function: Callable[[FloatArray], FloatArray], values: FloatArray, limit: float) -> FloatArray:
-    """Solves function(t) = value for t in [0, limit], function growing from 0; NaN where there is no solution."""
-    values = np.asarray(values, dtype=np.float64)
-    if math.isinf(limit):
-        limit = 1.0
-        largest = np.nanmax(values, initial=0.0)
-        while limit < 1e6 and function(np.float64(limit)) < largest:
-            limit *= 2
-    top = float(function(np.float64(limit)))
-    # a pole or a turning point may lie exactly at the limit: stay on its near side
-    if not math.isfinite(top) or top <= 0:
-        limit *= 1 - 1e-9
-        top = float(function(np.float64(limit)))
-    low, high = np.zeros_like(values), np.full_like(values, limit)
-    t = np.clip(values, 0, limit)
-    for _ in range(80):
-        f = function(t)
-        low, high = np.where(f < values, t, low), np.where(f < values, high, t)
-        h = 1e-7 * (1 + t)
-        slope = (function(t + h) - function(t - h)) / (2 * h)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            step = t - (f - values) / slope
-        inside = np.isfinite(step) & (step >= low) & (step <= high)
-        new = np.where(inside, step, (low + high) / 2)
-        if np.all(np.abs(new - t) <= 1e-14 * (1 + np.abs(t))):
-            t = new
-            break
-        t = new
-    return np.where((values <= top) & (values >= 0), t, np.nan)
-
-
-def _without_dust(*coefficients: float) -> FloatArray:
-    """Coefficients too small to move any pixel set to zero: they would overflow the search for roots."""
-    return np.array([c if abs(c) > 1e-15 else 0.0 for c in coefficients])
-
-
-def _horner(ascending: FloatArray, t: FloatArray) -> FloatArray:
-    result = np.zeros_like(t)
-    for c in ascending[::-1]:
-        result = result * t + c
-    return result
-
-
-def _derivative(ascending: FloatArray) -> FloatArray:
-    return ascending[1:] * np.arange(1, len(ascending))
