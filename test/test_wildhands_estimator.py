@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -598,6 +599,22 @@ def test_a_cache_that_may_only_be_read_serves(checkpoint, cache, tmp_path, monke
     monkeypatch.setattr(Path, "write_text", refuse)
     config = RuntimeConfig("cpu", backend, precision, threads=1, tolerance_mm=50, cache_dir=tmp_path)
     assert load_network(checkpoint, config).runtime.name
+    assert sorted(path.name for path in (tmp_path / whole.name).iterdir()) == sorted(kept)
+
+
+def test_a_disk_with_no_room_for_openvinos_copy_serves(checkpoint, cache, tmp_path):
+    whole = exported_network(checkpoint, cache).folder
+    kept = ("trunks.onnx", "hands.onnx", "info.json", "expected.npz")
+    (tmp_path / whole.name).mkdir()
+    for name in kept:
+        shutil.copy(whole / name, tmp_path / whole.name / name)
+    config = RuntimeConfig("cpu", Backend.OPENVINO, threads=1, cache_dir=tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))  # where files end, as on a full disk
+    try:
+        assert load_network(checkpoint, config).agreement_mm < 1e-2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert sorted(path.name for path in (tmp_path / whole.name).iterdir()) == sorted(kept)
 
 

@@ -237,7 +237,7 @@ def _mapped_copy(path: Path) -> Path:
             write_whole(sums, json.dumps([checksum(file) for file in made]).encode())
             for new, file in zip(made, (mapped, weights), strict=True):
                 os.replace(new, file)
-    except OSError:
+    except (OSError, RuntimeError):  # as which OpenVINO reports a full disk, of which it says nothing
         return path
     return mapped
 
