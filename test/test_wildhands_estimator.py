@@ -864,6 +864,45 @@ def test_backends_say_what_they_cannot_do(checkpoint, cache, monkeypatch):
         load_network(checkpoint, RuntimeConfig("cpu", Backend.ONNXRUNTIME, cache_dir=cache))
 
 
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Makes the library of a backend one whose compiled parts do not fit the system."""
+
+    def make(backend):
+        monkeypatch.delitem(sys.modules, backend.value, raising=False)
+        (tmp_path / backend.value).mkdir()
+        (tmp_path / backend.value / "__init__.py").write_text("raise ImportError('cannot enable executable stack')")
+        if backend is Backend.OPENVINO:  # as if it had not been loaded yet; the core itself must stay
+            monkeypatch.setattr(accelerated, "openvino_core", accelerated.openvino_core.__wrapped__)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    return make
+
+
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.AUTO])
+@pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME, Backend.OPENVINO])
+def test_a_backend_that_cannot_be_imported_is_named_and_passed_over(
+    checkpoint, tmp_path, broken, caplog, backend, precision
+):
+    broken(backend)
+    config = RuntimeConfig("cpu", precision=precision, threads=1, tolerance_mm=50, cache_dir=tmp_path / "networks")
+    name = load_network(checkpoint, config).runtime.name
+    assert not name.startswith(("torch", backend.value))
+    (said,) = [message for message in caplog.messages if "cannot be imported" in message]
+    assert backend.value in said and "executable stack" in said and "install a version" in said
+    with pytest.raises(ConfigError, match=f"{backend.value} is installed but cannot be imported"):
+        load_network(checkpoint, replace(config, backend=backend))
+
+
+def test_where_no_backend_can_be_imported_torch_runs_it(checkpoint, cache, broken, caplog):
+    for backend in (Backend.ONNXRUNTIME, Backend.OPENVINO):
+        broken(backend)
+    config = RuntimeConfig("cpu", threads=1, tolerance_mm=0.9, cache_dir=cache)  # of which no choice is remembered
+    assert load_network(checkpoint, config).runtime.name.startswith("torch")
+    assert "eager torch" in caplog.messages[-1] and "cannot be imported" in caplog.messages[-1]
+    assert accelerated.version(Backend.OPENVINO)  # is known all the same
+
+
 def test_without_faster_backends_it_runs_in_torch_and_says_so_once(checkpoint, monkeypatch, caplog):
     monkeypatch.setattr(loading_module.accelerated, "installed", lambda backend: False)
     assert "torch" in load_network(checkpoint, RuntimeConfig("cpu", Backend.TORCH, threads=1)).runtime.name

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,14 +58,32 @@ def installed(backend: Backend) -> bool:
 
 
 def version(backend: Backend) -> str:
-    """The installed version of a backend; empty where it is not installed.
+    """The installed version of a backend; empty where it is not installed, or cannot be imported to tell.
 
     It is asked also of a backend that is then not used, and OpenVINO takes a sixth of a second and 29 MB to import:
     only a build of another name, such as onnxruntime-gpu, has to be imported to tell.
     """
-    if not installed(backend):
+    try:
+        return version_of(backend.value) or str(getattr(_imported(backend), "__version__", ""))
+    except Unusable:
         return ""
-    return version_of(backend.value) or str(getattr(import_module(backend.value), "__version__", ""))
+
+
+class Unusable(ConfigError):
+    """A backend is not installed, or its library cannot be loaded on this system."""
+
+
+def _imported(backend: Backend) -> ModuleType:
+    """A backend's library. Raises Unusable where there is none that can be loaded."""
+    if not installed(backend):
+        raise Unusable(f"{backend.value} is not installed: {how_to_get(backend.value)}")
+    try:
+        return import_module(backend.value)
+    except Exception as error:  # of compiled parts that do not fit this system's, or NumPy's, it can be any
+        raise Unusable(
+            f"{backend.value} is installed but cannot be imported ({error}): install a version that fits this system, "
+            "or uninstall it"
+        ) from error
 
 
 class ExportedRuntime:
@@ -90,8 +109,6 @@ class ExportedRuntime:
         at_once: int = 0,
         heads: Precision = Precision.FLOAT32,
     ) -> None:
-        if not installed(backend):
-            raise ConfigError(f"{backend.value} is not installed: {how_to_get(backend.value)}")
         threads = threads or available_threads()
         self._at_once, self._threads = at_once, threads
         self._title = f"{backend.value} {precision.value}"
@@ -126,7 +143,10 @@ class ExportedRuntime:
 
 def openvino_has_bfloat16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this CPU, and not in float32 or more slowly where it is asked for it."""
-    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    try:
+        return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except Unusable:
+        return False
 
 
 def as_arrays(inputs: NetworkInputs) -> dict[str, AnyArray]:
@@ -148,8 +168,7 @@ def available_threads() -> int:
 
 
 def _onnxruntime_graph(path: Path, threads: int) -> Graph:
-    import onnxruntime  # type: ignore[import-untyped]
-
+    onnxruntime = _imported(Backend.ONNXRUNTIME)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the processors to others
@@ -172,15 +191,14 @@ def _onnxruntime_graph(path: Path, threads: int) -> Graph:
 
 @cache
 def openvino_core() -> openvino.Core:
-    """OpenVINO in this process: one, for as long as it runs.
+    """OpenVINO in this process: one, for as long as it runs. Raises Unusable where it cannot be loaded.
 
     Each core (2026.4) gives the thread that first uses it a stack for signal handlers, and at its end gives back what
     was there before. Where that belonged to a core that had ended earlier, the next signal, such as Ctrl-C, ended
     the process with SIGSEGV.
     """
-    import openvino
-
-    return openvino.Core()
+    core: openvino.Core = _imported(Backend.OPENVINO).Core()
+    return core
 
 
 def openvino_graph(path: Path, precision: Precision, threads: int, calibration: Calibration | None = None) -> Graph:

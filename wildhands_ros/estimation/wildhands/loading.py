@@ -101,7 +101,7 @@ def load_network(checkpoint: Path, config: RuntimeConfig) -> LoadedNetwork:
     candidates = _candidates(backends, config.precision)
     try:
         return _load_exported(checkpoint, config, candidates)
-    except (NoExporter, _NotKept) as error:
+    except (NoExporter, _NotKept, accelerated.Unusable) as error:
         if not _may_be_torch(config):
             raise
         logger.warning("the network runs in eager torch, half as fast: %s", error)
@@ -335,12 +335,12 @@ def _fastest(
     known = _recall(remembered, candidates) if recall and len(candidates) > 1 else None
     chosen = known or candidates
     best: tuple[float, _Candidate, LoadedNetwork] | None = None
-    refused: ConfigError | None = None
+    refused: list[ConfigError] = []
     for candidate in chosen:
         try:
             loaded = _load_candidate(exported, config, candidate)
         except ConfigError as error:
-            refused = error
+            refused.append(error)
             continue
         seconds = _median_seconds(loaded.runtime, exported.samples[0].inputs) if len(chosen) > 1 else 0.0
         if best is None or seconds < _CLEARLY * best[0]:
@@ -349,7 +349,9 @@ def _fastest(
     if best is None:
         if len(chosen) < len(candidates):  # what was remembered no longer works
             return _fastest(exported, config, candidates, recall=False)
-        raise refused or ConfigError("no backend to run the network with")
+        raise refused[-1]
+    for words in dict.fromkeys(str(error) for error in refused if isinstance(error, accelerated.Unusable)):
+        logger.warning("the network runs without it: %s", words)
     if len(chosen) > 1:
         with contextlib.suppress(OSError):  # of a cache that may only be read
             remembered.write_text(json.dumps([best[1][0].value, best[1][1].value]))
