@@ -11,6 +11,7 @@ import struct
 import warnings
 import zipfile
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -587,6 +588,15 @@ def test_own_format_keeps_everything(small, tmp_path):
     assert len(info.sha256) == 64
     inputs = example_inputs(small, 2)
     torch.testing.assert_close(network(inputs).pose, small(inputs).pose)
+
+
+def test_half_of_a_checkpoint_keeps_numbers_that_float16_cannot_hold(tmp_path):
+    network = made_up_network(replace(SMALL, trunk=Trunk.RESNET18, frame_trunk=False), 1)
+    network.hand_backbone.bn1.running_var[3] = 7e4
+    save_checkpoint(tmp_path / "half.safetensors", network, CheckpointInfo(), half=True)
+    found = load_checkpoint(tmp_path / "half.safetensors")[0].hand_backbone
+    assert torch.equal(found.bn1.running_var, network.hand_backbone.bn1.running_var)
+    assert torch.equal(found.conv1.weight, network.hand_backbone.conv1.weight.half().float())
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_nothing(small, tmp_path):

@@ -106,13 +106,14 @@ def save_checkpoint(
 ) -> CheckpointInfo:
     """Writes a network in the package's own format; returns `info` with the hash that was written.
 
-    half: in float16, half as large; such weights are float32 again once they are loaded.
+    half: in float16, half as large, but for tensors with numbers that it cannot hold; such weights are float32 again
+    once they are loaded.
     """
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
-        tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
+        tensors = {name: _halved(tensor) for name, tensor in tensors.items()}
     info = replace(info, variant=network.variant, sha256=_hash(tensors))
     description = {**info.to_dict(), "format": _FORMAT}
     try:  # not by safetensors' save_file, whose files nobody else may read
@@ -120,6 +121,14 @@ def save_checkpoint(
     except OSError as error:
         raise ModelFileError(f"{path} cannot be written ({error.strerror or error})") from error
     return info
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    """A tensor of float32 in float16, unless one of its numbers is too large for that; any other as it is."""
+    if tensor.dtype != torch.float32:
+        return tensor
+    half = tensor.half()
+    return half if bool(half.isfinite().all()) else tensor
 
 
 def checkpoint_missing(path: str | Path | None) -> str | None:
