@@ -471,6 +471,16 @@ def test_names_of_parts_that_were_compiled_by_themselves_are_understood(full, tm
         assert torch.equal(network.state_dict()[name], full.state_dict()[name])
 
 
+def test_weights_of_two_networks_in_one_file_are_told_apart(full, tmp_path):
+    """Such as a running average beside the weights: which of the two is meant, nobody could guess."""
+    weight = full.hand_backbone.conv1.weight
+    path = published_file(tmp_path / "two.ckpt", full, {"module.hand_backbone.conv1.weight": weight + 1})
+    with pytest.raises(ModelFileError, match="more than one network .*model.hand_backbone.conv1.weight and module.han"):
+        load_checkpoint(path)
+    published_file(path, full, {"module.hand_backbone.conv1.weight": weight.clone()})  # the same under two names
+    assert torch.equal(load_checkpoint(path)[0].hand_backbone.conv1.weight, weight)
+
+
 def test_counters_of_training_steps_may_be_left_out(full, tmp_path):
     network, _ = load_checkpoint(published_file(tmp_path / "bare.ckpt", full, leave_out=("num_batches_tracked",)))
     assert not network.backbone.bn1.num_batches_tracked

@@ -249,13 +249,14 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
     with torch.device("meta"):
         known = WildHandsNetwork(Variant()).state_dict()
     # Such files also hold the hand model's buffers, heads for objects and training state: not needed here
-    keys = {
-        name: key
+    named = [
+        (name, key)
         for key, value in state.items()
         if isinstance(key, str) and isinstance(value, Tensor)
         for name in [_our_name(key)]
         if name in known or name.startswith(_GRASP)
-    }
+    ]
+    keys = dict(named)
     tensors: dict[str, Tensor] = {name: state[key] for name, key in keys.items()}
     wrappers = Counter(key.removesuffix(_WRAPPERS.sub("", key)) for name, key in keys.items() if name in known)
     if not wrappers:
@@ -285,6 +286,13 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
     # Before anything is copied: a few bytes can announce a tensor without end
     wanted = {name: value for name, value in known.items() if name in tensors and name not in counters}
     _check_fit(path, wanted, tensors, spelled, types=False)
+    others = [(name, key) for name, key in named if name in wanted and key != keys[name]]
+    twice = [f"{key} and {keys[name]}" for name, key in others if not _same(state[key], tensors[name])]
+    if twice:
+        raise ModelFileError(
+            f"{path} holds the weights of more than one network ({listed(twice)}): save the state_dict of the one that "
+            "is meant alone"
+        )
     # Copied, so that only these stay in memory, and the network does not change with a file that is mapped into it
     needed = {name: tensors[theirs] for name, theirs in found.items() if name not in counters}
     tensors = counters | {
@@ -299,6 +307,11 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
         sha256=file_sha256(path),
     )
     return info, tensors, spelled
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors, of which b is plain, hold the same: what training keeps under two names is saved twice."""
+    return is_plain(a) and a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _grasp_layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, str] | None:
