@@ -79,6 +79,12 @@ def test_boxes_are_of_float32_as_published():
     assert placed((50 - 1e-9, 60, 90, 100), camera, 1.75) == placed((50, 60, 90, 100), camera, 1.75)
 
 
+@pytest.mark.filterwarnings("error")
+def test_boxes_beyond_float32_are_as_large_as_the_frame():
+    camera = Camera.pinhole(224, 224, 200)
+    assert placed((-1e300, 60, 1e39, 100), camera, 1.75) == placed((-1e6, 60, 1e6, 100), camera, 1.75)
+
+
 @pytest.mark.parametrize(
     ("box", "word"),
     [

@@ -20,6 +20,7 @@ from wildhands_ros.rotations import exp_so3, quaternion_from_matrix
 BLUR_KERNEL, BLUR_SIGMA = 5, 8.0
 
 _LAST = SIZE - 1
+_LARGEST = float(np.finfo(np.float32).max)
 _Number = TypeVar("_Number", np.uint8, np.float32)
 
 
@@ -47,7 +48,7 @@ def place_published_crop(camera: Camera, box: Box, factor: float) -> CropPlace |
     edge = _edge(camera.width, camera.height)
     x, y = (SIZE * (-half / edge + 0.5) for half in (camera.width / 2, camera.height / 2))
     to_frame = np.array([[SIZE / edge, 0.0, x], [0.0, SIZE / edge, y], [0.0, 0.0, 1.0]])
-    ends = np.array(box, dtype=np.float32).astype(np.float64).reshape(2, 2)
+    ends = np.clip(box, -_LARGEST, _LARGEST).astype(np.float32).astype(np.float64).reshape(2, 2)
     placed = np.array([np.dot(to_frame, [*((end + 1) - 1), 1.0])[:2] for end in ends])
     corners = np.clip(placed, -2 * SIZE, 3 * SIZE).astype(int) + 1  # truncated towards zero, then the shift by one
     normalised = (2.0 * corners / SIZE - 1.0).astype(np.float32)
