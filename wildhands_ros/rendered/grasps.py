@@ -77,8 +77,8 @@ class GraspedHand:
     rotations: (16, 3, 3) pose as a `Hand` has it, identity as its global orientation.
     held: the thing's mesh in the hand model's coordinates with identity global orientation and no translation; None if
         there is none.
-    grasp: index into `wildhands_ros.estimation.wildhands.GRASPS`. object_name: what is held, empty if nothing is.
-    thing: the same with its signed distance.
+    grasp: index into `wildhands_ros.estimation.wildhands.variant.GRASPS`. object_name: what is held, empty if nothing
+        is. thing: the same with its signed distance.
     """
 
     rotations: FloatArray

@@ -213,7 +213,7 @@ class TrainingModule(pl.LightningModule):
         found = self.losses(drawn)
         total = torch.stack(list(found.values())).sum()
         # before it reaches the weights, of which nothing would be left; float16's scaler passes such steps over itself
-        if self.config.precision not in ("16", "16-mixed") and not bool(torch.isfinite(total)):
+        if self.config.precision != "16-mixed" and not bool(torch.isfinite(total)):
             wrong = ", ".join(name for name, value in found.items() if not bool(torch.isfinite(value)))
             raise WildHandsError(
                 f"the loss is not a number at step {self.global_step + 1} ({wrong or 'their sum'}): lower "

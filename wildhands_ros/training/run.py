@@ -187,10 +187,11 @@ def train(
     """Trains, or goes on where an earlier run into the same folder was interrupted.
 
     landmark_weights: the content of hand_landmark_full.tflite, from which a landmark trunk starts; None for other
-    trunks. models_dir: of the detector
-    that labels video. half: the checkpoint's
-    tensors in float16. extra: further callbacks. Writes into `out`:
-    `last.ckpt` (to go on from), `best.ckpt`, TensorBoard logs, `settings.json`, and `network.safetensors`.
+    trunks. models_dir: of the detector that labels video. licence, training_data: what the checkpoint says of itself;
+    without training_data it names the sources. half: the checkpoint's tensors in float16. extra: further callbacks.
+
+    Writes into `out`: `last.ckpt` (to go on from), `best.ckpt`, TensorBoard logs, `settings.json`, the validation
+    samples' errors (`errors.json` their means, `sample_errors.pt` each) and `network.safetensors`.
     Raises ConfigError where `out` holds a run with other settings, once it got as far as something to go on from, and
     where what it holds is damaged.
     """
