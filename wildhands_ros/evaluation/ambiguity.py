@@ -8,14 +8,15 @@ pairs among samples, and measures how well 3D can be told from what is seen in t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.errors import WildHandsError
-from wildhands_ros.evaluation.metrics import mpjpe_errors, orientation_errors
+from wildhands_ros.evaluation.metrics import intersection_over_union, mpjpe_errors, orientation_errors
 from wildhands_ros.evaluation.sample_scores import crop_pixels
 from wildhands_ros.hands import Side
 from wildhands_ros.samples import CROP_SIZE, HIDDEN, Sample
@@ -160,12 +161,8 @@ def with_mask_iou(views: Views, pair: Pair) -> Pair:
     iou = float("nan")
     if masks[0] is not None and masks[1] is not None:
         known = (masks[0] != HIDDEN) & (masks[1] != HIDDEN)
-        a, b = masks[0] == 255, masks[1] == 255
-        union = np.count_nonzero((a | b) & known)
-        iou = np.count_nonzero(a & b & known) / union if union else iou
-    return Pair(
-        pair.first, pair.second, pair.apart_percent, iou, pair.ray_degrees, pair.joints_mm, pair.orientation_degrees
-    )
+        iou = intersection_over_union(masks[0] == 255, masks[1] == 255, known)
+    return replace(pair, mask_iou=iou)
 
 
 def unexplained(views: Views, *, held_out: float = 0.3, seed: int = 0) -> list[Unexplained]:
@@ -264,8 +261,8 @@ def _regress(
     cut = int(0.8 * len(train))
     fitted, checked = train[:cut][:2000], train[cut:]
     widths = [_median_distance(block[train]) for block in features]
-    best, best_error = tuple(1.0 for _ in features), np.inf
-    for lengths in _grid(len(features)):
+    best, best_error = (1.0,) * len(features), np.inf
+    for lengths in product(_LENGTHS, repeat=len(features)):
         scaled = [block / (w * length) for block, w, length in zip(features, widths, lengths, strict=True)]
         found = _solve(np.concatenate(scaled, axis=1), target, fitted, checked)
         error = float(((found - target[checked]) ** 2).mean())
@@ -273,12 +270,6 @@ def _regress(
             best, best_error = lengths, error
     scaled = [block / (w * length) for block, w, length in zip(features, widths, best, strict=True)]
     return _solve(np.concatenate(scaled, axis=1), target, train, test)
-
-
-def _grid(count: int) -> list[tuple[float, ...]]:
-    if count == 0:
-        return [()]
-    return [(length, *rest) for length in _LENGTHS for rest in _grid(count - 1)]
 
 
 def _solve(features: FloatArray, target: FloatArray, train: NDArray[np.int64], test: NDArray[np.int64]) -> FloatArray:

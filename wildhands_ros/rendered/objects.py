@@ -460,11 +460,11 @@ def _distance(
             y = p0 * f[0, 1] + p1 * f[1, 1] + p2 * f[2, 1]
             z = p0 * f[0, 2] + p1 * f[1, 2] + p2 * f[2, 2]
             k = numbers[part]
-            if kinds[part] == 0:
+            if kinds[part] == _BOX:
                 d = _box_distance(x, y, z, k)
-            elif kinds[part] == 1:
+            elif kinds[part] == _LATHE:
                 d = _outline_distance(np.sqrt(x * x + y * y), z, outlines, int(k[0]), int(k[1]))
-            elif kinds[part] == 2:
+            elif kinds[part] == _TORUS:
                 d = _torus_distance(x, y, z, k)
             else:
                 d = _super_distance(x, y, z, k)
