@@ -31,6 +31,7 @@ from wildhands_ros.hands import KEYPOINT_NAMES, MANO_TO_KEYPOINTS, Side
 from wildhands_ros.recordings.pictures import read_picture
 from wildhands_ros.samples import BOX_FACTOR, CROP_SIZE, Sample, SampleError
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
+from wildhands_ros.training.sources import video as video_module
 from wildhands_ros.training.sources.crops import cut, square_of
 from wildhands_ros.training.sources.epic_hand_kps import ASSEMBLY_TO_KEYPOINTS
 from wildhands_ros.training.sources.video import _key_of, _recordings
@@ -388,7 +389,9 @@ def labeller(models_dir: Path) -> PseudoLabeller:
     return PseudoLabeller.from_directory(models_dir, PseudoLabelConfig(focal=500, every=2))
 
 
-def test_recordings_are_labelled_once(tmp_path: Path, labeller: PseudoLabeller) -> None:
+def test_recordings_are_labelled_once(
+    tmp_path: Path, labeller: PseudoLabeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "recordings"
     (folder / "stills").mkdir(parents=True)
     cv2.imwrite(str(folder / "stills" / "palm.png"), palm()[..., ::-1])
@@ -408,6 +411,7 @@ def test_recordings_are_labelled_once(tmp_path: Path, labeller: PseudoLabeller) 
         assert 0.3 < sample.keypoint_weights.mean() <= 1
     assert sample_shift(moving[0], moving[-1]) == pytest.approx(4 * 2 * (len(moving) - 1), abs=4)
     blind = PseudoLabeller(None, None, labeller.config)  # type: ignore[arg-type] # would fail if it were used
+    monkeypatch.setattr(video_module, "FileLock", None)  # as where they may only be read
     again = VideoSource(folder, tmp_path / "cache", blind)
     assert [s.key for s in again] == [s.key for s in samples]
 

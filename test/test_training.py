@@ -787,6 +787,17 @@ def test_caches_are_made_on_where_they_were_interrupted(monkeypatch: pytest.Monk
         assert again.maps is not None and torch.equal(again.maps, expected.maps)
 
 
+def test_a_cache_that_may_only_be_read_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    samples, trunk = Ending([drawn_hand(np.random.default_rng(43), "0")], 1), LandmarkTrunk()
+    made = CachedDataset(samples, Manner(), trunk, 1, tmp_path)
+    monkeypatch.setattr(dataset_module, "FileLock", refuse)
+    again = CachedDataset(samples, Manner(), trunk, 1, tmp_path)
+    assert torch.equal(again.take([0]).batch.joints, made.take([0]).batch.joints)
+
+
 @pytest.mark.parametrize("full", ["maps", "labels", "labels at their end"])
 def test_a_disk_that_is_too_small_for_a_cache_is_named_and_not_filled(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, full: str

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -165,12 +166,12 @@ class CachedDataset(Dataset[Drawn]):
     ) -> None:  # fmt: skip
         place = folder / _cache_key(source, manner, trunk, blocks)
         place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / "lock"):  # one of a run's processes makes it for all of them
-            kept = _kept(place)
-            if kept is None:
-                fixed = deepcopy(trunk).requires_grad_(False)  # a copy: the trunk's later blocks are to be trained
-                _fill(_Filler(source, manner, fixed, blocks, place))
-                kept = _read_cache(place)
+        kept = None
+        with suppress(Exception):  # not there, or damaged, which is seen to with the lock
+            kept = _read_cache(place)  # without one: a whole cache may lie where nothing can be written
+        if kept is None:
+            with FileLock(place / "lock"):  # one of a run's processes makes it for all of them
+                kept = _kept(place) or _filled(_Filler(source, manner, trunk, blocks, place))
         labels, self._maps = kept
         self._labels = _without(labels, only)
 
@@ -363,7 +364,8 @@ class _Filler:
     """Fills parts of a cache. Each process has its own, with one thread: layers this small gain nothing from more."""
 
     def __init__(self, source: SampleSource, manner: Manner, trunk: LandmarkTrunk, blocks: int, place: Path) -> None:
-        self.source, self.trunk, self.blocks, self.place = source, trunk, blocks, place
+        self.source, self.blocks, self.place = source, blocks, place
+        self.trunk = deepcopy(trunk).requires_grad_(False)  # a copy: the trunk's later blocks are to be trained
         self._manner = manner
         self._early: Callable[[Tensor], NDArray[np.float32]] | None = None
 
@@ -442,7 +444,8 @@ def _read_cache(place: Path) -> tuple[Batch, NDArray[np.float16]]:
     return labels, maps
 
 
-def _fill(filler: _Filler) -> None:
+def _filled(filler: _Filler) -> tuple[Batch, NDArray[np.float16]]:
+    """What is cached there once everything that was missing is made."""
     source, place = filler.source, filler.place
     if not len(source):
         raise ConfigError(f"{source.name} holds no samples")
@@ -466,6 +469,7 @@ def _fill(filler: _Filler) -> None:
     with becoming(place / _LABELS, partial):  # last: a cache with labels is whole
         _save(together, partial)
     shutil.rmtree(place / _PARTS)
+    return _read_cache(place)
 
 
 def _save(content: Any, path: Path) -> None:

@@ -177,10 +177,12 @@ class VideoSource:
         self.name = name
         folder = cache / f"{_clean(path.stem)}-{_fingerprint(recordings, labeller.config)}"
         folder.mkdir(parents=True, exist_ok=True)
+        shards = {folder / f"{number:06d}.tar": recording for number, recording in enumerate(recordings)}
         try:
-            with FileLock(folder / "lock"):  # one of a run's processes labels for all of them
-                for number, recording in enumerate(recordings):
-                    _label(recording, path, labeller, folder / f"{number:06d}.tar")
+            if not all(shard.is_file() for shard in shards):  # whole ones may lie where nothing can be written
+                with FileLock(folder / "lock"):  # one of a run's processes labels for all of them
+                    for shard, recording in shards.items():
+                        _label(recording, path, labeller, shard)
             self._reader = ShardReader(folder, name=name)
         except WildHandsError:
             if not list(folder.glob("*.tar")):
