@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -323,3 +325,16 @@ def test_configuration_and_command_line_refuse_nonsense(tmp_path, capsys):
         RenderConfig(1, seed=-1)
     assert main(["render", str(tmp_path / "out"), "--samples", "0"]) == 1
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_where_numba_can_keep_nothing_a_folder_is_asked_for(tmp_path):
+    """As in a container whose package and home folder may only be read."""
+    script = f"""
+import sys, numba.core.caching as caching
+from wildhands_ros.cli import main
+kept = getattr(caching, "CacheImpl", None) or caching._CacheImpl  # as older ones call it
+kept._locator_classes = []
+sys.exit(main(["render", {str(tmp_path)!r}, "--samples", "1"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "NUMBA_CACHE_DIR" in done.stderr

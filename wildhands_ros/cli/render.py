@@ -30,11 +30,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from wildhands_ros.errors import WildHandsError
     from wildhands_ros.libraries import needed_for
 
-    with needed_for("rendering", "numba"):
-        from wildhands_ros.rendered.generate import RenderConfig, Split, render_shards
-
+    try:
+        with needed_for("rendering", "numba"):
+            from wildhands_ros.rendered.generate import RenderConfig, Split, render_shards
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        raise WildHandsError(
+            "numba can keep what it compiles neither beside the package nor in your home folder: name a folder that "
+            "may be written in the environment variable NUMBA_CACHE_DIR"
+        ) from error
     config = RenderConfig(args.samples, args.seed, Split(args.split), args.size_per_shard, args.workers)
     with tqdm(total=args.samples, unit="hand") as progress:
         left = args.samples
