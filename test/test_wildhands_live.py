@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from wildhands_ros.estimation.wildhands import (
     WildHandsConfig,
     save_checkpoint,
 )
+from wildhands_ros.estimation.wildhands import export as export_module
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
@@ -153,6 +155,20 @@ def test_export_writes_onnx_that_runs(checkpoint: Path, tmp_path: Path, capsys) 
     pose, betas, *_ = session.run(["pose", "betas"], inputs)
     assert pose.shape == (3, 16, 3, 3) and betas.shape == (3, 10)
     assert run("export", tmp_path / "absent", tmp_path / "x.onnx") == 1
+
+
+def test_an_export_that_is_ended_leaves_nothing(checkpoint: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def ended(module: object, path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"the beginning")
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(export_module, "_export", ended)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # which would end the tests
+    try:
+        assert run("export", checkpoint, tmp_path / "network.onnx") == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(tmp_path.iterdir()) == [] and "interrupted" in capsys.readouterr().err
 
 
 def test_export_never_writes_over_its_checkpoint(checkpoint: Path, tmp_path: Path, capsys) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wildhands_ros.cli.common import require_no_input, require_writable
+from wildhands_ros.cli.common import require_no_input, require_writable, sigterm_interrupts
 from wildhands_ros.pipeline.pipeline import needs_torch
 
 
@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     require_no_input(args.onnx, args.checkpoint)
     require_writable(args.onnx)
     network, info = load_checkpoint(args.checkpoint)
-    export_onnx(network, args.onnx)
+    with sigterm_interrupts():  # so that no unfinished file of hundreds of megabytes stays
+        export_onnx(network, args.onnx)
     print(f"wrote {args.onnx} ({args.onnx.stat().st_size >> 20} MiB; trunk {info.variant.trunk.value})")
     return 0
