@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from wildhands_ros.drawing.style import FINGER_COLORS
 from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation.estimator import Estimates
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
-from wildhands_ros.evaluation import Predictions, SampleScores, gallery, score_samples
+from wildhands_ros.evaluation import Predictions, SampleScores, gallery, plots, score_samples
 from wildhands_ros.evaluation.gallery import (
     Panel,
     Section,
@@ -338,6 +339,22 @@ def test_files_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     section = Section("x", [sample_panel(made_sample(0), np.full((21, 3), np.nan), {})])
     with pytest.raises(WildHandsError, match="cannot write .*file"):
         write_gallery([section], tmp_path / "file" / "x.png")
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda path: write_gallery([], path), lambda path: plots.save_figure(plots.new_figure(2, 2), path)]
+)
+def test_a_full_disk_leaves_earlier_pictures(draw: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(b"an earlier one")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))  # where files end, as on a full disk
+    try:
+        with pytest.raises(WildHandsError, match="cannot write .*x.png"):
+            draw(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"an earlier one" and list(tmp_path.iterdir()) == [path]
 
 
 def test_more_hands_than_a_picture_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from wildhands_ros.evaluation.sample_scores import MEASURES, SampleScores, crop_
 from wildhands_ros.hands import Side
 from wildhands_ros.images import encoded
 from wildhands_ros.samples import CROP_SIZE, Sample, SampleSource
+from wildhands_ros.whole_files import write_whole
 
 FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -234,7 +235,7 @@ def write_gallery(sections: Sequence[Section], path: Path, *, edge: int = 256) -
     content = _encoded(draw_sheet(sections, edge=edge), path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_whole(path, content)
     except OSError as error:
         raise WildHandsError(f"cannot write {path}: {error.strerror}") from error
 

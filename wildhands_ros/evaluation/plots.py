@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
@@ -15,6 +16,7 @@ from wildhands_ros.evaluation.facts import group_order
 from wildhands_ros.evaluation.report import Report, short_names
 from wildhands_ros.evaluation.sample_scores import MEASURES, SampleScores
 from wildhands_ros.libraries import how_to_get
+from wildhands_ros.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,8 +132,10 @@ def check_figure_name(path: Path) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure; its folder is made. Raises WildHandsError."""
     check_figure_name(path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:].lower(), dpi=110)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+        write_whole(path, drawn.getvalue())
     except OSError as error:
         raise WildHandsError(f"cannot write {path}: {error.strerror}") from error
