@@ -623,8 +623,11 @@ def test_calibration_pictures_are_used(checkpoint, tmp_path, cache):
     folder.mkdir()
     exported = exported_network(checkpoint, cache)
     config = RuntimeConfig("cpu", calibration=folder, threads=1)
-    with pytest.raises(ConfigError, match="no readable"):
-        loading_module.calibration(exported, config)
+    for empty in (folder, Path("~nobody-of-this-name/pictures")):
+        with pytest.raises(ConfigError, match="no readable"):
+            loading_module.calibration(exported, replace(config, calibration=empty))
+    with pytest.raises(ModelFileError, match="is missing"):
+        exported_network(Path("~nobody-of-this-name/none.ckpt"), cache)
     cv2.imwrite(str(folder / "dark.png"), np.full((120, 160, 3), 40, np.uint8))
     dark = loading_module.calibration(exported, config)
     usual = loading_module.calibration(exported, replace(config, calibration=None))

@@ -822,6 +822,7 @@ def test_missing_files_say_where_to_get_them(tmp_path):
     for path in (None, tmp_path / "none.ckpt", "x" * 300, "~nobody-of-this-name/none.ckpt"):
         text = checkpoint_missing(path)
         assert "WildHands" in text and "mano.is.tue.mpg.de" in text and "--checkpoint" in text
+        assert path is None or checkpoint_module.hand_model_of(path) is None
     with pytest.raises(ModelFileError, match="none.ckpt is missing"):
         load_checkpoint(tmp_path / "none.ckpt")
 

@@ -255,7 +255,7 @@ def require_no_input(output: Path, *inputs: str | Path | None) -> None:
         return
     recorded = output.suffix.lower() in PICTURE_SUFFIXES | BAG_SUFFIXES | {".zstd"} or output.name == "metadata.yaml"
     for given in inputs:
-        path = None if given is None else Path(given).expanduser()
+        path = None if given is None else Path(os.path.expanduser(given))
         if path is None or not path.exists():
             continue
         if path.samefile(output) or (recorded and path.resolve() == output.parent):

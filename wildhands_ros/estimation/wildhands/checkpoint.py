@@ -147,7 +147,8 @@ def checkpoint_missing(path: str | Path | None) -> str | None:
 
 
 def is_there(path: str | Path) -> bool:
-    """Whether a file lies at this path, which a user may have mistyped into something that can be no path at all."""
+    """Whether a file lies at this path, which a user may have mistyped into something that can be no path at all, or
+    into the home of somebody who is not here (~nobody), over which `Path.expanduser` would stumble."""
     return os.path.isfile(os.path.expanduser(path))
 
 
@@ -177,7 +178,7 @@ def hand_model_of(path: str | Path) -> str | None:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         if not is_there(path) or not is_own_format(path):
             return None
@@ -194,7 +195,7 @@ def _checked_file(path: str | Path) -> Path:
     missing = checkpoint_missing(path)
     if missing:
         raise ModelFileError(missing)
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     size = path.stat().st_size
     if size > _LARGEST:
         raise ModelFileError(f"{path} is {size / 1e9:.1f} GB: too large to be a WildHands checkpoint")

@@ -214,7 +214,7 @@ class ExportedNetwork:
 
 def exported_network(checkpoint: Path, cache_dir: Path | None = None, *, anew: bool = False) -> ExportedNetwork:
     """The exported network of a checkpoint, from the cache or, also where `anew`, made now (some ten seconds)."""
-    checkpoint = Path(checkpoint).expanduser()
+    checkpoint = Path(os.path.expanduser(checkpoint))
     missing = checkpoint_missing(checkpoint)
     if missing:
         raise ModelFileError(missing)
@@ -438,7 +438,7 @@ def calibration(exported: ExportedNetwork, config: RuntimeConfig) -> accelerated
 
 
 def _read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))[:64]
     pictures = []
     for path in paths:
