@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lz4.frame import LZ4FrameCompressor, compress
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import CameraError, RecordingError
@@ -492,6 +493,34 @@ def test_a_split_bag_with_a_missing_part(tmp_path: Path) -> None:
     assert any("bag_1.mcap is no bag: it is empty" in p for p in source.problems)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_files_without_metadata_are_read_in_the_order_of_their_times(tmp_path: Path, damaged: bool) -> None:
+    """Their names need not tell it: somebody put together what was recorded one after the other."""
+    messages, path = camera_messages(8), tmp_path / "bag"
+    path.mkdir()
+    for name, part in (("kitchen", messages[8:]), ("table", messages[:8])):
+        shutil.move(bag_file(write_bag(tmp_path / name, part)), path / f"{name}.mcap")
+        if damaged:
+            content = (path / f"{name}.mcap").read_bytes()
+            (path / f"{name}.mcap").write_bytes(content[:-40])
+    source = open_source(path)
+    assert read_all(source) == list(range(8))
+    assert source.problems[-1] == f"{path}: its files are read in the order of their times, not of their names"
+
+
+@pytest.mark.parametrize("name", ["x.mcap", "x.mcap.zstd"])
+def test_a_source_that_was_closed_says_so(tmp_path: Path, name: str) -> None:
+    content = bag_file(write_bag(tmp_path / "bag", camera_messages(3))).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(zstd.compress(content) if name.endswith("zstd") else content)
+    with open_source(path) as source:
+        assert next(iter(source)).index == 0
+    for read in (lambda: read_all(source), lambda: source.fps):
+        with pytest.raises(RecordingError, match=rf"{name.removesuffix('.zstd')} has been closed: open it again"):
+            read()
+    assert source.problems == ()
+
+
 def split_bag(path: Path, storage: StoragePlugin, listed: list[int], compression: CompressionMode) -> Path:
     """A bag of three files with four pictures each, of which metadata.yaml lists these, in this order."""
     path.mkdir(parents=True)
@@ -665,7 +694,7 @@ def test_each_damage_is_reported_once(tmp_path: Path, storage: StoragePlugin) ->
     bag.write_bytes(bag.read_bytes()[: bag.stat().st_size // 2])
     source = open_source(bag)
     for _ in range(2):
-        assert len(read_all(source)) > 20
+        assert len(list(source)) > 20
     (problem,) = source.problems
     assert "messages saved" in problem and "cut off" in problem
 
@@ -919,6 +948,16 @@ def test_of_a_file_that_is_there_twice_the_one_that_is_not_compressed_is_read(tm
         assert read_all(open_source(path)) == [0, 1, 2]
 
 
+def test_what_the_program_zstd_packed_is_read_too(tmp_path: Path) -> None:
+    """It names files .zst, where rosbag2 names them .zstd."""
+    content = bag_file(write_bag(tmp_path / "bag", camera_messages(3))).read_bytes()
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "x.mcap.zst", tmp_path / "folder" / "x.mcap.zst"):
+        path.write_bytes(zstd.compress(content))
+        assert read_all(open_source(path)) == [0, 1, 2]
+    assert read_all(open_source(tmp_path / "folder")) == [0, 1, 2]
+
+
 def test_a_compressed_file_that_is_cut_off_gives_what_is_there(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", camera_messages(60), compression=CompressionMode.FILE)
     (file,) = path.glob("*.zstd")
@@ -1072,6 +1111,36 @@ def test_where_several_topics_carry_hands_one_has_to_be_named(tmp_path: Path) ->
     for wanted in (None, "/wildhands/hands"):
         with pytest.raises(RecordingError, match="name the topic of the hands; .* are: /left/hands, /right/hands"):
             next(read_hands(path, wanted))
+
+
+def of_another_version(path: Path, change: Callable[[str], str]) -> Path:
+    """A bag with hands by a version of this package whose HandPose.msg was another one."""
+    definitions = message_definitions()
+    own = "wildhands_ros/msg/HandPose"
+    store = get_typestore(Stores.ROS2_KILTED)
+    for name in (own, "wildhands_ros/msg/HandPoseArray"):
+        store.register(get_types_from_msg(change(definitions[name]) if name == own else definitions[name], name))
+    hands = hands_message()
+    fields = [name for name, _ in store.fielddefs[own][1]]
+    hands.hands[:] = [store.types[own](**{name: getattr(hand, name, 7) for name in fields}) for hand in hands.hands]
+    writer = Writer(path, version=9, storage_plugin=MCAP)
+    with writer:
+        connection = writer.add_connection("/hands", "wildhands_ros/msg/HandPoseArray", typestore=store)
+        writer.write(connection, START, store.serialize_cdr(hands, "wildhands_ros/msg/HandPoseArray"))
+    return path
+
+
+def test_hands_of_a_version_with_more_fields_are_read(tmp_path: Path) -> None:
+    path = of_another_version(tmp_path / "newer", lambda text: f"uint8 new\n{text}\nuint8 another\n")
+    (image,) = read_hands(path)
+    assert [hand.track_id for hand in image.hands] == [0, 1]
+    np.testing.assert_array_equal(image.hands[1].betas, hands_message().hands[1].mano_betas)
+
+
+def test_hands_of_a_version_with_fewer_fields_say_what_is_missing(tmp_path: Path) -> None:
+    path = of_another_version(tmp_path / "older", lambda text: text.replace("bool jump ", "# jump"))
+    with pytest.raises(RecordingError, match="another version of wildhands_ros, whose messages lack 'jump'"):
+        next(read_hands(path))
 
 
 def test_our_own_messages_come_back_and_explain_themselves(tmp_path: Path) -> None:

@@ -253,7 +253,9 @@ def require_no_input(output: Path, *inputs: str | Path | None) -> None:
     output = output.resolve()
     if not output.is_file():
         return
-    recorded = output.suffix.lower() in PICTURE_SUFFIXES | BAG_SUFFIXES | {".zstd"} or output.name == "metadata.yaml"
+    recorded = (
+        output.suffix.lower() in PICTURE_SUFFIXES | BAG_SUFFIXES | {".zstd", ".zst"} or output.name == "metadata.yaml"
+    )
     for given in inputs:
         path = None if given is None else Path(os.path.expanduser(given))
         if path is None or not path.exists():

@@ -20,10 +20,11 @@ from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
-from rosbags.typesys import get_types_from_msg
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from wildhands_ros.errors import RecordingError
-from wildhands_ros.recordings.message_types import learn_installed_type, make_typestore
+from wildhands_ros.recordings.message_types import PACKAGE, learn_installed_type, make_typestore
 from wildhands_ros.recordings.pictures import natural_key
 from wildhands_ros.recordings.salvage import (
     Definition,
@@ -39,7 +40,7 @@ from wildhands_ros.yaml_files import read_yaml
 logger = logging.getLogger(__name__)
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3"})
-_PACKED_SUFFIX = ".zstd"
+_PACKED_SUFFIXES = (".zstd", ".zst")  # rosbag2's, and that of the program zstd
 _64_BITS = 2**64 - 1
 _OPEN_AT_ONCE = 64  # files of one bag; processes may often have no more than 1024
 _NO_SCHEMA = "__schemaless__"  # as rosbags calls the type of a channel whose schema it does not find
@@ -76,6 +77,7 @@ class BagReader:
         self.path = Path(path)
         self._problems: list[str] = []
         self._store = make_typestore()
+        self._stores: dict[str, Typestore] = {}  # with which each of our own types is read
         self._plain = _PlainFiles(self._report)
         try:
             self._parts = self._open(self.path)
@@ -122,7 +124,7 @@ class BagReader:
                 "source the workspace that defines it"
             )
         try:
-            return self._store.deserialize_cdr(message.data, message.msgtype)
+            return self._store_for(message.msgtype).deserialize_cdr(message.data, message.msgtype)
         except MemoryError:
             pass  # it holds on to all that was made so far, so that there would be no memory for an error's text
         except Exception as error:  # rosbags lets numpy's and struct's errors through where the bytes are damaged
@@ -130,7 +132,7 @@ class BagReader:
         raise RecordingError(f"a message of {message.topic} is damaged (it asks for more memory than there is)")
 
     def close(self) -> None:
-        """Closes the files."""
+        """Closes the files; nothing can be read any more."""
         for part in self._parts:
             part.close()
         self._plain.close()
@@ -186,6 +188,10 @@ class BagReader:
                 self._report(str(error))
         if not files:
             self._report(f"{path} holds no bag files: its .mcap or .db3 files are missing")
+        begun = [part.start_ns for part in parts if part.start_ns is not None]
+        if begun != sorted(begun):
+            self._report(f"{path}: its files are read in the order of their times, not of their names")
+            parts.sort(key=lambda part: part.start_ns or 0)
         return parts
 
     def _open_file(self, file: Path, *, stays_open: bool = True) -> _Part:
@@ -213,15 +219,40 @@ class BagReader:
         return part
 
     def _learn(self, message: RawMessage) -> bool:
-        definition = next((d for p in self._parts for d in p.definitions() if d.msgtype == message.msgtype), None)
-        if definition is not None and definition.encoding == "ros2msg":
-            # rosbags makes code of definitions, which fails in any way: numbers without end, names that are none, ...
-            with suppress(Exception):
-                types = get_types_from_msg(definition.text, definition.msgtype)
-                if _written_out(types) <= _MOST_WRITTEN_OUT:
-                    self._store.register({k: v for k, v in types.items() if k not in self._store.fielddefs})
-                    return True
+        # rosbags makes code of definitions, which fails in any way: names that are none, ...
+        with suppress(Exception):
+            if types := self._recorded_types(message.msgtype):
+                self._store.register({k: v for k, v in types.items() if k not in self._store.fielddefs})
+                return True
         return learn_installed_type(self._store, message.msgtype)
+
+    def _recorded_types(self, msgtype: str) -> Typesdict:
+        """The type, and those of its fields, as the bag defines them; empty where it does not, or without end."""
+        definition = next((d for p in self._parts for d in p.definitions() if d.msgtype == msgtype), None)
+        with suppress(Exception):
+            if definition is not None and definition.encoding == "ros2msg":
+                types = get_types_from_msg(definition.text, definition.msgtype)
+                return types if _written_out(types) <= _MOST_WRITTEN_OUT else {}
+        return {}
+
+    def _store_for(self, msgtype: str) -> Typestore:
+        """The types to read messages of this type with: where another version of this package wrote it, that one's."""
+        if not msgtype.startswith(f"{PACKAGE}/"):
+            return self._store
+        if msgtype not in self._stores:
+            self._stores[msgtype] = self._store
+            types = self._recorded_types(msgtype)
+            if any(
+                name.startswith(f"{PACKAGE}/") and self._differs(name, fields) for name, (_, fields) in types.items()
+            ):
+                with suppress(Exception):
+                    store = get_typestore(Stores.ROS2_KILTED)
+                    store.register({name: fields for name, fields in types.items() if name not in store.fielddefs})
+                    self._stores[msgtype] = store
+        return self._stores[msgtype]
+
+    def _differs(self, name: str, fields: object) -> bool:
+        return name not in self._store.fielddefs or self._store.fielddefs[name][1] != fields
 
     def _report(self, problem: str) -> None:
         if problem not in self._problems:
@@ -359,11 +390,13 @@ class _Part:
         self._path, self._files, self._report, self._plain = path, files, report, plain
         self._salvaged: dict[Path, Salvage] = {}
         self._told: set[tuple[Path, str]] = set()  # which damage was reported when the file was looked over
+        self._closed = False
         self._indexed = reader is not None
         self._reader = reader if stays_open else None
         connections = [] if reader is None else reader.connections
         self._topics = [BagTopic(c.topic, c.msgtype, c.msgcount) for c in connections]
         self._definitions = [_definition(c) for c in connections]
+        self.start_ns = reader.start_time if reader is not None and reader.message_count else None
 
     def look_over(self, reason: str) -> None:
         """Finds out what can be salvaged. Raises RecordingError where there is nothing.
@@ -376,6 +409,9 @@ class _Part:
             found = sum(saved.counts.values())
             damage = ", ".join(saved.damage) or f"is read from the front ({reason})"
             self._report(f"{file} {damage}: {found} messages saved")
+            first = next(saved.messages(saved.topics), None)
+            if first is not None and self.start_ns is None:
+                self.start_ns = first.log_time_ns
 
     def topics(self) -> list[BagTopic]:
         if self._indexed:
@@ -388,6 +424,7 @@ class _Part:
         return [d for s in self._salvaged.values() for d in s.topics.values()]
 
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
+        self._require_open()
         times: dict[str, array[int]] = {}  # of the messages given so far, by topic: eight bytes each
         if self._indexed:
             wanted = [topic for topic in self._topics if topic.name in topics]
@@ -403,6 +440,7 @@ class _Part:
                     return
                 self._report(f"{self._path} announces messages that its index does not lead to: reading it without")
             except Exception as error:  # damaged bytes surface as anything
+                self._require_open()
                 self._report(f"{self._path} is damaged or out of order ({error}): reading on without its index")
         # by topic and time: files need not be in the order of time
         given = Counter((topic, time_ns) for topic, all_times in times.items() for time_ns in all_times)
@@ -441,7 +479,12 @@ class _Part:
             if (file, damage) not in self._told:
                 self._report(f"{file} {damage}")
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise RecordingError(f"{self._path} has been closed: open it again to read it again")
+
     def close(self) -> None:
+        self._closed = True
         if self._reader is not None:
             _close(self._reader)
         for saved in self._salvaged.values():
@@ -486,7 +529,7 @@ def _describes_a_bag(metadata: Path) -> bool:
 
 
 def _is_packed(path: Path) -> bool:
-    return path.suffix.lower() == _PACKED_SUFFIX
+    return path.suffix.lower() in _PACKED_SUFFIXES
 
 
 def _plain_name(path: Path) -> str:
@@ -494,5 +537,4 @@ def _plain_name(path: Path) -> str:
 
 
 def _is_bag_file(path: Path) -> bool:
-    name = path.name.lower().removesuffix(_PACKED_SUFFIX)
-    return name.endswith(tuple(BAG_SUFFIXES))
+    return _plain_name(path).lower().endswith(tuple(BAG_SUFFIXES))

@@ -47,7 +47,14 @@ def read_hands(path: str | Path, topic: str | None = None) -> Iterator[RecordedH
                 f"{path}: name the topic of the hands; of type {HAND_POSE_ARRAY} are: {', '.join(candidates) or 'none'}"
             )
         for message in bag.messages([topic]):
-            yield recorded_hands(bag.deserialize(message))
+            try:
+                found = recorded_hands(bag.deserialize(message))
+            except AttributeError as error:
+                raise RecordingError(
+                    f"{path}: {topic} was recorded by another version of wildhands_ros, whose messages lack "
+                    f"'{error.name}': read it with that version"
+                ) from error
+            yield found
 
 
 def recorded_hands(message: Any) -> RecordedHands:

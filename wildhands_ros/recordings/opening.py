@@ -66,5 +66,6 @@ def open_source(
         raise RecordingError(f"{path} is a ROS 1 bag: convert it with rosbags-convert --src {path}")
     raise RecordingError(
         f"{path} is of no known kind: give a picture ({', '.join(sorted(PICTURE_SUFFIXES))}), a folder of them, a "
-        f"video ({', '.join(sorted(VIDEO_SUFFIXES))}), webcam:0, or a rosbag2 folder, .mcap or .db3"
+        f"video ({', '.join(sorted(VIDEO_SUFFIXES))}), webcam:0, or a rosbag2 folder, .mcap or .db3 (as it is, or "
+        "packed as .zst or .zstd)"
     )
