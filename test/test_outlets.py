@@ -116,6 +116,16 @@ def test_everything_goes_out_with_its_stamp_and_frame_and_pictures_with_the_came
     assert {(header.frame_id, header.stamp.sec) for header in headers} == {("map", 999)}
 
 
+def test_frames_of_one_stamp_go_out_once_also_where_another_stamp_was_in_between(stage: Stage) -> None:
+    """TF complains of a second one. Where time goes back, as in a bag that loops, all come again."""
+    times = (990.0, 990.1, 990.0, 990.1, 990.2, 980.0, 980.1, 990.0)
+    for at in times:
+        stage.show(LEFT, at=at)
+    sent = [message.transforms[0].header.stamp for message in stage.said("/tf")]
+    assert [round(stamp.sec + stamp.nanosec * 1e-9, 1) for stamp in sent] == [990.0, 990.1, 990.2, 980.0, 980.1, 990.0]
+    assert len(stage.said("hands")) == len(times)
+
+
 def test_markers_are_named_by_side_and_track_and_drawn_pictures_show_the_hands(stage: Stage) -> None:
     stage.show(RIGHT, LEFT)  # not in the order of their tracks
     parts = ("skeleton", "joints", "mesh")

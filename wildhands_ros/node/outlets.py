@@ -17,6 +17,7 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from wildhands_ros.drawing import draw_hands
+from wildhands_ros.frames import LATE_NS, stream_time
 from wildhands_ros.hands import Hand
 from wildhands_ros.msg import HandPoseArray
 from wildhands_ros.node.captures import Sight
@@ -92,7 +93,8 @@ class Outlets:
         self._serialized_transforms = SerializedTransforms()
         self._shown: frozenset[Key] = frozenset()
         self._shown_in = Header()
-        self._last_tf_stamp: int | None = None
+        self._tf_time: int | None = None  # of the stream: the newest stamp
+        self._tf_stamps: set[int] = set()  # with which frames were sent, as far back as images may come late
 
     def publish(self, outcome: Outcome, sight: Sight, settings: NodeParameters) -> Published:
         """Sends one image's results, hands first; nothing on `~/latency` where the stamp is ahead of the clock."""
@@ -160,14 +162,23 @@ class Outlets:
                 "no_frame_id",
                 "the images' header.frame_id is empty, so TF has no parent for the hands: set frame_id in the driver",
             )
-        elif stamp != self._last_tf_stamp:  # tf2 refuses a second transform of the same stamp, loudly
+        elif not self._has_sent(stamp):  # tf2 refuses a second transform of the same stamp, loudly
             named = self._frame_names(outcome.hands, stamp)
             message = self._serialized_transforms(
                 named, outcome.header, prefix=settings.tf_prefix, joints=settings.tf_joints
             )
             if message:
                 self._tf.publish(message)
-                self._last_tf_stamp = stamp
+                self._tf_stamps.add(stamp)
+
+    def _has_sent(self, stamp: int) -> bool:
+        """Whether frames of this stamp were sent already, also where another one was in between."""
+        now = stream_time(self._tf_time, stamp)
+        if self._tf_time is not None and now < self._tf_time:  # time went back, for whoever listens to TF as well
+            self._tf_stamps.clear()
+        self._tf_time = now
+        self._tf_stamps = {sent for sent in self._tf_stamps if sent >= now - LATE_NS}
+        return stamp in self._tf_stamps
 
     def _publish_markers(self, outcome: Outcome, sight: Sight, settings: NodeParameters) -> None:
         message, self._shown = serialized_hand_markers(
