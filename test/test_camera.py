@@ -448,6 +448,7 @@ def test_calibration_yaml_without_the_name_of_its_model_is_plumb_bob(tmp_path, n
         f"image_width: 640\nimage_height: 480\n{NINE}".replace("400", "yes"),
         "image_width: 640\nimage_height: 480\ncamera_matrix: {data: [400, 0, 0, 0, 400, 0, 320, 240, 1]}",
         f"image_width: 640\nimage_height: 480\n{NINE}".replace("0, 1]", "0, 2]"),
+        f"image_width: 640\nimage_height: 480\n{NINE}".replace("400, 0,", "400, 3,"),
         f"image_width: 640\nimage_height: 480\n{NINE}".replace("400", "1" * 400),
     ],
     ids=lambda text: text[:40],

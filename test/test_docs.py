@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -50,6 +51,48 @@ def test_results_are_read_as_documented(
     valid = [(line["stamp_ns"], hand["side"]) for line in lines for hand in line["hands"] if hand["valid"]]
     said = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line[0].isdigit()]
     assert len(valid) >= 3 and said == [[str(stamp), side] for stamp, side in valid]
+
+
+def kinds_of_problems() -> set[str]:
+    """The kinds with which the node's sources report problems: the first argument of each call of a function that is
+    called report, and the first of each pair of texts that is returned or yielded as a complaint."""
+    found: set[object] = set()
+    for file in (Path(__file__).parents[1] / "wildhands_ros" / "node").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            first: ast.expr | None = None
+            if isinstance(node, ast.Call) and node.args:
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                first = node.args[0] if name in ("report", "_report") else None
+            elif isinstance(node, (ast.Return, ast.Yield)) and isinstance(node.value, ast.Tuple):
+                first = node.value.elts[0] if len(node.value.elts) == 2 else None
+            if isinstance(first, ast.Constant) and re.fullmatch("[a-z_]+", str(first.value)):
+                found.add(first.value)
+    return {str(kind) for kind in found}
+
+
+def test_every_kind_of_problem_is_in_the_table_of_troubles_and_no_other() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
+    _, _, troubles = text.partition("\n## Troubleshooting\n")
+    rows = re.findall(r"^\|[^|]*\| `([a-z_]+)` \|", troubles.partition("\n### ")[0], re.MULTILINE)
+    assert {"bad_image", "no_publisher", "no_clock", "no_bond"} <= kinds_of_problems()  # they are found at all
+    assert set(rows) == kinds_of_problems()
+
+
+def test_every_value_of_the_diagnostics_is_described() -> None:
+    from wildhands_ros.node.diagnostics import Condition, Drop, Statistics, diagnostic_values
+
+    text = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
+    _, _, described = text.partition("\n## Diagnostics\n")
+    described = described.partition("\n## ")[0]
+    statistics = Statistics()
+    statistics.problem("bad_image", "it is bad")
+    statistics.result_published(1, 0.01, {"convert": 0.001})
+    for key in diagnostic_values(statistics.summary(), Condition(), {}):
+        shown = key.partition(",")[0] if key.startswith("latency") else key
+        shown = re.sub(r"^(images dropped) \(.*", r"\1 (…)", shown)
+        shown = re.sub(r"^(problem: |last |images )(bad_image|processed|failed)$", r"\1", shown).removesuffix(" (ms)")
+        assert f"`{shown}" in described or f"{shown}…`" in described, key
+    assert all(f"`{cause.value}`" in described for cause in Drop)
 
 
 def test_every_key_of_the_lines_is_described(results: Path) -> None:

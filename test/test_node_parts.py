@@ -18,7 +18,7 @@ import yaml
 from builtin_interfaces.msg import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_bench import camera_info, plain, raw_image
+from node_bench import HEIGHT, WIDTH, camera_info, plain, raw_image
 from node_fakes import FakePipeline
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock
@@ -602,6 +602,14 @@ def test_throttle_lets_repetitions_through_once_a_period():
     assert throttle("a", "text") == "text (1 more of this kind in the meantime)"
 
 
+def test_throttle_lets_everything_through_that_is_said_only_once():
+    """An event of QoS comes once, when somebody subscribes: nobody would ever hear of one that was held back."""
+    throttle = Throttle(10, different=3, clock=lambda: 0.0)
+    texts = [f"a subscriber of /wildhands/{letter} does not fit" for letter in "abcdefgh"]
+    assert [throttle("output_qos_mismatch", text) for text in texts] == texts
+    assert throttle("output_qos_mismatch", texts[0]) is None
+
+
 def test_throttle_knows_a_repetition_with_other_counts():
     now = [0.0]
     throttle = Throttle(10, clock=lambda: now[0])
@@ -668,6 +676,73 @@ def test_latency_from_reception_ends_where_that_from_capture_does():
     worker.stop()
     ((since_reception, since_capture),) = measured
     assert since_capture == 1500.0 and since_reception >= 1000.0  # not only until the last marker was sent
+
+
+def reported(image, info=None, topic="/image"):
+    """Kinds and texts that a worker reports of an image, and how many results it gives."""
+    reports, results, done = [], [], threading.Event()
+
+    class Outlets:
+        def publish(self, *_):
+            results.append(1)
+            return Published(at=0.0, since_capture_s=0.0)
+
+        def publish_annotated(self, *_):
+            pass
+
+        def hide(self):
+            pass
+
+    class Noting(Statistics):
+        def result_published(self, *_, **__):
+            done.set()
+
+    def report(kind, text):
+        reports.append((kind, text))
+        if kind == "bad_image":
+            done.set()
+
+    settings = parameters.snapshot(_defaults())
+    topics = InputTopics(topic, "/camera_info", isinstance(image, CompressedImage))
+    worker = Worker(
+        FakePipeline(settings.pipeline), Outlets(), topics, CameraCache(None), settings=lambda: settings,
+        statistics=Noting(), report=report, clock=Clock(),
+        context=types.SimpleNamespace(ok=lambda: True), bridge=None, transforms=None,
+    )  # fmt: skip
+    worker.start()
+    worker.put_info(camera_info() if info is None else info)
+    worker.put_image(image)
+    assert done.wait(60.0)
+    worker.stop()
+    return reports, len(results)
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "mono16", "16UC1; png compressed "])
+@pytest.mark.parametrize("topic", ["/camera/depth/image_rect_raw", "/aligned_depth_to_color/image_raw"])
+def test_depth_images_that_only_their_topic_tells_are_refused(encoding, topic):
+    grey = np.full((HEIGHT, WIDTH), 900, np.uint16)
+    if "png" in encoding:
+        data = cv2.imencode(".png", grey)[1].tobytes()
+        image = CompressedImage(format=encoding, data=data)
+        image.header.stamp = Time(sec=1)
+    else:
+        image = raw_image(grey, encoding, Time(sec=1))
+    ((kind, text),), results = reported(image, topic=topic)
+    assert (kind, results) == ("bad_image", 0) and "is a depth image" in text and "use the colour topic" in text
+    assert reported(image, topic="/infra1/image_rect_raw") == ([], 1)  # infrared cameras send the same
+    assert reported(image, topic="/hands_in_depths/image") == ([], 1)
+
+
+def test_a_skew_of_the_camera_is_said_and_ignored():
+    image, info = raw_image(plain(), "rgb8", Time(sec=1)), camera_info()
+    info.k[1] = 5.0
+    ((kind, text),), results = reported(image, info)
+    assert (kind, results) == ("skewed_camera", 1) and "/camera_info: K of camera_info has a skew of 5 pixels" in text
+    info.k[1] = 0.05  # which moves no hand
+    assert reported(image, info) == ([], 1)
+    info.k[1], info.p[0], info.p[5] = 5.0, 100.0, 100.0
+    info.p[2], info.p[6], info.roi.do_rectify = WIDTH / 2, HEIGHT / 2, True  # then P counts
+    assert reported(image, info) == ([], 1)
 
 
 def test_statistics_count_and_measure():

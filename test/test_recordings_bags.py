@@ -250,6 +250,21 @@ def test_a_distorted_camera_that_is_given_for_rectified_pictures_is_refused(tmp_
     assert next(iter(open_source(path, camera=lens.undistorted(), rectified=True))).camera == lens.undistorted()
 
 
+def test_a_skew_is_named_and_depth_is_refused(tmp_path: Path) -> None:
+    messages = camera_messages(2)
+    for _, kind, _, message in messages:
+        if kind == "sensor_msgs/msg/CameraInfo":
+            message.k[1] = 2.0
+    source = open_source(write_bag(tmp_path / "skewed", messages))
+    assert read_all(source) == [0, 1]
+    (problem,) = source.problems
+    assert problem.startswith("/cam/camera_info: K of camera_info has a skew of 2 pixels")
+    grey = T["sensor_msgs/msg/Image"](header(START), 60, 80, "16UC1", 0, 160, np.full(9600, 3, np.uint8))
+    path = write_bag(tmp_path / "depth", [("/cam/depth/image_raw", IMAGE, START, grey)])
+    with pytest.raises(RecordingError, match="is a depth image, .* use the colour topic"):
+        next(iter(open_source(path, focal=70.0)))
+
+
 def test_an_uncalibrated_camera_is_refused_at_once(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", camera_messages(2, focal=0.0))
     with pytest.raises(CameraError, match=r"/cam/camera_info: the camera is uncalibrated"):

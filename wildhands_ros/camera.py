@@ -27,6 +27,7 @@ FloatArray = NDArray[np.float64]
 
 _LARGEST = 1e9  # of intrinsics and coefficients: what is larger overflows in the polynomials
 _SHORTEST = 1e-3  # pixels of focal length
+_LARGEST_SKEW = 1e-3  # of the focal length: a twentieth of a degree where the picture's edge is at 45°
 _RECTIFIED = re.compile(r"(?<![a-z])rect[^/]*$|/rect(ified)?/image$")
 
 
@@ -37,6 +38,20 @@ def is_rectified_topic(image: str) -> bool:
     "/direct_camera/image_raw": no), or "image" in a namespace called rect ("/camera/rect/image").
     """
     return _RECTIFIED.search(image.removesuffix("/compressed")) is not None
+
+
+def ignored_skew(info: CameraInfoLike, *, rectified: bool = False) -> str:
+    """What a camera made of this sensor_msgs/CameraInfo leaves out, in words: K[1], where that matters; else empty.
+
+    rectified: as for `Camera.from_camera_info`.
+    """
+    skew = float(info.k[1]) if len(info.k) == 9 else 0.0
+    if rectified or not abs(skew) > _LARGEST_SKEW * abs(info.k[0]):
+        return ""
+    return (
+        f"K of camera_info has a skew of {skew:g} pixels (K[1]), which is ignored, so that hands are a little beside "
+        "where they are: calibrate the camera without skew, as ROS's camera_calibration does"
+    )
 
 
 class Distortion(str, Enum):
@@ -250,6 +265,11 @@ class Camera:
             raise CameraError(
                 f"{path} has no projection_matrix.data of 12 numbers, and nothing else tells the focal length of "
                 "rectified pictures: calibrate the camera anew, or give --focal"
+            )
+        if abs(k[1]) > _LARGEST_SKEW * abs(k[0]):
+            raise CameraError(
+                f"{path}: camera_matrix.data has a skew of {k[1]:g} pixels (its second number), which nothing here "
+                "knows: calibrate the camera without skew, as ROS's camera_calibration does, or set it to 0"
             )
         return cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
 

@@ -6,6 +6,7 @@ same that cv_bridge uses, so that a picture looks the same with and without it.
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ Buffer: TypeAlias = "bytes | bytearray | memoryview | array[int] | NDArray[np.ui
 RgbImage: TypeAlias = NDArray[np.uint8]
 
 JPEG_QUALITY = 90
+
+_DEPTH = re.compile(r"(?<![a-z])depth(?![a-z])")  # /camera/depth/image_rect_raw, /aligned_depth_to_color/image_raw
 
 MOST_PIXELS = 1 << 26
 """Of a compressed picture (8192×8192): 200 MB decoded. A few kilobytes of PNG could otherwise take gigabytes."""
@@ -84,6 +87,18 @@ def has_eight_bits(encoding: str) -> bool:
     """Whether `decode_raw` knows this encoding and it has 8 bits a value, so that decoding loses at most rounding."""
     layout = _layout_of(encoding)
     return layout is not None and layout.bits == 8
+
+
+def require_colour(topic: str, encoding: str) -> None:
+    """Raises ImageError for grey pictures of 16 bits on a topic that is called a depth camera's: they are distances.
+
+    Their encoding does not tell: infrared cameras send the same. encoding: of an Image, or format of a CompressedImage.
+    """
+    if _DEPTH.search(topic) and encoding.partition(";")[0].strip().lower() in ("16uc1", "mono16"):
+        raise ImageError(
+            f"'{encoding}' on a topic of this name is a depth image, and hands are found in colour images: use the "
+            "colour topic"
+        )
 
 
 def decode_raw(

@@ -25,10 +25,12 @@ _TELLING = 8  # so many camera infos, and images for less than half of them, can
 _ODD = frozenset(
     [
         "no_frame_id", "bad_frame_id", "no_stamp", "stamps_stand_still", "clocks_differ", "images_out_of_order",
-        "time_went_backwards", "no_transform",
+        "time_went_backwards", "no_transform", "skewed_camera",
     ]
 )  # fmt: skip
 """Kinds of problems with images that give results all the same (with `no_transform`, those without hands do)."""
+_SAID_ONCE = frozenset(["input_qos_mismatch", "output_qos_mismatch"])
+"""Kinds that are not repeated until somebody changes something, and of which there are no more than topics."""
 
 
 class Percentiles(NamedTuple):
@@ -211,7 +213,7 @@ class Throttle:
     """Lets a message through once a period, and only a few different ones of each kind. Thread-safe.
 
     period_s: between equal messages, which may differ in their numbers: counts and times change with every repetition.
-    different: how many different texts of a kind pass within a period.
+    different: how many different texts of a kind pass within a period; of kinds that are said only once, all do.
     """
 
     def __init__(self, period_s: float = 10.0, different: int = 5, clock: Callable[[], float] = time.monotonic) -> None:
@@ -229,7 +231,7 @@ class Throttle:
             recent = {t: at for t, at in self._passed.get(kind, {}).items() if now - at < self._period_s}
             self._passed[kind] = recent
             message = _NUMBER.sub("#", text)
-            if message in recent or len(recent) >= self._different:
+            if message in recent or (len(recent) >= self._different and kind not in _SAID_ONCE):
                 self._held[kind] += 1
                 return None
             recent[message] = now

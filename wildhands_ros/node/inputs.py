@@ -13,7 +13,7 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo
 
-from wildhands_ros.camera import Camera
+from wildhands_ros.camera import Camera, ignored_skew
 from wildhands_ros.node.diagnostics import Surroundings
 from wildhands_ros.node.qos import fastdds_profile, profile_variable
 
@@ -76,18 +76,23 @@ def _remapped_topics(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 class CameraCache:
-    """Cameras from camera_info, computed only when it changes. rectified: as for `Camera.from_camera_info`."""
+    """Cameras from camera_info, computed only when it changes. rectified: as for `Camera.from_camera_info`.
+
+    left_out: what the last camera leaves out of its camera_info, in words; or empty.
+    """
 
     def __init__(self, rectified: bool) -> None:
         self._rectified = rectified
         self._fields: _Fields | None = None
         self._camera: Camera | None = None
+        self.left_out = ""
 
     def __call__(self, info: CameraInfo) -> Camera:
         """Raises CameraError for what no camera can be."""
         fields = _fields_of(info)
         if self._camera is None or fields != self._fields:
             self._camera = Camera.from_camera_info(info, rectified=self._rectified)
+            self.left_out = ignored_skew(info, rectified=self._rectified)
             self._fields = fields
         return self._camera
 

@@ -18,6 +18,7 @@ from std_msgs.msg import Header
 from wildhands_ros.errors import CameraError, ImageError, WildHandsError
 from wildhands_ros.frames import Frame, stream_time
 from wildhands_ros.hands import Side
+from wildhands_ros.images import require_colour
 from wildhands_ros.node.captures import Shutter, Sight
 from wildhands_ros.node.diagnostics import Drop, Statistics
 from wildhands_ros.node.images import Bridge, decode
@@ -280,6 +281,9 @@ class Worker:
         message = parcel.image
         self._look_at_the_frame(message)
         camera = self._cameras(parcel.info)
+        if skew := self._cameras.left_out:
+            self._report("skewed_camera", f"{self._topics.info}: {skew}")
+        require_colour(self._topics.image, message.format if self._topics.compressed else message.encoding)
         image = decode(message, self._bridge)
         self._frames += 1
         return Frame(

@@ -12,10 +12,10 @@ from typing import Generic, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from wildhands_ros.camera import Camera, CameraInfoLike, is_rectified_topic
+from wildhands_ros.camera import Camera, CameraInfoLike, ignored_skew, is_rectified_topic
 from wildhands_ros.errors import CameraError, RecordingError, WildHandsError
 from wildhands_ros.frames import Frame
-from wildhands_ros.images import RgbImage, decode_compressed, decode_raw
+from wildhands_ros.images import RgbImage, decode_compressed, decode_raw, require_colour
 from wildhands_ros.recordings.bag_reader import BagReader, BagTopic
 from wildhands_ros.recordings.salvage import RawMessage
 from wildhands_ros.recordings.serialized import header_stamp_ns
@@ -114,6 +114,7 @@ class BagSource(FrameSource):
                     "camera has: take the calibration's projection_matrix (--rectified with --camera; "
                     "Camera.from_yaml(path, rectified=True)), or say that they are not rectified (--no-rectified)"
                 )
+            self._left_out = ""
             self._info_topic = None if choice.is_given else choose_info_topic(topics, self._topic, camera_info_topic)
             self._first_camera = self._look_at_first_info()
         except BaseException:
@@ -123,6 +124,8 @@ class BagSource(FrameSource):
             SourceKind.BAG, f"{self._topic.name} of {path}", length=self._topic.count,
             camera_is_guess=not choice.is_given and self._first_camera is None,
         )  # fmt: skip
+        if self._left_out:
+            self._report(f"{self._info_topic}: {self._left_out}")
         found = self._info_topic if camera_info_topic is None else None
         if found is not None and found != _beside(self._topic) and _is_anothers(found, topics):
             self._report(
@@ -173,9 +176,11 @@ class BagSource(FrameSource):
             raise RecordingError(f"a message of {message.topic} is of type {message.msgtype}, not {CAMERA_INFO}")
         info = cast(_CameraInfoMessage, self._bag.deserialize(message))
         try:
-            return _stamp_ns(info.header, message), Camera.from_camera_info(info, rectified=self._rectified)
+            camera = Camera.from_camera_info(info, rectified=self._rectified)
         except CameraError as error:
             raise CameraError(f"{message.topic}: {error}") from error
+        self._left_out = ignored_skew(info, rectified=self._rectified)
+        return _stamp_ns(info.header, message), camera
 
     def _frames(self) -> Iterator[Frame]:
         index = delivered = 0
@@ -217,7 +222,7 @@ class BagSource(FrameSource):
         if message.msgtype not in (IMAGE, COMPRESSED_IMAGE):
             raise RecordingError(f"a message is of type {message.msgtype}, not an image")
         picture = cast(_ImageMessage, self._bag.deserialize(message))
-        image = _decode(picture, message.msgtype)
+        image = _decode(picture, message.msgtype, self._topic.name)
         height, width = image.shape[:2]
         if camera is None:
             camera = self._choice.of_size(width, height)
@@ -308,7 +313,8 @@ def _list_others(topics: Mapping[str, BagTopic]) -> str:
     return f"; its topics are: {', '.join(names) or 'none'}{ros_1}{other}"
 
 
-def _decode(picture: _ImageMessage, msgtype: str) -> RgbImage:
+def _decode(picture: _ImageMessage, msgtype: str, topic: str) -> RgbImage:
+    require_colour(topic, picture.format if msgtype == COMPRESSED_IMAGE else picture.encoding)
     if msgtype == COMPRESSED_IMAGE:
         return decode_compressed(picture.data, picture.format)
     return decode_raw(picture.data, picture.height, picture.width, picture.step, picture.encoding, picture.is_bigendian)
