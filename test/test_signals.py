@@ -55,6 +55,19 @@ def test_told_to_stop_while_it_starts_the_node_just_ends() -> None:
     assert not any(text in ended.stderr for text in ("half made", "Traceback", "cannot start")), ended.stderr
 
 
+def test_told_to_stop_while_models_are_loaded_the_node_does_not_wait_for_them() -> None:
+    """Exporting a network can take minutes, and signals that come later do nothing."""
+    program = (
+        "import os, signal, sys, threading; from wildhands_ros.node.wildhands_node import main\n"
+        "def endless(config):\n"
+        "    os.kill(os.getpid(), signal.SIGINT); threading.Event().wait()\n"
+        "sys.exit(main([], endless))"
+    )
+    ended = _run(program)
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    assert "was told to stop, and leaves what it had begun" in ended.stderr and "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("module", "run", "code"),
     [

@@ -43,6 +43,8 @@ class NodeExecutor(SingleThreadedExecutor):
         self._on_failure = on_failure
         self._pool = ThreadPoolExecutor(_SLOW_AT_ONCE, thread_name_prefix="wildhands-slow")
         self._slow: dict[Task[None], tuple[object, Future[None]]] = {}
+        self._ending = threading.Condition()
+        self._under_way = 0  # slow callbacks
         self._ended = False
 
     def spin(self) -> None:
@@ -69,20 +71,32 @@ class NodeExecutor(SingleThreadedExecutor):
             task()
             self._look_after(task, entity)
         elif task not in self._slow:  # one that has not begun yet is offered again
-            self._slow[task] = entity, self._pool.submit(task)
+            with self._ending:  # not told by `_slow`: a signal may interrupt this line in its middle
+                self._under_way += 1
+            self._slow[task] = entity, self._pool.submit(self._run_slow, task)
         for done in [task for task, (_entity, future) in self._slow.items() if future.done()]:
             entity, _future = self._slow.pop(done)
             self._look_after(done, entity)
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
-        """Waits for running callbacks."""
+        """Waits for running callbacks; False where they go on after that many seconds (None: waits for ever)."""
         self._ended = True
-        finished = bool(super().shutdown(timeout_sec))
-        self._pool.shutdown()
+        finished = bool(super().shutdown(timeout_sec))  # of rclpy 9.1, it waits for nothing
+        with self._ending:
+            finished = self._ending.wait_for(lambda: not self._under_way, timeout_sec) and finished
+        self._pool.shutdown(wait=finished)
         for task in self._slow:  # nothing waits for these now, and rclpy complains of exceptions nobody retrieved
             if task.done():
                 task.exception()
         return finished
+
+    def _run_slow(self, task: Task[None]) -> None:
+        try:
+            task()
+        finally:
+            with self._ending:
+                self._under_way -= 1
+                self._ending.notify_all()
 
     def _look_after(self, task: Task[None], entity: object) -> None:
         error = task.exception() if task.done() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -52,6 +53,8 @@ usage: wildhands_node [--ros-args [-r FROM:=TO] [-p NAME:=VALUE] [--params-file 
 
 Finds hands in a camera's images and publishes them in metres, until it is told to stop. Topics and services are
 described in docs/node.md, parameters in docs/parameters.md and config/wildhands.yaml."""
+
+_PATIENCE_S = 4.0  # with what is still under way when told to stop; `ros2 launch` grows impatient after five seconds
 
 PipelineFactory: TypeAlias = Callable[[PipelineConfig], HandPipeline]
 
@@ -541,7 +544,7 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
             raise error
         node.callback_failed(error)
 
-    executor = NodeExecutor(on_failure=on_failure)
+    executor, code = NodeExecutor(on_failure=on_failure), 0
     try:
         node = WildhandsNode(pipeline_factory)
         executor.add_node(node)
@@ -551,17 +554,19 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
         pass
     except Exception as error:
         if rclpy.ok():  # else it was told to stop, and something that had begun could not be done any more
+            code = 1
             print(_why_not_started(error), file=sys.stderr)
-            return 1
     finally:
         ignore_signals()  # ros2 launch and the terminal both send them
         if node is not None:
             node.interrupt()
-        executor.shutdown()
+        if not executor.shutdown(_PATIENCE_S):  # models are being loaded, or exported: that can take minutes
+            print("wildhands was told to stop, and leaves what it had begun", file=sys.stderr, flush=True)
+            os._exit(code)
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    return code
 
 
 def _why_not_started(error: Exception) -> str:
