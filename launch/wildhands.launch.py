@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, TimerAction
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, RegisterEventHandler, TimerAction
 from launch.event_handlers import OnProcessStart
-from launch.events import matches_action
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.client import Client
 
 # beside this folder in the source tree, in an install tree and behind the links of a symlink install
 CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -250,7 +250,9 @@ def autostart(node: LifecycleNode, name: str) -> list[LaunchDescriptionEntity]:
 
     Only the way from configuring to inactive activates: who deactivates the node by hand finds it inactive.
     """
-    configure = OpaqueFunction(function=_configure_when_there, args=[node])
+    clients: list[Client] = []
+    configure = OpaqueFunction(function=_configure_when_there, args=[node, clients])
+    activate = OpaqueFunction(function=_ask, args=[clients, Transition.TRANSITION_ACTIVATE])
     return [
         RegisterEventHandler(OnProcessStart(target_action=node, on_start=[configure])),
         RegisterEventHandler(
@@ -258,7 +260,7 @@ def autostart(node: LifecycleNode, name: str) -> list[LaunchDescriptionEntity]:
                 target_lifecycle_node=node,
                 start_state="configuring",
                 goal_state="inactive",
-                entities=[_ask(node, Transition.TRANSITION_ACTIVATE)],
+                entities=[activate],
             )
         ),
         RegisterEventHandler(
@@ -277,23 +279,31 @@ def autostart(node: LifecycleNode, name: str) -> list[LaunchDescriptionEntity]:
     ]
 
 
-def _configure_when_there(context: LaunchContext, node: LifecycleNode) -> list[LaunchDescriptionEntity]:
+def _configure_when_there(
+    context: LaunchContext, node: LifecycleNode, clients: list[Client]
+) -> list[LaunchDescriptionEntity]:
     """Asks for `configure`, or looks again in a moment while the node is not there yet.
 
-    launch_ros would wait for the service itself: for ever if the process dies before it has one, and with an exception
-    instead of an exit code of 0 if launch is interrupted meanwhile.
+    launch_ros's own event, ChangeState, would wait for the service, and then for its answer: for ever if the process
+    dies meanwhile, and in older versions with an exception instead of an exit code of 0 if launch is interrupted.
+
+    clients: of the node's service; made here, since only now there is a context.
     """
     if context.is_shutdown or node.return_code is not None:
         return []
-    if get_ros_node(context).count_publishers(f"{node.node_name}/transition_event"):
-        return [_ask(node, Transition.TRANSITION_CONFIGURE)]
-    again = OpaqueFunction(function=_configure_when_there, args=[node])
+    if not clients:
+        clients.append(get_ros_node(context).create_client(ChangeState, f"{node.node_name}/change_state"))
+    if clients[0].service_is_ready() and get_ros_node(context).count_publishers(f"{node.node_name}/transition_event"):
+        _ask(context, clients, Transition.TRANSITION_CONFIGURE)
+        return []
+    again = OpaqueFunction(function=_configure_when_there, args=[node, clients])
     # not cancelled: each timer that can be leaves an event handler behind for good, and launch asks them all
     return [TimerAction(period=LOOK_AGAIN_S, actions=[again], cancel_on_shutdown=False)]
 
 
-def _ask(node: LifecycleNode, transition: int) -> EmitEvent:
-    return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
+def _ask(context: LaunchContext, clients: list[Client], transition: int) -> None:
+    """Asks for a transition; what comes of it is told by the node's transition events."""
+    clients[0].call_async(ChangeState.Request(transition=Transition(id=transition)))
 
 
 def _argument(name: str, default: str, description: str, choices: list[str] | None = None) -> DeclareLaunchArgument:

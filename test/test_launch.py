@@ -55,10 +55,11 @@ LAUNCH_NAMES = {
     "launch.substitutions": {"LaunchConfiguration"},
     "launch_ros.actions": {"LifecycleNode", "Node"},
     "launch_ros.event_handlers": {"OnStateTransition"},
-    "launch_ros.events.lifecycle": {"ChangeState"},
     "launch_ros.parameter_descriptions": {"ParameterValue"},
     "launch_ros.ros_adapters": {"get_ros_node"},
     "lifecycle_msgs.msg": {"Transition"},
+    "lifecycle_msgs.srv": {"ChangeState"},
+    "rclpy.client": {"Client"},
 }  # fmt: skip
 
 # of rviz_default_plugins and rviz_common, in Humble and later
@@ -442,6 +443,21 @@ def test_launch_ends_with_a_node_that_cannot_start(built: None, rig_install: Pat
     assert "process has died" in said and "interrupted" not in said, said
 
 
+def test_launch_ends_with_a_node_that_dies_while_it_is_configured(
+    built: None, rig_install: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits for the answer of a process that is gone."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'wildhands_node' in str(sys.orig_argv):\n"
+        "    from wildhands_ros.pipeline import Pipeline\n"
+        "    Pipeline.from_config = lambda config: os.kill(os.getpid(), 9)\n"  # for lack of memory, say
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    said = launched(rig_install, tmp_path, "wildhands.launch.py", 99)
+    assert "process has died" in said and "exit code -9" in said and "interrupted" not in said, said
+
+
 def test_launch_is_interrupted_while_the_node_starts(built: None, rig_install: Path, tmp_path: Path) -> None:
     said = launched(rig_install, tmp_path, "wildhands.launch.py", 0)
     assert "ACTIVE [] CODE 0" in said, said
@@ -450,7 +466,10 @@ def test_launch_is_interrupted_while_the_node_starts(built: None, rig_install: P
 def test_looking_for_the_node_leaves_nothing_behind(built: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times a second, for as long as the node takes; launch asks every event handler about every event."""
     file, context = load("wildhands.launch.py"), given("wildhands.launch.py")
-    ros_node = SimpleNamespace(count_publishers=lambda topic: 0)
+    clients: list[object] = []
+    ros_node = SimpleNamespace(
+        create_client=lambda *_: SimpleNamespace(service_is_ready=lambda: True), count_publishers=lambda topic: 0
+    )
     context.extend_globals({"ros_adapter": SimpleNamespace(ros_node=ros_node)})
     handlers: list[object] = []
     monkeypatch.setattr(context, "register_event_handler", handlers.append)
@@ -458,11 +477,12 @@ def test_looking_for_the_node_leaves_nothing_behind(built: None, monkeypatch: py
     async def look() -> None:
         context._set_asyncio_loop(asyncio.get_running_loop())
         for _ in range(5):
-            (timer,) = file._configure_when_there(context, SimpleNamespace(return_code=None, node_name="/wildhands"))
+            node = SimpleNamespace(return_code=None, node_name="/wildhands")
+            (timer,) = file._configure_when_there(context, node, clients)
             timer.execute(context)
 
     asyncio.run(look())
-    assert len(handlers) == 1  # of all timers together
+    assert len(handlers) == 1 and len(clients) == 1  # of all timers together
 
 
 @pytest.mark.parametrize(
