@@ -67,25 +67,28 @@ class _Recent:
     """The latest messages of a topic: two subscriptions bring the same one twice."""
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[tuple[int, int | None], None] = OrderedDict()
+        self._keys: OrderedDict[tuple[int, int | None], object] = OrderedDict()
+        self.knows = True  # messages apart: the middleware says when they were sent
 
-    def is_new(self, info: Mapping[str, Any]) -> bool:
-        """Whether this message comes for the first time; also where the middleware does not say when it was sent."""
+    def brought_by(self, subscription: object, info: Mapping[str, Any]) -> object | None:
+        """The subscription that has brought this message already; None where it comes for the first time."""
         key = info.get("source_timestamp", 0), info.get("publication_sequence_number")
-        if key[0] and key in self._keys:
-            return False
-        self._keys[key] = None
+        self.knows = bool(key[0])
+        if self.knows and key in self._keys:
+            return self._keys[key]
+        self._keys[key] = subscription
         if len(self._keys) > _REMEMBERED:
             self._keys.popitem(last=False)
-        return True
+        return None
 
 
 @dataclass
 class _Channel:
     """One topic being recorded.
 
-    former: subscriptions that were replaced, and the time.monotonic() until which they stay. last_at: time.monotonic()
-    when the latest message came; the node's clock may go back.
+    former: subscriptions that were replaced, and the time.monotonic() until which they stay at least. is_heard: whether
+    the present subscription has brought a message that a former one brought too, so that these are needed no longer.
+    last_at: time.monotonic() when the latest message came; the node's clock may go back.
     """
 
     msgtype: str
@@ -95,6 +98,7 @@ class _Channel:
     recorded_as: str
     jpeg: bool
     former: list[tuple[Subscription[object], float]] = field(default_factory=list)
+    is_heard: bool = False
     recent: _Recent = field(default_factory=_Recent)
     added: bool = False
     refused: bool = False
@@ -283,6 +287,7 @@ class Recorder:
         if old is not None:
             old.former.append((old.subscription, time.monotonic() + _OVERLAP_S))
             old.subscription, old.reliable, old.transient_local = subscription, reliable, transient_local
+            old.is_heard = False
             return old
         jpeg = msgtype == IMAGE and self._jpeg
         recorded_as = f"{name}/compressed" if jpeg else name
@@ -297,7 +302,7 @@ class Recorder:
         self, name: str, kind: type, depth: int, *, reliable: bool, transient_local: bool
     ) -> Subscription[object]:
         def take(serialized: bytes, info: Mapping[str, Any]) -> None:
-            self._take(name, serialized, info)
+            self._take(name, subscription, serialized, info)
 
         profile = QoSProfile(
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
@@ -305,19 +310,29 @@ class Recorder:
             history=HistoryPolicy.KEEP_LAST,
             depth=depth,
         )
-        return self.node.create_subscription(kind, name, take, profile, raw=True)
+        subscription = self.node.create_subscription(kind, name, take, profile, raw=True)
+        return subscription
 
     def _retire(self, channel: _Channel) -> None:
-        """Ends the subscriptions whose time is over."""
+        """Ends the subscriptions whose time is over, as soon as they are known to be needed no longer."""
+        if channel.recent.knows and not channel.is_heard:  # on a busy machine publishers may need more than their time
+            return
         now = time.monotonic()
         for subscription, until in channel.former:
             if until <= now:
                 self.node.destroy_subscription(subscription)
         channel.former = [entry for entry in channel.former if entry[1] > now]
 
-    def _take(self, name: str, serialized: bytes, info: Mapping[str, Any]) -> None:
+    def _take(self, name: str, subscription: Subscription[object], serialized: bytes, info: Mapping[str, Any]) -> None:
         channel = self._channels[name]
-        if self._failure is not None or not channel.recent.is_new(info):
+        if subscription is channel.subscription:  # what still waits in others came before
+            for former, _ in channel.former:
+                while (waiting := former.handle.take_message(former.msg_type, True)) is not None:
+                    self._take(name, former, *waiting)
+        before = channel.recent.brought_by(subscription, info)
+        if before is not None and before is not subscription:
+            channel.is_heard = channel.is_heard or channel.subscription in (before, subscription)
+        if self._failure is not None or before is not None:
             return
         time_ns, now = self.node.get_clock().now().nanoseconds, time.monotonic()
         try:
