@@ -188,6 +188,13 @@ def test_a_frame_needs_an_image() -> None:
             Frame(nothing, CAMERA)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("stamp", [1.5, 1700000000.25, 33e6, "1", None])
+def test_a_frame_is_stamped_in_whole_nanoseconds(stamp: object) -> None:
+    with pytest.raises(ImageError, match=r"whole nanoseconds, not .*round\(seconds \* 1e9\)"):
+        Frame(IMAGE, CAMERA, stamp_ns=stamp)  # type: ignore[arg-type]
+    assert type(Frame(IMAGE, CAMERA, stamp_ns=np.int64(7)).stamp_ns) is int  # type: ignore[arg-type]
+
+
 def test_improbable_hands_are_left_out() -> None:
     detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1, score=0.3), seen_hand(Side.RIGHT, 0.1, score=0.8)])
     result = make_pipeline(detector, PipelineConfig(min_score=0.5)).process(frame())

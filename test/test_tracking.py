@@ -246,6 +246,25 @@ def test_without_times_hands_are_not_frozen(model: HandModel, caplog: pytest.Log
     assert "smoothing needs the time" in caplog.text
 
 
+@pytest.mark.parametrize("stamp_ns", [1, 33, 33_333, 10**6, FRAME_NS])  # as in whole seconds, ms and µs
+def test_stamps_in_another_unit_are_told(stamp_ns: int, model: HandModel, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    for i in range(20):
+        tracker.update([make_hand(model, Side.LEFT, (0.01 * i, 0, 0.4), follow_id=1)], i * stamp_ns, CAMERA)
+    assert caplog.text.count("stamps are nanoseconds") == (stamp_ns < 100_000)
+    assert f"only {stamp_ns} ns apart" in caplog.text or stamp_ns >= 100_000
+
+
+def test_pictures_that_come_twice_do_not_look_like_another_unit(
+    model: HandModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    for i in range(20):
+        for later_ns in (0, 50):
+            tracker.update([make_hand(model, Side.LEFT, (0, 0, 0.4), follow_id=1)], i * FRAME_NS + later_ns, CAMERA)
+    assert not caplog.records
+
+
 def test_who_does_not_smooth_is_not_told_of_times(model: HandModel, caplog: pytest.LogCaptureFixture) -> None:
     tracker = HandTracker(TrackingConfig(), model)
     for _ in range(2):

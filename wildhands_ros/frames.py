@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +30,13 @@ class Frame:
 
     image: (H, W, 3) uint8 RGB.
     camera: intrinsics and distortion of exactly this picture (its size is checked against the image's).
-    stamp_ns: integer nanoseconds, when the picture was taken.
+    stamp_ns: whole nanoseconds, when the picture was taken: time.time_ns(), or round(seconds * 1e9). Following
+        and smoothing need it.
     frame_id: the camera's optical frame.
     index: place in the stream, from 0.
     name: file name or topic, for messages to people.
+
+    Raises ImageError for anything else.
     """
 
     image: NDArray[np.uint8]
@@ -61,3 +65,10 @@ class Frame:
                 f"the image is {width}x{height} but its camera describes {self.camera.width}x{self.camera.height}: "
                 "publish camera_info for this resolution, or set its binning and roi"
             )
+        try:
+            object.__setattr__(self, "stamp_ns", operator.index(self.stamp_ns))  # also numpy's
+        except TypeError as error:  # seconds or milliseconds, as most clocks and videos tell them
+            raise ImageError(
+                f"stamp_ns is whole nanoseconds, not {self.stamp_ns!r}: give time.time_ns(), round(seconds * 1e9), or "
+                "round(milliseconds * 1e6)"
+            ) from error

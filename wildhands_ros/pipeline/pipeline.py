@@ -141,7 +141,7 @@ class Pipeline:
     """Detector, estimator and tracker for one camera stream. Not thread-safe: one instance per stream.
 
     pipeline = Pipeline.from_config(PipelineConfig())
-    result = pipeline.process(Frame(image, Camera.pinhole(1280, 720, focal=640)))
+    result = pipeline.process(Frame(image, Camera.pinhole(1280, 720, focal=640), stamp_ns=time.time_ns()))
     for hand in result.hands:
         print(hand.side.value, hand.joints[0])
     """

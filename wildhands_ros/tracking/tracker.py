@@ -25,6 +25,7 @@ FloatArray = NDArray[np.float64]
 PoseHand: TypeAlias = Callable[[Side, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
 _LEAST_S = 1 / 30  # between pictures that lie closer together noise alone looks like speed
+_IN_NO_TIME_NS, _TIMES_IN_NO_TIME = 100_000, 5  # no camera takes so many pictures at more than 10 kHz
 _SHAPE_FILTER = OneEuroConfig(min_cutoff=0.1, beta=0.0)  # a person's hand does not change its shape
 
 
@@ -103,6 +104,7 @@ class HandTracker:
         self._tracks: list[_Track] = []
         self._next_id = 0
         self._stamp_ns: int | None = None
+        self._in_no_time = 0  # pictures in a row
         self._warned = False
 
     def reset(self) -> None:
@@ -134,6 +136,7 @@ class HandTracker:
                 "each was taken, and their order",
                 stamp_ns,
             )
+        self._look_at_unit(stamp_ns)
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             self.reset()
         self._stamp_ns = stamp_ns
@@ -152,6 +155,19 @@ class HandTracker:
             if sound:
                 track.sound, track.sound_ns = hand, stamp_ns
         return raw, smooth if self._config.smooth else raw
+
+    def _look_at_unit(self, stamp_ns: int) -> None:
+        """Warns of stamps in milli- or microseconds, by which smoothed hands would stand still."""
+        if self._stamp_ns is None or stamp_ns == self._stamp_ns:
+            return
+        self._in_no_time = self._in_no_time + 1 if 0 < stamp_ns - self._stamp_ns < _IN_NO_TIME_NS else 0
+        if self._config.smooth and self._in_no_time == _TIMES_IN_NO_TIME and not self._warned:
+            self._warned = True
+            logger.warning(
+                "the last pictures are stamped only %d ns apart: stamps are nanoseconds (milliseconds times 10**6), "
+                "and smoothing needs them",
+                stamp_ns - self._stamp_ns,
+            )
 
     def _assign(self, hands: Sequence[Hand], stamp_ns: int) -> list[_Track]:
         """A track for every hand: first those the detector followed, then the nearest lost one, else a new one."""
