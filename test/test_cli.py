@@ -620,6 +620,26 @@ def test_boxes_of_frames_that_never_came_are_known() -> None:
     assert boxes.of(replace(frame, name="c.png", index=1)) == (box,) and boxes.unused() == ("b.png",)
 
 
+def test_boxes_are_found_by_paths_and_however_umlauts_are_written() -> None:
+    def box(x: float) -> tuple[HandBox, ...]:
+        return (HandBox(Side.LEFT, (x, 0.0, x + 9, 9.0), 1.0),)
+
+    keys = ["pictures/b.png", "C:\\pictures\\c.png", "u\u0308ber.png", "1/same.png", "2/same.png", "x/5"]
+    boxes = BoxFile({key: box(i) for i, key in enumerate(keys)})
+    frame = Frame(np.zeros((9, 9, 3), np.uint8), Camera.pinhole(9, 9, 9), index=5)
+    names = ["b.png", "c.png", "\u00fcber.png", "same.png", "d.png"]
+    assert [boxes.of(replace(frame, name=name)) for name in names] == [box(0), box(1), box(2), (), ()]
+    assert boxes.unused() == ("1/same.png", "2/same.png", "x/5")  # neither of two, and no number
+
+
+def test_boxes_of_no_frame_are_named_beside_what_frames_are_called(picture: Path, tmp_path: Path, caplog) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text('{"picture_0001": [], "picture_0002": []}')
+    assert run("run", picture, "--boxes", boxes, "--out", tmp_path, "--focal", 700, *LANDMARKS) == 0
+    said = f"of these boxes: picture_0001, picture_0002 (the last frame was '{picture.name}', number 0)"
+    assert said in caplog.text
+
+
 def test_bench_says_before_it_measures_where_it_cannot_write(tmp_path: Path, capsys) -> None:
     assert run("bench", "--json", tmp_path / "missing" / "figures.json") == 1
     assert "figures.json cannot be written" in capsys.readouterr().err

@@ -1,12 +1,16 @@
 """Hand boxes from a JSON file.
 
-{"picture.jpg": [{"side": "right", "box": [x0, y0, x1, y1], "score": 1.0}, …]}, by the frame's name or number.
+{"picture.jpg": [{"side": "right", "box": [x0, y0, x1, y1], "score": 1.0}, …]}, by the frame's name or number, or
+by a path that ends in its name.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,9 @@ class BoxFile:
     def __init__(self, boxes: Mapping[str, tuple[HandBox, ...]]) -> None:
         self._boxes = boxes
         self._asked: set[str] = set()
+        names = {key: _file_name(key) for key in boxes}
+        count = Counter(names.values())
+        self._keys = {name: key for key, name in names.items() if count[name] == 1}
 
     @classmethod
     def read(cls, path: str | Path) -> BoxFile:
@@ -41,9 +48,13 @@ class BoxFile:
         return cls({key: _boxes(f"{path}: '{key}'", entries) for key, entries in data.items()})
 
     def of(self, frame: Frame) -> tuple[HandBox, ...]:
-        """The boxes of a frame, by its name, its file name, or its number; none if the file does not mention it."""
-        for key in (frame.name, Path(frame.name).name, str(frame.index)):
-            if key in self._boxes:
+        """The boxes of a frame, by its name, its file name, or its number; none if the file does not mention it.
+
+        A key that is a path stands for the file at its end, where no other key ends in the same.
+        """
+        file = Path(frame.name).name
+        for key in (frame.name, file, self._keys.get(_file_name(file)), str(frame.index)):
+            if key is not None and key in self._boxes:
                 self._asked.add(key)
                 return self._boxes[key]
         return ()
@@ -51,6 +62,11 @@ class BoxFile:
     def unused(self) -> tuple[str, ...]:
         """The names and numbers in the file that no frame asked for so far has."""
         return tuple(key for key in self._boxes if key not in self._asked)
+
+
+def _file_name(key: str) -> str:
+    """Without folders, and with umlauts as one letter: some systems' file names have them as two."""
+    return unicodedata.normalize("NFC", re.split(r"[/\\]", key)[-1])
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

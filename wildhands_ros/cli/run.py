@@ -126,7 +126,10 @@ def run(args: argparse.Namespace) -> int:
         _warn_if_guessed(source)
         if boxes is not None and (unused := boxes.unused()):
             logger.warning(
-                "no frame that was looked at has the name or number of these boxes: %s", ", ".join(unused[:4])
+                "no frame that was looked at has the name or number of these boxes: %s (the last frame was '%s', "
+                "number %d)",
+                ", ".join(unused[:4]) + (f" and {len(unused) - 4} more" if len(unused) > 4 else ""),
+                *tally.last,
             )
         tally.print(source, [outlet.path for outlet in outlets if outlet.wrote])
     return 130 if interrupted else 0
@@ -376,10 +379,12 @@ class _Tally:
         self.frames = self.hands = self.with_hands = 0
         self.seconds: list[float] = []
         self.skipped: dict[str, int] = {}
+        self.last = ("", -1)  # name and number
         self._start = time.monotonic()
 
     def add(self, frame: Frame, result: PipelineResult) -> None:
         self.frames += 1
+        self.last = (frame.name, frame.index)
         self.hands += len(result.hands)
         self.with_hands += bool(result.hands)
         self.seconds.append(result.timings["total"])
