@@ -143,6 +143,22 @@ def test_a_picture_that_is_a_broken_link_is_named(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def test_pictures_of_kinds_that_are_not_read_are_named(tmp_path: Path) -> None:
+    for name in ("IMG_10.HEIC", "IMG_9.HEIC", "clip.gif", ".hidden.gif", "notes.txt", "boxes.json"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "more").mkdir()
+    of_kinds = r"3 pictures are of kinds that are not read \(clip.gif, IMG_9.HEIC, IMG_10.HEIC\): convert them"
+    with pytest.raises(RecordingError, match=rf"holds no pictures.*{of_kinds}; the folders in it \(1\) are not looked"):
+        open_source(tmp_path)
+    (tmp_path / "1.jfif").write_bytes(encode_jpeg(scene(1)))
+    source = open_source(tmp_path)
+    assert [f.name for f in source] == ["1.jfif"]
+    (problem,) = source.problems
+    assert re.search(of_kinds, problem)
+    (tmp_path / "more" / "2.jpg").write_bytes(encode_jpeg(scene(2)))
+    assert open_source(tmp_path / "more").problems == ()
+
+
 def test_a_single_damaged_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(encode_jpeg(scene(1))[:-40])
     with pytest.raises(ImageError, match=r"x\.jpg: the JPEG ends early"):

@@ -13,7 +13,10 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.images import RgbImage, decode_compressed
 from wildhands_ros.recordings.source import CameraChoice, FrameSource, SourceKind
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+_NOT_DECODED = frozenset(
+    {".heic", ".heif", ".avif", ".gif", ".jxl", ".jp2", ".dng", ".arw", ".cr2", ".cr3", ".nef", ".raf"}
+)  # pictures all the same, which a folder is not to lose without a word
 
 _FILM_DIAGONAL_MM = math.hypot(36, 24)
 _EXIF_POINTER, _FOCAL_35MM = 0x8769, 0xA405
@@ -32,9 +35,11 @@ class PictureSource(FrameSource):
             lost = [p.name for p in pictures if not p.is_file()]
             kind, description = SourceKind.FOLDER, f"folder {path} ({len(self._paths)} pictures)"
             if not self._paths:
+                inside = sum(p.is_dir() for p in path.iterdir())
                 raise RecordingError(
                     f"{path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) and is no rosbag2; of videos "
-                    f"name one, not their folder{_of_links(lost)}"
+                    f"name one, not their folder{_of_links(lost)}{_of_kinds(path)}"
+                    + (f"; the folders in it ({inside}) are not looked into: name one" if inside else "")
                 )
         else:
             self._paths, kind, description, lost = [path], SourceKind.PICTURE, f"picture {path}", []
@@ -44,6 +49,8 @@ class PictureSource(FrameSource):
         )  # fmt: skip
         if lost:
             self._report(f"{description} is not whole{_of_links(lost)}")
+        if kind is SourceKind.FOLDER and (unread := _of_kinds(path)):
+            self._report(f"{description} is not whole{unread}")
         self._choice, self._period_ns, self._frame_id = choice, round(1e9 / fps), frame_id
 
     def _frames(self) -> Iterator[Frame]:
@@ -129,7 +136,17 @@ def _is_picture(path: Path) -> bool:
 
 def _of_links(names: list[str]) -> str:
     """Names pictures that are broken links, for the end of a message; empty where there are none."""
-    if not names:
-        return ""
-    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f": {len(names)} pictures are links to files that are not there ({some})"
+    return f": {len(names)} pictures are links to files that are not there ({_some(names)})" if names else ""
+
+
+def _of_kinds(folder: Path) -> str:
+    """Names a folder's pictures of kinds that are not read, for the end of a message; empty where there are none."""
+    names = sorted(
+        (p.name for p in folder.iterdir() if p.suffix.lower() in _NOT_DECODED and not p.name.startswith(".")),
+        key=natural_key,
+    )
+    return f": {len(names)} pictures are of kinds that are not read ({_some(names)}): convert them" if names else ""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
