@@ -115,6 +115,21 @@ def test_mixed_sizes_get_their_own_cameras(tmp_path: Path) -> None:
     assert not source.camera_is_guess
 
 
+def test_one_focal_length_for_pictures_of_different_sizes_is_told(tmp_path: Path) -> None:
+    for name, size in (("1.png", (96, 64)), ("2.png", (64, 96)), ("3.png", (192, 128)), ("4.png", (384, 256))):
+        cv2.imwrite(str(tmp_path / name), scene(0, *size))
+    for how, told in (({"focal": 80.0}, 1), ({}, 0), ({"camera": Camera.pinhole(96, 64, 70)}, 0)):
+        source = open_source(tmp_path, **how)  # type: ignore[arg-type]
+        focal = [frame.camera.fx for frame in source]
+        assert how != {"focal": 80.0} or focal == [80.0] * 4
+        problems = [problem for problem in source.problems if "differ in size" in problem]
+        assert len(problems) == told
+    (tmp_path / "3.png").unlink()
+    (tmp_path / "4.png").unlink()
+    source = open_source(tmp_path, focal=80.0)  # the same camera, held upright
+    assert len(list(source)) == 2 and source.problems == ()
+
+
 def test_a_damaged_picture_in_a_folder_is_left_out(tmp_path: Path) -> None:
     jpeg = encode_jpeg(scene(1))
     (tmp_path / "1.jpg").write_bytes(jpeg[: len(jpeg) // 2])

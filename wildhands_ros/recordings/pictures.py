@@ -54,7 +54,7 @@ class PictureSource(FrameSource):
         self._choice, self._period_ns, self._frame_id = choice, round(1e9 / fps), frame_id
 
     def _frames(self) -> Iterator[Frame]:
-        delivered = 0
+        delivered, edge = 0, 0  # edge: the first picture's longer one
         for index, path in enumerate(self._paths):
             try:
                 image, focal = read_picture(path)
@@ -65,6 +65,13 @@ class PictureSource(FrameSource):
                     raise
                 self._skip(path.name, error, delivered=delivered)
                 continue
+            longer = max(width, height)
+            if self._choice.focal is not None and longer != (edge := edge or longer):
+                self._report(
+                    f"{self.description}: its pictures differ in size, and a focal length of {self._choice.focal:g} "
+                    "pixels was given for all: cut-out parts keep it, but pictures that were made smaller have a "
+                    "smaller one, without which their hands come out too far away: run each size by itself"
+                )
             delivered += 1
             yield Frame(image, camera, index * self._period_ns, self._frame_id, index, path.name)
 
