@@ -678,7 +678,7 @@ def test_latency_from_reception_ends_where_that_from_capture_does():
     assert since_capture == 1500.0 and since_reception >= 1000.0  # not only until the last marker was sent
 
 
-def reported(image, info=None, topic="/image"):
+def reported(image, info=None, topic="/image", rectified=False):
     """Kinds and texts that a worker reports of an image, and how many results it gives."""
     reports, results, done = [], [], threading.Event()
 
@@ -705,7 +705,7 @@ def reported(image, info=None, topic="/image"):
     settings = parameters.snapshot(_defaults())
     topics = InputTopics(topic, "/camera_info", isinstance(image, CompressedImage))
     worker = Worker(
-        FakePipeline(settings.pipeline), Outlets(), topics, CameraCache(None), settings=lambda: settings,
+        FakePipeline(settings.pipeline), Outlets(), topics, CameraCache(rectified), settings=lambda: settings,
         statistics=Noting(), report=report, clock=Clock(),
         context=types.SimpleNamespace(ok=lambda: True), bridge=None, transforms=None,
     )  # fmt: skip
@@ -741,8 +741,8 @@ def test_a_skew_of_the_camera_is_said_and_ignored():
     info.k[1] = 0.05  # which moves no hand
     assert reported(image, info) == ([], 1)
     info.k[1], info.p[0], info.p[5] = 5.0, 100.0, 100.0
-    info.p[2], info.p[6], info.roi.do_rectify = WIDTH / 2, HEIGHT / 2, True  # then P counts
-    assert reported(image, info) == ([], 1)
+    info.p[2], info.p[6] = WIDTH / 2, HEIGHT / 2
+    assert reported(image, info, rectified=True) == ([], 1)  # then P counts
 
 
 def test_statistics_count_and_measure():

@@ -191,7 +191,7 @@ def test_hands_that_come_out_unusable_are_named_in_the_order_of_the_boxes(estima
     every = replace(estimator.config, all_hands=True)
     monkeypatch.setattr(estimator, "config", every)
     made = estimator._hand
-    monkeypatch.setattr(estimator, "_hand", lambda f, box, d, i: None if i < 2 else made(f, box, d, i))
+    monkeypatch.setattr(estimator, "_hand", lambda f, box, d, i, at: None if i < 2 else made(f, box, d, i, at))
     found = estimator.estimate(frame, [boxes[0], replace(LEFT, xyxy=(0, 0, 0, 0)), boxes[1], LEFT])
     assert len(found.hands) == 1
     assert [int(text.split("box ")[1].split()[0]) for text in found.skipped] == [0, 1, 2]

@@ -283,7 +283,7 @@ class Worker:
         camera = self._cameras(parcel.info)
         if skew := self._cameras.left_out:
             self._report("skewed_camera", f"{self._topics.info}: {skew}")
-        require_colour(self._topics.image, message.format if self._topics.compressed else message.encoding)
+        require_colour(self._topics.image, message.encoding if isinstance(message, Image) else message.format)
         image = decode(message, self._bridge)
         self._frames += 1
         return Frame(
