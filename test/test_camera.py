@@ -211,6 +211,19 @@ def test_a_lens_ends_where_its_polynomial_turns_back_or_has_a_pole(coefficients:
     assert np.isnan(camera.project(beyond)).all()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("coefficients", [(0.03, -0.02, 0.0, 0.0, 0.01), (0.1, 0.05, 1e-3, -1e-3, 0.02)])
+def test_what_a_lens_throws_far_out_is_looked_back_at(coefficients: tuple) -> None:
+    """Up to pixels so far out that their own rounding is larger than that of the middle ones."""
+    camera = Camera(1280, 720, 400, 410, 640, 355, Distortion.PLUMB_BOB, coefficients)
+    angle = np.radians(np.linspace(0, 89.9, 300))
+    rays = np.stack([np.sin(angle) * 0.8, np.sin(angle) * 0.6, np.cos(angle)], axis=-1)
+    pixels = camera.project(rays)
+    assert np.isfinite(pixels).all() and pixels.max() > 1e15
+    assert np.abs(camera.unproject(pixels) - rays).max() < 1e-9
+    assert np.isnan(camera.unproject([1e200, 0])).all()
+
+
 def test_a_fisheye_ends_where_its_polynomial_turns_back() -> None:
     camera = Camera(1280, 720, 300, 310, 640, 355, Distortion.EQUIDISTANT, (-0.1, 0.0, 0.0, 0.0))
     theta = np.array([1.2, 1.8, 1.85, 2.5])  # radius θ − 0.1 θ³ grows up to θ = 1.826

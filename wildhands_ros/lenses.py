@@ -45,7 +45,7 @@ class PolynomialLens:
         """radial and its derivative by r²."""
         n, d = _horner(self.numerator, r2), _horner(self.denominator, r2)
         dn, dd = _horner(_derivative(self.numerator), r2), _horner(_derivative(self.denominator), r2)
-        with np.errstate(divide="ignore", invalid="ignore"):  # at a pole, where the lens ends
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # at a pole, where the lens ends
             return n / d, (dn * d - n * dd) / (d * d)
 
     def _turning_radius(self) -> float:
@@ -79,7 +79,7 @@ class PolynomialLens:
         """The inverse of `distort` by Newton's method, started from the inverse of the radial part alone."""
         rd = np.hypot(xd, yd)
         r = _invert_monotone(lambda t: t * self.radial(t * t)[0], rd, self.limit)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             scale = np.where(rd > 0, r / rd, 1.0)
             # a tangential shift may carry a pixel past the radial limit: start at the limit and let Newton decide
             scale = np.where(np.isfinite(scale), scale, min(self.limit, 1e6) / rd)
@@ -90,10 +90,10 @@ class PolynomialLens:
                 det = a * d - b * c
                 dx, dy = (d * ex - b * ey) / det, (a * ey - c * ex) / det
                 x, y = x - dx, y - dy
-                if np.nanmax(np.abs(dx) + np.abs(dy), initial=0.0) < _CONVERGED:
+                if not np.any(np.abs(dx) + np.abs(dy) >= _CONVERGED):  # pixels without a ray do not count
                     break
             fx, fy, _ = self.distort(x, y)
-            good = (np.hypot(fx - xd, fy - yd) < 1e-9) & (np.hypot(x, y) <= self.limit)
+            good = (np.hypot(fx - xd, fy - yd) < 1e-9 * (1 + rd)) & (np.hypot(x, y) <= self.limit)
         return np.where(good, x, np.nan), np.where(good, y, np.nan)
 
 
