@@ -65,7 +65,11 @@ def test_bent_fingers_do_not_turn_the_wrist(side: Side) -> None:
 
 
 def test_collapsed_joints_have_no_orientation_but_no_nan_either() -> None:
-    assert np.allclose(wrist_rotation(np.zeros((21, 3)), Side.LEFT), np.eye(3))
+    tiny = 1e-9 * flat_right_hand()
+    assert np.allclose(wrist_rotation(tiny, Side.RIGHT), wrist_rotation(flat_right_hand(), Side.RIGHT))
+    along = np.outer(np.arange(21), [1.0, 2.0, 3.0])
+    for joints in (np.zeros((21, 3)), np.full((21, 3), np.nan), along, 1e-6 * along):
+        assert np.allclose(wrist_rotation(joints, Side.LEFT), np.eye(3))
 
 
 def test_names_skeleton_and_mano_order_belong_together() -> None:
@@ -134,6 +138,19 @@ def test_boxes_take_what_other_detectors_give() -> None:
         HandBox("up", (0, 0, 1, 1), 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="four"):
         HandBox(Side.LEFT, (0, 0, 1), 1.0)  # type: ignore[arg-type]
+
+
+def test_a_box_lies_about_its_middle_and_is_as_large_as_its_longer_edge() -> None:
+    for xyxy in ((10, 20, 110, 60), (10, 20, 50, 120)):
+        box = HandBox(Side.LEFT, xyxy, 1.0)
+        assert box.center == ((xyxy[0] + xyxy[2]) / 2, (xyxy[1] + xyxy[3]) / 2) and box.size == 100
+
+
+def test_the_wrist_lies_where_the_first_joint_does_and_sides_have_another(hand: Hand) -> None:
+    position, rotation = hand.wrist
+    np.testing.assert_array_equal(position, hand.joints[0])
+    np.testing.assert_array_equal(rotation, wrist_rotation(hand.joints, hand.side))
+    assert (Side.LEFT.other, Side.RIGHT.other) == (Side.RIGHT, Side.LEFT)
 
 
 def test_sides_may_be_texts_and_are_never_mistaken(hand: Hand) -> None:

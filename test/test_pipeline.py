@@ -192,7 +192,8 @@ def test_a_frame_needs_an_image() -> None:
 def test_a_frame_is_stamped_in_whole_nanoseconds(stamp: object) -> None:
     with pytest.raises(ImageError, match=r"whole nanoseconds, not .*round\(seconds \* 1e9\)"):
         Frame(IMAGE, CAMERA, stamp_ns=stamp)  # type: ignore[arg-type]
-    assert type(Frame(IMAGE, CAMERA, stamp_ns=np.int64(7)).stamp_ns) is int  # type: ignore[arg-type]
+    found = Frame(IMAGE, CAMERA, stamp_ns=np.int64(7), index=np.uint8(3))  # type: ignore[arg-type]
+    assert [(type(v), v) for v in (found.stamp_ns, found.index)] == [(int, 7), (int, 3)]
 
 
 def test_improbable_hands_are_left_out() -> None:

@@ -65,8 +65,10 @@ class Frame:
                 f"the image is {width}x{height} but its camera describes {self.camera.width}x{self.camera.height}: "
                 "publish camera_info for this resolution, or set its binning and roi"
             )
+        # numpy's whole numbers become plain ones: JSON and messages would refuse them
+        object.__setattr__(self, "index", operator.index(self.index))
         try:
-            object.__setattr__(self, "stamp_ns", operator.index(self.stamp_ns))  # also numpy's
+            object.__setattr__(self, "stamp_ns", operator.index(self.stamp_ns))
         except TypeError as error:  # seconds or milliseconds, as most clocks and videos tell them
             raise ImageError(
                 f"stamp_ns is whole nanoseconds, not {self.stamp_ns!r}: give time.time_ns(), round(seconds * 1e9), or "
