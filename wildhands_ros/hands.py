@@ -140,7 +140,7 @@ class Hand:
         the rendered hands of which the network is as sure are better. NaN where it does not tell.
     valid: False where the estimate is likely to be wrong, or contradicts itself or the picture: it should not be used
         to move a robot.
-    jump: True in the first frame after the hand's place or turn changed faster than a hand can.
+    jump: True in the first frame after the hand's place or turn changed faster than a hand can, or its side changed.
     smoothed: True where `joints` and the rest went through a temporal filter.
     track_id: stable over the frames in which the same hand is seen; -1 for single pictures.
     follow_id: that of the `HandBox` it was estimated from.
