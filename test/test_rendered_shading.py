@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wildhands_ros.rendered.appearance import ShadowMap
+from wildhands_ros.rendered import shading
+from wildhands_ros.rendered.appearance import Glove, Kind, Material, ShadowMap
 from wildhands_ros.rendered.sensor import Sensor
 from wildhands_ros.rendered.shading import noises
 from wildhands_ros.rendered.vectors import cross, frame_of, norm, random_rotation, turn, unit
@@ -40,6 +41,16 @@ def test_noise_has_no_favourite_direction():
     for axis in range(3):
         ahead, behind = np.moveaxis(values, axis, 0)[1:].ravel(), np.moveaxis(values, axis, 0)[:-1].ravel()
         assert abs(np.corrcoef(ahead, behind)[0, 1]) < 0.12  # neighbours on the lattice are independent
+
+
+def test_the_shader_finds_every_number_of_a_material_in_its_column():
+    """Each under the field's name; the three of a colour from its column on."""
+    fields = vars(Material(Kind.STRIPES, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), *np.arange(7.0, 15), Glove.KNIT))
+    row, columns = Material(**fields).row(), {}
+    for name, value in fields.items():
+        columns[name] = getattr(shading, f"_M_{name.upper()}")
+        np.testing.assert_array_equal(row[columns[name] : columns[name] + np.size(value)], np.ravel(value))
+    assert len(columns) == len(set(columns.values())) and max(columns.values()) == len(row) - 1
 
 
 def test_vectors():

@@ -52,7 +52,7 @@ class Material:
     """kind: layout of the colours. frequency: of that layout, 1/m. noise: irregularity of the colour, 0 to 1. gloss:
     strength of the highlight, sharpness: how small it is. bump, bump_frequency: irregularity of the surface and its
     1/m. metal: 0 or 1. glove: over skin, in the second colour. detail: strength of creases, knuckles and veins.
-    nails: their colour, polished where `polish`.
+    nails: their colour, polished where `polish`; what else a glove has of another colour is in it, too.
     """
 
     kind: Kind
@@ -72,7 +72,7 @@ class Material:
     polish: float = 0.0
 
     def row(self) -> FloatArray:
-        """The numbers that the shader takes."""
+        """The numbers that the shader takes, whose columns `shading` names."""
         return np.array(
             [
                 self.kind, *self.color, *self.second, self.frequency, self.noise, self.gloss, self.sharpness, self.bump,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from wildhands_ros.rendered.appearance import ATTRIBUTES
+from wildhands_ros.rendered.appearance import ATTRIBUTES, Glove, Kind
 from wildhands_ros.rendered.backgrounds import LEVELS, SIZE
 from wildhands_ros.rendered.rasteriser import weights
 from wildhands_ros.samples import CROP_SIZE
@@ -33,6 +33,13 @@ _HIDDEN = _COLOR + _U(7)
 _RADIUS, _TOWARDS = _COLOR + _U(8), _COLOR + _U(9)
 _LINES = int(_TOWARDS) + 3
 _CORNER = ATTRIBUTES + 3  # numbers at each vertex: its attributes and its normal
+
+# Columns of materials' numbers, as `Material.row` has them; three of a colour begin at its column
+_M_KIND, _M_COLOR, _M_SECOND, _M_FREQUENCY, _M_NOISE, _M_GLOSS, _M_SHARPNESS = 0, 1, 4, 7, 8, 9, 10
+_M_BUMP, _M_BUMP_FREQUENCY, _M_METAL, _M_SEED, _M_GLOVE, _M_DETAIL, _M_NAILS, _M_POLISH = 11, 12, 13, 14, 15, 16, 17, 20
+_SKIN, _STRIPES, _CHECKS = int(Kind.SKIN), int(Kind.STRIPES), int(Kind.CHECKS)
+_RINGS, _SPECKLES, _PATCHES = int(Kind.RINGS), int(Kind.SPECKLES), int(Kind.PATCHES)
+_SMOOTH, _KNIT, _STRIPED = int(Glove.SMOOTH), int(Glove.KNIT), int(Glove.STRIPED)
 
 _TURNS, _WAYS = 16, 6
 _around = np.arange(_WAYS)[:, None] * (np.pi / 3) + np.arange(_TURNS) * (np.pi / 3 / _TURNS)
@@ -203,11 +210,13 @@ def _add_noises(count, materials, parts, numbers, points, out):  # type: ignore[
     """The noises that `_surfaces` takes: irregularities of the surface, and three that are finer or coarser."""
     for n in range(count):  # the texture's place, shifted by the material's seed
         part = _U(parts[n])
-        shift = np.float32(materials[part, 14])
+        shift = np.float32(materials[part, _M_SEED])
         numbers[n] += shift
         numbers[_LINE + n] -= shift
         numbers[_2LINES + n] += np.float32(0.5) * shift
-        bump = np.float32(160.0 if _smooth_glove(part, materials, numbers[_COVER * _LINE + n]) else materials[part, 12])
+        bump = np.float32(
+            160.0 if _smooth_glove(part, materials, numbers[_COVER * _LINE + n]) else materials[part, _M_BUMP_FREQUENCY]
+        )
         points[n], points[_LINE + n], points[_2LINES + n] = (
             numbers[n] * bump, numbers[_LINE + n] * bump, numbers[_2LINES + n] * bump)  # fmt: skip
     noises(count, points, out)
@@ -216,7 +225,7 @@ def _add_noises(count, materials, parts, numbers, points, out):  # type: ignore[
             numbers[(_BUMP + _U(k)) * _LINE + n] = out[_U(k) * _LINE + n]
 
     for n in range(count):
-        f = np.float32(38.0 if materials[_U(parts[n]), 0] == 0 else 45.0)
+        f = np.float32(38.0 if materials[_U(parts[n]), _M_KIND] == _SKIN else 45.0)
         points[n], points[_LINE + n], points[_2LINES + n] = (
             numbers[n] * f, numbers[_LINE + n] * f, numbers[_2LINES + n] * f)  # fmt: skip
     noises(count, points, out)
@@ -225,9 +234,9 @@ def _add_noises(count, materials, parts, numbers, points, out):  # type: ignore[
 
     for n in range(count):
         part = _U(parts[n])
-        kind, frequency = materials[part, 0], materials[part, 7]
-        across = 130.0 if kind == 0 else frequency * (0.3 if kind == 4 else (0.4 if kind == 6 else 1.0))
-        along = np.float32(0.2 * across if kind == 4 else across)  # rings of wood
+        kind, frequency = materials[part, _M_KIND], materials[part, _M_FREQUENCY]
+        across = 130.0 if kind == _SKIN else frequency * (0.3 if kind == _RINGS else (0.4 if kind == _PATCHES else 1.0))
+        along = np.float32(0.2 * across if kind == _RINGS else across)  # rings of wood
         f = np.float32(across)
         points[n], points[_LINE + n], points[_2LINES + n] = (
             numbers[n] * f, numbers[_LINE + n] * f, numbers[_2LINES + n] * along)  # fmt: skip
@@ -245,8 +254,13 @@ def _add_noises(count, materials, parts, numbers, points, out):  # type: ignore[
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+def _color(materials, part, first):  # type: ignore[no-untyped-def]
+    return materials[part, first], materials[part, first + 1], materials[part, first + 2]
+
+
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _smooth_glove(part, materials, cover):  # type: ignore[no-untyped-def]
-    return materials[part, 0] == 0 and materials[part, 15] == 1 and cover > 0.5
+    return materials[part, _M_KIND] == _SKIN and materials[part, _M_GLOVE] == _SMOOTH and cover > 0.5
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
@@ -267,25 +281,25 @@ def _surfaces(count, materials, parts, numbers):  # type: ignore[no-untyped-def]
     """Colour, bump, gloss, sharpness and softness of each fragment's material at its place."""
     for n in range(count):
         part = _U(parts[n])
-        kind = int(materials[part, 0])
+        kind = int(materials[part, _M_KIND])
         x, y, z = numbers[n], numbers[_LINE + n], numbers[_2LINES + n]
         along, dorsal = numbers[_ALONG * _LINE + n], numbers[_DORSAL * _LINE + n]
         cover = numbers[_COVER * _LINE + n]
         bump, large, middle = numbers[_BUMP * _LINE + n], numbers[_LARGE * _LINE + n], numbers[_MIDDLE * _LINE + n]
-        amount = materials[part, 11]
-        gloss, sharpness, soft = materials[part, 9], materials[part, 10], 0.0
-        r, g, b = materials[part, 1], materials[part, 2], materials[part, 3]
-        if kind == 0 and not (materials[part, 15] > 0 and cover > 0.5):  # skin
+        amount = materials[part, _M_BUMP]
+        gloss, sharpness, soft = materials[part, _M_GLOSS], materials[part, _M_SHARPNESS], 0.0
+        r, g, b = _color(materials, part, _M_COLOR)
+        if kind == _SKIN and not (materials[part, _M_GLOVE] > 0 and cover > 0.5):
             soft = 1.0
-            detail = materials[part, 16]
+            detail = materials[part, _M_DETAIL]
             palm = _smoothstep(0.25, -0.45, dorsal) * cover
             dark = 1.0 - min(1.0, (r + g + b) / 1.2)  # palms differ most from dark skin
             lighter = palm * (0.10 + 0.50 * dark)
             r, g, b = r + (0.56 - r) * lighter, g + (0.33 - g) * lighter, b + (0.25 - b) * lighter
             red = 0.10 * detail * large + 0.10 * detail * palm * middle
             r *= numbers[_U(3) * _LINE + n] * (1 + 0.06 * middle + 0.4 * red)
-            g *= numbers[_U(4) * _LINE + n] * (1 + 0.08 * middle - 0.6 * red + 0.08 * bump * materials[part, 8])
-            b *= numbers[_U(5) * _LINE + n] * (1 + 0.08 * middle - 0.6 * red + 0.10 * bump * materials[part, 8])
+            g *= numbers[_U(4) * _LINE + n] * (1 + 0.08 * middle - 0.6 * red + 0.08 * bump * materials[part, _M_NOISE])
+            b *= numbers[_U(5) * _LINE + n] * (1 + 0.08 * middle - 0.6 * red + 0.10 * bump * materials[part, _M_NOISE])
             if cover > 0.5 and along > 0.5:
                 joint = np.floor(along + 0.5)
                 off = (along - joint) / (0.035 + 0.02 * (joint < 2))
@@ -312,48 +326,48 @@ def _surfaces(count, materials, parts, numbers):  # type: ignore[no-untyped-def]
                 nail = _smoothstep(1.0, 0.8, ellipse)
                 rim = _smoothstep(1.5, 1.0, ellipse) * (1 - nail) * 0.35
                 r, g, b = r * (1 - rim), g * (1 - 1.2 * rim), b * (1 - 1.2 * rim)
-                nr, ng, nb = materials[part, 17], materials[part, 18], materials[part, 19]
-                if materials[part, 20] < 0.5 and u > 0.72:  # the free edge
+                nr, ng, nb = _color(materials, part, _M_NAILS)
+                if materials[part, _M_POLISH] < 0.5 and u > 0.72:  # the free edge
                     nr, ng, nb = 0.4 + 0.45 * nr, 0.34 + 0.45 * ng, 0.28 + 0.45 * nb
                 r, g, b = r + (nr - r) * nail, g + (ng - g) * nail, b + (nb - b) * nail
-                gloss, sharpness = gloss + (0.28 + 0.5 * materials[part, 20]) * nail, sharpness + 40 * nail
+                gloss, sharpness = gloss + (0.28 + 0.5 * materials[part, _M_POLISH]) * nail, sharpness + 40 * nail
                 amount *= 1 - nail
         else:
-            if kind == 0:  # a glove
-                r, g, b = materials[part, 4], materials[part, 5], materials[part, 6]
-                glove = int(materials[part, 15])
-                if glove == 1:
+            if kind == _SKIN:  # under a glove
+                r, g, b = _color(materials, part, _M_SECOND)
+                glove = int(materials[part, _M_GLOVE])
+                if glove == _SMOOTH:
                     gloss, sharpness, amount = 0.35, 30.0, 0.10
-                elif glove == 2 or glove == 3:
+                elif glove == _KNIT or glove == _STRIPED:
                     gloss, sharpness, amount = 0.02, 5.0, 0.35
-                    shift = materials[part, 14]  # the knit follows the hand, not the seed
+                    shift = materials[part, _M_SEED]  # the knit follows the hand, not the seed
                     knit = 0.5 + 0.5 * np.sin(along * 75) * np.sin(
                         (z - 0.5 * shift) * 2200 + (x - shift) * 900
                     )  # fmt: skip
-                    if glove == 3 and np.sin(along * 14 + 1.0) > 0.2:
-                        r, g, b = materials[part, 17], materials[part, 18], materials[part, 19]
+                    if glove == _STRIPED and np.sin(along * 14 + 1.0) > 0.2:
+                        r, g, b = _color(materials, part, _M_NAILS)
                     r, g, b = r * (0.72 + 0.35 * knit), g * (0.72 + 0.35 * knit), b * (0.72 + 0.35 * knit)
                 else:
                     gloss, sharpness, amount = 0.06, 8.0, 0.25
                     if dorsal < 0.15 or along > 3.1:  # coated palm and finger tips
-                        r, g, b = materials[part, 17], materials[part, 18], materials[part, 19]
+                        r, g, b = _color(materials, part, _M_NAILS)
                         gloss = 0.2
             else:
-                f = materials[part, 7]
+                f = materials[part, _M_FREQUENCY]
                 t = 0.0
-                if kind == 2:
+                if kind == _STRIPES:
                     t = 1.0 if np.sin((x * 0.8 + y * 0.5 + z * 0.33) * f * 6.283) > 0 else 0.0
-                elif kind == 3:
+                elif kind == _CHECKS:
                     t = float((int(np.floor(x * f)) + int(np.floor(y * f)) + int(np.floor(z * f))) & 1)
-                elif kind == 4:
+                elif kind == _RINGS:
                     t = 0.5 + 0.5 * np.sin((x * f + 3.6 * middle) * 3.0)
-                elif kind == 5:
+                elif kind == _SPECKLES:
                     t = _smoothstep(0.35, 0.5, middle)
-                elif kind == 6:
+                elif kind == _PATCHES:
                     t = _smoothstep(-0.05, 0.05, middle)
-                r, g, b = (r + (materials[part, 4] - r) * t, g + (materials[part, 5] - g) * t,
-                           b + (materials[part, 6] - b) * t)  # fmt: skip
-            irregular = 1 + materials[part, 8] * (0.6 * large + 0.4 * bump)
+                second_r, second_g, second_b = _color(materials, part, _M_SECOND)
+                r, g, b = r + (second_r - r) * t, g + (second_g - g) * t, b + (second_b - b) * t
+            irregular = 1 + materials[part, _M_NOISE] * (0.6 * large + 0.4 * bump)
             r, g, b = r * irregular, g * irregular, b * irregular
         numbers[_COLOR * _LINE + n] = max(r, 0.004)
         numbers[(_COLOR + _U(1)) * _LINE + n] = max(g, 0.004)
@@ -500,7 +514,7 @@ def _light(row, count, inverse, materials, parts, lights, shadow, lens, columns,
         fill = nx * lights[6] + ny * lights[7] + nz * lights[8]
         up = 0.5 + 0.5 * (nx * lights[12] + ny * lights[13] + nz * lights[14])
         soft, gloss = numbers[_SOFT * _LINE + n], numbers[_GLOSS * _LINE + n]
-        sharpness, metal = numbers[_SHARPNESS * _LINE + n], materials[part, 13]
+        sharpness, metal = numbers[_SHARPNESS * _LINE + n], materials[part, _M_METAL]
         length = 1 / np.sqrt(px * px + py * py + pz * pz)
         ex, ey, ez = -px * length, -py * length, -pz * length
         highlight = 0.0
