@@ -65,6 +65,7 @@ from wildhands_ros.hands import SKELETON, HandBox, Side
 from wildhands_ros.rotations import exp_so3
 from wildhands_ros.samples import HIDDEN, ManoLabels, Sample, SampleError, ShardReader, ShardWriter
 from wildhands_ros.training import ablation as ablation_module
+from wildhands_ros.training import cache as cache_module
 from wildhands_ros.training import dataset as dataset_module
 from wildhands_ros.training import module as module_module
 from wildhands_ros.training import precision as precision_module
@@ -90,6 +91,7 @@ from wildhands_ros.training.batch import (
     rolled,
     rolls_of,
 )
+from wildhands_ros.training.cache import CachedDataset, _cache_key
 from wildhands_ros.training.config import (
     LABELS,
     LossConfig,
@@ -100,19 +102,10 @@ from wildhands_ros.training.config import (
     read_training_config,
 )
 from wildhands_ros.training.data import TrainingData
-from wildhands_ros.training.dataset import (
-    CachedDataset,
-    Drawn,
-    FirstSamples,
-    Manner,
-    MixingSampler,
-    SampleDataset,
-    _cache_key,
-    normalised,
-    open_source,
-)
+from wildhands_ros.training.dataset import Drawn, FirstSamples, Manner, SampleDataset, normalised, open_source
 from wildhands_ros.training.directions import DirectionModule
 from wildhands_ros.training.losses import hand_losses, mask_loss, masked_mean
+from wildhands_ros.training.mixing import MixingSampler
 from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.pairs import shown_hands, shown_pair_errors
 from wildhands_ros.training.precision import bfloat16_is_slower, precision_here
@@ -761,7 +754,7 @@ class Ending(Listed):
 def test_caches_are_made_on_where_they_were_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rng = np.random.default_rng(23)
     samples = [drawn_hand(rng, str(i)) for i in range(7)]
-    monkeypatch.setattr(dataset_module, "_CHUNK", 2)
+    monkeypatch.setattr(cache_module, "_CHUNK", 2)
     trunk = LandmarkTrunk()
 
     def cached(source: Listed, folder: str) -> CachedDataset:
@@ -793,7 +786,7 @@ def test_a_cache_that_may_only_be_read_serves(monkeypatch: pytest.MonkeyPatch, t
 
     samples, trunk = Ending([drawn_hand(np.random.default_rng(43), "0")], 1), LandmarkTrunk()
     made = CachedDataset(samples, Manner(), trunk, 1, tmp_path)
-    monkeypatch.setattr(dataset_module, "FileLock", refuse)
+    monkeypatch.setattr(cache_module, "FileLock", refuse)
     again = CachedDataset(samples, Manner(), trunk, 1, tmp_path)
     assert torch.equal(again.take([0]).batch.joints, made.take([0]).batch.joints)
 

@@ -14,17 +14,10 @@ from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.estimation.wildhands import Encoding
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.samples import Sample, SampleSource, ShardReader
+from wildhands_ros.training.cache import CachedDataset
 from wildhands_ros.training.config import LABELS, TrainingConfig
-from wildhands_ros.training.dataset import (
-    CachedDataset,
-    Drawn,
-    FirstSamples,
-    Manner,
-    MixedDataset,
-    MixingSampler,
-    SampleDataset,
-    open_source,
-)
+from wildhands_ros.training.dataset import Drawn, FirstSamples, Manner, SampleDataset, open_source
+from wildhands_ros.training.mixing import MixedDataset, MixingSampler
 from wildhands_ros.training.module import TrainingModule
 from wildhands_ros.training.pairs import ShownHand, shown_hands
 
