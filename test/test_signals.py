@@ -23,7 +23,7 @@ def _run(program: str) -> subprocess.CompletedProcess[str]:
 
 def test_told_to_stop_twice_nothing_crashes() -> None:
     command = [sys.executable, str(Path(__file__).with_name("stopping.py")), "200"]
-    found = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=300)
+    found = subprocess.run(command, env=_environment(), capture_output=True, text=True)  # which ends what hangs
     codes = json.loads(found.stdout)
     assert len(codes) == 200 and set(codes) == {0}, (codes, found.stderr[-2000:])
 
