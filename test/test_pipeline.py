@@ -263,6 +263,21 @@ def test_smoothing_begins_anew_with_another_camera(change: dict[str, Any], glide
     assert np.allclose(smooth.joints, raw.joints, atol=1e-6) != glides
 
 
+@pytest.mark.parametrize(("k1", "glides"), [(-0.101, True), (-0.2, False), (0.1, False)])
+def test_smoothing_begins_anew_behind_another_lens(k1: float, glides: bool) -> None:
+    """A driver that loads another calibration, with the same K."""
+    pipeline = make_pipeline(
+        ScriptedDetector([seen_hand(Side.LEFT, -0.1)]), PipelineConfig(tracking=TrackingConfig(smooth=True))
+    )
+    lens = replace(CAMERA, fx=250.0, fy=250.0, model=Distortion.PLUMB_BOB, coefficients=(-0.1, 0.0, 0.0, 0.0))
+    for i in range(5):
+        before = pipeline.process(Frame(IMAGE, lens, stamp_ns=i * 33_000_000)).raw[0].joints
+    result = pipeline.process(Frame(IMAGE, replace(lens, coefficients=(k1, 0.0, 0.0, 0.0)), stamp_ns=5 * 33_000_000))
+    (smooth,), (raw,) = result.hands, result.raw
+    assert smooth.track_id == 0 and (np.abs(raw.joints - before).max() > 0.003) != glides  # the lens is looked through
+    assert np.allclose(smooth.joints, raw.joints, atol=1e-6) != glides
+
+
 @pytest.mark.parametrize(("name", "glides"), [("left_camera", True), ("right_camera", False)])
 def test_smoothing_begins_anew_in_another_frame(name: str, glides: bool) -> None:
     detector = ScriptedDetector([seen_hand(Side.LEFT, -0.1)])

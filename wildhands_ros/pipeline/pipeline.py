@@ -336,4 +336,14 @@ def _is_another(camera: Camera, other: Camera) -> bool:
     """Whether this is no longer the same camera, and not only one that focuses."""
     focal = np.array([camera.fx / other.fx, camera.fy / other.fy]) - 1
     center = np.array([(camera.cx - other.cx) / camera.width, (camera.cy - other.cy) / camera.height])
-    return camera.model is not other.model or bool(np.abs([focal, center]).max() > _SAME_CAMERA)
+    if camera.model is not other.model or np.abs([focal, center]).max() > _SAME_CAMERA:
+        return True
+    return camera.coefficients != other.coefficients and _views_differ(camera, other)
+
+
+def _views_differ(camera: Camera, other: Camera) -> bool:
+    """Whether somewhere in the picture the lenses look in other directions (radians, as focal lengths' parts are)."""
+    x, y = np.meshgrid(np.linspace(0, camera.width - 1, 5), np.linspace(0, camera.height - 1, 5))
+    pixels = np.stack([x, y], axis=-1)
+    apart = np.abs(camera.angles(pixels) - other.angles(pixels))
+    return bool(np.nan_to_num(apart).max() > _SAME_CAMERA)  # NaN: where one of them sees nothing
