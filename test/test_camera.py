@@ -356,8 +356,9 @@ def test_camera_info_roi_then_binning() -> None:
         ({"k": [float("nan")] * 9}, "NaN"),
         ({"distortion_model": "magic"}, "magic"),
         ({"d": [0.1, 0.2]}, "coefficients"),
-        ({"width": 0}, "positive"),
-        ({"height": 0}, "positive"),
+        ({"width": 0}, "has the size 0x720: the camera driver must set width and height"),
+        ({"height": 0}, "has the size 1280x0: the camera driver must set width and height"),
+        ({"width": 0, "height": 0, "d": [], "k": [0.0] * 9, "p": [0.0] * 12}, "uncalibrated"),  # as drivers send it
         ({"k": [600.0]}, "expected 9"),
         ({"roi": region(1000, 0, 800, 600)}, "does not lie"),
         ({"roi": region(0, 200, 800, 600)}, "does not lie"),

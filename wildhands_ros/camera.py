@@ -28,6 +28,10 @@ FloatArray = NDArray[np.float64]
 _LARGEST = 1e9  # of intrinsics and coefficients: what is larger overflows in the polynomials
 _SHORTEST = 1e-3  # pixels of focal length
 _LARGEST_SKEW = 1e-3  # of the focal length: a twentieth of a degree where the picture's edge is at 45°
+_UNCALIBRATED = (
+    "the camera is uncalibrated (K[0] is 0): calibrate it (ros2 run camera_calibration cameracalibrator), or give a "
+    "focal length in pixels"
+)
 _RECTIFIED = re.compile(r"(?<![a-z])rect[^/]*$|/rect(ified)?/image$")
 
 
@@ -149,10 +153,7 @@ class Camera:
                 f"coefficients {', '.join(f'{c:g}' for c in self.coefficients) or 'none'}): calibrate the camera again"
             )
         if self.fx == 0 or self.fy == 0:
-            raise CameraError(
-                "the camera is uncalibrated (K[0] is 0): calibrate it (ros2 run camera_calibration cameracalibrator), "
-                "or give a focal length in pixels"
-            )
+            raise CameraError(_UNCALIBRATED)
         if self.fx < 0 or self.fy < 0:
             raise CameraError(f"focal lengths must be positive, not fx={self.fx}, fy={self.fy}")
         if len(self.coefficients) not in _COEFFICIENT_COUNTS[self.model]:
@@ -195,6 +196,13 @@ class Camera:
         p = [float(v) for v in info.p]
         if len(k) != 9 or len(p) != 12:
             raise CameraError(f"camera_info has {len(k)} values in K and {len(p)} in P, expected 9 and 12")
+        if k[0] == p[0] == 0:  # drivers without a calibration leave everything else at 0 too
+            raise CameraError(_UNCALIBRATED)
+        if not (info.width and info.height):
+            raise CameraError(
+                f"camera_info has the size {info.width}x{info.height}: the camera driver must set width and height, "
+                "those at which the camera was calibrated"
+            )
         if use_p and p[0] == 0 and k[0] != 0:
             model, coefficients = _distortion(info.distortion_model, info.d)
             if model is Distortion.EQUIDISTANT or any(coefficients):  # a fisheye is one also without coefficients
