@@ -44,7 +44,7 @@ from wildhands_ros.node.diagnostics import (
 )
 from wildhands_ros.node.images import compressed_message, decode, find_bridge, image_message
 from wildhands_ros.node.inbox import Inbox
-from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics
+from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics, survey
 from wildhands_ros.node.outlets import Published
 from wildhands_ros.node.parameter_file import parameter_file, parameter_table_in_markdown
 from wildhands_ros.node.qos import (
@@ -587,6 +587,29 @@ def test_a_stream_that_stops_is_noticed():
     watch.image(1.0)
     watch.info(1.0)
     assert watch.complaint(7.0, AROUND)[0] == "images_stopped"
+
+
+def test_others_who_publish_the_nodes_results_are_noticed_once_they_are_no_ghosts():
+    watch = InputWatch(started=0)
+    alone, rivals = (dataclasses.replace(AROUND, hands_topic="/wildhands/hands", hands_publishers=n) for n in (1, 2))
+    assert watch.rivalry(5.0, alone) is None
+    assert watch.rivalry(6.0, rivals) is None and watch.rivalry(25.0, rivals) is None  # the process before, killed
+    assert watch.rivalry(26.0, alone) is None and watch.rivalry(55.0, rivals) is None
+    kind, text = watch.rivalry(57.0, rivals)
+    assert kind == "results_of_others" and "somebody else publishes /wildhands/hands too" in text
+    assert "__ns" in text and "tf_prefix" in text and "bag" in text
+    assert watch.rivalry(58.0, alone) is None
+
+
+@pytest.mark.parametrize(("topic", "seen"), [("/head/wildhands/hands", 3), ("/all_hands", 1)])
+def test_others_who_publish_the_nodes_results_are_counted_unless_it_was_told_to_share_the_topic(topic, seen):
+    node = types.SimpleNamespace(
+        get_fully_qualified_name=lambda: "/head/wildhands", resolve_topic_name=lambda _name: topic,
+        get_topic_names_and_types=list, count_publishers=lambda name: 3 if name == topic else 0,
+        get_publishers_info_by_topic=lambda _name: [],
+    )  # fmt: skip
+    around = survey(node, InputTopics("/image", "/camera_info", False))
+    assert (around.hands_topic, around.hands_publishers) == (topic, seen)
 
 
 def test_throttle_lets_repetitions_through_once_a_period():

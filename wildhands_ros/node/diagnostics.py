@@ -21,6 +21,7 @@ _LONGEST_TEXT = 2000  # of a problem: more than any of ours has, tracebacks incl
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _PATIENCE_S = 5.0  # how long images may fail to come
 _INFO_PATIENCE_S = 2.0  # how long images may come without camera info
+_GHOSTS_S = 30.0  # how long the middleware may take for alive what was killed: Fast DDS for 20
 _TELLING = 8  # so many camera infos, and images for less than half of them, cannot be chance
 _ODD = frozenset(
     [
@@ -248,7 +249,8 @@ class Surroundings:
     fastdds_unprofiled: Fast DDS is in use without a profile of the user's. profile: path of the profile for large
     images. wrong_image_type, wrong_info_type: what a topic's publishers send where none of them sends what the node
     listens for; else empty. info_is_latched: all publishers of camera_info are reliable and transient local, so that
-    late subscribers can get what was published before.
+    late subscribers can get what was published before. hands_topic: of the node itself; hands_publishers: how many
+    there are of that, the node included.
     """
 
     image_topic: str
@@ -262,6 +264,8 @@ class Surroundings:
     wrong_image_type: str = ""
     wrong_info_type: str = ""
     info_is_latched: bool = False
+    hands_topic: str = ""
+    hands_publishers: int = 1
 
 
 class InputWatch:
@@ -275,6 +279,7 @@ class InputWatch:
         self._first_image: float | None = None
         self._images: deque[float] = deque(maxlen=_MOST_KEPT)
         self._infos: deque[float] = deque(maxlen=_MOST_KEPT)
+        self._alone_at = started
 
     def begin_anew(self, now: float) -> None:
         """Watches from now on as if no image had come before: the inputs may have been switched off meanwhile."""
@@ -298,6 +303,17 @@ class InputWatch:
     def hears_info(self, now: float) -> bool:
         """Whether camera info has come in the last seconds."""
         return bool(self._infos) and now - self._infos[-1] <= _PATIENCE_S
+
+    def rivalry(self, now: float, around: Surroundings) -> tuple[str, str] | None:
+        """Kind and text of what is wrong where somebody else has published the node's results for long; or None."""
+        if around.hands_publishers <= 1:
+            self._alone_at = now
+        if now - self._alone_at <= _GHOSTS_S:
+            return None
+        return "results_of_others", (
+            f"somebody else publishes {around.hands_topic} too: another node of this name (of two cameras give each "
+            "node a namespace, -r __ns:=/head, and a tf_prefix), or a bag that is played with the results in it"
+        )
 
     def complaint(self, now: float, around: Surroundings) -> tuple[str, str] | None:
         """Kind and text of what is wrong with the inputs, or None."""

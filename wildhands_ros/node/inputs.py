@@ -102,6 +102,7 @@ def survey(node: Node, topics: InputTopics) -> Surroundings:
     profiled = any(variable in os.environ for variable in (profile_variable(), "FASTDDS_BUILTIN_TRANSPORTS"))
     unprofiled = "fastrtps" in get_rmw_implementation_identifier() and not profiled
     own = node.get_fully_qualified_name()
+    hands = node.resolve_topic_name("~/hands")
     published = [
         (name, types)
         for name, types in node.get_topic_names_and_types()
@@ -123,6 +124,9 @@ def survey(node: Node, topics: InputTopics) -> Surroundings:
         profile=str(fastdds_profile()) if unprofiled else "",
         wrong_image_type=_wrong_type(images, _IMAGE_TYPES[topics.compressed]),
         wrong_info_type=_wrong_type(infos, "sensor_msgs/msg/CameraInfo"),
+        hands_topic=hands,
+        # where it is remapped, several nodes may be meant to publish it
+        hands_publishers=node.count_publishers(hands) if hands == f"{own}/hands" else 1,
         info_is_latched=bool(infos) and all(_is_latched(e) for e in infos),
     )
 

@@ -493,6 +493,9 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         about_inputs = watch.complaint(now, around)
         if about_inputs is not None:
             yield about_inputs
+        about_others = watch.rivalry(now, around)
+        if about_others is not None:
+            yield about_others
         stands_still = self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0
         if stands_still and not watch.is_early(now):  # a bag is played only once the node listens
             yield (
