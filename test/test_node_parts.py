@@ -161,6 +161,31 @@ def test_the_parameter_file_is_up_to_date_and_means_the_defaults():
     assert set(flat) | {"models_dir"} == set(_defaults())
 
 
+def test_what_ros2_param_dump_writes_starts_a_node_with_the_same_parameters(tmp_path):
+    """Also what YAML reads as something else: `rectified: true` is a truth value to it, and an empty text no number."""
+    given = {
+        "rectified": "true",
+        "min_score": 1.0,
+        "tf_prefix": "head/",
+        "detection.max_hands": 3,
+        "upright_rotation": 90,
+    }
+    dumped: dict = {}
+    for name, value in {**_defaults(), **given}.items():
+        place = dumped
+        for folder in name.split(".")[:-1]:
+            place = place.setdefault(folder, {})
+        place[name.rpartition(".")[2]] = {"true": True}.get(value, value) if isinstance(value, str) else value
+    path = tmp_path / "wildhands.yaml"
+    path.write_text(yaml.safe_dump({"/wildhands": {"ros__parameters": dumped}}))  # as the command does
+    context = Context()
+    rclpy.init(args=["--ros-args", "--params-file", str(path)], context=context)
+    node = Node("wildhands", context=context)
+    assert parameters.declare(node) == parameters.snapshot({**_defaults(), **given})
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
 def test_the_documentation_of_parameters_is_up_to_date():
     text = (Path(__file__).parents[1] / "docs" / "parameters.md").read_text()
     command = "python -m wildhands_ros.node.parameter_file --markdown > docs/parameters.md"
