@@ -303,7 +303,8 @@ def _configure_when_there(
 
 def _ask(context: LaunchContext, clients: list[Client], transition: int) -> None:
     """Asks for a transition; what comes of it is told by the node's transition events."""
-    clients[0].call_async(ChangeState.Request(transition=Transition(id=transition)))
+    if not context.is_shutdown:  # then ROS may be shut down as well, and asking would be an error
+        clients[0].call_async(ChangeState.Request(transition=Transition(id=transition)))
 
 
 def _argument(name: str, default: str, description: str, choices: list[str] | None = None) -> DeclareLaunchArgument:

@@ -485,6 +485,14 @@ def test_looking_for_the_node_leaves_nothing_behind(built: None, monkeypatch: py
     assert len(handlers) == 1 and len(clients) == 1  # of all timers together
 
 
+def test_nothing_is_asked_of_the_node_while_launch_ends(built: None) -> None:
+    asked: list[int] = []
+    client = SimpleNamespace(call_async=lambda request: asked.append(request.transition.id))
+    for ends in (True, False):
+        load("wildhands.launch.py")._ask(SimpleNamespace(is_shutdown=ends), [client], 3)
+    assert asked == [3]
+
+
 @pytest.mark.parametrize(
     ("chosen", "player_code", "code", "reason"),
     [
