@@ -42,6 +42,21 @@ def test_told_to_stop_amid_a_callback_that_publishes_nothing_fails() -> None:
     assert ended.returncode == 0 and ended.stdout == "ended\n", ended.stderr
 
 
+def test_told_to_stop_amid_nothing_it_ends() -> None:
+    """Nobody wakes an executor that begins to wait just before ROS is shut down."""
+    program = (
+        "import rclpy, threading; from wildhands_ros.node.executor import NodeExecutor\n"
+        "rclpy.init(); executor = NodeExecutor()\n"
+        "wait = executor._wait_for_ready_callbacks\n"
+        "def waits(*args, **options):\n"
+        "    threading.Timer(0.2, rclpy.get_default_context().handle.shutdown).start()  # as rclpy does at a signal\n"
+        "    return wait(*args, **options)\n"
+        "executor._wait_for_ready_callbacks = waits; executor.spin(); executor.shutdown(); print('ended')"
+    )
+    ended = _run(program)
+    assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
+
+
 def test_told_to_stop_while_it_starts_the_node_just_ends() -> None:
     program = (
         "import rclpy, sys; from wildhands_ros.node.wildhands_node import main\n"

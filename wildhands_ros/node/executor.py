@@ -17,6 +17,7 @@ from rclpy.service import Service
 from rclpy.subscription import Subscription
 from rclpy.task import Task
 
+_LOOK_S = 0.5  # how often a spinning executor looks whether ROS has been shut down
 _SLOW_AT_ONCE = 4  # more than there are groups, so that none has to wait for a thread
 
 
@@ -52,6 +53,26 @@ class NodeExecutor(SingleThreadedExecutor):
 
         Goes on where a transition destroys an entity that is just about to be waited for.
         """
+        ended = threading.Event()
+        looking = threading.Thread(target=self._wake_at_shutdown, args=(ended,), name="wildhands-look", daemon=True)
+        looking.start()
+        try:
+            self._spin()
+        finally:
+            ended.set()
+            looking.join()  # it uses what `shutdown` destroys
+
+    def _wake_at_shutdown(self, ended: threading.Event) -> None:
+        """Ends a waiting that rclpy forgets to end.
+
+        At a signal it (9.1) wakes its executors first and shuts ROS down then: one that has begun to wait again in
+        between waits for ever, if no timer ends it.
+        """
+        while not ended.wait(_LOOK_S):
+            if not self._context.ok():
+                self.wake()
+
+    def _spin(self) -> None:
         while self._context.ok() and not self._ended:  # not rclpy's loop, which since 2026 goes past `spin_once`
             try:
                 self.spin_once()
