@@ -620,6 +620,20 @@ def test_boxes_of_frames_that_never_came_are_known() -> None:
     assert boxes.of(replace(frame, name="c.png", index=1)) == (box,) and boxes.unused() == ("b.png",)
 
 
+def test_annotated_pictures_do_not_come_among_those_that_are_read(picture: Path, tmp_path: Path, capsys) -> None:
+    for name in ("a.png", "a_hands.jpg"):  # of which the second would be replaced before it is read
+        (tmp_path / name).write_bytes(picture.read_bytes())
+    (tmp_path / "link").symlink_to(tmp_path)
+    options = ["--focal", 700, *LANDMARKS]
+    for out in (tmp_path, tmp_path / "link"):
+        assert run("run", tmp_path, "--out", out, *options) == 1
+        assert "is the folder whose pictures are read" in capsys.readouterr().err
+    assert (tmp_path / "a_hands.jpg").read_bytes() == picture.read_bytes()
+    assert run("run", tmp_path, "--out", tmp_path, "--no-video", "--json", tmp_path / "hands.jsonl", *options) == 0
+    assert run("run", tmp_path, "--out", tmp_path / "out", *options) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_hands.jpg", "a_hands_hands.jpg"]
+
+
 def test_boxes_are_found_by_paths_and_however_umlauts_are_written() -> None:
     def box(x: float) -> tuple[HandBox, ...]:
         return (HandBox(Side.LEFT, (x, 0.0, x + 9, 9.0), 1.0),)

@@ -336,6 +336,7 @@ def _open_outlets(
     stem = stem_of(args.source)
     if not args.no_video:
         if still:
+            _require_another_folder(args.out, source, args.source)
             outlets.append(_Pictures(args.out, source, pipeline))
         else:
             fps = (source.fps or _DEFAULT_FPS) / args.every
@@ -355,6 +356,18 @@ def _open_outlets(
     except OSError as error:
         raise RecordingError(f"cannot create the folder {args.out}: {error.strerror}") from error
     return outlets
+
+
+def _require_another_folder(out: Path, source: FrameSource, path: str) -> None:
+    """Annotated pictures beside the ones that are read could replace some, and the next run would take them for more.
+
+    Raises RecordingError.
+    """
+    if source.kind is SourceKind.FOLDER and out.is_dir() and out.samefile(Path(path).expanduser()):
+        raise RecordingError(
+            f"--out {out} is the folder whose pictures are read, among which annotated ones must not come: name "
+            "another folder, or give --no-video for the JSON lines alone"
+        )
 
 
 def _silencers(args: argparse.Namespace) -> str:
