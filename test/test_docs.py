@@ -1,4 +1,4 @@
-"""The examples of docs/recordings.md, as they are printed there."""
+"""The examples of README and docs/, as they are printed there (those of docs/python.md: test_docs_python.py)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import pytest
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.cli import main
+from wildhands_ros.detection import HandDetector
 from wildhands_ros.json_lines import __doc__ as described
 from wildhands_ros.recordings import VideoWriter
 from wildhands_ros.synthetic.demo_scenes import Held, Slideshow
 
-TEXT = (Path(__file__).parents[1] / "docs" / "recordings.md").read_text()
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "recordings.md").read_text()
 
 
 def blocks(section: str, language: str) -> list[str]:
@@ -101,6 +103,40 @@ def test_every_key_of_the_lines_is_described(results: Path) -> None:
         for key in keys:
             assert f'"{key}":' in str(described)
             assert f"`{key}`" in TEXT or key in line["timings"]
+
+
+@pytest.mark.parametrize(
+    ("page", "part", "then"),
+    [
+        ("README.md", "process_still", "[h.side.value for h in result.hands] == ['left']"),
+        ("docs/detection.md", "detector.follow", "[box.side.value for box in boxes] == ['left']"),
+        (
+            "docs/hand_model.md",
+            "pose_from_rotations",
+            "joints[8, 1] < joints[12, 1] - 0.03",
+        ),  # bent out of the back's way
+        ("docs/kpe.md", "encode(", "code.shape == (1, 80)"),
+        ("docs/landmark_fit.md", "LandmarkFit(", "len(estimates.hands) == 1 and hand.reprojection_error < 20"),
+        ("docs/open_network.md", "OpenHands.load", "hand.side.value == 'left' and hand.valid"),
+        ("docs/recordings.md", "video.write(rgb)", "video.count == 1 and video.path.is_file()"),
+    ],
+)
+def test_examples_run(page: str, part: str, then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.M | re.S)
+    (code,) = (code for code in codes if part in code)
+    monkeypatch.chdir(tmp_path)
+    frame = list(Held(Slideshow()))[13]
+    boxes = HandDetector.from_directory().detect(frame.image)
+    names = {
+        "frame": frame,
+        "image": frame.image,
+        "rgb": frame.image,
+        "boxes": boxes,
+        "stamp_ns": 5,
+        "serialized": b"0",
+    }
+    exec(code, names)
+    assert eval(then, names)
 
 
 @pytest.mark.parametrize("model", [Distortion.PLUMB_BOB, Distortion.EQUIDISTANT])
