@@ -227,8 +227,23 @@ def test_times_without_a_pose_of_the_camera_have_no_hand(recorded: Path) -> None
     np.testing.assert_allclose(at(START_NS + 10**9).translation, camera_at(1.0).translation, atol=1e-9)
     table = recipe["rows"](recorded / "hands.jsonl", "right", lambda stamp_ns: None)
     assert table["seen"].any() and not table["valid"].any() and np.isnan(table["position"]).all()
+    for side in ("right", "left"):  # of which the latter was never there
+        empty = recipe["resampled"](recipe["rows"](recorded / "hands.jsonl", side, lambda stamp_ns: None))
+        assert len(empty["valid"]) == 90 and not empty["valid"].any() and np.isnan(empty["opening"]).all()
     with pytest.raises(ValueError, match="no transform from head_camera to map"):
         recipe["camera_poses"](recorded / "head.mcap", "map", "head_camera")
+
+
+def test_gaps_are_bridged_straight(recorded: Path) -> None:
+    """Nothing is made up in a gap: between its ends, what lies in it lies on a line."""
+    recipe = run(block("def resampled"))
+    table = recipe["rows"](recorded / "hands.jsonl", "right")
+    rng = np.random.default_rng(0)
+    table["position"] += 0.01 * rng.normal(size=table["position"].shape)
+    dense = recipe["resampled"](table, rate=300.0)["position"]
+    for first, last in ((190, 220), (60, 80)):  # pictures 20, 21 and 7 are missing
+        along = np.linspace(dense[first], dense[last], last - first + 1)
+        np.testing.assert_allclose(dense[first : last + 1], along, atol=1e-9)
 
 
 def test_tables_in_files(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
