@@ -234,6 +234,17 @@ def test_times_without_a_pose_of_the_camera_have_no_hand(recorded: Path) -> None
         recipe["camera_poses"](recorded / "head.mcap", "map", "head_camera")
 
 
+def test_pictures_that_arrived_late_are_put_in_order(recorded: Path, tmp_path: Path) -> None:
+    lines = (recorded / "hands.jsonl").read_text().splitlines(keepends=True)
+    lines[30:33] = lines[32:29:-1]
+    (tmp_path / "hands.jsonl").write_text("".join(lines))
+    recipe = run(block("def resampled"))
+    tables = [recipe["rows"](folder / "hands.jsonl", "right") for folder in (recorded, tmp_path)]
+    assert tables[1]["frame"].tolist() == list(range(90))
+    for key, array in recipe["resampled"](tables[0]).items():
+        assert np.array_equal(array, recipe["resampled"](tables[1])[key], equal_nan=array.dtype.kind == "f"), key
+
+
 def test_gaps_are_bridged_straight(recorded: Path) -> None:
     """Nothing is made up in a gap: between its ends, what lies in it lies on a line."""
     recipe = run(block("def resampled"))
