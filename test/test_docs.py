@@ -13,8 +13,9 @@ import pytest
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.cli import main
 from wildhands_ros.detection import HandDetector
+from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.json_lines import __doc__ as described
-from wildhands_ros.recordings import VideoWriter
+from wildhands_ros.recordings import VideoWriter, read_hands
 from wildhands_ros.synthetic.demo_scenes import Held, Slideshow
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,16 @@ def test_results_are_read_as_documented(
     valid = [(line["stamp_ns"], hand["side"]) for line in lines for hand in line["hands"] if hand["valid"]]
     said = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line[0].isdigit()]
     assert len(valid) >= 3 and said == [[str(stamp), side] for stamp, side in valid]
+
+
+def test_vertices_that_a_bag_lacks_are_made_as_documented(results: Path) -> None:
+    (formula,) = re.findall(r"`(load_hand_model\(\)[^`]*)`", TEXT)
+    lines = [json.loads(line) for line in (results / "hands.jsonl").read_text().splitlines()]
+    vertices = [hand["vertices"] for line in lines for hand in line["hands"]]
+    hands = [hand for image in read_hands(results / "out" / "clip_hands.mcap") for hand in image.hands]
+    assert len(hands) == len(vertices) >= 3 and hands[0].vertices is None
+    made = [eval(formula, {"load_hand_model": load_hand_model, "hand": hand}) for hand in hands]
+    np.testing.assert_allclose(made, vertices, atol=1e-7)
 
 
 def kinds_of_problems() -> set[str]:
