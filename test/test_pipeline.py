@@ -11,7 +11,7 @@ import pytest
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.detection import DetectorConfig
-from wildhands_ros.errors import ImageError
+from wildhands_ros.errors import ConfigError, ImageError
 from wildhands_ros.estimation import Estimates, LandmarkFit, hand_length
 from wildhands_ros.evaluation import score_sequence
 from wildhands_ros.frames import LATE_NS, Frame
@@ -186,6 +186,16 @@ def test_a_frame_needs_an_image() -> None:
     for nothing in (None, [[[0, 0, 0]]]):
         with pytest.raises(ImageError, match="needs an image as an array"):
             Frame(nothing, CAMERA)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["process", "process_still"])
+def test_bare_pictures_and_boxes_are_refused_in_words(method: str) -> None:
+    process = getattr(make_pipeline(ScriptedDetector([])), method)
+    with pytest.raises(ImageError, match=r"takes a Frame, not ndarray: Frame\(rgb, Camera"):
+        process(IMAGE)
+    for box in ((1.0, 2.0, 3.0, 4.0), np.ones(4)):
+        with pytest.raises(ConfigError, match=r"boxes are HandBox\(side.* not (tuple|ndarray)$"):
+            process(frame(), [box])
 
 
 @pytest.mark.parametrize("stamp", [1.5, 1700000000.25, 33e6, "1", None])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import DetectorConfig, HandDetector
-from wildhands_ros.errors import ConfigError
+from wildhands_ros.errors import ConfigError, ImageError
 from wildhands_ros.estimation import Estimates, Estimator, LandmarkFit
 from wildhands_ros.estimation.known_length import of_length
 from wildhands_ros.exposure import well_exposed
@@ -226,6 +226,7 @@ class Pipeline:
         that was set) starts a new stream, and so does another size of the pictures, in which nothing is where it was.
         A picture that came late, by less than `LATE_NS`, is taken for as new as the one before it.
         """
+        _require_frame(frame)
         now_ns = self._stream_time(frame)
         start = time.perf_counter()
         turn = self._upright(frame)
@@ -233,7 +234,7 @@ class Pipeline:
         if boxes is None:
             boxes, left_out = self._require_detector().follow(seen.image, now_ns), []
         else:
-            boxes = turn.boxes(boxes)
+            boxes = turn.boxes(_hand_boxes(boxes))
             left_out = self._improbable(boxes)
         return self._hands(frame, seen, turn, boxes, start, left_out, tracked=True)
 
@@ -253,13 +254,14 @@ class Pipeline:
 
     def process_still(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
         """The hands of a single picture that belongs to no stream: looked at more closely, without track ids."""
+        _require_frame(frame)
         start = time.perf_counter()
         turn = self._upright(frame)
         seen = turn.frame(frame)
         if boxes is None:
             boxes, left_out = self._require_detector().detect(seen.image), []
         else:
-            boxes = turn.boxes(boxes)
+            boxes = turn.boxes(_hand_boxes(boxes))
             left_out = self._improbable(boxes)
         # not followed, whoever followed them: the estimator would take the picture for one of the stream
         boxes = [replace(box, follow_id=-1) for box in boxes]
@@ -326,6 +328,27 @@ class Pipeline:
                 "total": end - start,
             },
         )
+
+
+def _require_frame(frame: object) -> None:
+    """Raises ImageError for a bare picture, as other packages take it."""
+    if not isinstance(frame, Frame):
+        raise ImageError(
+            f"a pipeline takes a Frame, not {type(frame).__name__}: Frame(rgb, Camera.pinhole(width, height, focal), "
+            "stamp_ns), from wildhands_ros.frames and wildhands_ros.camera"
+        )
+
+
+def _hand_boxes(boxes: Iterable[object]) -> list[HandBox]:
+    """The same boxes. Raises ConfigError for bare ones."""
+    checked = []
+    for box in boxes:
+        if not isinstance(box, HandBox):
+            raise ConfigError(
+                f"boxes are HandBox(side, (x0, y0, x1, y1), score), from wildhands_ros.hands, not {type(box).__name__}"
+            )
+        checked.append(box)
+    return checked
 
 
 def _sizes_differ(camera: Camera, other: Camera) -> bool:
