@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,32 @@ def make_hand(model: HandModel, side: Side, seed: int = 0, score: float = 0.9, v
     return Hand(
         side, score, box, joints, keypoints, pose, betas, translation, "made up", model.name, vertices, valid=valid
     )
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_to_be_imported_is_there() -> None:
+    table = (ROOT / "docs" / "python.md").read_text().split("| | import |")[1].split("\n\n")[0]
+    found = 0
+    for line in table.splitlines():
+        for names, module in re.findall(
+            r"((?:`\w+`,? ?|…,? |of |the base of all errors of this package, )+)from `([\w.]+)`", line
+        ):
+            there = importlib.import_module(module)
+            for name in re.findall(r"`(\w+)`", names):
+                assert getattr(there, name).__doc__ and name in getattr(there, "__all__", [name]), name
+                found += 1
+    assert found >= 25
+
+
+def test_frames_hands_and_results_can_be_sent_to_other_processes() -> None:
+    hand = make_hand(load_hand_model(), Side.LEFT)
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), Camera.pinhole(64, 48, 50), stamp_ns=START_NS)
+    result = PipelineResult(START_NS, (hand,), (hand,), (), (), {"total": 0.1})
+    same_frame, same = pickle.loads(pickle.dumps((frame, result)))
+    assert same_frame.camera == frame.camera and same_frame.stamp_ns == same.stamp_ns == START_NS
+    assert np.array_equal(same.hands[0].joints, hand.joints) and np.array_equal(same.hands[0].wrist[1], hand.wrist[1])
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------
