@@ -299,6 +299,17 @@ def test_with_stamps_that_stand_still_things_are_forgotten_too() -> None:
             assert len(stream.world.looks) < 20
 
 
+def test_a_picture_of_another_size_begins_a_new_stream() -> None:
+    """Nothing is where it was: all is searched at once, and no hand is taken for one of those before."""
+    stream = Stream()
+    assert ids(stream.steps(10, LEFT, RIGHT)) == [0, 1]
+    stream.world.hands = [replace(LEFT, x=200, y=200, scale=1.0), replace(RIGHT, x=450, y=200, scale=1.0)]
+    small = Pyramid(np.zeros((360, 640, 3), np.uint8))
+    boxes = stream.follower.step(small, stream.stamp_ns)
+    assert ids(boxes) == [2, 3]
+    assert ids(stream.follower.step(small, stream.stamp_ns + PERIOD_NS)) == [2, 3]
+
+
 def test_clutter_with_a_better_palm_hides_no_hand() -> None:
     stream, clutter = Stream(), [MadeUp(200 + 250 * i, 200, presence=0.0, palm=0.95) for i in range(4)]
     stream.step()

@@ -362,6 +362,26 @@ def test_smoothing_begins_anew_where_that_is_asked_for(model: HandModel) -> None
     assert np.allclose(smooth.joints, there.joints, atol=1e-6)
 
 
+def test_with_stamps_that_stand_still_hands_are_forgotten_and_smoothing_goes_on(model: HandModel) -> None:
+    """As those of a driver that stamps nothing: memory must not grow, nor what is smoothed stay where it was."""
+    tracker, there = HandTracker(TrackingConfig(), model), make_hand(model, Side.RIGHT, (0.0, 0, 0.5), follow_id=0)
+    for i in range(150):
+        tracker.update([replace(make_hand(model, Side.LEFT, (i, 0, 0.5)), follow_id=i + 1)], 0, CAMERA)
+        assert len(tracker._tracks) < 70
+    last = tracker.update([there], 0, CAMERA)[0][0].track_id
+    assert tracker.update([there], 0, CAMERA)[0][0].track_id == last
+    for _ in range(31):
+        tracker.update([], 0, CAMERA)
+    assert tracker.update([replace(there, follow_id=200)], 0, CAMERA)[0][0].track_id != last
+
+    tracker = HandTracker(TrackingConfig(smooth=True), model)
+    for i in range(100):
+        hand = make_hand(model, Side.RIGHT, (0.002 * i, 0, 0.5), follow_id=1)
+        (raw,), (smooth,) = tracker.update([hand], min(i, 5) * FRAME_NS, CAMERA)
+        assert not raw.jump
+    assert np.linalg.norm(raw.joints[0] - smooth.joints[0]) < 0.03
+
+
 # --- what must not matter ---------------------------------------------------------------------------------------------
 
 

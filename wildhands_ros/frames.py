@@ -24,6 +24,34 @@ def stream_time(last_ns: int | None, stamp_ns: int) -> int:
     return last_ns if last_ns is not None and last_ns - LATE_NS <= stamp_ns < last_ns else stamp_ns
 
 
+class StreamClock:
+    """The time of a stream's pictures, which goes on where their stamps stand still.
+
+    A picture that comes again, or late, takes no time. But by a clock that stands still (a driver that stamps nothing)
+    nothing would ever be forgotten: after `MOST_REPEATS` pictures with one stamp, each further one counts as
+    `PERIOD_NS` later.
+    """
+
+    MOST_REPEATS = 30
+    PERIOD_NS = 33_333_333
+
+    def __init__(self) -> None:
+        self._stamp_ns: int | None = None
+        self._repeats = 0
+        self._ahead_ns = 0
+
+    def __call__(self, stamp_ns: int) -> int:
+        """Time in nanoseconds of the next picture; it is below the last one's only where a new stream begins, which an
+        earlier stamp means."""
+        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
+            self._ahead_ns = 0
+        self._repeats = self._repeats + 1 if stamp_ns == self._stamp_ns else 0
+        self._stamp_ns = stamp_ns
+        if self._repeats > self.MOST_REPEATS:
+            self._ahead_ns += self.PERIOD_NS
+        return stamp_ns + self._ahead_ns
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """A picture and its camera.

@@ -56,7 +56,8 @@ class HandDetector:
         """The hands in the next picture of a stream, oldest follow first, each with its `follow_id`.
 
         image: (H, W, 3) uint8 RGB of any size. stamp_ns: when it was taken, integer nanoseconds; a stamp before the
-        last one starts a new stream, and where they stand still, pictures count after the 30th as 30 a second.
+        last one starts a new stream, and so does another size of the picture (there, with ids not used before). Where
+        stamps stand still, pictures count after the 30th as 30 a second.
         Raises ImageError where the image is anything else, or empty.
         """
         return self._follower.step(Pyramid(image, exposed=True), stamp_ns)

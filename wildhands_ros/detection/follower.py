@@ -34,6 +34,7 @@ from wildhands_ros.detection.search import (
 )
 from wildhands_ros.detection.sides import SideCue, right_log_odds, side_cue, weighed_together
 from wildhands_ros.detection.views import views_of
+from wildhands_ros.frames import StreamClock
 from wildhands_ros.hands import FloatArray, HandBox, Landmarks
 
 _LEAST_NS = 10_000_000  # over less, what landmarks flicker counts for more than how a hand moves
@@ -54,8 +55,6 @@ _VAIN_NS = 400_000_000  # for so long, a palm in which the landmark network saw 
 _SIDE_CORRELATION_S = 0.5  # looks closer together than this are one piece of evidence about the side
 _BELIEF_LIMIT = 6.0  # log-odds: no hand is so sure of its side that a few seconds could not change it
 _SIDE_MEMORY_S = 4.0  # over which the bias of upright looks is averaged
-_MOST_REPEATS = 30  # pictures with the stamp of the one before; a clock that gives more of them stands still
-_USUAL_PERIOD_NS = 33_333_333  # between pictures whose stamps do not tell
 _MIRRORED_EVERY = 16  # frames between mirrored looks at one hand, which only serve to tell its side
 # What a hand found in a stream needs beyond `score_threshold`, in log-odds: many views are searched in a second, each
 # with its chance of a false hand; and more hands than are wanted are seldom there.
@@ -146,18 +145,18 @@ class HandFollower:
 
     def reset(self) -> None:
         """Forgets the stream."""
-        self._follows: list[_Follow] = []
         self._ids = itertools.count()
+        self._follows: list[_Follow] = []
         self._frame = 0
-        self._stamp_ns: int | None = None
-        self._repeats = 0
-        self._ahead_ns = 0
+        self._clock = StreamClock()
+        self._now_ns: int | None = None
+        self._size = (0, 0)
         self._cycle = 0
         self._vain: list[tuple[Palm, int]] = []
 
     def step(self, picture: Pyramid, stamp_ns: int) -> list[HandBox]:
         """The hands in the next picture of the stream, oldest follow first."""
-        stamp_ns, gap = self._time(stamp_ns)
+        stamp_ns, gap = self._time(picture, stamp_ns)
         if gap > _LONGEST_GAP_S:
             self._follows = []
             for sighting in self._search.look_around(picture):
@@ -169,21 +168,22 @@ class HandFollower:
         self._frame += 1
         return self._report(picture, gap)
 
-    def _time(self, stamp_ns: int) -> tuple[int, float]:
+    def _time(self, picture: Pyramid, stamp_ns: int) -> tuple[int, float]:
         """The stream's time in nanoseconds, and seconds since the picture before (`inf` for a stream's first one).
 
-        A picture that comes again, or late, takes no time. By a clock that stands still nothing would ever be
-        forgotten, neither hands nor where none were: the stream then goes on at a camera's usual pace.
+        An earlier stamp begins another stream, and so does another size of the picture: nothing is where it was. There
+        ids go on counting: to a tracker, which does not see the size, an old id must not mean a new hand.
         """
-        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
+        now_ns, size = self._clock(stamp_ns), (picture.width, picture.height)
+        if self._now_ns is not None and (now_ns < self._now_ns or size != self._size):
+            ids, goes_on = self._ids, now_ns >= self._now_ns
             self.reset()
-        since_ns = math.inf if self._stamp_ns is None else stamp_ns - self._stamp_ns
-        self._stamp_ns = stamp_ns
-        self._repeats = self._repeats + 1 if since_ns == 0 else 0
-        if self._repeats > _MOST_REPEATS:
-            self._ahead_ns += _USUAL_PERIOD_NS
-            since_ns = _USUAL_PERIOD_NS
-        return stamp_ns + self._ahead_ns, since_ns * 1e-9
+            if goes_on:
+                self._ids = ids
+            now_ns = self._clock(stamp_ns)
+        gap = math.inf if self._now_ns is None else (now_ns - self._now_ns) * 1e-9
+        self._now_ns, self._size = now_ns, size
+        return now_ns, gap
 
     # --- following ------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.frames import StreamClock
 from wildhands_ros.hand_model import HandModel
 from wildhands_ros.hands import Hand, Side
 from wildhands_ros.rotations import angle_between
@@ -104,6 +105,7 @@ class HandTracker:
         self._tracks: list[_Track] = []
         self._next_id = 0
         self._stamp_ns: int | None = None
+        self._clock = StreamClock()
         self._in_no_time = 0  # pictures in a row
         self._warned = False
 
@@ -111,6 +113,7 @@ class HandTracker:
         """Forgets every hand; ids go on counting, so that an old id never means a new hand."""
         self._tracks = []
         self._stamp_ns = None
+        self._clock = StreamClock()
 
     def configure(self, config: TrackingConfig) -> None:
         """Takes other settings from the next picture on; hands keep their ids, other filters start anew."""
@@ -127,7 +130,7 @@ class HandTracker:
         """The raw hands of one picture with ids and jump flags, and the same smoothed (or the same list again).
 
         stamp_ns: when the picture was taken. Time that goes backwards resets the tracker; pictures of one
-            time are taken for the same one sent again.
+            time are taken for the same one sent again, but where stamps stand still, time goes on (`StreamClock`).
         """
         if self._config.smooth and stamp_ns == self._stamp_ns and not self._warned:
             self._warned = True
@@ -140,6 +143,7 @@ class HandTracker:
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             self.reset()
         self._stamp_ns = stamp_ns
+        stamp_ns = self._clock(stamp_ns)
         self._tracks = [t for t in self._tracks if (stamp_ns - t.stamp_ns) * 1e-9 <= self._config.max_gap_s]
 
         raw = []
