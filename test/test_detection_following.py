@@ -567,3 +567,61 @@ def test_where_a_hand_was_lost_it_is_searched_first_and_no_more_in_all() -> None
     assert sum(first) == 4 and first in ([True, False] * 4, [False, True] * 4)
     # the frame in which it is lost has the looks that tell so
     assert set(counts[1:]) == {3}  # `search_views`, of which one is a look at where it may be
+
+
+# --- hands that meet and part -----------------------------------------------------------------------------------------
+
+NEAR_LEFT, NEAR_RIGHT = replace(LEFT, x=500), replace(RIGHT, x=720)  # little more than a hand's size apart
+
+
+def by_side(boxes: list[HandBox]) -> dict[Side, int]:
+    return {box.side: box.follow_id for box in boxes}
+
+
+@pytest.mark.parametrize("seconds", [PERIOD_NS * 1e-9, 0.1])
+def test_hands_that_come_apart_with_places_exchanged_get_them_back(seconds: float) -> None:
+    """They crossed between two pictures: each follow finds the other hand where its own was."""
+    stream = Stream(wearer_prior=0.0)
+    before = by_side(stream.steps(60, NEAR_LEFT, NEAR_RIGHT))
+    crossed = replace(NEAR_LEFT, x=NEAR_RIGHT.x), replace(NEAR_RIGHT, x=NEAR_LEFT.x)
+    for _ in range(4):
+        boxes = stream.step(*crossed, seconds=seconds)
+    assert by_side(boxes) == before
+    assert {box.side: box.center[0] > 610 for box in boxes} == {Side.LEFT: True, Side.RIGHT: False}
+    assert by_side(stream.steps(60, *crossed)) == before
+
+
+def test_a_hand_that_comes_out_where_the_other_one_went_in_is_itself() -> None:
+    """The left hand was lost, and is seen again where the right one is followed, which is gone now."""
+    stream = Stream(wearer_prior=0.0)
+    before = by_side(stream.steps(60, NEAR_LEFT, NEAR_RIGHT))
+    stream.steps(12, NEAR_RIGHT)
+    out = replace(NEAR_LEFT, x=NEAR_RIGHT.x)
+    assert by_side(stream.steps(10, out)) == {Side.LEFT: before[Side.LEFT]}
+    assert by_side(stream.steps(10, out, replace(NEAR_RIGHT, x=980))) == before
+
+
+def test_hands_that_cross_keep_their_ids_whatever_their_order() -> None:
+    stream = Stream()
+    before = by_side(stream.steps(30, LEFT, RIGHT))
+    for frame in range(101):  # one above the other, where they pass
+        boxes = stream.step(replace(LEFT, x=400 + 5 * frame, y=300), replace(RIGHT, x=900 - 5 * frame, y=500))
+        assert by_side(boxes) == before
+
+
+@pytest.mark.parametrize(("right", "presence"), [(-2.0, 0.3), (-0.9, 0.999)], ids=["hardly seen", "hardly doubted"])
+def test_weak_doubts_exchange_no_places(right: float, presence: float) -> None:
+    stream = Stream(wearer_prior=0.0)
+    before = by_side(stream.steps(60, NEAR_LEFT, NEAR_RIGHT))
+    stream.steps(5, NEAR_RIGHT)
+    (box,) = stream.steps(25, replace(NEAR_RIGHT, right=right, presence=presence))
+    assert box.follow_id == before[Side.RIGHT]
+
+
+def test_of_two_follows_on_one_hand_it_stays_with_the_one_that_was_there() -> None:
+    """And not with that of the hand which the palm detector saw better, where no side tells."""
+    here, there = MadeUp(500, 400, right=0.0, palm=0.8), MadeUp(660, 400, right=0.0)
+    stream = Stream(patrol_every=100)
+    places = {box.center[0] < 580: box.follow_id for box in stream.steps(20, here, there)}
+    (box,) = stream.step(replace(here, x=562))
+    assert box.follow_id == places[True]

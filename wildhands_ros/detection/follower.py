@@ -43,6 +43,7 @@ _MEMORY_NS = 1_500_000_000  # for so long, a hand that was lost may come back as
 _SUSPICION_NS = 400_000_000  # for so long, a place may be followed that is not probable enough to be reported
 _APART = 0.35  # of the larger hand's size: landmarks so far apart are those of two hands, however much these overlap
 _ALIKE = 0.6  # smaller over larger of two such hands: what is smaller may be a finger of the other, taken for a hand
+_AWAY_WEIGHT = 10.0  # log-odds for each hand's size that a look lies away from where the hand should be
 _LARGEST_STEP = 0.7  # of the hand's size: prediction never moves a region further
 _REFINE_STEP = 0.3  # of the hand's size: where a hand was missed by so much, it is looked at again
 _STREAM_PALM_THRESHOLD = 0.15  # least score of a palm that one view alone must give to be worth a look
@@ -54,6 +55,10 @@ _SPARE = 2  # hands that are followed beyond those that may be reported
 _VAIN_NS = 400_000_000  # for so long, a palm in which the landmark network saw no hand is not looked at again
 _SIDE_CORRELATION_S = 0.5  # looks closer together than this are one piece of evidence about the side
 _BELIEF_LIMIT = 6.0  # log-odds: no hand is so sure of its side that a few seconds could not change it
+_MEETING = 2.0  # of the larger hand's size: hands whose landmarks came so close may part with places exchanged
+_EXCHANGE_S = 0.1  # looks closer together than this are one piece of evidence that places were exchanged
+_EXCHANGE_DRIFT = 1.0  # log-odds for each such piece: weaker doubts do not add up
+_EXCHANGE_LIMIT = 2.0  # log-odds: the sum of doubts from which places are exchanged back
 _SIDE_MEMORY_S = 4.0  # over which the bias of upright looks is averaged
 _MIRRORED_EVERY = 16  # frames between mirrored looks at one hand, which only serve to tell its side
 # What a hand found in a stream needs beyond `score_threshold`, in log-odds: many views are searched in a second, each
@@ -153,6 +158,7 @@ class HandFollower:
         self._size = (0, 0)
         self._cycle = 0
         self._vain: list[tuple[Palm, int]] = []
+        self._doubts: dict[tuple[int, int], float] = {}
 
     def step(self, picture: Pyramid, stamp_ns: int) -> list[HandBox]:
         """The hands in the next picture of the stream, oldest follow first."""
@@ -163,6 +169,7 @@ class HandFollower:
                 self._begin(sighting, stamp_ns)
         else:
             self._follow_on(picture, stamp_ns, gap)
+            self._exchange_back(picture, gap)
             self._look_for_more(picture, stamp_ns, gap)
         self._forget(stamp_ns)
         self._frame += 1
@@ -196,7 +203,7 @@ class HandFollower:
             seen = self._look(picture, follow, stamp_ns)
             if seen is not None and self._plausible(follow, seen):
                 looks.append((follow, seen))
-        own = _without_duplicates(looks)
+        own = _without_duplicates(looks, stamp_ns)
         for place, follow in enumerate(self._follows):
             follow.lost = follow not in own
             if follow.lost:
@@ -242,6 +249,39 @@ class HandFollower:
         follow.landmarks, follow.seen_ns = seen.landmarks, stamp_ns
         follow.presence = follow.presence_with(seen)
         follow.network = seen.right + (follow.bias.value if seen.mirrored else -follow.bias.value)
+
+    def _exchange_back(self, picture: Pyramid, gap: float) -> None:
+        """Gives two hands that met their own places again, where one came out of it as the other.
+
+        For each pair, what the looks say against its sides is summed up as in Page's test (CUSUM): log-odds of
+        exchanged places, less a drift, never below 0. Beliefs alone would turn over in a second, and the ids never.
+        The order of the hands says nothing here: they may cross.
+        """
+        weight = min(1.0, gap / _EXCHANGE_S)
+        reported = [follow for follow in self._follows if follow.reported]
+        told = {follow: self._side_told(follow, picture) for follow in reported}
+        before, self._doubts = self._doubts, {}
+        for a, b in itertools.combinations(reported, 2):
+            pair = min(a.id, b.id), max(a.id, b.id)
+            doubt = before.get(pair, 0.0)
+            if not (a.lost and b.lost):
+                met = mean_distance(a.places, b.places) < _MEETING * max(a.size, b.size)
+                if not met and doubt == 0:
+                    continue
+                sides = math.tanh((b.belief or 0.0) / 2) - math.tanh((a.belief or 0.0) / 2)
+                doubt = max(0.0, doubt + weight * (sides * (told[a] - told[b]) - _EXCHANGE_DRIFT))
+            if doubt > _EXCHANGE_LIMIT:
+                a.id, a.belief, a.bias, b.id, b.belief, b.bias = b.id, b.belief, b.bias, a.id, a.belief, a.bias
+                doubt = 0.0
+            self._doubts[pair] = doubt
+
+    def _side_told(self, follow: _Follow, picture: Pyramid) -> float:
+        """Log-odds of "right" by the look at this hand alone; less, where it hardly saw a hand; 0 where it is lost."""
+        if follow.lost:
+            return 0.0
+        cue = side_cue(follow.places, follow.network, picture.width, picture.height)
+        (right,) = right_log_odds([cue], self._search.config.wearer_prior)
+        return right / (1 + math.exp(-follow.presence))
 
     # --- searching ------------------------------------------------------------------------------------------------
 
@@ -430,20 +470,23 @@ def _evidence(palm: Palm, near: bool) -> float:
     return Candidate((palm,), palm.score if near else 0.0).evidence
 
 
-def _without_duplicates(looks: Sequence[tuple[_Follow, LandmarkResult]]) -> dict[_Follow, LandmarkResult]:
+def _without_duplicates(
+    looks: Sequence[tuple[_Follow, LandmarkResult]], stamp_ns: int
+) -> dict[_Follow, LandmarkResult]:
     """The looks at followed hands, without those that saw the hand of another follow, which resembles it more."""
     own = dict(looks)
     for (a, seen_a), (b, seen_b) in itertools.combinations(looks, 2):
         if a in own and b in own and _one_hand(seen_a.landmarks.image, seen_b.landmarks.image):
-            first, second = _resemblance(a, seen_a), _resemblance(b, seen_b)
+            first, second = _resemblance(a, seen_a, stamp_ns), _resemblance(b, seen_b, stamp_ns)
             del own[a if (first, -a.id) < (second, -b.id) else b]
     return own
 
 
-def _resemblance(follow: _Follow, seen: LandmarkResult) -> float:
-    """How well what is seen fits what was followed: side, certainty, and steadiness, in log-odds."""
+def _resemblance(follow: _Follow, seen: LandmarkResult, stamp_ns: int) -> float:
+    """How well what is seen fits what was followed: side, certainty, steadiness and place, in log-odds."""
     agreement = math.tanh((follow.belief or 0.0) / 2) * seen.right
-    return agreement + follow.palm + 0.5 * follow.presence_with(seen)
+    away = mean_distance(seen.landmarks.image, follow.predicted(stamp_ns)) / follow.size
+    return agreement + follow.palm + 0.5 * follow.presence_with(seen) - _AWAY_WEIGHT * min(away, 1.0)
 
 
 def _one_hand(a: FloatArray, b: FloatArray, doubt: float = 0.0) -> bool:
