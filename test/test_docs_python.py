@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import math
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(90):
         stamp_ns = START_NS + round(i * 1e9 / 30)
         hand = moved_hand(hand_at(model, i / 30), camera_at(i / 30).inverse())
+        hand = replace(hand, expected_error=math.nan if i % 2 else 0.015)
         wrong = make_hand(model, Side.RIGHT, seed=1, score=0.99, valid=False)  # a clear hand that contradicts itself
         hands = (wrong,) if i == 7 else () if i in LOST else (wrong, hand, make_hand(model, Side.RIGHT, 2, score=0.6))
         frame = Frame(blank, camera, stamp_ns, index=i, name="clip.mp4")
@@ -230,6 +233,7 @@ def test_trajectories_in_the_world(rate: float, recorded: Path) -> None:
     assert set(np.flatnonzero(~table["valid"])) == LOST and set(np.flatnonzero(~table["seen"])) == LOST - {7}
     places = np.array([hand_at(model, i / 30).wrist[0] for i in range(90)])
     good = table["valid"]
+    np.testing.assert_array_equal(table["expected_error"][good], np.where(table["frame"] % 2, np.nan, 0.015)[good])
     np.testing.assert_allclose(table["position"][good], places[good], atol=1e-6)
 
     even = recipe["resampled"](table, rate=rate)
