@@ -88,6 +88,15 @@ def test_hands_of_unknown_error_are_left_out_and_too_few_teach_nothing() -> None
     assert ExpectedErrors.learned(spreads[3:], apart[3:], errors[3:]) is None
 
 
+@pytest.mark.parametrize("varying", [1e-3, 1e-5])  # too large a scale, and one beyond floats
+def test_hands_of_which_a_network_is_as_sure_teach_nothing(varying: float) -> None:
+    """As at the beginning of a training: what fits their noise best is no law, and no number at all."""
+    rng = np.random.default_rng(1)
+    spreads, apart = 0.55 + varying * rng.standard_normal(120), rng.uniform(0.3, 0.5, 120)
+    errors = np.where(spreads > 0.55, 0.06, 0.04)
+    assert ExpectedErrors.learned(spreads, apart, errors) is None
+
+
 @pytest.mark.parametrize("wrong", [-0.1, math.nan, math.inf, "1", None, True])
 @pytest.mark.parametrize("name", ["scale", "of_spread", "of_disagreement"])
 def test_impossible_laws_are_refused(name: str, wrong: object) -> None:

@@ -17,7 +17,7 @@ from wildhands_ros.training.module import TrainingModule, joint_errors
 def learn_expected_errors(module: TrainingModule, batches: Iterable[Drawn]) -> ExpectedErrors | None:
     """The law for a network with keypoints, from the errors of its joints on these samples.
 
-    None for a network without, or where too few samples have 3D joints (`expected_errors.FEWEST`).
+    None for a network without, or where the samples teach none (`ExpectedErrors.learned`).
     """
     if not module.network.variant.keypoints:
         return None

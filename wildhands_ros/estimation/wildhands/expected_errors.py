@@ -52,7 +52,8 @@ class ExpectedErrors:
 
     @classmethod
     def learned(cls, spreads: FloatArray, disagreements: FloatArray, errors: FloatArray) -> ExpectedErrors | None:
-        """The law that fits hands of known error best, in its logarithm; None for fewer than `FEWEST` of them.
+        """The law that fits hands of known error best, in its logarithm; None for fewer than `FEWEST` of them, and
+        where they differ too little to teach one.
 
         spreads, disagreements: (N,), see `__call__`. errors: (N,) metres; hands with NaN are left out.
         """
@@ -63,7 +64,10 @@ class ExpectedErrors:
         # the constant is whatever goes through the means, of either sign; the exponents must not be negative
         exponents, _ = nnls(causes - causes.mean(axis=0), effect - effect.mean())
         constant = float(effect.mean() - causes.mean(axis=0) @ exponents)
-        return cls(math.exp(constant), float(exponents[0]), float(exponents[1]))
+        try:
+            return cls(math.exp(constant), float(exponents[0]), float(exponents[1]))
+        except (ModelFileError, OverflowError):  # off noise alone exponents are of any size, also an impossible one
+            return None
 
     def __call__(self, spreads: FloatArray, disagreements: FloatArray) -> FloatArray:
         """Metres, (N,). spreads: mean standard deviation of a hand's heat maps, in half crops. disagreements: see
