@@ -29,6 +29,7 @@ from wildhands_ros.estimation.wildhands import (
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.checkpoint import CheckpointInfo as Info
+from wildhands_ros.estimation.wildhands.estimator import Found
 from wildhands_ros.estimation.wildhands.expected_errors import FEWEST, ExpectedErrors, disagreement
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.upright import rotations
@@ -214,6 +215,30 @@ def test_hands_that_are_likely_to_be_wrong_are_not_valid(checkpoint: Path) -> No
         assert (hand.valid, hand.expected_error) == (valid, expected)
     with pytest.raises(ConfigError, match="largest_expected_error must be positive"):
         WildHandsConfig(checkpoint, largest_expected_error=0.0)
+
+
+def test_a_hand_that_reaches_behind_the_camera_is_likely_to_be_wrong(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its wrist lies ahead and within reach; of its fingers no pixel would see all."""
+
+    def towards_the_camera(estimator: OpenHands, frame: Frame, box: HandBox, found: Found) -> Found:
+        layer = MODEL.layer(box.side)
+        _, joints = estimator.pose_hand(box.side, np.tile(np.eye(3), (16, 1, 1)), np.zeros(10), np.zeros(3))
+        along = joints[MIDDLE_MCP] - joints[0]
+        across = np.cross(along, [0.0, 1.0, 0.3])
+        pose = np.tile(np.eye(3), (16, 1, 1))
+        axes = np.stack([across, np.cross(along, across), -along])
+        pose[0] = axes / np.linalg.norm(axes, axis=1, keepdims=True)
+        return Found(pose, np.zeros(10), np.array([0.01, 0.01, 0.08]) - layer.rest_joints(np.zeros(10))[0])
+
+    frame = picture(CAMERA)
+    usual = alone(load(checkpoint), frame).expected_error
+    monkeypatch.setattr(OpenHands, "_settled", towards_the_camera)
+    hand = alone(load(checkpoint, largest_expected_error=1.5 * usual), frame)
+    assert 0 < hand.joints[:, 2].max() == hand.joints[0, 2] and hand.joints[:, 2].min() < 0
+    assert np.linalg.norm(hand.joints[0]) > 0.05
+    assert hand.expected_error > 1.5 * usual and not hand.valid
 
 
 def test_landmarks_of_another_hand_count_where_the_network_is_not_sure(

@@ -48,6 +48,7 @@ _HAND_MODELS = {
 
 _UPRIGHT_ENOUGH = math.radians(20)
 _BELIEVED = math.radians(60)  # landmarks that point further from up are wrong too often to begin with them
+_NEAREST = 0.02  # metres of depth, as in training (`batch.project_to_crop`)
 _IN_DOUBT = 2 / 3  # of the largest expected error: what is allowed where landmarks see a different hand
 
 
@@ -362,7 +363,9 @@ class WildHands:
         errors = self.network.info.errors
         if errors is None or decoded.keypoints is None or decoded.spread is None:
             return math.nan
-        apart = disagreement(decoded.keypoints[index], camera.project(joints) / half_crop)
+        # joints beside the camera or behind it are far out of the picture, not nowhere
+        ahead = np.column_stack([joints[:, :2], np.maximum(joints[:, 2], _NEAREST)])
+        apart = disagreement(decoded.keypoints[index], camera.project(ahead) / half_crop)
         return float(errors(decoded.spread[index], apart))
 
     def _credible(self, expected_error: float, agrees: bool) -> bool:
