@@ -37,6 +37,7 @@ from wildhands_ros.estimation.wildhands import (
     load_checkpoint,
     save_checkpoint,
 )
+from wildhands_ros.estimation.wildhands.accelerated import Unusable
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.decode import crop_view, decode
 from wildhands_ros.estimation.wildhands.kpe import crop_ray_rotation
@@ -789,6 +790,21 @@ def test_a_cache_that_may_only_be_read_serves(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(cache_module, "FileLock", refuse)
     again = CachedDataset(samples, Manner(), trunk, 1, tmp_path)
     assert torch.equal(again.take([0]).batch.joints, made.take([0]).batch.joints)
+
+
+def test_caches_are_made_by_torch_where_openvino_cannot_be_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise Unusable("openvino is installed but cannot be imported")
+
+    samples, trunk = Listed([drawn_hand(np.random.default_rng(44), "0")]), LandmarkTrunk()
+    expected = CachedDataset(samples, Manner(), trunk, 1, tmp_path / "usual").take([0]).maps
+    monkeypatch.setattr(cache_module, "openvino_core", fail)
+    maps = CachedDataset(samples, Manner(), trunk, 1, tmp_path / "torch").take([0]).maps
+    assert expected is not None and maps is not None
+    torch.testing.assert_close(maps, expected, atol=1e-2, rtol=1e-2)
+    assert "openvino is installed but cannot be imported" in caplog.text
 
 
 @pytest.mark.parametrize("full", ["maps", "labels", "labels at their end"])

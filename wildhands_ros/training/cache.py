@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation.wildhands.accelerated import available_threads, installed, openvino_core
+from wildhands_ros.estimation.wildhands.accelerated import Unusable, available_threads, installed, openvino_core
 from wildhands_ros.estimation.wildhands.export import by_tracing
 from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.estimation.wildhands.runtime import Backend
@@ -145,14 +145,19 @@ def _early_part(trunk: LandmarkTrunk, blocks: int) -> Callable[[Tensor], NDArray
     torch's time here."""
     module, shape = _Early(trunk, blocks).eval(), (1, 3, CROP_SIZE, CROP_SIZE)
     if installed(Backend.OPENVINO) and find_spec("onnx") is not None:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's tracing
-            path = Path(folder) / "early.onnx"
-            torch.onnx.export(module, (torch.zeros(shape),), str(path), **by_tracing())
-            model = openvino_core().read_model(path)
-        options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        compiled = openvino_core().compile_model(model, "CPU", options)
-        return lambda crop: np.asarray(compiled([crop.numpy()])[0])
+        try:
+            core = openvino_core()
+        except Unusable as error:
+            logger.warning("crops are cached by torch, which takes six times as long: %s", error)
+        else:
+            with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch's tracing
+                path = Path(folder) / "early.onnx"
+                torch.onnx.export(module, (torch.zeros(shape),), str(path), **by_tracing())
+                model = core.read_model(path)
+            options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+            compiled = core.compile_model(model, "CPU", options)
+            return lambda crop: np.asarray(compiled([crop.numpy()])[0])
 
     def run(crop: Tensor) -> NDArray[np.float32]:
         with torch.no_grad():
