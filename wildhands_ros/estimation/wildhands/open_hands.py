@@ -34,7 +34,8 @@ class OpenHands(WildHands):
         estimator = OpenHands.load(WildHandsConfig(), load_hand_model())
 
     refine: whether hands are moved towards the landmarks of their boxes; without landmarks they stay as the network has
-    them. Moved or not, `Hand.valid` is false where network and landmarks see different hands.
+    them. Moved or not, that network and landmarks see different hands makes a hand of which the network is not sure
+    invalid (`Hand.valid`), and any hand of a network without expected errors.
     """
 
     name = "open"
