@@ -1158,6 +1158,13 @@ def test_hands_of_a_version_with_fewer_fields_say_what_is_missing(tmp_path: Path
         next(read_hands(path))
 
 
+def test_hands_of_before_there_were_expected_errors_are_read(tmp_path: Path) -> None:
+    path = of_another_version(tmp_path / "older", lambda text: text.replace("float32 expected_error", ""))
+    (image,) = read_hands(path)
+    assert len(image.hands) == 2 and all(np.isnan(hand.expected_error) for hand in image.hands)
+    assert image.hands[0].reprojection_error == 1.5
+
+
 def test_our_own_messages_come_back_and_explain_themselves(tmp_path: Path) -> None:
     path = tmp_path / "hands.mcap"
     with BagWriter(path) as writer:
