@@ -202,6 +202,8 @@ def test_bare_pictures_and_boxes_are_refused_in_words(method: str) -> None:
 def test_a_frame_is_stamped_in_whole_nanoseconds(stamp: object) -> None:
     with pytest.raises(ImageError, match=r"whole nanoseconds, not .*round\(seconds \* 1e9\)"):
         Frame(IMAGE, CAMERA, stamp_ns=stamp)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="index is a whole number"):
+        Frame(IMAGE, CAMERA, index=stamp)  # type: ignore[arg-type]
     found = Frame(IMAGE, CAMERA, stamp_ns=np.int64(7), index=np.uint8(3))  # type: ignore[arg-type]
     assert [(type(v), v) for v in (found.stamp_ns, found.index)] == [(int, 7), (int, 3)]
 

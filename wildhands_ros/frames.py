@@ -94,7 +94,10 @@ class Frame:
                 "publish camera_info for this resolution, or set its binning and roi"
             )
         # numpy's whole numbers become plain ones: JSON and messages would refuse them
-        object.__setattr__(self, "index", operator.index(self.index))
+        try:
+            object.__setattr__(self, "index", operator.index(self.index))
+        except TypeError as error:
+            raise ImageError(f"index is a whole number, the place in the stream, not {self.index!r}") from error
         try:
             object.__setattr__(self, "stamp_ns", operator.index(self.stamp_ns))
         except TypeError as error:  # seconds or milliseconds, as most clocks and videos tell them
