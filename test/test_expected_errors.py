@@ -148,7 +148,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(checkpoint: Path, *, refine: bool = False, backend: Backend = Backend.TORCH, **settings: float) -> OpenHands:
-    runtime = RuntimeConfig("cpu", backend, threads=1, tolerance_mm=50.0)
+    runtime = RuntimeConfig("cpu", backend, threads=1, tolerance_mm=50.0, cache_dir=checkpoint.parent / "cache")
     return OpenHands.load(WildHandsConfig(checkpoint, runtime=runtime, **settings), MODEL, refine=refine)
 
 
