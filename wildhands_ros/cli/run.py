@@ -38,6 +38,7 @@ from wildhands_ros.interruptions import signals_held_back
 from wildhands_ros.json_lines import frame_to_json
 from wildhands_ros.pipeline import Pipeline, PipelineConfig, PipelineResult
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
+from wildhands_ros.texts import listed
 from wildhands_ros.whole_files import keep_others_away, write_whole
 
 _STILLS = (SourceKind.PICTURE, SourceKind.FOLDER)
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
             logger.warning(
                 "no frame that was looked at has the name or number of these boxes: %s (the last frame was '%s', "
                 "number %d)",
-                ", ".join(unused[:4]) + (f" and {len(unused) - 4} more" if len(unused) > 4 else ""),
+                listed(unused),
                 *tally.last,
             )
         tally.print(source, [outlet.path for outlet in outlets if outlet.wrote])
