@@ -971,6 +971,8 @@ def test_what_the_program_zstd_packed_is_read_too(tmp_path: Path) -> None:
         path.write_bytes(zstd.compress(content))
         assert read_all(open_source(path)) == [0, 1, 2]
     assert read_all(open_source(tmp_path / "folder")) == [0, 1, 2]
+    (tmp_path / "folder" / "x.mcap.zstd").write_bytes(zstd.compress(content))  # the same file once more
+    assert read_all(open_source(tmp_path / "folder")) == [0, 1, 2]
 
 
 def test_a_compressed_file_that_is_cut_off_gives_what_is_there(tmp_path: Path) -> None:

@@ -247,15 +247,14 @@ def require_no_input(output: Path, *inputs: str | Path | None) -> None:
 
     That is one of `inputs` itself, or a picture or bag file in a folder that is one of them.
     """
-    from wildhands_ros.recordings.bag_reader import BAG_SUFFIXES  # not for every command
+    from wildhands_ros.recordings.bag_reader import BAG_SUFFIXES, PACKED_SUFFIXES  # not for every command
     from wildhands_ros.recordings.pictures import PICTURE_SUFFIXES
 
     output = output.resolve()
     if not output.is_file():
         return
-    recorded = (
-        output.suffix.lower() in PICTURE_SUFFIXES | BAG_SUFFIXES | {".zstd", ".zst"} or output.name == "metadata.yaml"
-    )
+    kinds = PICTURE_SUFFIXES | BAG_SUFFIXES | {*PACKED_SUFFIXES}
+    recorded = output.suffix.lower() in kinds or output.name == "metadata.yaml"
     for given in inputs:
         path = None if given is None else Path(os.path.expanduser(given))
         if path is None or not path.exists():

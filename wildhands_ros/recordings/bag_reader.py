@@ -40,7 +40,7 @@ from wildhands_ros.yaml_files import read_yaml
 logger = logging.getLogger(__name__)
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3"})
-_PACKED_SUFFIXES = (".zstd", ".zst")  # rosbag2's, and that of the program zstd
+PACKED_SUFFIXES = (".zstd", ".zst")  # rosbag2's, and that of the program zstd
 _64_BITS = 2**64 - 1
 _OPEN_AT_ONCE = 64  # files of one bag; processes may often have no more than 1024
 _NO_SCHEMA = "__schemaless__"  # as rosbags calls the type of a channel whose schema it does not find
@@ -514,10 +514,12 @@ def _close(reader: Reader) -> None:
 
 
 def _bag_files(folder: Path) -> list[Path]:
-    """Its bag files in natural order; of a file that is there both compressed and not, the uncompressed one."""
+    """Its bag files in natural order; of a file that is there more than once, the uncompressed one, or rosbag2's."""
     files = [p for p in folder.iterdir() if _is_bag_file(p) and p.is_file()]
-    plain = {p for p in files if not _is_packed(p)}
-    return sorted((p for p in files if p in plain or p.with_suffix("") not in plain), key=lambda p: natural_key(p.name))
+    ranks = ("", *PACKED_SUFFIXES)
+    files.sort(key=lambda p: ranks.index(p.suffix.lower() if _is_packed(p) else ""), reverse=True)
+    once = {_plain_name(p): p for p in files}  # the last one of each
+    return sorted(once.values(), key=lambda p: natural_key(p.name))
 
 
 def _describes_a_bag(metadata: Path) -> bool:
@@ -529,7 +531,7 @@ def _describes_a_bag(metadata: Path) -> bool:
 
 
 def _is_packed(path: Path) -> bool:
-    return path.suffix.lower() in _PACKED_SUFFIXES
+    return path.suffix.lower() in PACKED_SUFFIXES
 
 
 def _plain_name(path: Path) -> str:
