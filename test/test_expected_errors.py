@@ -28,7 +28,6 @@ from wildhands_ros.estimation.wildhands import (
     load_checkpoint,
     save_checkpoint,
 )
-from wildhands_ros.estimation.wildhands.checkpoint import CheckpointInfo as Info
 from wildhands_ros.estimation.wildhands.estimator import Found
 from wildhands_ros.estimation.wildhands.expected_errors import FEWEST, ExpectedErrors, disagreement
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
@@ -112,9 +111,13 @@ def test_checkpoints_with_other_laws_are_refused(errors: object, tmp_path: Path,
     variant = Variant(
         trunk=Trunk.LANDMARKS, frame_trunk=False, crops=Crops.SHARP, fusion=(8, 8, 8), features=8, hidden=8
     )
-    monkeypatch.setattr(Info, "to_dict", lambda self: {"variant": self.variant.to_dict(), "errors": errors})
-    save_checkpoint(tmp_path / "n.safetensors", made_up_network(variant, 1), CheckpointInfo())
-    with pytest.raises(ModelFileError, match=r"n\.safetensors: "):
+    written, network = CheckpointInfo.to_dict, made_up_network(variant, 1)
+    monkeypatch.setattr(CheckpointInfo, "to_dict", lambda self: {**written(self), "errors": asdict(LAW)})
+    save_checkpoint(tmp_path / "n.safetensors", network, CheckpointInfo())
+    assert load_checkpoint(tmp_path / "n.safetensors")[1].errors == LAW
+    monkeypatch.setattr(CheckpointInfo, "to_dict", lambda self: {**written(self), "errors": errors})
+    save_checkpoint(tmp_path / "n.safetensors", network, CheckpointInfo())
+    with pytest.raises(ModelFileError, match=r"n\.safetensors: (its description cannot be read|expected errors: )"):
         load_checkpoint(tmp_path / "n.safetensors")
 
 
