@@ -28,6 +28,7 @@ from wildhands_ros.estimation.wildhands import (
     load_checkpoint,
     save_checkpoint,
 )
+from wildhands_ros.estimation.wildhands import estimator as estimator_module
 from wildhands_ros.estimation.wildhands.estimator import Found
 from wildhands_ros.estimation.wildhands.expected_errors import FEWEST, ExpectedErrors, disagreement
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
@@ -194,6 +195,26 @@ def test_hands_say_what_the_law_says_of_their_heat_maps(
     assert apart > 0.05
     assert hand.expected_error == pytest.approx(float(LAW(float(seen.spread.mean()), apart)), rel=0.01)
     assert info.errors == LAW
+
+
+def test_hands_that_are_looked_at_again_say_it_of_the_second_look(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimator, looks = load(checkpoint), []
+    look = estimator._look
+    monkeypatch.setattr(estimator, "_look", lambda *arguments: looks.append(look(*arguments)) or looks[-1])
+    monkeypatch.setattr(estimator_module, "_UPRIGHT_ENOUGH", 0.0)
+    boxes = [BOX, replace(BOX, side=Side.LEFT)]
+    hands = estimator.estimate(picture(CAMERA), boxes).hands
+    first, second = looks
+    half_crop = 0.5 * 1.3 * BOX.size
+    for index, hand in enumerate(hands):
+        said = [
+            float(LAW(look.spread[index], disagreement(look.keypoints[index], CAMERA.project(hand.joints) / half_crop)))
+            for look in (first, second)
+        ]
+        assert hand.expected_error == pytest.approx(said[1])
+        assert hand.expected_error != pytest.approx(said[0], rel=1e-3)
 
 
 def test_every_backend_says_the_same(checkpoint: Path) -> None:
