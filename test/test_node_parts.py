@@ -624,6 +624,9 @@ def test_others_who_publish_the_nodes_results_are_noticed_once_they_are_no_ghost
     assert kind == "results_of_others" and "somebody else publishes /wildhands/hands too" in text
     assert "__ns" in text and "tf_prefix" in text and "bag" in text
     assert watch.rivalry(58.0, alone) is None
+    watch.begin_anew(200.0)  # it was disabled, and nobody looked
+    assert watch.rivalry(201.0, rivals) is None and watch.rivalry(229.0, rivals) is None
+    assert watch.rivalry(231.0, rivals) is not None
 
 
 @pytest.mark.parametrize(("topic", "seen"), [("/head/wildhands/hands", 3), ("/all_hands", 1)])

@@ -282,8 +282,9 @@ class InputWatch:
         self._alone_at = started
 
     def begin_anew(self, now: float) -> None:
-        """Watches from now on as if no image had come before: the inputs may have been switched off meanwhile."""
-        self._started = now
+        """Watches from now on as if nothing had been seen before: nobody looked meanwhile, and inputs may have been
+        switched off."""
+        self._started = self._alone_at = now
         self._first_image = None
         self._images.clear()
 
