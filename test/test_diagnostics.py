@@ -198,6 +198,10 @@ def test_models_are_named_with_their_hashes(tmp_path: Path) -> None:
     assert "palm_detection_full.tflite (sha256 ba7816bf8f01)" in facts["detector models"]  # of abc
     assert "hand_landmark_full.tflite (No such file or directory)" in facts["detector models"]
     assert facts["hand model"] == f"open (open, sha256 {load_hand_model().sha256[:12]})"
+    nobodys = PipelineConfig(
+        estimation=EstimationConfig(estimator="wildhands", checkpoint=Path("~nobody-here/network.ckpt"))
+    )
+    assert model_facts(nobodys, LoadedPipeline())["checkpoint"].endswith("(No such file or directory)")
 
 
 class TheEstimator:

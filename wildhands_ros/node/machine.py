@@ -79,7 +79,7 @@ def _cuda_in_use() -> ModuleType | None:
 
 def _with_hash(path: Path) -> str:
     try:
-        with path.expanduser().open("rb") as file:
+        with open(os.path.expanduser(path), "rb") as file:  # unlike Path's, leaves ~unknown_user as it is
             digest = hashlib.sha256()
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
