@@ -70,7 +70,7 @@ def kinds_of_problems() -> set[str]:
     """The kinds with which the node's sources report problems: the first argument of each call of a function that is
     called report, and the first of each pair of texts that is returned or yielded as a complaint."""
     found: set[object] = set()
-    for file in (Path(__file__).parents[1] / "wildhands_ros" / "node").glob("*.py"):
+    for file in (ROOT / "wildhands_ros" / "node").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             first: ast.expr | None = None
             if isinstance(node, ast.Call) and node.args:
@@ -84,7 +84,7 @@ def kinds_of_problems() -> set[str]:
 
 
 def test_every_kind_of_problem_is_in_the_table_of_troubles_and_no_other() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
+    text = (ROOT / "docs" / "node.md").read_text()
     _, _, troubles = text.partition("\n## Troubleshooting\n")
     rows = re.findall(r"^\|[^|]*\| `([a-z_]+)` \|", troubles.partition("\n### ")[0], re.MULTILINE)
     assert {"bad_image", "no_publisher", "no_clock", "no_bond"} <= kinds_of_problems()  # they are found at all
@@ -94,7 +94,7 @@ def test_every_kind_of_problem_is_in_the_table_of_troubles_and_no_other() -> Non
 def test_every_value_of_the_diagnostics_is_described() -> None:
     from wildhands_ros.node.diagnostics import Condition, Drop, Statistics, diagnostic_values
 
-    text = (Path(__file__).parents[1] / "docs" / "node.md").read_text()
+    text = (ROOT / "docs" / "node.md").read_text()
     _, _, described = text.partition("\n## Diagnostics\n")
     described = described.partition("\n## ")[0]
     statistics = Statistics()
@@ -121,11 +121,8 @@ def test_every_key_of_the_lines_is_described(results: Path) -> None:
     [
         ("README.md", "process_still", "[h.side.value for h in result.hands] == ['left']"),
         ("docs/detection.md", "detector.follow", "[box.side.value for box in boxes] == ['left']"),
-        (
-            "docs/hand_model.md",
-            "pose_from_rotations",
-            "joints[8, 1] < joints[12, 1] - 0.03",
-        ),  # bent out of the back's way
+        # bent out of the back's way
+        ("docs/hand_model.md", "pose_from_rotations", "joints[8, 1] < joints[12, 1] - 0.03"),
         ("docs/kpe.md", "encode(", "code.shape == (1, 80)"),
         ("docs/landmark_fit.md", "LandmarkFit(", "len(estimates.hands) == 1 and hand.reprojection_error < 20"),
         ("docs/open_network.md", "OpenHands.load", "hand.side.value == 'left' and hand.valid"),
