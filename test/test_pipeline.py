@@ -275,6 +275,29 @@ def test_smoothing_begins_anew_with_another_camera(change: dict[str, Any], glide
     assert np.allclose(smooth.joints, raw.joints, atol=1e-6) != glides
 
 
+def test_where_stamps_stand_still_time_goes_on_for_detector_estimator_and_tracker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As those of a driver that stamps nothing. A stream begins anew with an earlier stamp, all the same."""
+    detector, seen, tracked = ScriptedDetector([seen_hand(Side.LEFT, -0.1, follow_id=1)]), [], []
+    pipeline = make_pipeline(detector)
+    estimate, update = pipeline.estimator.estimate, pipeline._tracker.update
+    monkeypatch.setattr(
+        pipeline.estimator, "estimate", lambda f, boxes: (seen.append(f.stamp_ns), estimate(f, boxes))[1]
+    )
+    monkeypatch.setattr(
+        pipeline._tracker, "update", lambda hands, at, camera: (tracked.append(at), update(hands, at, camera))[1]
+    )
+    stamp_ns = 5 * 10**9
+    for _ in range(61):
+        assert pipeline.process(frame(stamp_ns)).stamp_ns == stamp_ns
+    assert detector.stamps == seen == tracked
+    assert seen[30] == stamp_ns and seen[60] - stamp_ns == pytest.approx(1e9, abs=100)
+    assert "reset" not in detector.calls
+    pipeline.process(frame(stamp_ns - 2 * LATE_NS))
+    assert detector.stamps[-1] == seen[-1] == tracked[-1] == stamp_ns - 2 * LATE_NS and "reset" in detector.calls
+
+
 @pytest.mark.parametrize(("k1", "glides"), [(-0.101, True), (-0.2, False), (0.1, False)])
 def test_smoothing_begins_anew_behind_another_lens(k1: float, glides: bool) -> None:
     """A driver that loads another calibration, with the same K."""

@@ -17,7 +17,7 @@ from wildhands_ros.errors import ConfigError, ImageError
 from wildhands_ros.estimation import Estimates, Estimator, LandmarkFit
 from wildhands_ros.estimation.known_length import of_length
 from wildhands_ros.exposure import well_exposed
-from wildhands_ros.frames import Frame, stream_time
+from wildhands_ros.frames import Frame, StreamClock, stream_time
 from wildhands_ros.hand_model import HandModel, load_hand_model
 from wildhands_ros.hands import Hand, HandBox, Side
 from wildhands_ros.libraries import NEEDED, how_to_get
@@ -157,6 +157,7 @@ class Pipeline:
         # published weights see pictures as they are, so that their numbers are the published ones
         self._exposes = config.estimation.estimator == "open"
         self._stamp_ns: int | None = None
+        self._clock = StreamClock()
         self._camera: Camera | None = None
         self._frame_id = ""
 
@@ -193,6 +194,7 @@ class Pipeline:
         self.estimator.reset()
         self._tracker.reset()
         self._stamp_ns = None
+        self._clock = StreamClock()
         self._camera = None
 
     def configure(self, config: PipelineConfig) -> bool:
@@ -239,7 +241,10 @@ class Pipeline:
         return self._hands(frame, seen, turn, boxes, start, left_out, tracked=True)
 
     def _stream_time(self, frame: Frame) -> int:
-        """When the frame was taken, or, where it came late, the one before it; forgets what another stream showed."""
+        """When the frame was taken, or, where it came late, the one before it; forgets what another stream showed.
+
+        Where stamps stand still, time goes on all the same, for detector, estimator and tracker alike (`StreamClock`).
+        """
         now_ns = stream_time(self._stamp_ns, frame.stamp_ns)
         if self._stamp_ns is not None and self._camera is not None:
             if _sizes_differ(frame.camera, self._camera):
@@ -250,7 +255,7 @@ class Pipeline:
             elif frame.frame_id != self._frame_id or _is_another(frame.camera, self._camera):
                 self._tracker.smooth_anew()  # what stood still is elsewhere for it
         self._stamp_ns, self._camera, self._frame_id = now_ns, frame.camera, frame.frame_id
-        return now_ns
+        return self._clock(now_ns)
 
     def process_still(self, frame: Frame, boxes: Sequence[HandBox] | None = None) -> PipelineResult:
         """The hands of a single picture that belongs to no stream: looked at more closely, without track ids."""
