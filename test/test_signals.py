@@ -57,6 +57,22 @@ def test_told_to_stop_amid_nothing_it_ends() -> None:
     assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
 
 
+def test_spinning_begins_without_waiting_for_a_thread() -> None:
+    """Two signals in such a wait end it with a RuntimeError, which is no way to stop."""
+    program = (
+        "import rclpy, threading; from wildhands_ros.node.executor import NodeExecutor\n"
+        "rclpy.init(); executor = NodeExecutor()\n"
+        "wait = threading.Condition.wait\n"
+        "def waits(condition, timeout=None):\n"
+        "    if threading.current_thread() is threading.main_thread(): raise RuntimeError('release unlocked lock')\n"
+        "    return wait(condition, timeout)\n"
+        "ending = threading.Timer(0.2, rclpy.shutdown); ending.start()\n"
+        "threading.Condition.wait = waits; executor.spin(); executor.shutdown(); print('ended')"
+    )
+    ended = _run(program)
+    assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
+
+
 def test_told_to_stop_while_it_starts_the_node_just_ends() -> None:
     program = (
         "import rclpy, sys; from wildhands_ros.node.wildhands_node import main\n"

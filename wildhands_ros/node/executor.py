@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from collections.abc import Callable
@@ -47,16 +48,34 @@ class NodeExecutor(SingleThreadedExecutor):
         self._ending = threading.Condition()
         self._under_way = 0  # slow callbacks
         self._ended = False
-        self._shut_down = threading.Event()
-        # begun here, since a signal while `spin` begins a thread would be a RuntimeError of Python's locks
-        self._looking = threading.Thread(target=self._wake_at_shutdown, name="wildhands-look", daemon=True)
-        self._looking.start()
 
     def spin(self) -> None:
         """Spins until the context or this executor is shut down. Raises what a callback raises.
 
         Goes on where a transition destroys an entity that is just about to be waited for.
         """
+        ended, waking = threading.Event(), threading.Lock()
+        try:
+            # no threading.Thread, whose start waits for it: two signals meanwhile end that wait with a RuntimeError
+            _thread.start_new_thread(self._wake_at_shutdown, (ended, waking))
+            self._spin()
+        finally:
+            ended.set()
+            waking.acquire()  # for good: what it uses, `shutdown` destroys
+
+    def _wake_at_shutdown(self, ended: threading.Event, waking: threading.Lock) -> None:
+        """Ends a waiting that rclpy forgets to end.
+
+        At a signal it (9.1) wakes its executors first and shuts ROS down then: one that has begun to wait again in
+        between waits for ever, if no timer ends it.
+        """
+        while not ended.wait(_LOOK_S):
+            if waking.acquire(blocking=False):
+                if not self._context.ok():
+                    self.wake()
+                waking.release()
+
+    def _spin(self) -> None:
         while self._context.ok() and not self._ended:  # not rclpy's loop, which since 2026 goes past `spin_once`
             try:
                 self.spin_once()
@@ -86,8 +105,6 @@ class NodeExecutor(SingleThreadedExecutor):
     def shutdown(self, timeout_sec: float | None = None) -> bool:
         """Waits for running callbacks; False where they go on after that many seconds (None: waits for ever)."""
         self._ended = True
-        self._shut_down.set()
-        self._looking.join()  # it wakes by what is destroyed now
         finished = bool(super().shutdown(timeout_sec))  # of rclpy 9.1, it waits for nothing
         with self._ending:
             finished = self._ending.wait_for(lambda: not self._under_way, timeout_sec) and finished
@@ -96,16 +113,6 @@ class NodeExecutor(SingleThreadedExecutor):
             if task.done():
                 task.exception()
         return finished
-
-    def _wake_at_shutdown(self) -> None:
-        """Ends a waiting that rclpy forgets to end.
-
-        At a signal it (9.1) wakes its executors first and shuts ROS down then: one that has begun to wait again in
-        between waits for ever, if no timer ends it.
-        """
-        while not self._shut_down.wait(_LOOK_S):
-            if not self._context.ok():
-                self.wake()
 
     def _run_slow(self, task: Task[None]) -> None:
         try:
