@@ -601,3 +601,8 @@ def test_bad_boxes_are_refused_in_words(tmp_path: Path, content: str, says: str)
     (tmp_path / "boxes.json").write_text(content)
     with pytest.raises(ConfigError, match=f"{says}$"):
         BoxFile.read(tmp_path / "boxes.json")
+
+
+def test_a_home_of_nobody_is_no_source() -> None:
+    with pytest.raises(RecordingError, match=r"~nobody_of_this_name/clip\.mp4 does not exist"):
+        open_source("~nobody_of_this_name/clip.mp4")

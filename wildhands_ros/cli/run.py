@@ -364,7 +364,7 @@ def _require_another_folder(out: Path, source: FrameSource, path: str) -> None:
 
     Raises RecordingError.
     """
-    if source.kind is SourceKind.FOLDER and out.is_dir() and out.samefile(Path(path).expanduser()):
+    if source.kind is SourceKind.FOLDER and out.is_dir() and out.samefile(os.path.expanduser(path)):
         raise RecordingError(
             f"--out {out} is the folder whose pictures are read, among which annotated ones must not come: name "
             "another folder, or give --no-video for the JSON lines alone"

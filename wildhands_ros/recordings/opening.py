@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from wildhands_ros.camera import Camera
@@ -50,7 +51,7 @@ def open_source(
         return WebcamSource(int(number), choice, frame_id=frame_id)
     if not str(source):  # which would be the current folder
         raise RecordingError("no source was named: it is empty (a shell variable that is not set?)")
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # unlike Path.expanduser, leaves ~unknown_user as it is
     if not path.exists():
         raise RecordingError(f"{path} does not exist")
     if is_bag(path):
