@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wildhands_ros.estimation.wildhands.checkpoint import load_checkpoint, save_checkpoint
-from wildhands_ros.estimation.wildhands.expected_errors import ExpectedErrors
+from wildhands_ros.estimation.wildhands.expected_errors import FEWEST, ExpectedErrors
 from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.samples import ShardReader
@@ -48,7 +48,10 @@ def main() -> None:
     if args.share < 1:  # else the second to the bit
         second.load_state_dict(mean)
     # what either had learned of its own errors does not hold for the mean
-    info = replace(info, errors=None if args.held_out is None else _expected_errors(second, args.held_out))
+    errors = None if args.held_out is None else _expected_errors(second, args.held_out)
+    if args.held_out is not None and errors is None:
+        parser.error(f"{args.held_out} teaches nothing of errors: that takes keypoints, and {FEWEST} hands with joints")
+    info = replace(info, errors=errors)
     if args.training_data:
         info = replace(info, training_data=args.training_data)
     save_checkpoint(args.output, second, info, half=True)
