@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import enum
 import numbers
-import os
 import re
 import types
 import typing
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wildhands_ros.errors import ConfigError
+from wildhands_ros.paths import expanded
 from wildhands_ros.yaml_files import read_yaml
 
 _T = TypeVar("_T")
@@ -104,7 +104,7 @@ def _convert(path: str, kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _member(path, kind, value)
     if kind is Path and isinstance(value, (str, Path)):
-        return Path(os.path.expanduser(value))  # unlike Path.expanduser, leaves ~unknown_user as it is
+        return expanded(value)
     if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
             return float(value)

@@ -16,6 +16,7 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.cli.light import STANDARD_OUTPUT, add_models_dir
 from wildhands_ros.errors import ConfigError, WildHandsError
 from wildhands_ros.mounting import ROTATIONS
+from wildhands_ros.paths import expanded
 from wildhands_ros.pipeline import DEFAULT_ESTIMATOR, ESTIMATORS, PipelineConfig
 from wildhands_ros.pipeline.pipeline import needs_torch
 from wildhands_ros.settings import config_from_dict, read_settings
@@ -256,7 +257,7 @@ def require_no_input(output: Path, *inputs: str | Path | None) -> None:
     kinds = PICTURE_SUFFIXES | BAG_SUFFIXES | {*PACKED_SUFFIXES}
     recorded = output.suffix.lower() in kinds or output.name == "metadata.yaml"
     for given in inputs:
-        path = None if given is None else Path(os.path.expanduser(given))
+        path = None if given is None else expanded(given)
         if path is None or not path.exists():
             continue
         if path.samefile(output) or (recorded and path.resolve() == output.parent):

@@ -36,6 +36,7 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.images import encode_jpeg
 from wildhands_ros.interruptions import signals_held_back
 from wildhands_ros.json_lines import frame_to_json
+from wildhands_ros.paths import expanded
 from wildhands_ros.pipeline import Pipeline, PipelineConfig, PipelineResult
 from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_source
 from wildhands_ros.texts import listed
@@ -364,7 +365,7 @@ def _require_another_folder(out: Path, source: FrameSource, path: str) -> None:
 
     Raises RecordingError.
     """
-    if source.kind is SourceKind.FOLDER and out.is_dir() and out.samefile(os.path.expanduser(path)):
+    if source.kind is SourceKind.FOLDER and out.is_dir() and out.samefile(expanded(path)):
         raise RecordingError(
             f"--out {out} is the folder whose pictures are read, among which annotated ones must not come: name "
             "another folder, or give --no-video for the JSON lines alone"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
 import shlex
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from wildhands_ros.cache_folders import default_models_dir
 from wildhands_ros.errors import ModelFileError
+from wildhands_ros.paths import expanded
 from wildhands_ros.whole_files import write_whole
 
 
@@ -75,7 +75,7 @@ def load_model(model: ModelFile, directory: Path | str | None = None) -> bytes:
 
     Raises ModelFileError where the file is missing, unreadable or not the published one.
     """
-    path = Path(os.path.expanduser(directory or default_models_dir()), model.name)  # ~unknown_user is no folder
+    path = expanded(directory or default_models_dir()) / model.name
     try:
         if path.stat().st_size > _LARGEST_MODEL:
             raise ModelFileError(f"{path} is not the published model (it is far too large): {_remedy(path)}")
@@ -128,7 +128,7 @@ def fetch_models(
     if not wanted:
         say(f"the models are already in {directory}")
     elif source is not None:
-        source = Path(os.path.expanduser(source))
+        source = expanded(source)
         say(f"taking the models from {source}")
         _install(_collect(wanted, source), directory, say)
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from wildhands_ros.detection.models import MODEL_FILES
+from wildhands_ros.paths import expanded
 from wildhands_ros.pipeline import PipelineConfig
 
 _HASH_DIGITS = 12
@@ -79,7 +80,7 @@ def _cuda_in_use() -> ModuleType | None:
 
 def _with_hash(path: Path) -> str:
     try:
-        with open(os.path.expanduser(path), "rb") as file:  # unlike Path's, leaves ~unknown_user as it is
+        with expanded(path).open("rb") as file:
             digest = hashlib.sha256()
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import RecordingError
+from wildhands_ros.paths import expanded
 from wildhands_ros.recordings.bag_reader import is_bag
 from wildhands_ros.recordings.bag_source import BagSource
 from wildhands_ros.recordings.pictures import PICTURE_SUFFIXES, PictureSource
@@ -51,7 +51,7 @@ def open_source(
         return WebcamSource(int(number), choice, frame_id=frame_id)
     if not str(source):  # which would be the current folder
         raise RecordingError("no source was named: it is empty (a shell variable that is not set?)")
-    path = Path(os.path.expanduser(source))  # unlike Path.expanduser, leaves ~unknown_user as it is
+    path = expanded(source)
     if not path.exists():
         raise RecordingError(f"{path} does not exist")
     if is_bag(path):

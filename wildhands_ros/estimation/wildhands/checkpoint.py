@@ -33,6 +33,7 @@ from wildhands_ros.estimation.wildhands.pytorch_files import (
     refuse_broken_numbers,
 )
 from wildhands_ros.estimation.wildhands.variant import Variant
+from wildhands_ros.paths import expanded
 from wildhands_ros.texts import listed
 from wildhands_ros.whole_files import write_whole
 
@@ -147,8 +148,7 @@ def checkpoint_missing(path: str | Path | None) -> str | None:
 
 
 def is_there(path: str | Path) -> bool:
-    """Whether a file lies at this path, which a user may have mistyped into something that can be no path at all, or
-    into the home of somebody who is not here (~nobody), over which `Path.expanduser` would stumble."""
+    """Whether a file lies at this path, which a user may have mistyped into something that can be no path at all."""
     return os.path.isfile(os.path.expanduser(path))
 
 
@@ -178,7 +178,7 @@ def hand_model_of(path: str | Path) -> str | None:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(os.path.expanduser(path))
+    path = expanded(path)
     try:
         if not is_there(path) or not is_own_format(path):
             return None
@@ -195,7 +195,7 @@ def _checked_file(path: str | Path) -> Path:
     missing = checkpoint_missing(path)
     if missing:
         raise ModelFileError(missing)
-    path = Path(os.path.expanduser(path))
+    path = expanded(path)
     size = path.stat().st_size
     if size > _LARGEST:
         raise ModelFileError(f"{path} is {size / 1e9:.1f} GB: too large to be a WildHands checkpoint")

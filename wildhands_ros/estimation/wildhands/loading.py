@@ -51,6 +51,7 @@ from wildhands_ros.estimation.wildhands.runtime import (
 from wildhands_ros.estimation.wildhands.variant import Variant
 from wildhands_ros.images import decode_compressed
 from wildhands_ros.libraries import how_to_get
+from wildhands_ros.paths import expanded
 from wildhands_ros.processor import processor_kind
 from wildhands_ros.whole_files import checksum
 
@@ -214,7 +215,7 @@ class ExportedNetwork:
 
 def exported_network(checkpoint: Path, cache_dir: Path | None = None, *, anew: bool = False) -> ExportedNetwork:
     """The exported network of a checkpoint, from the cache or, also where `anew`, made now (some ten seconds)."""
-    checkpoint = Path(os.path.expanduser(checkpoint))
+    checkpoint = expanded(checkpoint)
     missing = checkpoint_missing(checkpoint)
     if missing:
         raise ModelFileError(missing)
@@ -438,7 +439,7 @@ def calibration(exported: ExportedNetwork, config: RuntimeConfig) -> accelerated
 
 
 def _read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
-    folder = Path(os.path.expanduser(folder))
+    folder = expanded(folder)
     paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))[:64]
     pictures = []
     for path in paths:
