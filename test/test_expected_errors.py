@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from test_open_estimator import alone, landmarks_of
 
 from wildhands_ros.camera import Camera, Distortion
 from wildhands_ros.errors import ConfigError, ModelFileError
-from wildhands_ros.estimation.refinement import Parameters, Refiner
 from wildhands_ros.estimation.wildhands import (
     Backend,
     CheckpointInfo,
@@ -35,7 +35,7 @@ from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.upright import rotations
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
-from wildhands_ros.hands import MIDDLE_MCP, Hand, HandBox, Landmarks, Side
+from wildhands_ros.hands import MIDDLE_MCP, HandBox, Landmarks, Side
 
 MODEL = load_hand_model()
 LAW = ExpectedErrors(0.1, 0.5, 0.25)
@@ -161,11 +161,6 @@ def picture(camera: Camera) -> Frame:
     return Frame(cv2.resize(small, (camera.width, camera.height), interpolation=cv2.INTER_CUBIC), camera)
 
 
-def alone(estimator: OpenHands, frame: Frame, box: HandBox = BOX) -> Hand:
-    (hand,) = estimator.estimate(frame, [box]).hands
-    return hand
-
-
 @pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize(("name", "up"), [*((name, 0.0) for name in CAMERAS), ("pinhole", 0.7)])
 def test_hands_say_what_the_law_says_of_their_heat_maps(
@@ -219,23 +214,23 @@ def test_hands_that_are_looked_at_again_say_it_of_the_second_look(
 
 def test_every_backend_says_the_same(checkpoint: Path) -> None:
     frame = picture(CAMERA)
-    expected = alone(load(checkpoint), frame).expected_error
+    expected = alone(load(checkpoint), frame, BOX).expected_error
     for backend in (Backend.ONNXRUNTIME, Backend.OPENVINO):
-        assert alone(load(checkpoint, backend=backend), frame).expected_error == pytest.approx(expected, rel=1e-3)
+        assert alone(load(checkpoint, backend=backend), frame, BOX).expected_error == pytest.approx(expected, rel=1e-3)
 
 
 def test_without_a_law_nothing_is_said(checkpoint: Path, tmp_path: Path) -> None:
     network, info = load_checkpoint(checkpoint)
     save_checkpoint(tmp_path / "n.safetensors", network, replace(info, errors=None))
-    hand = alone(load(tmp_path / "n.safetensors", largest_expected_error=1e-6), picture(CAMERA))
+    hand = alone(load(tmp_path / "n.safetensors", largest_expected_error=1e-6), picture(CAMERA), BOX)
     assert math.isnan(hand.expected_error) and hand.valid
 
 
 def test_hands_that_are_likely_to_be_wrong_are_not_valid(checkpoint: Path) -> None:
     frame = picture(CAMERA)
-    expected = alone(load(checkpoint), frame).expected_error
+    expected = alone(load(checkpoint), frame, BOX).expected_error
     for limit, valid in ((1.01, True), (0.99, False)):
-        hand = alone(load(checkpoint, largest_expected_error=limit * expected), frame)
+        hand = alone(load(checkpoint, largest_expected_error=limit * expected), frame, BOX)
         assert (hand.valid, hand.expected_error) == (valid, expected)
     with pytest.raises(ConfigError, match="largest_expected_error must be positive"):
         WildHandsConfig(checkpoint, largest_expected_error=0.0)
@@ -257,9 +252,9 @@ def test_a_hand_that_reaches_behind_the_camera_is_likely_to_be_wrong(
         return Found(pose, np.zeros(10), np.array([0.01, 0.01, 0.08]) - layer.rest_joints(np.zeros(10))[0])
 
     frame = picture(CAMERA)
-    usual = alone(load(checkpoint), frame).expected_error
+    usual = alone(load(checkpoint), frame, BOX).expected_error
     monkeypatch.setattr(OpenHands, "_settled", towards_the_camera)
-    hand = alone(load(checkpoint, largest_expected_error=1.5 * usual), frame)
+    hand = alone(load(checkpoint, largest_expected_error=1.5 * usual), frame, BOX)
     assert 0 < hand.joints[:, 2].max() == hand.joints[0, 2] and hand.joints[:, 2].min() < 0
     assert np.linalg.norm(hand.joints[0]) > 0.05
     assert hand.expected_error > 1.5 * usual and not hand.valid
@@ -270,11 +265,10 @@ def test_landmarks_of_another_hand_count_where_the_network_is_not_sure(
 ) -> None:
     monkeypatch.setattr(OpenHands, "_first_rolls", lambda *arguments: [0.0])  # landmarks only contradict
     frame = picture(CAMERA)
-    raw = alone(load(checkpoint), frame)
-    points = Refiner(MODEL).landmarks(Parameters(raw.pose, raw.betas, raw.translation), raw.side)
-    seen = CAMERA.project(points)
+    raw = alone(load(checkpoint), frame, BOX)
+    same = landmarks_of(raw, MODEL, CAMERA)
+    seen = same.image
     middle = seen.mean(axis=0)
-    same = Landmarks(seen, points - points.mean(axis=0), 1.0)
     other = replace(same, image=middle + 0.45 * (seen - middle) + np.ptp(seen, axis=0) * 0.3)
     for limit, valid in ((1.6, True), (1.4, False)):
         estimator = load(checkpoint, largest_expected_error=limit * raw.expected_error)

@@ -21,6 +21,12 @@ def _run(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=120)
 
 
+def _require_end(program: str) -> None:
+    """Runs a program that prints 'ended' at its end."""
+    ended = _run(program)
+    assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
+
+
 def test_told_to_stop_twice_nothing_crashes() -> None:
     command = [sys.executable, str(Path(__file__).with_name("stopping.py")), "200"]
     found = subprocess.run(command, env=_environment(), capture_output=True, text=True)  # which ends what hangs
@@ -38,8 +44,7 @@ def test_told_to_stop_amid_a_callback_that_publishes_nothing_fails() -> None:
         "    raise AssertionError('published')\n"
         "node.create_timer(0.0, publish); spin_until_stopped(node); print('ended')"
     )
-    ended = _run(program)
-    assert ended.returncode == 0 and ended.stdout == "ended\n", ended.stderr
+    _require_end(program)
 
 
 def test_told_to_stop_amid_nothing_it_ends() -> None:
@@ -53,8 +58,7 @@ def test_told_to_stop_amid_nothing_it_ends() -> None:
         "    return wait(*args, **options)\n"
         "executor._wait_for_ready_callbacks = waits; executor.spin(); executor.shutdown(); print('ended')"
     )
-    ended = _run(program)
-    assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
+    _require_end(program)
 
 
 def test_spinning_begins_without_waiting_for_a_thread() -> None:
@@ -69,8 +73,7 @@ def test_spinning_begins_without_waiting_for_a_thread() -> None:
         "ending = threading.Timer(0.2, rclpy.shutdown); ending.start()\n"
         "threading.Condition.wait = waits; executor.spin(); executor.shutdown(); print('ended')"
     )
-    ended = _run(program)
-    assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
+    _require_end(program)
 
 
 def test_told_to_stop_while_it_starts_the_node_just_ends() -> None:

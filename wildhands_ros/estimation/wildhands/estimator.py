@@ -193,8 +193,7 @@ class WildHands:
         decoded = self._look_further(picture, camera, places, estimated, rolls, decoded)
         hands = []
         for position, (index, box) in enumerate(zip(kept, estimated, strict=True)):
-            _, edge = self._crops.frame(camera).in_picture(places[position])
-            hand = self._hand(frame, box, decoded, position, (camera, edge / 2))
+            hand = self._hand(frame, box, decoded, position, (camera, places[position]))
             if hand is None:
                 skipped[index] = _skip(index, box, "the network's output is not finite")
             else:
@@ -325,10 +324,10 @@ class WildHands:
         return mean_of_looks([decoded, *found.split(len(further))])
 
     def _hand(
-        self, frame: Frame, box: HandBox, decoded: Decoded, index: int, shown: tuple[Camera, float]
+        self, frame: Frame, box: HandBox, decoded: Decoded, index: int, shown: tuple[Camera, CropPlace]
     ) -> Hand | None:
         """One of the hands as it is reported; None where it is not finite. shown: the camera of the picture that the
-        network saw, and half the edge of the hand's crop in pixels of that."""
+        network saw, and the hand's crop."""
         found = Found(decoded.pose[index], decoded.betas[index], decoded.translation[index])
         if not all(np.isfinite(values).all() for values in (found.pose, found.betas, found.translation)):
             return None
@@ -357,15 +356,16 @@ class WildHands:
         )
 
     def _expected_error(
-        self, decoded: Decoded, index: int, joints: FloatArray, camera: Camera, half_crop: float
+        self, decoded: Decoded, index: int, joints: FloatArray, camera: Camera, place: CropPlace
     ) -> float:
         """How far joints (21, 3) are likely to be off, metres; NaN where the checkpoint does not tell."""
         errors = self.network.info.errors
         if errors is None or decoded.keypoints is None or decoded.spread is None:
             return math.nan
+        _, edge = self._crops.frame(camera).in_picture(place)
         # joints beside the camera or behind it are far out of the picture, not nowhere
         ahead = np.column_stack([joints[:, :2], np.maximum(joints[:, 2], _NEAREST)])
-        apart = disagreement(decoded.keypoints[index], camera.project(ahead) / half_crop)
+        apart = disagreement(decoded.keypoints[index], camera.project(ahead) / (edge / 2))
         return float(errors(decoded.spread[index], apart))
 
     def _credible(self, expected_error: float, agrees: bool) -> bool:
