@@ -152,8 +152,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(checkpoint: Path, *, refine: bool = False, backend: Backend = Backend.TORCH, **settings: float) -> OpenHands:
+    """Crops are those of the boxes: hands of a network that has learned nothing do not lie where it looks."""
     runtime = RuntimeConfig("cpu", backend, threads=1, tolerance_mm=50.0, cache_dir=checkpoint.parent / "cache")
-    return OpenHands.load(WildHandsConfig(checkpoint, runtime=runtime, **settings), MODEL, refine=refine)
+    config = WildHandsConfig(checkpoint, box_factor=1.3, runtime=runtime, **settings)
+    return OpenHands.load(config, MODEL, refine=refine)
 
 
 def picture(camera: Camera) -> Frame:

@@ -35,6 +35,7 @@ from wildhands_ros.estimation.wildhands import (
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.bench import WHOLE_ESTIMATE, bench_open
+from wildhands_ros.estimation.wildhands.check_pictures import check_pictures
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.places import CropPlace
 from wildhands_ros.estimation.wildhands.runtime import Backend, Precision
@@ -88,8 +89,9 @@ def a_frame(camera: Camera) -> Frame:
 
 
 def configuration(checkpoint: Path | None = None) -> WildHandsConfig:
+    """With a made-up network, whose hands do not lie where it looks, crops are those of the boxes."""
     runtime = RuntimeConfig(device="cpu", backend=Backend.TORCH, threads=1)
-    return WildHandsConfig(checkpoint, runtime=runtime)
+    return WildHandsConfig(checkpoint, box_factor=0 if checkpoint is None else 1.5, runtime=runtime)
 
 
 def load(checkpoint: Path, model: HandModel, *, refine: bool = True, **weights: float) -> OpenHands:
@@ -211,6 +213,71 @@ def test_followed_hands_keep_the_size_of_their_crops(estimator: OpenHands, frame
     assert alone(estimator, late, replace(fresh, follow_id=3)).joints[0, 2] == jumping[1]
     estimator.reset()
     assert alone(estimator, replace(frame, stamp_ns=FRAME_NS), replace(fresh, follow_id=3)).joints[0, 2] == jumping[1]
+
+
+@pytest.fixture(scope="module")
+def shipped(model: HandModel) -> OpenHands:
+    return OpenHands.load(configuration(), model, refine=False)
+
+
+def grown(box: HandBox, factor: float, beside: float = 0) -> HandBox:
+    x0, y0, x1, y1 = box.xyxy
+    x, y, width, height = (x0 + x1) / 2 + beside * box.size, (y0 + y1) / 2, (x1 - x0) * factor, (y1 - y0) * factor
+    return replace(box, xyxy=(x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+
+
+@pytest.mark.parametrize("distorted", [False, True])
+@pytest.mark.parametrize(("factor", "beside"), [(0.7, 0), (1.5, 0), (2.0, 0), (1.0, 0.3)])
+def test_a_hand_that_does_not_fit_its_box_is_looked_at_as_it_was_found(
+    shipped: OpenHands, model: HandModel, factor: float, beside: float, distorted: bool
+) -> None:
+    as_told = OpenHands(shipped.network, model, replace(shipped.config, box_factor=1.3), refine=False)
+    off, off_as_told = [], []
+    for picture in check_pictures(0, 5):
+        camera = picture.camera
+        if distorted:  # so little that the pictures are still right, but shown in a rectified view
+            camera = replace(camera, model=Distortion.PLUMB_BOB, coefficients=(-0.01, 0.0, 0.0, 0.0))
+        frame = Frame(picture.image, camera)
+        for side, xyxy in picture.boxes.items():
+            tight = HandBox(side, xyxy, 1.0)
+            box = grown(tight, factor, beside)
+            right = alone(as_told, frame, tight).joints
+            hand = alone(shipped, frame, box)
+            assert hand.box == box.xyxy
+            off.append(np.linalg.norm(hand.joints - right, axis=1).mean())
+            off_as_told.append(np.linalg.norm(alone(as_told, frame, box).joints - right, axis=1).mean())
+    assert np.median(off) < 0.6 * np.median(off_as_told)
+
+
+def test_boxes_of_the_detector_and_crops_of_a_chosen_size_are_looked_at_as_they_are(
+    checkpoint: Path, model: HandModel, frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks(box: HandBox, **settings: float) -> int:
+        estimator = OpenHands.load(replace(configuration(checkpoint), **settings), model)
+        seen, look = [], estimator._look
+        monkeypatch.setattr(estimator, "_look", lambda *arguments: seen.append(arguments) or look(*arguments))
+        alone(estimator, frame, box)
+        return len(seen)
+
+    landmarks = Landmarks(np.full((21, 2), np.nan), np.zeros((21, 3)), 0.0)
+    assert looks(BOX, box_factor=0) == 4  # this network never finds the hand where it looks
+    assert looks(replace(BOX, follow_id=0), box_factor=0) == looks(replace(BOX, landmarks=landmarks), box_factor=0) == 1
+    assert looks(BOX) == 1
+
+
+def test_of_two_hands_only_the_one_that_does_not_fit_is_looked_at_again(
+    shipped: OpenHands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (picture,) = check_pictures(3, 1)
+    frame = Frame(picture.image, picture.camera)
+    fitting, other = (HandBox(side, picture.boxes[side], 1.0) for side in (Side.LEFT, Side.RIGHT))
+    before = alone(shipped, frame, fitting)
+    seen, look = [], shipped._look
+    monkeypatch.setattr(shipped, "_look", lambda *arguments: seen.append(arguments[3]) or look(*arguments))
+    hands = shipped.estimate(frame, [fitting, grown(other, 1.6)]).hands
+    np.testing.assert_allclose(hands[0].joints, before.joints, atol=1e-5)
+    assert [box.side for box in seen[0]] == [fitting.side, other.side]
+    assert len(seen) > 1 and all([box.side for box in boxes] == [other.side] for boxes in seen[1:])
 
 
 def test_crops_follow_their_boxes_but_for_a_bounded_lag() -> None:

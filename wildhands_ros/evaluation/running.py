@@ -169,8 +169,9 @@ def evaluate_estimator(
             HandBox(
                 sample.side, sample.box, 1.0,
                 landmarks=None if landmarks is None else landmarks.find(frame.image, sample.box),
+                follow_id=hand,  # of a detector: the box is as it should be, and samples may show nothing around it
             )
-            for sample in scene
+            for hand, sample in enumerate(scene)
         ]  # fmt: skip
         estimator.reset()
         if number < _WARM_UP:

@@ -57,7 +57,8 @@ class WildHandsConfig:
     """How the network is used.
 
     checkpoint: the published file or one in this package's format.
-    box_factor: edge of the crop over the longer edge of the box; 0 takes the checkpoint's own (1.75 for the published).
+    box_factor: edge of the crop over the longer edge of the box; 0 takes the checkpoint's own (1.75 for the published),
+        and lets `OpenHands` cut again where a box turns out not to fit its hand.
     all_hands: every box, not just the most probable one of each side.
     looks: how many looks at each hand are averaged, 1 to 3; more than one only with networks of upright hands.
     nearest, farthest: metres; hands whose wrist lies outside are marked invalid.
@@ -187,6 +188,7 @@ class WildHands:
         picture = self._crops.upload(image)  # once, for all looks at it
         decoded = self._look(picture, camera, places, estimated, rolls)
         rolls, decoded = self._look_again(picture, camera, places, estimated, rolls, decoded)
+        places, rolls, decoded = self._look_closer(picture, camera, places, estimated, rolls, decoded)
         if decoded.directions is not None:
             upright = [roll + roll_of_direction(d) for roll, d in zip(rolls, decoded.directions, strict=True)]
             self._keep_rolls(estimated, upright, frame.stamp_ns)
@@ -289,23 +291,34 @@ class WildHands:
         ]
         return replace(decoded, pose=np.stack([p for p, _ in back]), translation=np.stack([t for _, t in back]))
 
+    def _look_at(
+        self, which: Sequence[int], picture: Picture, camera: Camera, places: Sequence[CropPlace],
+        boxes: Sequence[HandBox], rolls: Sequence[float], decoded: Decoded,
+    ) -> Decoded:  # fmt: skip
+        """The answers, with those of another look at some of the hands in their places."""
+        if not which:
+            return decoded
+        seen = self._look(
+            picture, camera, [places[i] for i in which], [boxes[i] for i in which], [rolls[i] for i in which]
+        )
+        return decoded.with_rows(which, seen)
+
     def _look_again(
         self, picture: Picture, camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
         rolls: list[float], decoded: Decoded,
     ) -> tuple[list[float], Decoded]:  # fmt: skip
         """Rolls and answers after a second look at the hands that do not point up in their crops: without landmarks, or
         with wrong ones, the first look tells where up is. Hands whose networks see them as they are stay."""
-        if decoded.directions is None:
-            return rolls, decoded
-        off = [roll_of_direction(direction) for direction in decoded.directions]
-        again = [i for i, roll in enumerate(off) if abs(roll) > _UPRIGHT_ENOUGH]
-        if not again:
-            return rolls, decoded
-        rolls = [roll + off[i] if i in again else roll for i, roll in enumerate(rolls)]
-        second = self._look(
-            picture, camera, [places[i] for i in again], [boxes[i] for i in again], [rolls[i] for i in again]
-        )
-        return rolls, decoded.with_rows(again, second)
+        upright = upright_rolls(rolls, decoded)
+        again = [i for i, roll in enumerate(upright) if roll != rolls[i]]
+        return upright, self._look_at(again, picture, camera, places, boxes, upright, decoded)
+
+    def _look_closer(
+        self, picture: Picture, camera: Camera, places: list[CropPlace], boxes: Sequence[HandBox], rolls: list[float],
+        decoded: Decoded,
+    ) -> tuple[list[CropPlace], list[float], Decoded]:  # fmt: skip
+        """Crops, rolls and answers after further looks at hands that their boxes do not fit; here none."""
+        return places, rolls, decoded
 
     def _look_further(
         self, picture: Picture, camera: Camera, places: Sequence[CropPlace], boxes: Sequence[HandBox],
@@ -378,6 +391,15 @@ class WildHands:
     def _settled(self, frame: Frame, box: HandBox, found: Found) -> Found:
         """A hand as it is to be reported, from what the network found."""
         return found
+
+
+def upright_rolls(rolls: Sequence[float], decoded: Decoded) -> list[float]:
+    """The rolls at which hands seen with these rolls would point up; the same for those that nearly do, or of which the
+    network does not tell."""
+    if decoded.directions is None:
+        return list(rolls)
+    off = [roll_of_direction(direction) for direction in decoded.directions]
+    return [roll + more if abs(more) > _UPRIGHT_ENOUGH else roll for roll, more in zip(rolls, off, strict=True)]
 
 
 def _best_of_each_side(boxes: Sequence[HandBox], usable: Sequence[int]) -> list[int]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.refinement import Parameters, RefinementConfig, Refiner
 from wildhands_ros.estimation.wildhands.checkpoint import is_instead, is_there
-from wildhands_ros.estimation.wildhands.estimator import Found, WildHands, WildHandsConfig
+from wildhands_ros.estimation.wildhands.crops import Picture
+from wildhands_ros.estimation.wildhands.decode import Decoded
+from wildhands_ros.estimation.wildhands.estimator import Found, WildHands, WildHandsConfig, upright_rolls
 from wildhands_ros.estimation.wildhands.loading import LoadedNetwork, load_network
 from wildhands_ros.estimation.wildhands.places import Box, CropPlace, unusable
 from wildhands_ros.estimation.wildhands.steady import KnownRolls, SteadyCrops
 from wildhands_ros.estimation.wildhands.views import RectifiedView
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandModel
-from wildhands_ros.hands import HandBox
+from wildhands_ros.hands import HandBox, Side
 
 SHIPPED_CHECKPOINT = Path(__file__).parent / "data" / "open_hand_network.safetensors"
 """The weights that come with this package."""
@@ -25,11 +30,22 @@ SHIPPED_CHECKPOINT = Path(__file__).parent / "data" / "open_hand_network.safeten
 OPEN_HAND = "open"
 """The hand model whose parameters an open network speaks."""
 
+_FITS = (0.83, 1.15)
+"""Edge of a box about the hand that was found over that of the box it was found in. The network was trained on boxes
+that are right to that; by half of what one is too large or too small, the hand is found too near or too far off."""
+
+_BESIDE = 0.15
+"""The same of the distance of their middles, in edges of the box about the hand."""
+
+_CLOSER_LOOKS = 3
+
 
 class OpenHands(WildHands):
     """A network that was trained on the open hand, as an `Estimator`; every box is estimated.
 
-    Of earlier pictures it only remembers how large the crops of followed hands were, and where up was in them.
+    Of earlier pictures it only remembers how large the crops of followed hands were, and where up was in them. A hand
+    that does not fit a box without landmarks, which may be drawn in any way, is looked at again as it was found, unless
+    the configuration says how large crops are (`box_factor`).
 
         estimator = OpenHands.load(WildHandsConfig(), load_hand_model())
 
@@ -96,10 +112,7 @@ class OpenHands(WildHands):
     def _place(self, box: Box, camera: Camera, view: RectifiedView | None) -> CropPlace | str:
         """The network learned from boxes around what the picture shows; a detector's may reach over its edge."""
         if view is None and unusable(box, camera.width, camera.height) is None:
-            x0, y0, x1, y1 = box
-            box = (
-                max(x0, -0.5), max(y0, -0.5), min(x1, camera.width - 0.5), min(y1, camera.height - 0.5)
-            )  # fmt: skip
+            box = _within(box, camera)
         return super()._place(box, camera, view)
 
     def _steadied(self, places: list[CropPlace], boxes: Sequence[HandBox], stamp_ns: int) -> list[CropPlace]:
@@ -116,6 +129,39 @@ class OpenHands(WildHands):
     def _keep_rolls(self, boxes: Sequence[HandBox], rolls: Sequence[float], stamp_ns: int) -> None:
         self._known_rolls.keep(boxes, rolls, stamp_ns)
 
+    def _look_closer(
+        self, picture: Picture, camera: Camera, places: list[CropPlace], boxes: Sequence[HandBox], rolls: list[float],
+        decoded: Decoded,
+    ) -> tuple[list[CropPlace], list[float], Decoded]:  # fmt: skip
+        """Boxes drawn around landmarks stay, and those of followed hands, whose crops must not flicker."""
+        if self.config.box_factor:
+            return places, rolls, decoded
+        left = [index for index, box in enumerate(boxes) if box.landmarks is None and box.follow_id < 0]
+        for _ in range(_CLOSER_LOOKS):
+            fitting = {i: self._fitting(camera, places[i], boxes[i].side, decoded, i) for i in left}
+            left = [i for i, place in fitting.items() if place is not None]
+            if not left:
+                break
+            places = [fitting.get(i) or place for i, place in enumerate(places)]
+            upright = upright_rolls(rolls, decoded)
+            rolls = [upright[i] if i in left else roll for i, roll in enumerate(rolls)]
+            decoded = self._look_at(left, picture, camera, places, boxes, rolls, decoded)
+        return places, rolls, decoded
+
+    def _fitting(self, camera: Camera, place: CropPlace, side: Side, decoded: Decoded, index: int) -> CropPlace | None:
+        """The crop that fits a hand as it was found in another one; None where that one fits, or none is known."""
+        vertices, _ = self.pose_hand(side, decoded.pose[index], decoded.betas[index], decoded.translation[index])
+        outline = camera.project(vertices)
+        if not np.isfinite(outline).all():
+            return None
+        (x0, y0), (x1, y1) = outline.min(axis=0), outline.max(axis=0)
+        fitting = self._crops.place(camera, _within((float(x0), float(y0), float(x1), float(y1)), camera))
+        if not isinstance(fitting, CropPlace):
+            return None
+        beside = math.dist(place.center, fitting.center) / (fitting.extent / self._crops.factor)
+        fits = _FITS[0] <= fitting.extent / place.extent <= _FITS[1] and beside <= _BESIDE
+        return None if fits else fitting
+
     def _settled(self, frame: Frame, box: HandBox, found: Found) -> Found:
         if box.landmarks is None:
             return found
@@ -125,6 +171,12 @@ class OpenHands(WildHands):
             return found
         moved = seen.parameters
         return Found(moved.pose, moved.betas, moved.translation, seen.error, seen.agrees)
+
+
+def _within(box: Box, camera: Camera) -> Box:
+    """What a picture shows of a box."""
+    x0, y0, x1, y1 = box
+    return max(x0, -0.5), max(y0, -0.5), min(x1, camera.width - 0.5), min(y1, camera.height - 0.5)
 
 
 def open_checkpoint_missing(path: Path = SHIPPED_CHECKPOINT) -> str | None:
