@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,7 @@ class ScriptedDetector:
     boxes: list[HandBox]
     calls: list[str] = field(default_factory=list)
     stamps: list[int] = field(default_factory=list)
+    heard: list[dict[int, float]] = field(default_factory=list)
 
     def detect(self, image: np.ndarray) -> list[HandBox]:
         self.calls.append("detect")
@@ -50,6 +51,9 @@ class ScriptedDetector:
         self.calls.append("follow")
         self.stamps.append(stamp_ns)
         return self.boxes
+
+    def hear(self, sides: Mapping[int, float]) -> None:
+        self.heard.append(dict(sides))
 
     def configure(self, config: DetectorConfig) -> bool:
         self.calls.append(f"score_threshold {config.score_threshold}")

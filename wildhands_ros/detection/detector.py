@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,13 @@ class HandDetector:
         Raises ImageError where the image is anything else, or empty.
         """
         return self._follower.step(Pyramid(image, exposed=True), stamp_ns)
+
+    def hear(self, sides: Mapping[int, float]) -> None:
+        """Takes independent evidence about the sides of followed hands into account from the next picture on.
+
+        sides: log-odds of "right" by `follow_id`; hands that are no longer followed are passed over.
+        """
+        self._follower.hear(sides)
 
     def configure(self, config: DetectorConfig) -> bool:
         """Takes other thresholds from the next picture on; hands go on being followed.

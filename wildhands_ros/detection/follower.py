@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,6 +119,10 @@ class _Follow:
     def score(self) -> float:
         return hand_score(self.palm, self.presence)
 
+    def believe(self, right: float) -> None:
+        """Takes these log-odds of "right" for its belief, as far as a belief may go."""
+        self.belief = min(max(right, -_BELIEF_LIMIT), _BELIEF_LIMIT)
+
     def presence_with(self, seen: LandmarkResult) -> float:
         """What `presence` becomes by another look."""
         return 0.5 * (self.presence + log_odds(seen.presence))
@@ -174,6 +178,12 @@ class HandFollower:
         self._forget(stamp_ns)
         self._frame += 1
         return self._report(picture, gap)
+
+    def hear(self, sides: Mapping[int, float]) -> None:
+        """Adds what somebody else makes of followed hands, log-odds of "right" by id, to what is believed of them."""
+        for follow in self._follows:
+            if follow.id in sides:
+                follow.believe((follow.belief or 0.0) + sides[follow.id])
 
     def _time(self, picture: Pyramid, stamp_ns: int) -> tuple[int, float]:
         """The stream's time in nanoseconds, and seconds since the picture before (`inf` for a stream's first one).
@@ -458,8 +468,7 @@ class HandFollower:
         evidence = right_log_odds(cues, self._search.config.wearer_prior)
         weight = min(1.0, gap / _SIDE_CORRELATION_S)
         for follow, right in zip(follows, evidence, strict=True):
-            belief = right if follow.belief is None else follow.belief + weight * right
-            follow.belief = min(max(belief, -_BELIEF_LIMIT), _BELIEF_LIMIT)
+            follow.believe(right if follow.belief is None else follow.belief + weight * right)
 
     def _seen(self) -> list[_Follow]:
         return [follow for follow in self._follows if not follow.lost]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,4 +57,16 @@ class Estimator(Protocol):
 
     def reset(self) -> None:
         """Forgets what it knows from earlier pictures: a new stream begins."""
+        ...
+
+
+@runtime_checkable
+class SideJudge(Protocol):
+    """What an estimator may be besides: somebody who can tell left hands from right ones."""
+
+    def side_log_odds(self, frame: Frame, boxes: Sequence[HandBox]) -> list[float]:
+        """Log-odds of "right" for each box's hand, whatever its side is said to be; 0 where nothing speaks for either.
+
+        Nothing of it is remembered for later pictures.
+        """
         ...

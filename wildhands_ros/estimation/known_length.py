@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import ConfigError
-from wildhands_ros.estimation.estimator import Estimates, Estimator
+from wildhands_ros.estimation.estimator import Estimates, Estimator, SideJudge
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import HandLayer, HandModel
 from wildhands_ros.hands import FINGERS, Hand, HandBox, Side
@@ -114,6 +114,10 @@ class KnownLength:
     def within_reach(self, joints: FloatArray) -> bool:
         """As the inner estimator sees it."""
         return self.inner.within_reach(joints)
+
+    def side_log_odds(self, frame: Frame, boxes: Sequence[HandBox]) -> list[float]:
+        """As the inner estimator sees it; 0 where it is no `SideJudge`."""
+        return self.inner.side_log_odds(frame, boxes) if isinstance(self.inner, SideJudge) else [0.0] * len(boxes)
 
     def reset(self) -> None:
         """A new stream begins."""

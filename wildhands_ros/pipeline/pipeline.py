@@ -23,6 +23,7 @@ from wildhands_ros.hands import Hand, HandBox, Side
 from wildhands_ros.libraries import NEEDED, how_to_get
 from wildhands_ros.mounting import Turn
 from wildhands_ros.pipeline.config import EstimationConfig, PipelineConfig
+from wildhands_ros.pipeline.sides import SideQuestions
 from wildhands_ros.tracking import HandTracker
 
 _SAME_CAMERA = 0.01  # by so much of focal length and picture a camera's intrinsics may change while it focuses
@@ -55,6 +56,10 @@ class Detector(Protocol):
 
     def follow(self, image: NDArray[np.uint8], stamp_ns: int) -> list[HandBox]:
         """Hands of the next picture of a stream."""
+        ...
+
+    def hear(self, sides: Mapping[int, float]) -> None:
+        """What somebody else makes of followed hands: log-odds of "right", by `follow_id`."""
         ...
 
     def configure(self, config: DetectorConfig) -> bool:
@@ -157,6 +162,7 @@ class Pipeline:
         # published weights see pictures as they are, so that their numbers are the published ones
         self._exposes = config.estimation.estimator == "open"
         self._stamp_ns: int | None = None
+        self._side_questions = SideQuestions()
         self._clock = StreamClock()
         self._camera: Camera | None = None
         self._frame_id = ""
@@ -193,6 +199,7 @@ class Pipeline:
             self._detector.reset()
         self.estimator.reset()
         self._tracker.reset()
+        self._side_questions.reset()
         self._stamp_ns = None
         self._clock = StreamClock()
         self._camera = None
@@ -233,12 +240,13 @@ class Pipeline:
         start = time.perf_counter()
         turn = self._upright(frame)
         seen = turn.frame(replace(frame, stamp_ns=now_ns))
+        found = boxes is None
         if boxes is None:
             boxes, left_out = self._require_detector().follow(seen.image, now_ns), []
         else:
             boxes = turn.boxes(_hand_boxes(boxes))
             left_out = self._improbable(boxes)
-        return self._hands(frame, seen, turn, boxes, start, left_out, tracked=True)
+        return self._hands(frame, seen, turn, boxes, start, left_out, tracked=True, found=found)
 
     def _stream_time(self, frame: Frame) -> int:
         """When the frame was taken, or, where it came late, the one before it; forgets what another stream showed.
@@ -263,6 +271,7 @@ class Pipeline:
         start = time.perf_counter()
         turn = self._upright(frame)
         seen = turn.frame(frame)
+        found = boxes is None
         if boxes is None:
             boxes, left_out = self._require_detector().detect(seen.image), []
         else:
@@ -270,7 +279,7 @@ class Pipeline:
             left_out = self._improbable(boxes)
         # not followed, whoever followed them: the estimator would take the picture for one of the stream
         boxes = [replace(box, follow_id=-1) for box in boxes]
-        return self._hands(frame, seen, turn, boxes, start, left_out, tracked=False)
+        return self._hands(frame, seen, turn, boxes, start, left_out, tracked=False, found=found)
 
     def _upright(self, frame: Frame) -> Turn:
         """What makes the picture upright, as the detector and the networks know pictures."""
@@ -301,18 +310,29 @@ class Pipeline:
             if distance > most
         ]
 
+    def _asked_for_sides(self, seen: Frame, boxes: Sequence[HandBox]) -> list[HandBox]:
+        """The boxes, with what the estimator says of those whose side is in doubt; the detector hears it, too."""
+        odds = self._side_questions(self.estimator, seen, boxes)
+        told = {box.follow_id: right for box, right in zip(boxes, odds, strict=True) if right and box.follow_id >= 0}
+        if told:
+            self._require_detector().hear(told)
+        return [box.with_evidence(right) if right else box for box, right in zip(boxes, odds, strict=True)]
+
     def _hands(
         self, frame: Frame, seen: Frame, turn: Turn, boxes: Sequence[HandBox], start: float, left_out: Sequence[str],
-        *, tracked: bool,
+        *, tracked: bool, found: bool,
     ) -> PipelineResult:  # fmt: skip
         """The hands of `frame`, from boxes in the upright picture `seen` that `turn` makes of it.
 
-        The time of `seen` is the stream's; that of the frame, where it came late, is not.
+        The time of `seen` is the stream's; that of the frame, where it came late, is not. found: by the detector, which
+        may be wrong about their sides.
         """
         boxes = [box for box in boxes if box.score >= self.config.min_score]
         detected = time.perf_counter()
         if boxes and self._exposes:
             seen = replace(seen, image=well_exposed(seen.image))
+        if found:
+            boxes = self._asked_for_sides(seen, boxes)
         estimates = self.estimator.estimate(seen, boxes) if boxes or tracked else Estimates((), ())
         estimated = time.perf_counter()
         near, too_far = self._near_enough(estimates.hands)

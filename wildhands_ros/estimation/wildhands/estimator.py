@@ -49,6 +49,7 @@ _HAND_MODELS = {
 _UPRIGHT_ENOUGH = math.radians(20)
 _BELIEVED = math.radians(60)  # landmarks that point further from up are wrong too often to begin with them
 _NEAREST = 0.02  # metres of depth, as in training (`batch.project_to_crop`)
+_SIDE_WEIGHT = 6.0  # of how much surer a network is of a hand as one of a side: fits best, on rendered hands
 _IN_DOUBT = 2 / 3  # of the largest expected error: what is allowed where landmarks see a different hand
 
 
@@ -201,6 +202,34 @@ class WildHands:
             else:
                 hands.append(hand)
         return Estimates(tuple(hands), tuple(reason for _, reason in sorted(skipped.items())))
+
+    def side_log_odds(self, frame: Frame, boxes: Sequence[HandBox]) -> list[float]:
+        """Log-odds of "right" for each box's hand, whatever its side is said to be: shown it as a hand of either side,
+        the network is surer where it is one. 0 where the network does not tell."""
+        if self.network.info.errors is None:
+            return [0.0] * len(boxes)
+        image, camera, view = self._undistorted(frame)
+        placed = [self._place(box.xyxy, camera, view) for box in boxes]
+        usable = [(i, place) for i, place in enumerate(placed) if isinstance(place, CropPlace)]
+        if not usable:
+            return [0.0] * len(boxes)
+        places = [place for _, place in usable] * 2
+        shown = [replace(boxes[i], side=side) for side in (Side.LEFT, Side.RIGHT) for i, _ in usable]
+        picture = self._crops.upload(image)
+        rolls = [self._roll(box, camera, view) for box in shown]
+        decoded = self._look(picture, camera, places, shown, rolls)
+        _, decoded = self._look_again(picture, camera, places, shown, rolls, decoded)
+        errors = [
+            self._expected_error(
+                decoded, i, self.pose_hand(box.side, decoded.pose[i], decoded.betas[i], decoded.translation[i])[1],
+                camera, place,
+            )
+            for i, (box, place) in enumerate(zip(shown, places, strict=True))
+        ]  # fmt: skip
+        odds = [0.0] * len(boxes)
+        for (i, _), left, right in zip(usable, errors[: len(usable)], errors[len(usable) :], strict=True):
+            odds[i] = _SIDE_WEIGHT * math.log(left / right) if 0 < left < math.inf and 0 < right < math.inf else 0.0
+        return odds
 
     def prepare(self, frame: Frame, boxes: Sequence[HandBox]) -> Prepared:
         """The network's inputs for boxes that can all be used. Raises ConfigError with the reason where one cannot."""
