@@ -154,7 +154,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(checkpoint: Path, *, refine: bool = False, backend: Backend = Backend.TORCH, **settings: float) -> OpenHands:
     """Crops are those of the boxes: hands of a network that has learned nothing do not lie where it looks."""
     runtime = RuntimeConfig("cpu", backend, threads=1, tolerance_mm=50.0, cache_dir=checkpoint.parent / "cache")
-    config = WildHandsConfig(checkpoint, box_factor=1.3, runtime=runtime, **settings)
+    config = WildHandsConfig(checkpoint, look_again=False, runtime=runtime, **settings)
     return OpenHands.load(config, MODEL, refine=refine)
 
 

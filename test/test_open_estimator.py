@@ -91,7 +91,7 @@ def a_frame(camera: Camera) -> Frame:
 def configuration(checkpoint: Path | None = None) -> WildHandsConfig:
     """With a made-up network, whose hands do not lie where it looks, crops are those of the boxes."""
     runtime = RuntimeConfig(device="cpu", backend=Backend.TORCH, threads=1)
-    return WildHandsConfig(checkpoint, box_factor=0 if checkpoint is None else 1.5, runtime=runtime)
+    return WildHandsConfig(checkpoint, look_again=checkpoint is None, runtime=runtime)
 
 
 def load(checkpoint: Path, model: HandModel, *, refine: bool = True, **weights: float) -> OpenHands:
@@ -227,11 +227,11 @@ def grown(box: HandBox, factor: float, beside: float = 0) -> HandBox:
 
 
 @pytest.mark.parametrize("distorted", [False, True])
-@pytest.mark.parametrize(("factor", "beside"), [(0.7, 0), (1.5, 0), (2.0, 0), (1.0, 0.3)])
+@pytest.mark.parametrize(("factor", "beside"), [(0.5, 0), (0.7, 0), (1.5, 0), (2.0, 0), (1.0, 0.3)])
 def test_a_hand_that_does_not_fit_its_box_is_looked_at_as_it_was_found(
     shipped: OpenHands, model: HandModel, factor: float, beside: float, distorted: bool
 ) -> None:
-    as_told = OpenHands(shipped.network, model, replace(shipped.config, box_factor=1.3), refine=False)
+    as_told = OpenHands(shipped.network, model, replace(shipped.config, look_again=False), refine=False)
     off, off_as_told = [], []
     for picture in check_pictures(0, 5):
         camera = picture.camera
@@ -249,10 +249,10 @@ def test_a_hand_that_does_not_fit_its_box_is_looked_at_as_it_was_found(
     assert np.median(off) < 0.6 * np.median(off_as_told)
 
 
-def test_boxes_of_the_detector_and_crops_of_a_chosen_size_are_looked_at_as_they_are(
+def test_only_boxes_without_landmarks_are_drawn_again_and_none_of_followed_hands(
     checkpoint: Path, model: HandModel, frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def looks(box: HandBox, **settings: float) -> int:
+    def looks(box: HandBox, **settings: bool) -> int:
         estimator = OpenHands.load(replace(configuration(checkpoint), **settings), model)
         seen, look = [], estimator._look
         monkeypatch.setattr(estimator, "_look", lambda *arguments: seen.append(arguments) or look(*arguments))
@@ -260,9 +260,29 @@ def test_boxes_of_the_detector_and_crops_of_a_chosen_size_are_looked_at_as_they_
         return len(seen)
 
     landmarks = Landmarks(np.full((21, 2), np.nan), np.zeros((21, 3)), 0.0)
-    assert looks(BOX, box_factor=0) == 4  # this network never finds the hand where it looks
-    assert looks(replace(BOX, follow_id=0), box_factor=0) == looks(replace(BOX, landmarks=landmarks), box_factor=0) == 1
-    assert looks(BOX) == 1
+    assert looks(BOX, look_again=True) == 4  # this network never finds the hand where it looks
+    assert looks(replace(BOX, follow_id=0), look_again=True) == 1
+    assert looks(replace(BOX, landmarks=landmarks), look_again=True) == 1
+    assert looks(BOX, look_again=False) == 1
+
+
+def test_where_the_network_is_not_sure_it_looks_wider_and_believes_what_it_is_surer_of(
+    shipped: OpenHands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (picture,) = check_pictures(3, 1)
+    frame = Frame(picture.image, picture.camera)
+    nothing = Landmarks(np.full((21, 2), np.nan), np.zeros((21, 3)), 0.0)  # so that the box is the detector's
+    box = replace(grown(HandBox(Side.LEFT, picture.boxes[Side.LEFT], 1.0), 0.45), landmarks=nothing)
+    followed = alone(shipped, frame, replace(box, follow_id=0))
+    wider = alone(shipped, frame, box)
+    right = alone(shipped, frame, HandBox(Side.LEFT, picture.boxes[Side.LEFT], 1.0)).joints
+    assert followed.expected_error > 0.02 and wider.expected_error < 0.9 * followed.expected_error
+    assert np.abs(wider.joints - right).mean() < 0.5 * np.abs(followed.joints - right).mean()
+    monkeypatch.setattr(open_hands, "_SURER", 0.1)
+    np.testing.assert_allclose(alone(shipped, frame, box).joints, followed.joints, atol=1e-6)
+    monkeypatch.undo()
+    monkeypatch.setattr(open_hands, "_UNSURE", 1.01 * followed.expected_error)
+    np.testing.assert_allclose(alone(shipped, frame, box).joints, followed.joints, atol=1e-6)
 
 
 def test_of_two_hands_only_the_one_that_does_not_fit_is_looked_at_again(

@@ -31,8 +31,7 @@ class EstimationConfig:
     mano_dir: folder with the user's MANO_RIGHT.pkl and MANO_LEFT.pkl, not for 'open'; without it, the open hand's.
     mesh: whether hands carry their vertices.
     checkpoint: the network's weights; 'wildhands' needs them, 'open' has its own where none are named.
-    box_factor: edge of the network's crop over the longer edge of the box, 0.5 or more; 0 takes the checkpoint's own,
-        and lets the open network cut again where a box without landmarks turns out not to fit its hand.
+    box_factor: edge of the network's crop over the longer edge of the box, 0.5 or more; 0 takes the checkpoint's own.
     all_hands: 'wildhands' estimates every hand, not just the most probable one of each side; the others always do.
     hand_length: of the person, in metres (0.08 to 0.3) from the crease of the wrist to the tip of the middle finger;
       every hand is taken to be as long, which makes distances about a quarter more accurate. 0: nobody measured it.

@@ -46,6 +46,11 @@ class Decoded:
                 together[field.name][list(rows)] = theirs
         return replace(self, **together)
 
+    def rows(self, which: Sequence[int]) -> Decoded:
+        """These hands alone."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return replace(self, **{name: part[list(which)] for name, part in parts.items()})
+
     def split(self, count: int) -> list[Decoded]:
         """As many equal parts, in order."""
         parts = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}

@@ -58,9 +58,10 @@ class WildHandsConfig:
     """How the network is used.
 
     checkpoint: the published file or one in this package's format.
-    box_factor: edge of the crop over the longer edge of the box; 0 takes the checkpoint's own (1.75 for the published),
-        and lets `OpenHands` cut again where a box turns out not to fit its hand.
+    box_factor: edge of the crop over the longer edge of the box; 0 takes the checkpoint's own (1.75 for the published).
     all_hands: every box, not just the most probable one of each side.
+    look_again: whether `OpenHands` looks at other crops of hands that are not followed, where they do not fit their
+        boxes or it is not sure of them.
     looks: how many looks at each hand are averaged, 1 to 3; more than one only with networks of upright hands.
     nearest, farthest: metres; hands whose wrist lies outside are marked invalid.
     largest_expected_error: metres; so are hands that are likely to be farther off (`Hand.expected_error`). Where
@@ -70,6 +71,7 @@ class WildHandsConfig:
     checkpoint: Path | None = None
     box_factor: float = 0.0
     all_hands: bool = False
+    look_again: bool = True
     looks: int = 1
     nearest: float = 0.05
     farthest: float = 3.0
@@ -189,7 +191,7 @@ class WildHands:
         picture = self._crops.upload(image)  # once, for all looks at it
         decoded = self._look(picture, camera, places, estimated, rolls)
         rolls, decoded = self._look_again(picture, camera, places, estimated, rolls, decoded)
-        places, rolls, decoded = self._look_closer(picture, camera, places, estimated, rolls, decoded)
+        places, rolls, decoded = self._look_elsewhere(picture, camera, places, estimated, rolls, decoded)
         if decoded.directions is not None:
             upright = [roll + roll_of_direction(d) for roll, d in zip(rolls, decoded.directions, strict=True)]
             self._keep_rolls(estimated, upright, frame.stamp_ns)
@@ -219,13 +221,7 @@ class WildHands:
         rolls = [self._roll(box, camera, view) for box in shown]
         decoded = self._look(picture, camera, places, shown, rolls)
         _, decoded = self._look_again(picture, camera, places, shown, rolls, decoded)
-        errors = [
-            self._expected_error(
-                decoded, i, self.pose_hand(box.side, decoded.pose[i], decoded.betas[i], decoded.translation[i])[1],
-                camera, place,
-            )
-            for i, (box, place) in enumerate(zip(shown, places, strict=True))
-        ]  # fmt: skip
+        errors = [self._error_as_seen(decoded, i, box, camera, places[i]) for i, box in enumerate(shown)]
         odds = [0.0] * len(boxes)
         for (i, _), left, right in zip(usable, errors[: len(usable)], errors[len(usable) :], strict=True):
             odds[i] = _SIDE_WEIGHT * math.log(left / right) if 0 < left < math.inf and 0 < right < math.inf else 0.0
@@ -342,11 +338,11 @@ class WildHands:
         again = [i for i, roll in enumerate(upright) if roll != rolls[i]]
         return upright, self._look_at(again, picture, camera, places, boxes, upright, decoded)
 
-    def _look_closer(
+    def _look_elsewhere(
         self, picture: Picture, camera: Camera, places: list[CropPlace], boxes: Sequence[HandBox], rolls: list[float],
         decoded: Decoded,
     ) -> tuple[list[CropPlace], list[float], Decoded]:  # fmt: skip
-        """Crops, rolls and answers after further looks at hands that their boxes do not fit; here none."""
+        """Crops, rolls and answers after looks at other crops of hands that their boxes may not fit; here none."""
         return places, rolls, decoded
 
     def _look_further(
@@ -409,6 +405,12 @@ class WildHands:
         ahead = np.column_stack([joints[:, :2], np.maximum(joints[:, 2], _NEAREST)])
         apart = disagreement(decoded.keypoints[index], camera.project(ahead) / (edge / 2))
         return float(errors(decoded.spread[index], apart))
+
+    def _error_as_seen(self, decoded: Decoded, index: int, box: HandBox, camera: Camera, place: CropPlace) -> float:
+        """The expected error of a hand as the network has it, before anything else moves it."""
+        pose, betas, translation = decoded.pose[index], decoded.betas[index], decoded.translation[index]
+        _, joints = self.pose_hand(box.side, pose, betas, translation)
+        return self._expected_error(decoded, index, joints, camera, place)
 
     def _credible(self, expected_error: float, agrees: bool) -> bool:
         """Whether a hand is likely to be good enough. Landmarks are often wrong where a hand is hard to see: that they

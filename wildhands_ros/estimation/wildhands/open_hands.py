@@ -39,13 +39,24 @@ _BESIDE = 0.15
 
 _CLOSER_LOOKS = 3
 
+_UNSURE = 0.02
+"""Metres of expected error from which on a box may show a part of the hand only."""
+
+_WIDER = 1.8
+"""By how much larger a crop shows it then."""
+
+_SURER = 0.9
+"""Of that expected error: what it may be after the wider look for this one to count."""
+
 
 class OpenHands(WildHands):
     """A network that was trained on the open hand, as an `Estimator`; every box is estimated.
 
-    Of earlier pictures it only remembers how large the crops of followed hands were, and where up was in them. A hand
-    that does not fit a box without landmarks, which may be drawn in any way, is looked at again as it was found, unless
-    the configuration says how large crops are (`box_factor`).
+    Of earlier pictures it only remembers how large the crops of followed hands were, and where up was in them.
+
+    Hands that are not followed are looked at again, where the configuration allows it (`look_again`): in a crop about
+    the hand as it was found, where that does not fit a box without landmarks, which may be drawn in any way; and in a
+    wider one, where the network is not sure, since a box about wrong landmarks often shows a part of the hand only.
 
         estimator = OpenHands.load(WildHandsConfig(), load_hand_model())
 
@@ -129,24 +140,55 @@ class OpenHands(WildHands):
     def _keep_rolls(self, boxes: Sequence[HandBox], rolls: Sequence[float], stamp_ns: int) -> None:
         self._known_rolls.keep(boxes, rolls, stamp_ns)
 
-    def _look_closer(
+    def _look_elsewhere(
         self, picture: Picture, camera: Camera, places: list[CropPlace], boxes: Sequence[HandBox], rolls: list[float],
         decoded: Decoded,
     ) -> tuple[list[CropPlace], list[float], Decoded]:  # fmt: skip
-        """Boxes drawn around landmarks stay, and those of followed hands, whose crops must not flicker."""
-        if self.config.box_factor:
+        if not self.config.look_again:
             return places, rolls, decoded
-        left = [index for index, box in enumerate(boxes) if box.landmarks is None and box.follow_id < 0]
+        # crops of followed hands must not flicker
+        alone = [i for i, box in enumerate(boxes) if box.follow_id < 0]
+        drawn_anyhow = [i for i in alone if boxes[i].landmarks is None]
+        looked = self._look_closer(picture, camera, places, boxes, rolls, decoded, drawn_anyhow)
+        return self._look_wider(picture, camera, boxes, *looked, alone)
+
+    def _look_closer(
+        self, picture: Picture, camera: Camera, places: list[CropPlace], boxes: Sequence[HandBox], rolls: list[float],
+        decoded: Decoded, which: Sequence[int],
+    ) -> tuple[list[CropPlace], list[float], Decoded]:  # fmt: skip
+        """Looks at some of the hands in the crops that fit them as they were found, until they do."""
+        left = list(which)
         for _ in range(_CLOSER_LOOKS):
             fitting = {i: self._fitting(camera, places[i], boxes[i].side, decoded, i) for i in left}
-            left = [i for i, place in fitting.items() if place is not None]
+            upright = upright_rolls(rolls, decoded)
+            left = [i for i in left if fitting[i] is not None or upright[i] != rolls[i]]
             if not left:
                 break
             places = [fitting.get(i) or place for i, place in enumerate(places)]
-            upright = upright_rolls(rolls, decoded)
             rolls = [upright[i] if i in left else roll for i, roll in enumerate(rolls)]
             decoded = self._look_at(left, picture, camera, places, boxes, rolls, decoded)
         return places, rolls, decoded
+
+    def _look_wider(
+        self, picture: Picture, camera: Camera, boxes: Sequence[HandBox], places: list[CropPlace], rolls: list[float],
+        decoded: Decoded, which: Sequence[int],
+    ) -> tuple[list[CropPlace], list[float], Decoded]:  # fmt: skip
+        """Looks at those of the hands of which the network is not sure with more about them, and then as they are found
+        there; what is seen so counts where the network is surer of it."""
+        errors = {i: self._error_as_seen(decoded, i, boxes[i], camera, places[i]) for i in which}
+        unsure = [i for i in which if errors[i] > _UNSURE]
+        if not unsure:
+            return places, rolls, decoded
+        wider = list(places)
+        for i in unsure:
+            wider[i] = CropPlace.square(places[i].center, _WIDER * places[i].extent)
+        turned = upright_rolls(rolls, decoded)
+        seen = self._look_at(unsure, picture, camera, wider, boxes, turned, decoded)
+        wider, turned, seen = self._look_closer(picture, camera, wider, boxes, turned, seen, unsure)
+        surer = [i for i in unsure if self._error_as_seen(seen, i, boxes[i], camera, wider[i]) < _SURER * errors[i]]
+        places = [wider[i] if i in surer else place for i, place in enumerate(places)]
+        rolls = [turned[i] if i in surer else roll for i, roll in enumerate(rolls)]
+        return places, rolls, decoded.with_rows(surer, seen.rows(surer))
 
     def _fitting(self, camera: Camera, place: CropPlace, side: Side, decoded: Decoded, index: int) -> CropPlace | None:
         """The crop that fits a hand as it was found in another one; None where that one fits, or none is known."""
