@@ -12,7 +12,7 @@ import pytest
 
 from wildhands_ros.errors import ImageError
 from wildhands_ros.images import MOST_PIXELS, decode_compressed
-from wildhands_ros.picture_files import picture_size
+from wildhands_ros.picture_files import jpeg_scans, picture_size
 
 _PICTURE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
 
@@ -131,3 +131,46 @@ def test_what_tells_no_size_is_no_picture() -> None:
         assert picture_size(data) is None
     with pytest.raises(ImageError, match="neither JPEG, PNG"):
         decode_compressed(b"GIF89a" + bytes(100))
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def _grey_jpeg(edge: int, scans: int) -> bytes:
+    """A progressive JPEG without any content whose scans, but for the first one, only say that nothing changes."""
+
+    def scan(first: int, last: int, bits: int) -> bytes:
+        return _segment(0xDA, bytes([1, 1, 0, first, last, bits]))
+
+    blocks = (edge // 8) ** 2
+    jpeg = b"\xff\xd8" + _segment(0xDB, bytes([0, *[1] * 64]))
+    jpeg += _segment(0xC2, struct.pack(">BHHBBBB", 8, edge, edge, 1, 1, 0x11, 0))
+    for table, symbol in ((0x00, 0), (0x10, 0xE0)):  # one code each: no difference, and a run of empty blocks
+        jpeg += _segment(0xC4, bytes([table, 1, *[0] * 15, symbol]))
+    jpeg += scan(0, 0, 0) + bytes(blocks // 8)
+    runs = "".join("0" + "1" * 14 for _ in range(-(-blocks // (2**15 - 1))))
+    runs += "1" * (-len(runs) % 8)
+    nothing = int(runs, 2).to_bytes(len(runs) // 8, "big").replace(b"\xff", b"\xff\0")
+    return jpeg + scan(1, 63, 1) + nothing + (scan(1, 63, 16) + nothing) * (scans - 2) + b"\xff\xd9"
+
+
+def test_jpegs_that_would_take_hours_are_refused_unopened() -> None:
+    """Each scan takes as long as decoding all of it, and a hundred bytes."""
+    assert decode_compressed(_grey_jpeg(64, 100)).shape == (64, 64, 3)
+    endless = _grey_jpeg(8192, 20)
+    assert len(endless) < 140_000
+    with pytest.raises(ImageError, match="8192x8192 pixels has 20 scans"):
+        decode_compressed(endless)
+
+
+def test_scans_of_a_jpeg_are_counted_whatever_else_is_in_its_file() -> None:
+    progressive, restarted = FILES["progressive jpeg"], _file(".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 1)
+    scans = jpeg_scans(progressive)
+    assert 3 < scans < 16 and jpeg_scans(FILES["jpeg"]) == jpeg_scans(restarted) == 1
+    header = _segment(0xE1, b"Exif\0\0" + progressive)  # with a thumbnail
+    assert jpeg_scans(progressive[:2] + header + b"\xff\xff" + progressive[2:] + progressive) == scans
+    assert jpeg_scans(progressive[:-2]) == scans
+    assert [jpeg_scans(FILES[kind]) for kind in ("png", "webp", "tiff")] == [0, 0, 0]
+    for length in range(400):
+        jpeg_scans(progressive[:length])

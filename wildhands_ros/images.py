@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildhands_ros.errors import ImageError
-from wildhands_ros.picture_files import picture_size
+from wildhands_ros.picture_files import jpeg_scans, picture_size
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview | array[int] | NDArray[np.uint8]"
 RgbImage: TypeAlias = NDArray[np.uint8]
@@ -29,6 +29,9 @@ _DEPTH = re.compile(r"(?<![a-z])depth(?![a-z])")  # /camera/depth/image_rect_raw
 
 MOST_PIXELS = 1 << 26
 """Of a compressed picture (8192×8192): 200 MB decoded. A few kilobytes of PNG could otherwise take gigabytes."""
+
+_MOST_PASSED = 16 * MOST_PIXELS
+"""Pixels times scans of a JPEG: a few seconds. Encoders make up to a dozen scans."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,8 @@ def decode_compressed(data: Buffer, format: str = "") -> RgbImage:
         are; the field only tells apart what is no picture at all, and what is still a camera's mosaic ("bayer_rggb8;
         png compressed "). As in cv_bridge, colours are those of the file.
 
-    Raises ImageError for depth images, bytes that are no picture, pictures that end early, and such of more than
-    `MOST_PIXELS`.
+    Raises ImageError for depth images, bytes that are no picture, pictures that end early, such of more than
+    `MOST_PIXELS`, and JPEGs of endless scans.
     """
     if "compresseddepth" in format.lower():
         raise ImageError(f"'{format}' is a depth image, and hands are found in colour images: use the colour topic")
@@ -167,6 +170,11 @@ def decode_compressed(data: Buffer, format: str = "") -> RgbImage:
         raise ImageError(
             f"the compressed picture claims {size[0]}x{size[1]} pixels, more than the {MOST_PIXELS} that are decoded: "
             "it is damaged, or has to be made smaller"
+        )
+    if (scans := jpeg_scans(buffer.tobytes())) * size[0] * size[1] > _MOST_PASSED:
+        raise ImageError(
+            f"the progressive JPEG of {size[0]}x{size[1]} pixels has {scans} scans, more than any encoder makes: it is "
+            "damaged, or was made to take hours"
         )
     mosaic = format.partition(";")[0].strip().lower()
     try:

@@ -1,6 +1,7 @@
-"""How large the picture in a file is, by its header alone: to be asked before the picture is decoded.
+"""How much work the picture in a file is, by its headers alone: to be asked before the picture is decoded.
 
-A few kilobytes of PNG can unpack to gigabytes; whoever decodes what comes over a network looks at the size first.
+A few kilobytes of PNG can unpack to gigabytes, and of a progressive JPEG take hours; whoever decodes what comes over a
+network looks at the size, and at the number of passes, first.
 Layouts: PNG (W3C), 11.2.1 IHDR; JPEG: ITU-T T.81, B.2.2; BMP: BITMAPCOREHEADER and BITMAPINFOHEADER; WebP: RFC 9649,
 2.5 to 2.7; TIFF 6.0, section 2; BigTIFF: libtiff's description; PNM: netpbm's pbm(5), pgm(5), ppm(5).
 """
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 _PNM = re.compile(rb"P[1-6]\s+(?:#[^\r\n]*[\r\n]\s*)*(\d{1,10})\s+(?:#[^\r\n]*[\r\n]\s*)*(\d{1,10})\s")
 _NO_SIZE = frozenset({0xC4, 0xC8, 0xCC})  # between the frame headers 0xC0 to 0xCF, but others
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a segment
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")  # with one; also behind a scan, whose data have none of these
+_END, _SCAN = 0xD9, 0xDA
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_ENTRIES = 1000  # of one directory; pictures have a few dozen
 
@@ -41,6 +44,19 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
     except KeyError:  # the size is in a kind of number that no writer takes for it
         pass
     return None
+
+
+def jpeg_scans(data: bytes) -> int:
+    """How many times a JPEG goes over its pixels; 0 for anything else. data: the whole file.
+
+    A sequential one has one scan, or one for each colour; progressive ones have ten or so, each over some bits of some
+    coefficients. Nothing limits them: a scan that changes nothing takes some bytes, and as long as any.
+    """
+    count, place = 0, 2
+    while data.startswith(b"\xff\xd8") and (found := _MARKER.search(data, place)) and found[1][0] != _END:
+        count += found[1][0] == _SCAN
+        place = found.end() + max(int.from_bytes(data[found.end() : found.end() + 2], "big"), 2)
+    return count
 
 
 def _pair(layout: str, data: bytes, place: int) -> tuple[int, int]:
