@@ -61,6 +61,17 @@ def test_what_is_wrong_with_yaml_keeps_its_lines(tmp_path: Path) -> None:
         assert len(printable(str(caught.value)).splitlines()) == lines
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["!!bool perhaps", "!!timestamp today", '!!int ""', '!!float ""', '"\\UFFFFFFFF"', ":".join(["1"] * 300) + ".0"],
+)
+def test_yaml_with_values_of_other_types_than_they_announce_is_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"min_score: {value}")
+    with pytest.raises(ConfigError, match="settings.yaml is not YAML: one of its values"):
+        read_yaml(path, ConfigError)
+
+
 def test_programs_log_it_on_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(logging, "root", logging.RootLogger(logging.WARNING))
     log_to_terminal(logging.INFO)

@@ -31,3 +31,6 @@ def read_yaml(path: Path, error_class: type[WildHandsError]) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or dates as 2024-02-31
         said = str(error).replace("\n", "\n  ")  # as `texts.printable` leaves line breaks
         raise error_class(f"{path} is not YAML: {said}") from error
+    # what PyYAML lets through where a value is not of the type that its tag announces, or no machine's number
+    except (ArithmeticError, AttributeError, LookupError) as error:
+        raise error_class(f"{path} is not YAML: one of its values is not what it is marked as ({error!r})") from error
