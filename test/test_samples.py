@@ -196,6 +196,15 @@ def test_a_shard_whose_rest_is_lost_is_refused(tmp_path: Path, damage: Callable[
         ShardReader(tmp_path)
 
 
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE])
+def test_a_shard_whose_header_announces_more_than_any_memory_holds_is_refused(tmp_path: Path, kind: bytes) -> None:
+    info = tarfile.TarInfo("k.json")
+    info.type, info.size = kind, 1 << 60
+    (tmp_path / "x.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2 * tarfile.BLOCKSIZE))
+    with pytest.raises(SampleError, match=r"x.tar is not a readable, uncompressed tar shard \(MemoryError\)"):
+        ShardReader(tmp_path / "x.tar")
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -132,9 +132,11 @@ class _Shard:
                     if name.endswith(".json"):
                         self.keys.append(name[: -len(".json")])
             whole = _only_zeros(path, end)
-        except (OSError, tarfile.TarError, ValueError, OverflowError) as error:
+        # MemoryError: a header announces more than there is, and tarfile asks for as much
+        except (OSError, tarfile.TarError, ValueError, OverflowError, MemoryError) as error:
             raise SampleError(
-                f"{path} is not a readable, uncompressed tar shard ({error}): take it away, or make it again"
+                f"{path} is not a readable, uncompressed tar shard ({str(error) or type(error).__name__}): take it "
+                "away, or make it again"
             ) from error
         if not whole:  # what tarfile takes for the archive's end as well
             raise SampleError(
@@ -156,7 +158,7 @@ class _Shard:
             return _sample(key, source, np.ascontiguousarray(picture), mask, record)
         except Exception as error:  # a record can be wrong in any way: what matters is which one it is
             raise SampleError(
-                f"{self.path}: sample '{key}' cannot be read ({error or type(error).__name__})"
+                f"{self.path}: sample '{key}' cannot be read ({str(error) or type(error).__name__})"
             ) from error
 
     def _read(self, name: str) -> bytes:
