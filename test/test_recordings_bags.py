@@ -836,6 +836,18 @@ def test_messages_of_no_channel_and_records_that_contradict_themselves_cost_only
     assert found == [1, 2] and damage == ["has a record that contradicts itself"] * 2
 
 
+def test_of_endless_damage_only_the_first_is_told(tmp_path: Path) -> None:
+    """Some hundred bytes unpack to any number of records that contradict themselves."""
+    path = tmp_path / "bag.mcap"
+    found, damage = salvaged(
+        path, SCHEMA, CHANNEL, message(1), chunk(record(4, b"") * 100_000, "zstd"), message(2), END
+    )
+    assert path.stat().st_size < 1000 and found == [1, 2]
+    assert len(damage) == 11 and damage[-1] == "is damaged elsewhere, too"
+    with BagReader(path) as bag:
+        assert len(list(bag.messages())) == 2 and sum(map(len, bag.problems)) < 2000
+
+
 def test_definitions_and_the_lack_of_them_are_told(tmp_path: Path) -> None:
     nameless = record(4, b"\2\0\0\0" + text("/j") + text("json") + bytes(4))
     salvaged(tmp_path / "bag.mcap", SCHEMA, CHANNEL, nameless, message(1), message(2, channel=2))

@@ -31,6 +31,7 @@ _DATA_END, _LAST_OPCODE, _PRIVATE_OPCODES = 0x0F, 0x0F, 0x80
 _FOOTER_HEAD = struct.pack("<BQ", _FOOTER, 20)
 _LARGEST_CHUNK = 1 << 30  # bytes, unpacked; recorders end one at some megabytes, or after one large message
 _LARGEST_SUMMARY = 1 << 26  # bytes; a hundred for each chunk, and definitions of messages
+_MOST_TOLD = 10  # places of a file that are damaged
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,13 @@ class McapSalvage:
     def close(self) -> None:
         """Nothing stays open."""
 
+    def _tell(self, damage: str) -> None:
+        """Notes damage; of a small chunk a hundred million records may contradict themselves."""
+        if len(self.damage) < _MOST_TOLD:
+            self.damage.append(damage)
+        elif len(self.damage) == _MOST_TOLD:
+            self.damage.append("is damaged elsewhere, too")
+
     def _read_summary(self) -> None:
         """Reads topics, and where chunks begin, from the file's end, if it has one: what is before may be damaged."""
         with self._path.open("rb") as file:
@@ -145,7 +153,7 @@ class McapSalvage:
                 file.seek(place)
                 head = file.read(9)
                 if len(head) < 9:
-                    self.damage.append(f"ends without index after {size} bytes")
+                    self._tell(f"ends without index after {size} bytes")
                     return
                 code, length = struct.unpack("<BQ", head)
                 ends = code in (_DATA_END, _FOOTER)
@@ -153,18 +161,18 @@ class McapSalvage:
                 known = bisect_right(self._chunks, place)
                 chunk = self._chunks[known] if known < len(self._chunks) else None
                 if chunk is not None and (ends or senseless or place + 9 + length > chunk):
-                    self.damage.append(f"makes no sense from byte {place} to {chunk}")
+                    self._tell(f"makes no sense from byte {place} to {chunk}")
                     place = chunk
                     continue
                 if ends:
                     return
                 if senseless:
-                    self.damage.append(f"makes no sense from byte {place} of {size} on")
+                    self._tell(f"makes no sense from byte {place} of {size} on")
                     return
                 place += 9
                 whole = place + length <= size
                 if not whole:
-                    self.damage.append(f"is cut off in a record at byte {place} ({size} of {place + length} bytes)")
+                    self._tell(f"is cut off in a record at byte {place} ({size} of {place + length} bytes)")
                 if code == _CHUNK:
                     yield from self._chunk(file.read(min(length, size - place)), place)
                 elif whole and code in (_SCHEMA, _CHANNEL, _MESSAGE):
@@ -181,10 +189,10 @@ class McapSalvage:
             compressed = body[40 + name_length : 40 + name_length + compressed_size]
             records = _decompress(compressed, compression, size)
         except (struct.error, ValueError, RuntimeError, zstd.ZstdError, EOFError, MemoryError) as error:
-            self.damage.append(f"has an unreadable chunk at byte {place} ({error or type(error).__name__})")
+            self._tell(f"has an unreadable chunk at byte {place} ({str(error) or type(error).__name__})")
             return
         if checksum and len(records) == size and crc32(records) != checksum:
-            self.damage.append(f"has a chunk at byte {place} that contradicts its checksum")
+            self._tell(f"has a chunk at byte {place} that contradicts its checksum")
             return
         yield from self._records(records)
 
@@ -221,7 +229,7 @@ class McapSalvage:
                 if channel is not None and len(body) > 22:
                     yield RawMessage(channel, self.topics[channel].msgtype, log_time, body[22:])
         except (struct.error, UnicodeDecodeError):
-            self.damage.append("has a record that contradicts itself")
+            self._tell("has a record that contradicts itself")
 
 
 def _is_at(file: BinaryIO, place: int, content: bytes) -> bool:
