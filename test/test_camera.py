@@ -477,6 +477,28 @@ def test_bad_calibration_yaml_says_what_is_needed(tmp_path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("plumb_bob", "plump_bob"), "unknown distortion model 'plump_bob'"),
+        (("data: [-0.1, 0, 0, 0]", "data: [-0.1]"), "takes 4 or 5 coefficients, not 1"),
+        (("width: 640", "width: 0"), "camera size 0x480"),
+        (("400", "0"), "uncalibrated"),
+        (("-0.1", ".nan"), "NaN"),
+    ],
+)
+def test_numbers_that_no_camera_has_are_told_with_the_name_of_their_file(
+    tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
+    path = tmp_path / "camera.yaml"
+    path.write_text(
+        f"image_width: 640\nimage_height: 480\n{NINE}\ndistortion_model: plumb_bob\n"
+        "distortion_coefficients: {data: [-0.1, 0, 0, 0]}\n".replace(*change)
+    )
+    with pytest.raises(CameraError, match=f"camera.yaml: .*{said}"):
+        Camera.from_yaml(path)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 9)), "image_width: *a8"]),

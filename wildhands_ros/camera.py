@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -266,9 +267,10 @@ class Camera:
             raise CameraError(
                 f"{path}: camera_matrix.data must be fx 0 cx, 0 fy cy, 0 0 1, row by row, not {k} (column by column?)"
             )
-        if len(p) == 12 and p[0] != 0:  # whatever lens it was
-            return cls(width, height, p[0], p[5], p[2], p[6])
-        model, coefficients = _distortion(name, d)
+        with _naming(path):
+            if len(p) == 12 and p[0] != 0:  # whatever lens it was
+                return cls(width, height, p[0], p[5], p[2], p[6])
+            model, coefficients = _distortion(name, d)
         if rectified and (model is Distortion.EQUIDISTANT or any(coefficients)):  # of other cameras K says the same
             raise CameraError(
                 f"{path} has no projection_matrix.data of 12 numbers, and nothing else tells the focal length of "
@@ -279,7 +281,9 @@ class Camera:
                 f"{path}: camera_matrix.data has a skew of {k[1]:g} pixels (its second number), which nothing here "
                 "knows: calibrate the camera without skew, as ROS's camera_calibration does, or set it to 0"
             )
-        return cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
+        with _naming(path):
+            camera = cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
+        return camera
 
     # --- looking through it -----------------------------------------------------------------------------------------
 
@@ -442,6 +446,15 @@ class Camera:
 
 class _Unfit(ValueError):
     """What is wrong with a value of a calibration file, in words for whoever wrote it."""
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts the file before what is wrong with its numbers."""
+    try:
+        yield
+    except CameraError as error:
+        raise CameraError(f"{path}: {error}") from error
 
 
 def _number(value: object) -> float:
