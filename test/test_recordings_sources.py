@@ -573,6 +573,7 @@ def test_unknown_sources_are_named(tmp_path: Path) -> None:
         (tmp_path / "empty", "no pictures"),
         ("webcam:front", "webcam:0"),
         ("webcam:²", "webcam:0"),
+        ("webcam:99999999999", "webcam:0"),
     ]:
         with pytest.raises(RecordingError, match=says):
             open_source(source)

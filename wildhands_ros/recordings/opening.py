@@ -14,6 +14,7 @@ from wildhands_ros.recordings.source import CameraChoice, FrameSource
 from wildhands_ros.recordings.video import VIDEO_SUFFIXES, VideoSource, WebcamSource
 
 WEBCAM_PREFIX = "webcam:"
+_MOST_DIGITS = 9  # of a webcam's number: OpenCV takes 32 bits
 
 
 def open_source(
@@ -46,7 +47,7 @@ def open_source(
         raise RecordingError(f"fps must be a number of frames a second from 0.001 on, not {fps}")
     if str(source).startswith(WEBCAM_PREFIX):
         number = str(source)[len(WEBCAM_PREFIX) :]
-        if not number.isdecimal():
+        if not number.isdecimal() or len(number) > _MOST_DIGITS:
             raise RecordingError(f"'{source}' is no webcam: write webcam: and its number, as in webcam:0")
         return WebcamSource(int(number), choice, frame_id=frame_id)
     if not str(source):  # which would be the current folder
