@@ -45,6 +45,7 @@ def test_empty_text_stands_for_not_set() -> None:
         ({"tracking": {"smooth": 1}}, "'tracking.smooth' must be true or false"),
         ({"tracking": True}, "settings of its own"),
         ({"models_dir": 3}, "'models_dir' must be a path, not 3"),
+        ({"estimation": {"cache_dir": "/tmp/a\0b"}}, "'estimation.cache_dir' must be a path, and no path contains NUL"),
         ({"estimation": {"estimator": "magic"}}, "unknown estimator 'magic'"),
         ({"min_score": 10**400}, "'min_score' is too large"),
         (None, "settings are names with values, not 'None'"),

@@ -104,6 +104,8 @@ def _convert(path: str, kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _member(path, kind, value)
     if kind is Path and isinstance(value, (str, Path)):
+        if "\0" in str(value):  # where the system takes paths it would be a ValueError
+            raise ConfigError(f"'{path}' must be a path, and no path contains NUL: {str(value)!r}")
         return expanded(value)
     if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
