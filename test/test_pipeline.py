@@ -186,10 +186,13 @@ def test_hands_carry_meshes_where_that_is_asked_for() -> None:
         assert (hand.vertices is not None) == mesh
 
 
-def test_a_frame_needs_an_image() -> None:
+def test_a_frame_needs_an_image_and_its_camera() -> None:
     for nothing in (None, [[[0, 0, 0]]]):
         with pytest.raises(ImageError, match="needs an image as an array"):
             Frame(nothing, CAMERA)  # type: ignore[arg-type]
+    for nothing in (None, CAMERA.matrix, CAMERA.to_dict()):
+        with pytest.raises(ImageError, match=r"a frame needs its Camera, not .*: Camera.pinhole"):
+            Frame(IMAGE, nothing)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["process", "process_still"])

@@ -87,6 +87,11 @@ class Frame:
             )
         if self.image.size == 0:
             raise ImageError("the image is empty (zero width or height): check the camera driver or the file")
+        if not isinstance(self.camera, Camera):
+            raise ImageError(
+                f"a frame needs its Camera, not {type(self.camera).__name__}: Camera.pinhole(width, height, focal), "
+                "Camera(width, height, fx, fy, cx, cy) or Camera.from_yaml(path)"
+            )
         height, width = self.image.shape[:2]
         if (width, height) != (self.camera.width, self.camera.height):
             raise ImageError(
