@@ -318,6 +318,19 @@ def test_videos_whose_names_are_not_utf8_are_refused(tmp_path: Path) -> None:
         VideoWriter(strange, 25)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".webm"])
+def test_videos_whose_frames_would_fill_the_memory_are_refused(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"clip{suffix}"
+    write_video(path, 4, size=(96, 64))
+    monkeypatch.setattr(videos, "MOST_PIXELS", 96 * 64)
+    assert len(list(open_source(path))) == 4
+    monkeypatch.setattr(videos, "MOST_PIXELS", 96 * 64 - 1)
+    with pytest.raises(RecordingError, match=rf"clip\{suffix} has frames of 96x64 pixels, more than"):
+        open_source(path)
+
+
 @pytest.mark.parametrize("opencv", ["new", "of a distribution"])
 def test_a_webm_that_ends_early_says_so(tmp_path: Path, opencv: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if opencv != "new":  # which knows no times by the file's own clock

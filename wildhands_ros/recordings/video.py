@@ -15,7 +15,7 @@ import numpy as np
 
 from wildhands_ros.errors import RecordingError
 from wildhands_ros.frames import Frame
-from wildhands_ros.images import RgbImage
+from wildhands_ros.images import MOST_PIXELS, RgbImage
 from wildhands_ros.recordings.source import CameraChoice, FrameSource, SourceKind
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".ogv"})
@@ -36,6 +36,13 @@ class VideoSource(FrameSource):
     def __init__(self, path: Path, choice: CameraChoice, *, frame_id: str) -> None:
         self._path, self._choice, self._frame_id = path, choice, frame_id
         capture = self._open()
+        width, height = (int(capture.get(edge)) for edge in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > MOST_PIXELS:  # a frame of some kilobytes would take gigabytes
+            capture.release()
+            raise RecordingError(
+                f"the video {path} has frames of {width}x{height} pixels, more than the {MOST_PIXELS} that are "
+                "decoded: it is damaged, or has to be made smaller"
+            )
         count, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
         length = int(count) if 0 < count < 1e9 else None
         rate = fps if 0 < fps < 1e4 else None
