@@ -867,6 +867,46 @@ def test_an_mcap_without_index_and_not_in_order_loses_nothing(tmp_path: Path, or
     assert sorted(read_all(open_source(path, focal=50))) == list(range(len(order)))
 
 
+def recount(path: Path, total: int, counts: Collection[tuple[int, int]]) -> None:
+    """Changes how many messages the statistics of an MCAP file tell, in all and by channel."""
+    content = path.read_bytes()
+    (place,) = struct.unpack_from("<Q", content, len(content) - 28)  # of the summary
+    while content[place] != 0x0B:
+        place += 9 + struct.unpack_from("<Q", content, place + 1)[0]
+    length = 9 + struct.unpack_from("<Q", content, place + 1)[0]
+    by_channel = b"".join(struct.pack("<HQ", channel, count) for channel, count in counts)
+    body = struct.pack("<Q", total) + content[place + 17 : place + 51] + struct.pack("<I", len(by_channel)) + by_channel
+    path.write_bytes(content[:place] + record(0x0B, body) + content[place + length :])
+
+
+@pytest.mark.parametrize("lone_file", [True, False])
+@pytest.mark.parametrize(
+    ("total", "counts", "indexed"),
+    [(0, [], False), (0, [(1, 0), (2, 0)], False), (40, [(1, 0), (2, 40)], False), (0, [(1, 40), (2, 40)], False),
+     (80, [], True), (80, [(1, 0), (2, 0)], True)],
+)  # fmt: skip
+def test_an_mcap_whose_statistics_leave_out_messages_has_them_all_the_same(
+    tmp_path: Path, total: int, counts: list[tuple[int, int]], indexed: bool, lone_file: bool
+) -> None:
+    """indexed: whether the rest of its index leads to all of them; counts by channel may be left out."""
+    path = write_bag(tmp_path / "bag", camera_messages())
+    file = bag_file(path)
+    recount(file, 80, [(1, 40), (2, 40)])
+    with open_source(file) as source:
+        assert len(list(source)) == 40 and source.problems == ()
+    recount(file, total, counts)
+    with BagReader(file) as bag:
+        assert {topic.count for topic in bag.topics.values()} == {40} and len(bag.topics) == 2
+        assert [("does not know all messages" in problem) for problem in bag.problems] == ([] if indexed else [True])
+    assert read_all(open_source(file if lone_file else path)) == list(range(40))
+
+
+@pytest.mark.parametrize("silent", [{}, {"/cam/image_raw": IMAGE}])
+def test_an_empty_mcap_is_nothing_but_empty(tmp_path: Path, silent: dict[str, str]) -> None:
+    with BagReader(bag_file(write_bag(tmp_path / "bag", [], silent=silent))) as bag:
+        assert list(bag.messages()) == [] and list(bag.topics) == list(silent) and bag.problems == ()
+
+
 @pytest.mark.parametrize(
     ("msgtype", "encodings", "says"),
     [

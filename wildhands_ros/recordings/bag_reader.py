@@ -314,11 +314,25 @@ class _Mcap(McapReader):
 
     def open(self) -> None:
         super().open()
+        indexed = Counter[int]()
+        for chunk in self.chunks:
+            indexed.update(chunk.channel_count)
+        if not any(c.msgcount for c in self.connections):  # statistics may leave out what they count by channel
+            self.connections = [c._replace(msgcount=indexed[c.id]) for c in self.connections]
+        told = Counter({c.id: c.msgcount for c in self.connections})
+        miscounted = told.total() != self.metadata.message_count or (indexed and told != indexed)
+        if miscounted or self._is_wrongly_empty():
+            self.close()
+            raise ReaderError("its index does not know all messages")
         nameless = not self.connections or any(map(_lacks_schema, self.connections))
         unindexed = any(chunk.message_end_time and not chunk.channel_count for chunk in self.chunks)
         if self.metadata.message_count and nameless or unindexed:
             self.close()
             raise ReaderError("its index is not whole")
+
+    def _is_wrongly_empty(self) -> bool:
+        """Whether there are messages although the index knows none. Of a file without any, there is little to read."""
+        return not self.metadata.message_count and any(salvage(cast(Path, self.path)).counts.values())
 
     def messages(
         self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
