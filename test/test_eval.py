@@ -440,6 +440,9 @@ class Oracle:
     def within_reach(self, joints: np.ndarray) -> bool:
         return True
 
+    def trust_up_to(self, largest_expected_error: float) -> None:
+        pass
+
     def reset(self) -> None:
         pass
 

@@ -234,6 +234,11 @@ def test_hands_that_are_likely_to_be_wrong_are_not_valid(checkpoint: Path) -> No
     for limit, valid in ((1.01, True), (0.99, False)):
         hand = alone(load(checkpoint, largest_expected_error=limit * expected), frame, BOX)
         assert (hand.valid, hand.expected_error) == (valid, expected)
+    estimator = load(checkpoint)
+    for limit, valid in ((0.99, False), (1.01, True)):
+        estimator.trust_up_to(limit * expected)
+        hand = alone(estimator, frame, BOX)
+        assert (hand.valid, hand.expected_error) == (valid, expected)
     with pytest.raises(ConfigError, match="largest_expected_error must be positive"):
         WildHandsConfig(checkpoint, largest_expected_error=0.0)
 

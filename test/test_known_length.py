@@ -71,6 +71,9 @@ class Says:
     def within_reach(self, joints: np.ndarray) -> bool:
         return float(np.linalg.norm(joints[0])) < self.reach
 
+    def trust_up_to(self, largest_expected_error: float) -> None:
+        self.trusted = largest_expected_error
+
     def reset(self) -> None:
         self.resets += 1
 
@@ -197,7 +200,8 @@ def test_an_estimator_of_known_length_is_otherwise_the_same() -> None:
         np.testing.assert_array_equal(hand.joints, expected.joints)
         assert hand.side is box.side and hand.estimator == "says"
     estimator.reset()
-    assert inner.resets == 1 and estimator.name == "says" and estimator.hand_model is MODEL
+    estimator.trust_up_to(0.02)
+    assert inner.resets == 1 and inner.trusted == 0.02 and estimator.name == "says" and estimator.hand_model is MODEL
 
 
 @pytest.mark.parametrize("length", [0.01, 0.079, 0.301, 0.5, -0.19, float("nan"), 18.9, 189.0])

@@ -198,7 +198,15 @@ def test_the_documentation_of_parameters_is_up_to_date():
 def test_what_takes_a_configuration_is_refused_while_configured():
     before = parameters.snapshot({})
     assert parameters.refused_now(before, before) == ()
-    live = parameters.snapshot({"min_score": 0.2, "tf_prefix": "a/", "tracking.smooth": True, "jpeg_quality": 50})
+    live = parameters.snapshot(
+        {
+            "min_score": 0.2,
+            "tf_prefix": "a/",
+            "tracking.smooth": True,
+            "jpeg_quality": 50,
+            "estimation.largest_expected_error": 0.02,
+        }
+    )
     assert parameters.refused_now(before, live) == ()
     heavy = parameters.snapshot({"estimation.checkpoint": "/x", "target_frame": "map", "min_score": 0.1})
     assert parameters.refused_now(before, heavy) == ("target_frame", "estimation.checkpoint")

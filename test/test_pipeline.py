@@ -415,6 +415,12 @@ def test_settings_that_need_no_models_change_in_place() -> None:
         assert pipeline.configure(replace(pipeline.config, estimation=EstimationConfig(hand_length=length)))
         (hand,) = pipeline.process(frame(3)).raw
         assert hand.track_id == track_id and hand_length(hand.joints) == pytest.approx(length or 0.189, rel=0.02)
+    trusted: list[float] = []
+    pipeline.estimator.trust_up_to = trusted.append  # type: ignore[method-assign]
+    for length in (0.0, 0.2):  # by which the estimator becomes part of another one
+        estimation = EstimationConfig(hand_length=length, largest_expected_error=0.02 + length)
+        assert pipeline.configure(replace(pipeline.config, estimation=estimation)) and trusted[-1] == 0.02 + length
+    assert pipeline.configure(replace(pipeline.config, min_score=0.4)) and trusted == [0.02, 0.22]
     assert not pipeline.configure(replace(pipeline.config, detection=DetectorConfig(threads=1)))
     elsewhere = replace(pipeline.config, models_dir=pipeline.config.models_dir / "other")
     assert not pipeline.configure(elsewhere) and pipeline.config != elsewhere

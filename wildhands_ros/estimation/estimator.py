@@ -55,6 +55,11 @@ class Estimator(Protocol):
         """Whether the wrist of joints (21, 3) lies where a valid hand's may."""
         ...
 
+    def trust_up_to(self, largest_expected_error: float) -> None:
+        """From now on hands that are likely to be farther off than this, in metres (`Hand.expected_error`), are not
+        valid. Does nothing where nothing is known of that."""
+        ...
+
     def reset(self) -> None:
         """Forgets what it knows from earlier pictures: a new stream begins."""
         ...

@@ -119,6 +119,10 @@ class KnownLength:
         """As the inner estimator sees it; 0 where it is no `SideJudge`."""
         return self.inner.side_log_odds(frame, boxes) if isinstance(self.inner, SideJudge) else [0.0] * len(boxes)
 
+    def trust_up_to(self, largest_expected_error: float) -> None:
+        """Passed on to the inner estimator."""
+        self.inner.trust_up_to(largest_expected_error)
+
     def reset(self) -> None:
         """A new stream begins."""
         self.inner.reset()

@@ -143,7 +143,8 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
 """What concerns the topics; what concerns the hands themselves follows from `PipelineConfig`."""
 
 _LIVE = (
-    "min_score", "max_distance", "tracking.", "estimation.hand_length", *(f"detection.{name}" for name in THRESHOLDS)
+    "min_score", "max_distance", "tracking.", "estimation.hand_length", "estimation.largest_expected_error",
+    *(f"detection.{name}" for name in THRESHOLDS),
 )  # fmt: skip
 _CHOICES: Mapping[str, tuple[str, ...]] = {"estimation.estimator": ESTIMATORS}
 _STEPS: Mapping[str, int] = {"upright_rotation": 90}

@@ -206,15 +206,15 @@ class Pipeline:
 
     def configure(self, config: PipelineConfig) -> bool:
         """Takes another configuration where that needs no models: `min_score`, `max_distance`, `tracking`, the
-        detector's thresholds or the hands' length.
+        detector's thresholds, the hands' length or their largest expected error.
 
         Hands keep their track ids. False, and nothing is changed, where more differs: make a new pipeline.
         """
-        length = config.estimation.hand_length
+        length, error = config.estimation.hand_length, config.estimation.largest_expected_error
         same = replace(
             self.config, min_score=config.min_score, max_distance=config.max_distance, tracking=config.tracking,
             detection=config.detection,
-            estimation=replace(self.config.estimation, hand_length=length),
+            estimation=replace(self.config.estimation, hand_length=length, largest_expected_error=error),
         )  # fmt: skip
         if same != config:
             return False
@@ -225,6 +225,8 @@ class Pipeline:
         if length != self.config.estimation.hand_length:
             self.estimator = of_length(self.estimator, length)
             self._tracker.smooth_anew()  # shapes are smoothed over seconds: another person's would come as slowly
+        if error != self.config.estimation.largest_expected_error:
+            self.estimator.trust_up_to(error)
         self.config = config
         return True
 

@@ -77,6 +77,9 @@ class LandmarkFit:
         """Whether the wrist of joints (21, 3) lies where the configuration allows a valid hand's."""
         return self.config.nearest <= float(np.linalg.norm(joints[0])) <= self.config.farthest
 
+    def trust_up_to(self, largest_expected_error: float) -> None:
+        """Does nothing: the fit does not know how far off it is."""
+
     def pose_hand(
         self, side: Side, pose: FloatArray, betas: FloatArray, translation: FloatArray
     ) -> tuple[FloatArray, FloatArray]:

@@ -256,6 +256,10 @@ class WildHands:
         distance = float(np.linalg.norm(joints[0]))
         return self.config.nearest <= distance <= self.config.farthest and bool(joints[0, 2] > 0)
 
+    def trust_up_to(self, largest_expected_error: float) -> None:
+        """From now on hands that are likely to be farther off than this, in metres, are not valid."""
+        self.config = replace(self.config, largest_expected_error=largest_expected_error)
+
     def _undistorted(self, frame: Frame) -> tuple[NDArray[np.uint8], Camera, RectifiedView | None]:
         camera = frame.camera
         # published weights are shown pixels that are not square, as the published code shows them
