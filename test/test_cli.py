@@ -958,6 +958,7 @@ def test_doctor_says_where_networks_cannot_be_kept(tmp_path: Path) -> None:
     refused = doctor_module._cache(tmp_path / "file" / "networks")
     assert refused.level == "warn" and "XDG_CACHE_HOME" in refused.remedy
     assert doctor_module._cache(tmp_path / "new" / "networks").level == "ok" and not (tmp_path / "new").exists()
+    assert doctor_module._cache(Path("~/.cache/wildhands_ros/networks")).level == "warn"  # as it is without a home
 
 
 def test_doctor_reports_as_json(capsys) -> None:

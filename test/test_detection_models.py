@@ -212,6 +212,17 @@ def test_a_folder_that_cannot_be_made_is_reported(models_dir, tmp_path):
         fetch_models(tmp_path / "file" / "models", models_dir)
 
 
+def test_without_a_home_the_default_folder_is_a_missing_one(tmp_path, monkeypatch, homeless):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert str(default_models_dir()) == "~/.cache/wildhands_ros/models"
+    with pytest.raises(ModelFileError, match=r"palm_detection_full\.tflite is missing: run `wildhands models fetch`"):
+        load_model(PALM_MODEL)
+    with pytest.raises(ModelFileError, match=r"is HOME set\?\)\. Name another folder: --models-dir, or XDG_CACHE_HOME"):
+        fetch_models(None, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_home_of_nobody_is_a_missing_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelFileError, match=r"~nobody-here/models/palm_detection_full\.tflite is missing"):

@@ -132,6 +132,11 @@ def test_folders_may_be_below_the_home_folder_or_left_to_their_default():
         assert found is None if not folder else str(found).endswith("/networks")
 
 
+def test_a_node_needs_no_home_to_start(homeless):
+    settings = parameters.snapshot({**_defaults(), "estimation.cache_dir": "~/networks"})
+    assert str(settings.capture_dir) == parameters.DEFAULT_CAPTURE_DIR  # which says what is missing, once it is needed
+
+
 def test_descriptors_say_the_same_on_the_wire():
     """What is written as C's double must be one: of an int, `ros2 param describe` showed 5e-324."""
     for row in parameters.parameter_table():

@@ -25,6 +25,8 @@ from wildhands_ros.camera import Camera
 from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Side
 from wildhands_ros.node.captures import CaptureError, Shutter, Sight, write_capture
+from wildhands_ros.node.parameters import DEFAULT_CAPTURE_DIR
+from wildhands_ros.paths import expanded
 from wildhands_ros.pipeline import PipelineResult
 
 
@@ -194,6 +196,16 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(CaptureError, match="No space left on device"):
         write_capture(tmp_path, _sight(), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_capture_without_a_home_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, homeless: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = expanded(DEFAULT_CAPTURE_DIR)
+    with pytest.raises(CaptureError, match=r"into ~/\.ros/wildhands_captures: .*is HOME set\?.* or set capture_dir"):
+        write_capture(folder, _sight(), {})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -663,6 +663,13 @@ def test_int8_gives_back_what_rounding_takes_away_on_average(checkpoint, cache):
     assert strays(found) < 0.7 * strays(replace(found, shifts={}))
 
 
+def test_without_a_home_nothing_is_kept_and_no_folder_of_its_name_made(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFileError, match=r"cannot be kept in ~nobody-of-this-name/networks .*XDG_CACHE_HOME"):
+        exported_network(checkpoint, Path("~nobody-of-this-name/networks"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unwritable_cache_is_an_error_with_a_name(checkpoint, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")

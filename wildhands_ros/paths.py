@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,6 +11,16 @@ def expanded(path: str | Path) -> Path:
     """The path with a home in place of its `~`.
 
     Unlike with `Path.expanduser`, the home of somebody who is not here (~nobody/x) is no error: it stays as it is, a
-    file that is not there.
+    file that is not there. So does one's own where HOME is not set and the user is unknown, as in a container that
+    runs as some number.
     """
     return Path(os.path.expanduser(path))
+
+
+def require_home(path: Path) -> None:
+    """Before a folder is made: raises OSError where nobody knows the home that its `~` stands for.
+
+    Else a folder called `~` would be made, wherever the process happens to be.
+    """
+    if str(path).startswith("~"):
+        raise FileNotFoundError(errno.ENOENT, "nobody knows that home folder (is HOME set?)", str(path))

@@ -205,7 +205,8 @@ def _cache(folder: Path) -> Finding:
     """Whether networks can be kept there, or in what will be made there."""
     # not Path.exists, which raises PermissionError behind closed doors
     nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+    homeless = str(folder).startswith("~")
+    if not homeless and nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return Finding("Network", "ok", f"prepared for this machine in {folder}, the first time that it is used")
     return Finding(
         "Network", "warn", f"{folder} cannot be written: a network that is not there yet is prepared at every start",

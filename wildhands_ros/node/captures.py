@@ -23,6 +23,7 @@ from wildhands_ros.frames import Frame
 from wildhands_ros.hands import Side
 from wildhands_ros.images import encoded
 from wildhands_ros.json_lines import frame_to_json
+from wildhands_ros.paths import require_home
 from wildhands_ros.pipeline import PipelineResult
 
 _MOST_OF_ONE_SECOND = 1000
@@ -90,6 +91,7 @@ def write_capture(folder: Path, sight: Sight, diagnostics: Mapping[str, str], at
     name = (at or datetime.now(timezone.utc)).strftime("%Y%m%d_%H%M%S")
     part = None
     try:
+        require_home(folder)
         folder.mkdir(parents=True, exist_ok=True)
         place = _unused(folder, name)
         part = place.with_name(f".{place.name}.part")

@@ -21,6 +21,7 @@ from wildhands_ros.detection.config import THRESHOLDS
 from wildhands_ros.errors import ConfigError
 from wildhands_ros.estimation.known_length import LONGEST
 from wildhands_ros.images import JPEG_QUALITY
+from wildhands_ros.paths import expanded
 from wildhands_ros.pipeline import ESTIMATORS, PipelineConfig
 from wildhands_ros.settings import config_from_dict
 
@@ -237,7 +238,7 @@ def snapshot(values: Mapping[str, Value]) -> NodeParameters:
             complete[name] = str(complete[name]).lower()
         _require_allowed(row, complete[name])
     own = {row.name: complete.pop(row.name) for row in NODE_PARAMETERS}
-    own["capture_dir"] = Path(str(own["capture_dir"])).expanduser()  # type: ignore[assignment]
+    own["capture_dir"] = expanded(str(own["capture_dir"]))  # type: ignore[assignment]
     own["rectified"] = RECTIFIED[str(own["rectified"])]  # type: ignore[assignment]
     pipeline = config_from_dict(PipelineConfig, _nested(complete))
     return NodeParameters(**own, pipeline=pipeline)  # type: ignore[arg-type]
@@ -280,10 +281,8 @@ def _require_allowed(row: Parameter, value: Value) -> None:
 
 
 def _require_folder(name: str, value: str) -> None:
-    try:
-        path = Path(value).expanduser()
-    except RuntimeError as error:  # ~somebody
-        raise ConfigError(f"parameter {name}: {value!r}: {error}") from error
+    # one's own home may be unknown (no HOME), which matters only when something is written there
+    path = Path("/", value[2:]) if value.startswith("~/") else expanded(value)
     if not path.is_absolute() or ".." in path.parts or "\0" in value:
         raise ConfigError(f"parameter {name} must be an absolute path (or ~/...) without '..', not {value!r}")
 

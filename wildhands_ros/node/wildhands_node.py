@@ -534,11 +534,10 @@ def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = 
     try:
         rclpy.init(args=None if args is None else list(args))
     except Exception as error:  # of types that rclpy does not show
-        print(
-            f"wildhands cannot start, as ROS does not: {error}. Arguments for it are written "
-            "--ros-args -p parameter:=value -r topic:=other_topic",
-            file=sys.stderr,
-        )
+        remedy = "Arguments for it are written --ros-args -p parameter:=value -r topic:=other_topic"
+        if "logging directory" in str(error):  # of a user without a home, or with one that nobody may write to
+            remedy = "Set HOME, or ROS_LOG_DIR, to a folder that may be written to"
+        print(f"wildhands cannot start, as ROS does not: {error}. {remedy}", file=sys.stderr)
         return 1
     node = None
 

@@ -51,7 +51,7 @@ from wildhands_ros.estimation.wildhands.runtime import (
 from wildhands_ros.estimation.wildhands.variant import Variant
 from wildhands_ros.images import decode_compressed
 from wildhands_ros.libraries import how_to_get
-from wildhands_ros.paths import expanded
+from wildhands_ros.paths import expanded, require_home
 from wildhands_ros.processor import processor_kind
 from wildhands_ros.whole_files import checksum
 
@@ -243,6 +243,7 @@ def _forget_oldest(cache: Path) -> None:
 def _write_exported(checkpoint: Path, folder: Path) -> None:
     replaced = _identity(folder)
     try:
+        require_home(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=PREPARING, dir=folder.parent) as temporary:
             # a warning, so that the commands show it: else they would seem to hang
