@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from wildhands_ros.box_files import BoxFile
 from wildhands_ros.camera import Camera
 from wildhands_ros.errors import CameraError, ConfigError, ImageError, RecordingError
-from wildhands_ros.images import encode_jpeg
-from wildhands_ros.recordings import SourceKind, VideoWriter, open_source
+from wildhands_ros.images import decode_compressed, encode_jpeg
+from wildhands_ros.recordings import BagWriter, SourceKind, VideoWriter, open_source
 from wildhands_ros.recordings import video as videos
+from wildhands_ros.recordings.bag_source import COMPRESSED_IMAGE
 from wildhands_ros.recordings.pictures import exif_focal_35mm, natural_key
 from wildhands_ros.recordings.video import VideoSource, is_cut_off
 
@@ -211,6 +212,24 @@ def test_exif_turns_the_picture_and_tells_the_focal_length(tmp_path: Path, order
     assert frame.camera.fx == pytest.approx(69.33, abs=0.01)
     assert source.camera_is_guess
     assert open_source(path, focal=50).camera_is_guess is False
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_does_not_turn_what_a_camera_publishes(tmp_path: Path, orientation: int) -> None:
+    """Its calibration is of the pixels as they are; half a turn or a mirror would not even show in the size."""
+    corner = np.zeros((64, 96, 3), np.uint8)
+    corner[:20, :40] = 255
+    plain = encode_jpeg(corner)
+    tagged = with_exif(plain, "II", orientation=orientation)
+    assert (orientation == 1) == np.array_equal(decode_compressed(tagged, turned=True), decode_compressed(plain))
+    with BagWriter(tmp_path / "bag.mcap") as bag:
+        bag.add_topic("/camera/image_raw/compressed", COMPRESSED_IMAGE)
+        stamp = bag.types["builtin_interfaces/msg/Time"](1, 0)
+        header = bag.types["std_msgs/msg/Header"](stamp, "camera")
+        message = bag.types[COMPRESSED_IMAGE](header, "jpeg", np.frombuffer(tagged, np.uint8))
+        bag.write("/camera/image_raw/compressed", message, 1)
+    (frame,) = open_source(tmp_path / "bag.mcap", focal=50)
+    np.testing.assert_array_equal(frame.image, decode_compressed(plain))
 
 
 @settings(deadline=None)

@@ -147,12 +147,14 @@ def decode_raw(
     return np.ascontiguousarray(rgb, dtype=np.uint8)
 
 
-def decode_compressed(data: Buffer, format: str = "") -> RgbImage:
-    """A JPEG, PNG or other picture file in memory → (H, W, 3) uint8 RGB; EXIF orientation is honoured.
+def decode_compressed(data: Buffer, format: str = "", *, turned: bool = False) -> RgbImage:
+    """A JPEG, PNG or other picture file in memory → (H, W, 3) uint8 RGB.
 
     format: CompressedImage's field ("jpeg", "rgb8; jpeg compressed bgr8", ...). The bytes say themselves what they
         are; the field only tells apart what is no picture at all, and what is still a camera's mosaic ("bayer_rggb8;
         png compressed "). As in cv_bridge, colours are those of the file.
+    turned: as the EXIF orientation says, for a picture to look at. Not for one from a camera's topic: the calibration
+        is of the pixels as they were recorded, and image_transport leaves them so too.
 
     Raises ImageError for depth images, bytes that are no picture, pictures that end early, such of more than
     `MOST_PIXELS`, and JPEGs of endless scans.
@@ -183,7 +185,7 @@ def decode_compressed(data: Buffer, format: str = "") -> RgbImage:
             if found is not None and found.ndim == 2 and found.itemsize * 8 == _RAW[mosaic].bits:
                 (height, width), step = found.shape, found.strides[0]
                 return decode_raw(found.tobytes(), height, width, step, mosaic, sys.byteorder == "big")
-        bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION))
     except cv2.error as error:
         raise ImageError(f"the picture cannot be decoded ({error.err}): it is damaged") from error
     if bgr is None:

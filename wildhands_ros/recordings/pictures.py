@@ -87,7 +87,7 @@ def read_picture(path: Path) -> tuple[RgbImage, float | None]:
     except OSError as error:
         raise ImageError(f"cannot read the picture {path}: {error.strerror}") from error
     try:
-        image = decode_compressed(data)
+        image = decode_compressed(data, turned=True)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     millimetres = exif_focal_35mm(data)

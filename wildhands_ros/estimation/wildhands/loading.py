@@ -445,7 +445,7 @@ def _read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
     pictures = []
     for path in paths:
         with contextlib.suppress(OSError, ImageError):  # one of them more or less does not matter
-            pictures.append(decode_compressed(path.read_bytes()))
+            pictures.append(decode_compressed(path.read_bytes(), turned=True))
     if not pictures:
         raise ConfigError(f"no readable .jpg or .png pictures in the calibration folder {folder}")
     return pictures
