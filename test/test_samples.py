@@ -6,8 +6,14 @@ import errno
 import gzip
 import io
 import json
+import os
+import signal
 import struct
+import subprocess
+import sys
 import tarfile
+import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +107,35 @@ def test_two_processes_may_write_the_same_shard(tmp_path: Path, monkeypatch: pyt
         for sample in samples[1:]:
             second.add(sample)
     assert [sample.key for sample in ShardReader(path)] == ["a", "b", "c"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_of_a_shard_goes_with_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, (long_ago, now) = tmp_path / "x[1].tar", (time.time() - 3600, time.time())
+    killed = f"""
+        import os, pathlib, signal
+        from wildhands_ros.samples import ShardWriter
+        writer = ShardWriter(pathlib.Path({str(path)!r}))
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    for at in (long_ago, now):
+        assert subprocess.run([sys.executable, "-c", textwrap.dedent(killed)]).returncode == -signal.SIGKILL
+        (left,) = set(tmp_path.iterdir())
+        os.utime(left, (at, at))
+        with ShardWriter(path):
+            assert left.exists() == (at == now)  # it may be another process's that has just begun
+        left.unlink(missing_ok=True)
+        path.unlink()
+    other = ShardWriter(path)
+    (held,) = set(tmp_path.iterdir())
+    os.utime(held, (long_ago, long_ago))
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with ShardWriter(path) as shard:
+        shard.add(made_sample())
+    with other:  # which still works at it
+        other.add(made_sample("a"))
+    assert [sample.key for sample in ShardReader(path)] == ["a"] and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_shard_for_which_the_disk_is_too_small_leaves_nothing(

@@ -7,12 +7,14 @@ import fcntl
 import os
 import sys
 import threading
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from wildhands_ros.errors import RecordingError
 
+_ABANDONED_S = 60.0
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
@@ -88,3 +90,16 @@ def keep_others_away(descriptor: int, path: Path) -> None:
         raise RecordingError(f"another program is writing {path} at this moment: choose another name") from error
     except OSError:
         pass
+
+
+def delete_abandoned(partials: Iterable[Path]) -> None:
+    """Deletes those of these files that a process left which was killed as it wrote them.
+
+    Their writers lock them (`keep_others_away`), so nobody holds the lock of such a file. What was written to within
+    the last minute stays all the same, as it may be about to be locked; and so does all where there are no locks.
+    """
+    for partial in partials:
+        with contextlib.suppress(OSError), partial.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S:
+                partial.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from wildhands_ros.hands import Side
 from wildhands_ros.images import encoded
 from wildhands_ros.picture_files import picture_size
 from wildhands_ros.samples.sample import CROP_SIZE, FloatArray, ManoLabels, Sample, SampleError
-from wildhands_ros.whole_files import checksum, naming
+from wildhands_ros.whole_files import checksum, delete_abandoned, keep_others_away, naming
 
 _NUMBER = "%.7g"  # significant digits of written numbers: 0.1 µm at 1 m
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
@@ -43,7 +44,10 @@ class ShardWriter:
         self._keys: set[str] = set()
         # several processes may write the same shard, such as a run that was started again while the first still works
         self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        delete_abandoned(path.parent.glob(f"{glob.escape(path.name)}.*.partial"))
         self._tar = tarfile.open(self._partial, "w", format=tarfile.GNU_FORMAT)
+        self._lock = os.open(self._partial, os.O_RDONLY)
+        keep_others_away(self._lock, path)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -58,6 +62,7 @@ class ShardWriter:
                 os.replace(self._partial, self.path)
         finally:
             self._partial.unlink(missing_ok=True)
+            os.close(self._lock)
 
     def add(self, sample: Sample) -> None:
         """Raises ValueError for a key that the shard has already, OSError with the shard's path for a full disk."""
