@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -640,6 +641,28 @@ def test_others_who_publish_the_nodes_results_are_noticed_once_they_are_no_ghost
     watch.begin_anew(200.0)  # it was disabled, and nobody looked
     assert watch.rivalry(201.0, rivals) is None and watch.rivalry(229.0, rivals) is None
     assert watch.rivalry(231.0, rivals) is not None
+
+
+@pytest.mark.parametrize(
+    ("images", "infos", "says"),
+    [
+        (2, 1, r"^/c/image has 2 publishers: "),
+        (1, 3, r"^/c/camera_info has 3 publishers: "),
+        (2, 2, r"^/c/image has 2 publishers and /c/camera_info has 2 publishers: "),
+    ],
+)
+def test_two_cameras_on_one_topic_are_noticed_once_they_are_no_ghosts(images, infos, says):
+    watch = InputWatch(started=0)
+    topics = dataclasses.replace(AROUND, image_topic="/c/image", info_topic="/c/camera_info")
+    one = dataclasses.replace(topics, image_publishers=1, info_publishers=1)
+    several = dataclasses.replace(topics, image_publishers=images, info_publishers=infos)
+    assert watch.crowd(25.0, several) is None and watch.crowd(26.0, one) is None  # the driver before, killed
+    assert watch.crowd(55.0, several) is None
+    kind, text = watch.crowd(57.0, several)
+    assert kind == "several_publishers" and re.search(says, text) and "ros2 topic info -v /c/image" in text
+    assert watch.crowd(58.0, one) is None
+    watch.begin_anew(200.0)
+    assert watch.crowd(229.0, several) is None and watch.crowd(231.0, several) is not None
 
 
 @pytest.mark.parametrize(("topic", "seen"), [("/head/wildhands/hands", 3), ("/all_hands", 1)])

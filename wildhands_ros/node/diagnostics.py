@@ -280,11 +280,12 @@ class InputWatch:
         self._images: deque[float] = deque(maxlen=_MOST_KEPT)
         self._infos: deque[float] = deque(maxlen=_MOST_KEPT)
         self._alone_at = started
+        self._uncrowded_at = started
 
     def begin_anew(self, now: float) -> None:
         """Watches from now on as if nothing had been seen before: nobody looked meanwhile, and inputs may have been
         switched off."""
-        self._started = self._alone_at = now
+        self._started = self._alone_at = self._uncrowded_at = now
         self._first_image = None
         self._images.clear()
 
@@ -314,6 +315,20 @@ class InputWatch:
         return "results_of_others", (
             f"somebody else publishes {around.hands_topic} too: another node of this name (of two cameras give each "
             "node a namespace, -r __ns:=/head, and a tf_prefix), or a bag that is played with the results in it"
+        )
+
+    def crowd(self, now: float, around: Surroundings) -> tuple[str, str] | None:
+        """Kind and text of what is wrong where several have published one of the inputs for long; or None."""
+        publishers = {around.image_topic: around.image_publishers, around.info_topic: around.info_publishers}
+        crowded = [f"{topic} has {count} publishers" for topic, count in publishers.items() if count > 1]
+        if not crowded:
+            self._uncrowded_at = now
+        if now - self._uncrowded_at <= _GHOSTS_S:
+            return None
+        return "several_publishers", (
+            f"{' and '.join(crowded)}: images of two cameras, or another camera's camera_info, make hands jump to and "
+            "fro. Let one publish (was a driver started twice, or is a bag played while the camera runs? ros2 topic "
+            f"info -v {around.image_topic}), and give each of two cameras a namespace and a node"
         )
 
     def complaint(self, now: float, around: Surroundings) -> tuple[str, str] | None:

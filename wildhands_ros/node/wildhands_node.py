@@ -496,6 +496,9 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         about_others = watch.rivalry(now, around)
         if about_others is not None:
             yield about_others
+        about_crowd = watch.crowd(now, around)
+        if about_crowd is not None:
+            yield about_crowd
         stands_still = self.get_parameter("use_sim_time").value and self.get_clock().now().nanoseconds == 0
         if stands_still and not watch.is_early(now):  # a bag is played only once the node listens
             yield (
