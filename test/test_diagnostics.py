@@ -90,6 +90,16 @@ def test_who_has_only_begun_is_waited_for_unless_something_is_wrong() -> None:
     assert watch.status().level == DiagnosticStatus.ERROR  # five seconds are long enough
 
 
+def test_a_problem_of_long_ago_is_not_why_there_is_no_result() -> None:
+    watch = Watch()
+    watch.now = 60.0
+    watch.statistics.problem("bad_image", "it is bad")
+    watch.images(140, 0)
+    assert (watch.status().level, watch.status().message) == (DiagnosticStatus.ERROR, "it is bad")
+    watch.images(20, 0)
+    assert watch.status().level == DiagnosticStatus.ERROR and "none was done with" in watch.status().message
+
+
 @pytest.mark.parametrize(("every", "level"), [(2, DiagnosticStatus.OK), (3, DiagnosticStatus.WARN)])
 def test_results_of_every_second_image_are_enough_at_whatever_moment(every: int, level: bytes) -> None:
     watch = Watch()

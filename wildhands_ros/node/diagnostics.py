@@ -496,7 +496,11 @@ def _verdict(summary: Summary, condition: Condition) -> tuple[bytes, str]:
     if summary.output_hz == 0 and summary.input_hz > 0 and summary.is_early:
         return DiagnosticStatus.WARN, "waiting for the first result"
     if summary.output_hz == 0 and summary.input_hz > 0:
-        return DiagnosticStatus.ERROR, summary.last_problem or "images come but no result"
+        if summary.last_problem_age_s <= _WINDOW_S:  # what was wrong before is not why
+            return DiagnosticStatus.ERROR, summary.last_problem
+        return DiagnosticStatus.ERROR, (
+            f"images come but in the last {_WINDOW_S:.0f} s none was done with: is this machine too busy, or too slow?"
+        )
     if summary.output_hz == 0:
         return DiagnosticStatus.WARN, "waiting for images"
     if summary.failed_lately:
