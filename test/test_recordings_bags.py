@@ -581,6 +581,33 @@ def test_files_that_the_metadata_lists_out_of_order_are_read_by_their_times(
     assert len(source.problems) == (1 if len(listed) == 3 else 2)
 
 
+def list_files(metadata: Path, folder: Path, missing: Collection[str] = ()) -> None:
+    """Puts a metadata.yaml into a folder that lists the files there, and some that are not."""
+    told = yaml.safe_load(metadata.read_text())
+    names = sorted([*(file.name for file in folder.iterdir()), *missing])
+    told["rosbag2_bagfile_information"]["relative_file_paths"] = names
+    (folder / "metadata.yaml").write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+def test_files_of_a_packed_bag_that_are_missing_are_named(tmp_path: Path, storage: StoragePlugin) -> None:
+    """Packed files are opened one by one, without metadata.yaml, which alone tells."""
+    messages, path = camera_messages(12), tmp_path / "bag"
+    path.mkdir()
+    for part in (0, 2):
+        folder = write_bag(tmp_path / f"part_{part}", messages[part * 8 : part * 8 + 8], storage)
+        (path / f"bag_{part}{SUFFIX[storage]}.zstd").write_bytes(zstd.compress(bag_file(folder).read_bytes()))
+    list_files(folder / "metadata.yaml", path, [f"bag_1{SUFFIX[storage]}.zstd"])
+    with open_source(path) as source:
+        (problem,) = source.problems
+        assert problem.endswith(f"lists are missing: bag_1{SUFFIX[storage]}.zstd")
+    assert read_all(open_source(path)) == [0, 1, 2, 3, 8, 9, 10, 11]
+    (path / "metadata.yaml").write_text("")
+    with open_source(path) as source:
+        (problem,) = source.problems
+        assert "does not list its files" in problem and len(list(source)) == 8
+
+
 @pytest.mark.parametrize("storage", [MCAP, SQLITE])
 def test_a_bag_of_more_files_than_may_be_open(
     tmp_path: Path, storage: StoragePlugin, monkeypatch: pytest.MonkeyPatch
@@ -590,7 +617,7 @@ def test_a_bag_of_more_files_than_may_be_open(
     for part in range(6):
         folder = write_bag(tmp_path / f"part_{part}", messages[part * 8 : part * 8 + 8], storage)
         shutil.move(bag_file(folder), path / f"bag_{part}{SUFFIX[storage]}")
-    shutil.move(folder / "metadata.yaml", path / "metadata.yaml")
+    list_files(folder / "metadata.yaml", path)
     monkeypatch.setattr(bag_reader_module, "_OPEN_AT_ONCE", 4)
 
     def open_files() -> int:
@@ -619,7 +646,7 @@ def test_packed_files_are_unpacked_one_at_a_time(
         folder = write_bag(tmp_path / f"part_{part}", messages[part * 8 : part * 8 + 8], storage)
         packed = path / f"bag_{part}{SUFFIX[storage]}.zstd"
         packed.write_bytes(zstd.compress(bag_file(folder).read_bytes()))
-    shutil.move(folder / "metadata.yaml", path / "metadata.yaml")
+    list_files(folder / "metadata.yaml", path)
     with open_source(path) as source:
         assert not source.problems and not list(room.iterdir())
         assert max(len(list(room.iterdir())) for _ in source) == 1
@@ -877,6 +904,24 @@ def recount(path: Path, total: int, counts: Collection[tuple[int, int]]) -> None
     by_channel = b"".join(struct.pack("<HQ", channel, count) for channel, count in counts)
     body = struct.pack("<Q", total) + content[place + 17 : place + 51] + struct.pack("<I", len(by_channel)) + by_channel
     path.write_bytes(content[:place] + record(0x0B, body) + content[place + length :])
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+@pytest.mark.parametrize("known", [{}, {"/cam/image_raw": 0, "/cam/camera_info": 40}])
+def test_messages_that_the_metadata_does_not_count_are_found(
+    tmp_path: Path, storage: StoragePlugin, known: dict[str, int]
+) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(), storage)
+    told = yaml.safe_load((path / "metadata.yaml").read_text())
+    information = told["rosbag2_bagfile_information"]
+    information["message_count"] = sum(known.values())
+    for topic in information["topics_with_message_count"]:
+        topic["message_count"] = known.get(topic["topic_metadata"]["name"], 0)
+    (path / "metadata.yaml").write_text(json.dumps(told))
+    with open_source(path) as source:
+        (problem,) = source.problems
+        assert "its metadata.yaml tells of no messages of /cam/" in problem and source.length == 40
+    assert read_all(open_source(path)) == list(range(40))
 
 
 @pytest.mark.parametrize("lone_file", [True, False])

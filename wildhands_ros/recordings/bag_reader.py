@@ -35,6 +35,7 @@ from wildhands_ros.recordings.salvage import (
     write_ahead_log,
 )
 from wildhands_ros.recordings.zstandard import unpack_file, unpacked
+from wildhands_ros.texts import listed
 from wildhands_ros.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -156,7 +157,9 @@ class BagReader:
         if not (path / "metadata.yaml").is_file():
             several = f"; its {len(files)} files are read as one recording" if len(files) > 1 else ""
             self._report(f"{path} has no metadata.yaml, as after a recording that was not finished{several}")
-        elif few and not any(write_ahead_log(f) for f in files):
+        elif not few:
+            self._report_missing_files(path, files)
+        elif not any(write_ahead_log(f) for f in files):
             try:
                 reader = _opened(path)
             except _Unreadable as error:
@@ -193,6 +196,18 @@ class BagReader:
             self._report(f"{path}: its files are read in the order of their times, not of their names")
             parts.sort(key=lambda part: part.start_ns or 0)
         return parts
+
+    def _report_missing_files(self, folder: Path, files: list[Path]) -> None:
+        """Says which files its metadata.yaml lists that are not there. Where rosbags reads it, that does."""
+        there = {_plain_name(file) for file in files}
+        try:
+            told = read_yaml(folder / "metadata.yaml", RecordingError)["rosbag2_bagfile_information"]
+            missing = [name for name in map(str, told["relative_file_paths"]) if _plain_name(Path(name)) not in there]
+        except (RecordingError, KeyError, TypeError) as error:  # damaged: empty, cut off, anything
+            self._report(f"{folder}: its metadata.yaml does not list its files ({error}); reading all that are there")
+        else:
+            if missing:
+                self._report(f"{folder}: files that its metadata.yaml lists are missing: {listed(missing)}")
 
     def _open_file(self, file: Path, *, stays_open: bool = True) -> _Part:
         plain = self._plain.of(file)
@@ -363,6 +378,11 @@ class _Directory(DirectoryReader):
     def open(self) -> None:
         read_yaml(cast(Path, self.path) / "metadata.yaml", RecordingError)  # refuses what has no end; rosbags does not
         super().open()
+        told = {connection.topic for connection in self.connections if connection.msgcount}
+        hidden = {c.topic for storage in self.storages for c in storage.connections if c.msgcount} - told
+        if hidden:
+            self.close()
+            raise ReaderError(f"its metadata.yaml tells of no messages of {listed(sorted(hidden))}")
         if self.metadata.compression_mode == "message":
             self.metadata = self.metadata._replace(compression_mode=None)
         plain = ConnectionExtRosbag2("cdr", [])
