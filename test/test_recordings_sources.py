@@ -562,7 +562,7 @@ class FakeCapture:
     def __init__(self, index: int) -> None:
         self.index, self.left, self.released = index, 3, False
 
-    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+    def isOpened(self) -> bool:  # OpenCV's name
         return self.index == 0
 
     def get(self, _: int) -> float:

@@ -40,5 +40,5 @@ def log_to_terminal(level: int) -> None:
 
 
 class _Formatter(logging.Formatter):
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 # without the traceback
+    def formatMessage(self, record: logging.LogRecord) -> str:  # without the traceback
         return printable(super().formatMessage(record))

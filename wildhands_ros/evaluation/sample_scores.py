@@ -37,12 +37,11 @@ _TIPS = [finger[-1] for finger in FINGERS.values()]
 
 @dataclass(frozen=True)
 class Measure:
-    """One column of a table. lower_is_better: of its values."""
+    """One column of a table."""
 
     name: str
     title: str
     decimals: int = 1
-    lower_is_better: bool = True
 
 
 MEASURES: tuple[Measure, ...] = (
@@ -56,9 +55,9 @@ MEASURES: tuple[Measure, ...] = (
     Measure("keypoint_px", "2D px of 224", 2),
     Measure("keypoint_percent", "2D % of box", 2),
     Measure("tip_percent", "tips % of box", 2),
-    Measure("mask_iou_percent", "mask IoU %", lower_is_better=False),
-    Measure("grasp_percent", "grasp right %", lower_is_better=False),
-    Measure("estimated_percent", "estimated %", lower_is_better=False),
+    Measure("mask_iou_percent", "mask IoU %"),
+    Measure("grasp_percent", "grasp right %"),
+    Measure("estimated_percent", "estimated %"),
     Measure("latency_ms", "ms a hand", 2),
 )
 """What is measured. docs/evaluation.md defines each."""

@@ -242,13 +242,12 @@ class Pipeline:
         start = time.perf_counter()
         turn = self._upright(frame)
         seen = turn.frame(replace(frame, stamp_ns=now_ns))
-        found = boxes is None
+        left_out: list[str] = []
         if boxes is None:
-            boxes, left_out = self._require_detector().follow(seen.image, now_ns), []
+            found = self._require_detector().follow(seen.image, now_ns)
         else:
-            boxes = turn.boxes(_hand_boxes(boxes))
-            left_out = self._improbable(boxes)
-        return self._hands(frame, seen, turn, boxes, start, left_out, tracked=True, found=found)
+            found, left_out = self._given(boxes, turn)
+        return self._hands(frame, seen, turn, found, start, left_out, tracked=True, sides_given=boxes is not None)
 
     def _stream_time(self, frame: Frame) -> int:
         """When the frame was taken, or, where it came late, the one before it; forgets what another stream showed.
@@ -273,15 +272,14 @@ class Pipeline:
         start = time.perf_counter()
         turn = self._upright(frame)
         seen = turn.frame(frame)
-        found = boxes is None
+        left_out: list[str] = []
         if boxes is None:
-            boxes, left_out = self._require_detector().detect(seen.image), []
+            found = self._require_detector().detect(seen.image)
         else:
-            boxes = turn.boxes(_hand_boxes(boxes))
-            left_out = self._improbable(boxes)
+            found, left_out = self._given(boxes, turn)
         # not followed, whoever followed them: the estimator would take the picture for one of the stream
-        boxes = [replace(box, follow_id=-1) for box in boxes]
-        return self._hands(frame, seen, turn, boxes, start, left_out, tracked=False, found=found)
+        found = [replace(box, follow_id=-1) for box in found]
+        return self._hands(frame, seen, turn, found, start, left_out, tracked=False, sides_given=boxes is not None)
 
     def _upright(self, frame: Frame) -> Turn:
         """What makes the picture upright, as the detector and the networks know pictures."""
@@ -292,25 +290,29 @@ class Pipeline:
             raise ConfigError("this pipeline was made without a detector: give the boxes of every picture")
         return self._detector
 
-    def _improbable(self, boxes: Sequence[HandBox]) -> list[str]:
-        """Of boxes that somebody gave, those that `min_score` leaves out, in words."""
-        least = self.config.min_score
-        return [
+    def _given(self, boxes: Sequence[HandBox], turn: Turn) -> tuple[list[HandBox], list[str]]:
+        """Boxes that somebody gave, in the upright picture, and those of them that `min_score` leaves out, in words."""
+        given, least = _hand_boxes(boxes), self.config.min_score
+        improbable = [
             f"{box.side.value} hand in box {index} is left out: its score is {box.score:g}, min_score {least:g}"
-            for index, box in enumerate(boxes)
+            for index, box in enumerate(given)
             if not box.score >= least
         ]
+        return turn.boxes(given), improbable
 
     def _near_enough(self, hands: Sequence[Hand]) -> tuple[list[Hand], list[str]]:
         """Hands that `max_distance` leaves, and those that it leaves out, in words."""
         most = self.config.max_distance or np.inf
-        far = [float(np.linalg.norm(hand.joints[0])) for hand in hands]
-        near = [hand for hand, distance in zip(hands, far, strict=True) if not distance > most]
-        return near, [
-            f"{hand.side.value} hand is left out: its wrist is {distance:.2f} m away, max_distance {most:g}"
-            for hand, distance in zip(hands, far, strict=True)
-            if distance > most
-        ]
+        near, too_far = [], []
+        for hand in hands:
+            distance = float(np.linalg.norm(hand.joints[0]))
+            if distance > most:
+                too_far.append(
+                    f"{hand.side.value} hand is left out: its wrist is {distance:.2f} m away, max_distance {most:g}"
+                )
+            else:  # NaN as well
+                near.append(hand)
+        return near, too_far
 
     def _asked_for_sides(self, seen: Frame, boxes: Sequence[HandBox]) -> list[HandBox]:
         """The boxes, with what the estimator says of those whose side is in doubt; the detector hears it, too."""
@@ -322,18 +324,18 @@ class Pipeline:
 
     def _hands(
         self, frame: Frame, seen: Frame, turn: Turn, boxes: Sequence[HandBox], start: float, left_out: Sequence[str],
-        *, tracked: bool, found: bool,
+        *, tracked: bool, sides_given: bool,
     ) -> PipelineResult:  # fmt: skip
         """The hands of `frame`, from boxes in the upright picture `seen` that `turn` makes of it.
 
-        The time of `seen` is the stream's; that of the frame, where it came late, is not. found: by the detector, which
-        may be wrong about their sides.
+        The time of `seen` is the stream's; that of the frame, where it came late, is not. sides_given: by whoever knows
+        them, and not by the detector.
         """
         boxes = [box for box in boxes if box.score >= self.config.min_score]
         detected = time.perf_counter()
         if boxes and self._exposes:
             seen = replace(seen, image=well_exposed(seen.image))
-        if found:
+        if not sides_given:
             boxes = self._asked_for_sides(seen, boxes)
         estimates = self.estimator.estimate(seen, boxes) if boxes or tracked else Estimates((), ())
         estimated = time.perf_counter()

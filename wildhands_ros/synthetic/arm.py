@@ -173,7 +173,7 @@ class _Fingers:
             direction = joints[b] - joints[a]
             length = np.linalg.norm(direction)
             direction = direction / length
-            back = _back_of_bone(joints, i // 4, direction)
+            back = _back_of_bone(i // 4, direction)
             along = (points[mine] - joints[a]) @ direction
             height = (points[mine] - joints[a] - along[:, None] * direction) @ back
             sideways = (points[mine] - joints[a]) @ np.cross(direction, back)
@@ -197,7 +197,7 @@ class _Fingers:
                 self.nail_rim[mine] = top * np.exp(-(((ellipse - 1.05) / 0.12) ** 2))
 
 
-def _back_of_bone(joints: FloatArray, finger: int, direction: FloatArray) -> FloatArray:
+def _back_of_bone(finger: int, direction: FloatArray) -> FloatArray:
     """Unit vector across a bone that points to the nail's side, in the right hand's wrist frame."""
     back = np.array([0.0, 0.0, 1.0]) if finger else np.array([0.15, 0.85, 0.5])  # the thumb is turned inwards
     back = back - (back @ direction) * direction

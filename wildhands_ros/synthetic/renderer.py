@@ -50,7 +50,7 @@ def render(meshes: Sequence[Mesh], camera: Camera, background: Image) -> tuple[I
     picture = background.copy()
     channels = meshes[0].values.shape[1] if meshes else 3
     extra = np.zeros((*picture.shape[:2], channels - 3), np.float32)
-    for group in _groups([_seen(mesh, camera) for mesh in meshes], camera):
+    for group in _groups([_seen(mesh, camera) for mesh in meshes]):
         _draw(group, picture, extra)
     return picture, extra
 
@@ -91,7 +91,7 @@ def _seen(mesh: Mesh, camera: Camera) -> _Seen:
     return _Seen(pixels, distances, mesh.values, faces, (uses == 1)[edges], box)
 
 
-def _groups(seen: list[_Seen], camera: Camera) -> list[list[_Seen]]:
+def _groups(seen: list[_Seen]) -> list[list[_Seen]]:
     """Meshes that may hide each other, together; what lies outside the picture is left out."""
     groups: list[list[_Seen]] = []
     for mesh in seen:
