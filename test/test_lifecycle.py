@@ -27,7 +27,7 @@ from std_srvs.srv import SetBool
 from tf2_msgs.msg import TFMessage
 
 from wildhands_ros.msg import HandPoseArray
-from wildhands_ros.node.diagnostics import InputWatch
+from wildhands_ros.node.input_watch import InputWatch
 from wildhands_ros.node.wildhands_node import WildhandsNode
 
 

@@ -14,7 +14,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo
 
 from wildhands_ros.camera import Camera, ignored_skew
-from wildhands_ros.node.diagnostics import Surroundings
+from wildhands_ros.node.input_watch import Surroundings
 from wildhands_ros.node.qos import fastdds_profile, profile_variable
 
 if TYPE_CHECKING:  # newer rclpy has it in rclpy.endpoint_info

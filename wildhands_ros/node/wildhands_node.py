@@ -38,6 +38,7 @@ from wildhands_ros.node.captures import CaptureError, write_capture
 from wildhands_ros.node.diagnostics import State
 from wildhands_ros.node.executor import NodeExecutor, SlowCallbackGroup
 from wildhands_ros.node.images import find_bridge
+from wildhands_ros.node.input_watch import InputWatch, Surroundings
 from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics, survey
 from wildhands_ros.node.machine import memory_facts, model_facts
 from wildhands_ros.node.outlets import Outlets
@@ -94,7 +95,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         self._statistics = diagnostics.Statistics()
         self._throttle = diagnostics.Throttle()
         self._bridge = find_bridge(self._without_bridge)
-        self._watch: diagnostics.InputWatch | None = None
+        self._watch: InputWatch | None = None
         self._model_facts: dict[str, str] = {}
         self._pipeline: HandPipeline | None = None
         self._outlets: Outlets | None = None
@@ -206,8 +207,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
         try:
             do()
         except Exception as error:
-            reason = str(error) if isinstance(error, WildHandsError) else f"{type(error).__name__}: {error}"
-            self._failed_transition = f"{name} failed: {reason}"
+            self._failed_transition = f"{name} failed: {_reason(error)}"
             if self.context.ok():  # else it is only that ROS has been shut down
                 self._report("transition_failed", self._failed_transition)
             undo()
@@ -237,7 +237,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
 
     def _activate(self) -> None:
         assert self._pipeline is not None and self._outlets is not None
-        self._watch = diagnostics.InputWatch(time.monotonic())
+        self._watch = InputWatch(time.monotonic())
         self._statistics.begin_anew()
         self._pipeline.reset()
         self._enabled = True
@@ -291,7 +291,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
-    def _subscribe(self, worker: Worker, watch: diagnostics.InputWatch) -> None:
+    def _subscribe(self, worker: Worker, watch: InputWatch) -> None:
         def on_image(message: ImageMessage) -> None:
             self._statistics.image_received()
             watch.image(time.monotonic())
@@ -314,7 +314,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
                 self._subscription(image_type, self._topics.image, on_image, qos.IMAGE_INPUT),
             ]
 
-    def _heed_latched_info(self, watch: diagnostics.InputWatch, around: diagnostics.Surroundings) -> None:
+    def _heed_latched_info(self, watch: InputWatch, around: Surroundings) -> None:
         """Subscribes to camera_info again where it was published once, before the node listened, so as to get that.
 
         Such a subscription gets nothing from publishers that offer less. So the node does not begin with it, and goes
@@ -413,7 +413,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             response.message = str(write_capture(settings.capture_dir, sight, self._diagnosis()))
             response.success = True
         except Exception as error:  # a bug report must not end the node
-            response.message = str(error) if isinstance(error, WildHandsError) else f"{type(error).__name__}: {error}"
+            response.message = _reason(error)
             self._report("capture_failed", f"~/capture: {response.message}")
         return response
 
@@ -526,6 +526,11 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             "images decoded by": "wildhands_ros" if self._bridge is None else "cv_bridge",
             "middleware": get_rmw_implementation_identifier(),
         }
+
+
+def _reason(error: Exception) -> str:
+    """An error in words: our own are made for people, of others it takes the type to understand them."""
+    return str(error) if isinstance(error, WildHandsError) else f"{type(error).__name__}: {error}"
 
 
 def main(args: Sequence[str] | None = None, pipeline_factory: PipelineFactory = ready_pipeline) -> int:
