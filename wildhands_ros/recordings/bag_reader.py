@@ -160,33 +160,44 @@ class BagReader:
         elif not few:
             self._report_missing_files(path, files)
         elif not any(write_ahead_log(f) for f in files):
-            try:
-                reader = _opened(path)
-            except _Unreadable as error:
-                self._report(f"{path}: {error}; reading its files one by one")
-            else:
-                starts = _starts_of_listed(reader)
-                if not starts:  # nothing tells that it has these files, nor that others are copies
-                    starts = {_plain_name(file): 0 for file in files}
-                unlisted = [file.name for file in files if _plain_name(file) not in starts]
-                if unlisted:
-                    self._report(
-                        f"{path}: its metadata.yaml does not list {', '.join(unlisted)}, which is not read: name the "
-                        "file itself, or have it listed (ros2 bag reindex)"
-                    )
-                    files = [file for file in files if file.name not in unlisted]
-                times = [time_ns for time_ns in starts.values() if time_ns is not None]
-                if times == sorted(times):
-                    return [_Part(path, files, self._report, reader, self._plain)]
-                _close(reader)
-                self._report(
-                    f"{path}: its metadata.yaml does not list its files by their times; reading them one by one"
-                )
-                files.sort(key=lambda file: starts[_plain_name(file)] or 0)
+            whole, files = self._open_as_listed(path, files)
+            if whole is not None:
+                return [whole]
+        return self._open_one_by_one(path, files, stay_open=few)
+
+    def _open_as_listed(self, path: Path, files: list[Path]) -> tuple[_Part | None, list[Path]]:
+        """The folder as its metadata.yaml describes it, and its files.
+
+        None where they have to be read one by one, and then which of them, in which order.
+        """
+        try:
+            reader = _opened(path)
+        except _Unreadable as error:
+            self._report(f"{path}: {error}; reading its files one by one")
+            return None, files
+        starts = _starts_of_listed(reader)
+        if not starts:  # nothing tells that it has these files, nor that others are copies
+            starts = {_plain_name(file): 0 for file in files}
+        unlisted = [file.name for file in files if _plain_name(file) not in starts]
+        if unlisted:
+            self._report(
+                f"{path}: its metadata.yaml does not list {', '.join(unlisted)}, which is not read: name the "
+                "file itself, or have it listed (ros2 bag reindex)"
+            )
+            files = [file for file in files if file.name not in unlisted]
+        times = [time_ns for time_ns in starts.values() if time_ns is not None]
+        if times == sorted(times):
+            return _Part(path, files, self._report, reader, self._plain), files
+        _close(reader)
+        self._report(f"{path}: its metadata.yaml does not list its files by their times; reading them one by one")
+        return None, sorted(files, key=lambda file: starts[_plain_name(file)] or 0)
+
+    def _open_one_by_one(self, path: Path, files: list[Path], *, stay_open: bool) -> list[_Part]:
+        """Each of the folder's files that can be read, by the times at which they begin."""
         parts = []
         for file in files:
             try:
-                parts.append(self._open_file(file, stays_open=few))
+                parts.append(self._open_file(file, stays_open=stay_open))
             except RecordingError as error:
                 self._report(str(error))
         if not files:
@@ -341,7 +352,7 @@ class _Mcap(McapReader):
             raise ReaderError("its index does not know all messages")
         nameless = not self.connections or any(map(_lacks_schema, self.connections))
         unindexed = any(chunk.message_end_time and not chunk.channel_count for chunk in self.chunks)
-        if self.metadata.message_count and nameless or unindexed:
+        if (self.metadata.message_count and nameless) or unindexed:
             self.close()
             raise ReaderError("its index is not whole")
 
