@@ -116,6 +116,14 @@ def test_every_key_of_the_lines_is_described(results: Path) -> None:
             assert f"`{key}`" in TEXT or key in line["timings"]
 
 
+def test_pixels_of_the_joints_are_made_from_a_line_as_documented(results: Path) -> None:
+    (model,) = re.findall(r"with `model` `(\w+)`, `joints @ K\.T`", (ROOT / "docs" / "python.md").read_text())
+    line = next(line for line in map(json.loads, (results / "hands.jsonl").read_text().splitlines()) if line["hands"])
+    assert line["camera"]["model"] == model
+    pixels = np.array(line["hands"][0]["joints"]) @ np.reshape(line["camera"]["K"], (3, 3)).T
+    np.testing.assert_allclose(pixels[:, :2] / pixels[:, 2:], line["hands"][0]["keypoints"], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("page", "part", "then"),
     [
