@@ -218,7 +218,7 @@ class HandFollower:
             follow.lost = follow not in own
             if follow.lost:
                 continue
-            self._advance(follow, own[follow], stamp_ns, gap)
+            self._advance(follow, own[follow], stamp_ns)
             if (self._frame + place * (_MIRRORED_EVERY // 2)) % _MIRRORED_EVERY == 0:
                 mirrored = self._search.network.look(picture, region_of_landmarks(follow.places), mirrored=True)
                 if mirrored is not None and not own[follow].mirrored:
@@ -250,7 +250,7 @@ class HandFollower:
             return False
         return hand_score(follow.palm, follow.presence_with(seen)) >= self._search.config.least_kept
 
-    def _advance(self, follow: _Follow, seen: LandmarkResult, stamp_ns: int, gap: float) -> None:
+    def _advance(self, follow: _Follow, seen: LandmarkResult, stamp_ns: int) -> None:
         follow.moved = follow.moved + (seen.landmarks.image - follow.places).mean(axis=0)
         elapsed = stamp_ns - follow.measured_ns
         if elapsed >= _LEAST_NS:
@@ -296,20 +296,40 @@ class HandFollower:
     # --- searching ------------------------------------------------------------------------------------------------
 
     def _look_for_more(self, picture: Pyramid, stamp_ns: int, gap: float) -> None:
+        """Searches some views for palms, and looks at the best of those that belong to no followed hand."""
+        effort = max(gap / _EFFORT_S, 1.0)
+        self._vain = [(palm, until) for palm, until in self._vain if until > stamp_ns]
+        glances = self._next_glances(picture, round(self._views_wanted(stamp_ns) * effort), stamp_ns)
+        # Few looks, at the best palms that were not looked at in vain just before: clutter must not hide a hand.
+        looked: list[Palm] = []
+        for palm, near in sorted(self._new_palms(picture, glances), key=lambda item: -item[0].score):
+            if len(looked) >= min(round(effort), self._search.config.candidates):
+                break
+            if any(same_palm(palm, other) for other in looked) or self._owner(palm) is not None:
+                continue
+            looked.append(palm)
+            if not self._look_at_palm(picture, palm, near, stamp_ns):
+                self._vain.append((palm, stamp_ns + _VAIN_NS))
+
+    def _views_wanted(self, stamp_ns: int) -> int:
+        """How many views to search in a frame, where frames come often."""
         config, followed = self._search.config, sum(follow.reported for follow in self._seen())
         if followed == 0:
             coasting = sum(f.lost and stamp_ns - f.seen_ns <= _COAST_NS for f in self._follows)
-            count = max(1, config.search_views - coasting)  # each of these has cost a look already
-        elif followed < config.wanted_hands:
-            count = 1
-        else:
-            count = int(self._frame % config.patrol_every == 1 % config.patrol_every)
-        effort = max(gap / _EFFORT_S, 1.0)
-        count = round(count * effort)
-        self._vain = [(palm, until) for palm, until in self._vain if until > stamp_ns]
+            return max(1, config.search_views - coasting)  # each of these has cost a look already
+        if followed < config.wanted_hands:
+            return 1
+        return int(self._frame % config.patrol_every == 1 % config.patrol_every)
+
+    def _new_palms(self, picture: Pyramid, glances: Sequence[_Glance]) -> list[tuple[Palm, bool]]:
+        """The palms in these views that are worth a look, each with whether its view is a near one.
+
+        Those of followed hands are not: they speak for these hands, as a view without the palm of the hand that should
+        be there speaks against it.
+        """
         new: list[tuple[Palm, bool]] = []
-        for glance in self._next_glances(picture, count, stamp_ns):
-            palms = self._search.palms.find(picture, glance.view, config.palm_threshold)
+        for glance in glances:
+            palms = self._search.palms.find(picture, glance.view, self._search.config.palm_threshold)
             owners = [self._owner(palm) for palm in palms]
             for palm, owner in zip(palms, owners, strict=True):
                 if owner is not None:
@@ -320,16 +340,7 @@ class HandFollower:
                     new.append((palm, glance.near))
             if glance.watched is not None and glance.watched not in owners:
                 glance.watched.palm = max(0.5 * glance.watched.palm, _LEAST_PALM_EVIDENCE)
-        # Few looks, at the best palms that were not looked at in vain just before: clutter must not hide a hand.
-        looked: list[Palm] = []
-        for palm, near in sorted(new, key=lambda item: -item[0].score):
-            if len(looked) >= min(round(effort), config.candidates):
-                break
-            if any(same_palm(palm, other) for other in looked) or self._owner(palm) is not None:
-                continue
-            looked.append(palm)
-            if not self._look_at_palm(picture, palm, near, stamp_ns):
-                self._vain.append((palm, stamp_ns + _VAIN_NS))
+        return new
 
     def _next_glances(self, picture: Pyramid, count: int, stamp_ns: int) -> list[_Glance]:
         """The next views in turn, and every second frame first the place where a hand was just lost."""
