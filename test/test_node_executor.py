@@ -226,13 +226,14 @@ def test_a_spinning_thread_that_waits_is_stopped_at_once(node: Node) -> None:
 
 def test_what_has_come_is_handled_before_a_spinning_thread_ends(node: Node) -> None:
     """Where it is asked for: a recorder that lags behind its disk loses nothing when it is told to stop."""
-    count, all_sent, stoppers, heard = 50, threading.Event(), [], []
+    count, all_sent, told, stoppers, heard = 50, threading.Event(), threading.Event(), [], []
     publisher = node.create_publisher(Empty, "work", count)
 
     def take(message: Empty) -> None:
         if not heard:  # told to stop amid the first one
             stoppers.append(threading.Thread(target=spinning.stop, args=(60.0,)))
             stoppers[0].start()
+            told.set()
             assert all_sent.wait(30)
         heard.append(message)
 
@@ -244,8 +245,7 @@ def test_what_has_come_is_handled_before_a_spinning_thread_ends(node: Node) -> N
         publisher.publish(Empty())
     assert publisher.wait_for_all_acked()
     all_sent.set()
-    while not stoppers:
-        time.sleep(0.01)
+    assert told.wait(30)
     stoppers[0].join(60)
     assert len(heard) == count
 

@@ -263,6 +263,25 @@ def test_in_lockstep_each_of_several_pictures_with_one_stamp_waits_for_its_resul
         assert colours(consumer.wait(20)) == list(range(20))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"topic": "no topic"}, "'no topic' cannot be"),
+        ({"lockstep": True, "result_topic": "no topic"}, "'no topic' cannot be"),
+        ({"lockstep": True, "result_type": "lab_msgs/msg/Glove"}, "lab_msgs/msg/Glove is not installed"),
+    ],
+    ids=["topic", "topic of results", "type of results"],
+)
+def test_a_player_that_cannot_play_leaves_no_node(
+    context: Context, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    with pytest.raises(RecordingError, match=said) as refused:
+        Player(folder_of_pictures(tmp_path, 1), PlayerOptions(**change), context=context)  # type: ignore[arg-type]
+    looker = Node("looker", context=context)
+    assert looker.get_node_names() == ["looker"], refused
+    looker.destroy_node()
+
+
 def test_a_missing_result_is_counted_and_many_are_an_error(context: Context, tmp_path: Path) -> None:
     options = PlayerOptions(lockstep=True, result_timeout_s=2.0, repeat_s=2.0)
     with Consumer(context, silent=lambda i: i == 2) as consumer:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ RECORDED = (IMAGE, CAMERA_INFO, HANDS, "/wildhands/markers", "/tf", "/diagnostic
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
+_LOOK_S = 0.1  # between black pictures
 _READ_AHEAD = 3
 _REHEARSAL = "rehearsal"
 
@@ -114,7 +115,12 @@ class LiveChain:
             child_processes(commands, self.environment) as (_, recorder),
             Player(ahead, options, on_publish=note) as player,
         ):
-            _rehearse(player, recorder, ahead.first().camera)
+            _rehearse(
+                player,
+                recorder,
+                ahead.first().camera,
+                lambda: all(recorder.said(f"receiving {topic}", within_s=_LOOK_S) for topic in (IMAGE, HANDS)),
+            )
             report = player.run()
         return ChainReport(stamps, report.frames, report.unanswered, report.seconds)
 
@@ -129,13 +135,7 @@ class LiveChain:
             Player(ahead, PlayerOptions(topic=IMAGE, subscriber_timeout_s=_START_TIMEOUT_S)) as player,
             _Results(player) as results,
         ):
-            deadline = time.monotonic() + _START_TIMEOUT_S
-            black = _black(ahead.first().camera)
-            while not results.wait(0.1):
-                node.check()
-                if time.monotonic() > deadline:
-                    raise WildHandsError(f"no result on {HANDS} after {_START_TIMEOUT_S:g} s: try wildhands doctor")
-                player.publish(black, player.node.get_clock().now().nanoseconds)
+            _rehearse(player, node, ahead.first().camera, lambda: results.wait(_LOOK_S))
             results.start_counting()
             report = player.run()
             return results.report(report)
@@ -156,19 +156,19 @@ def _recorder_command(bag: Path) -> list[str]:
     return [*module, str(bag), *RECORDED, "--jpeg", "--overwrite"]
 
 
-def _rehearse(player: Player, recorder: ChildProcess, camera: Camera) -> None:
-    """Plays black pictures until their results are recorded: discovery between three processes takes its time."""
-    black = _black(camera)
+def _rehearse(player: Player, last: ChildProcess, camera: Camera, arrived: Callable[[], bool]) -> None:
+    """Plays black pictures until their results arrive: discovery between the processes takes its time.
+
+    last: the process in which they do, or from which they come. arrived: waits a moment for them. Raises WildHandsError
+    where that process ends, or nothing arrives.
+    """
+    black = Frame(np.zeros((camera.height, camera.width, 3), np.uint8), camera, name=_REHEARSAL)
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while not all(recorder.said(f"receiving {topic}", within_s=0.1) for topic in (IMAGE, HANDS)):
-        recorder.check()
+    while not arrived():
+        last.check()
         if time.monotonic() > deadline:
             raise WildHandsError(f"no result on {HANDS} after {_START_TIMEOUT_S:g} s: try wildhands doctor")
         player.publish(black, player.node.get_clock().now().nanoseconds)
-
-
-def _black(camera: Camera) -> Frame:
-    return Frame(np.zeros((camera.height, camera.width, 3), np.uint8), camera, name=_REHEARSAL)
 
 
 class _Results:

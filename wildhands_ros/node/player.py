@@ -43,22 +43,9 @@ from wildhands_ros.texts import log_to_terminal
 
 logger = logging.getLogger(__name__)
 
-# Reliable, because a reliable publisher serves subscriptions of both kinds; a short queue, as old pictures are no use.
-QOS = QoSProfile(
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.VOLATILE,
-    history=HistoryPolicy.KEEP_LAST,
-    depth=4,
-)
-# In lockstep the one that answers sets the pace, and a recorder beside it may lag behind by as many.
-LOCKSTEP_QOS = QoSProfile(
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.VOLATILE,
-    history=HistoryPolicy.KEEP_LAST,
-    depth=60,
-)
-
 _COMMAND = "python3 -m wildhands_ros.node.player"
+_DEPTH = 4  # pictures that wait to be sent: old ones are no use
+_LOCKSTEP_DEPTH = 60  # in lockstep the one that answers sets the pace, and a recorder beside it may lag so far behind
 _SECOND = 10**9
 _POLL_S = 0.02
 _INFO_GRACE_S = 1.0
@@ -148,16 +135,20 @@ class Player:
             self._options.topic, Image
         )  # fmt: skip
         try:
-            for name in (topic, *([self._options.result_topic] if self._options.lockstep else [])):
-                resolved_topic(self.node, name)
+            resolved_topic(self.node, topic)
+            self._answers = _Answers(self.node, self._options) if self._options.lockstep else None
         except RecordingError:
             self.node.destroy_node()
             raise
-        qos = LOCKSTEP_QOS if self._options.lockstep else QOS
+        qos = QoSProfile(
+            reliability=ReliabilityPolicy.RELIABLE,  # which serves subscriptions of both kinds
+            durability=DurabilityPolicy.VOLATILE,
+            history=HistoryPolicy.KEEP_LAST,
+            depth=_LOCKSTEP_DEPTH if self._options.lockstep else _DEPTH,
+        )
         beside = "/".join([*self._options.topic.split("/")[:-1], "camera_info"])
         self._images: Publisher[Image] | Publisher[CompressedImage] = self.node.create_publisher(kind, topic, qos)
         self._infos: Publisher[CameraInfo] = self.node.create_publisher(CameraInfo, beside, qos)
-        self._answers = _Answers(self.node, self._options) if self._options.lockstep else None
         self._spinning = SpinningThread(self.node, "wildhands-play")
 
     def run(self) -> PlayReport:
@@ -189,24 +180,16 @@ class Player:
         self._let_arrive()
         return PlayReport(frames, unanswered, seconds)
 
-    def _let_arrive(self) -> None:
-        """The last messages are still on their way to reliable subscriptions when the publishers could be gone."""
-        until = time.monotonic() + _ACKNOWLEDGED_S
-        publishers = [self._images] if self._stop.is_set() else [self._images, self._infos]
-        for publisher in publishers:  # camera_infos are small, and acknowledged every three seconds
-            publisher.wait_for_all_acked(Duration(seconds=max(until - time.monotonic(), 0.0)))
-
-    def _answered(self, frame: Frame, stamp_ns: int) -> bool:
-        """Whether the picture's result comes in time; the picture is published again where it seems to be lost."""
-        assert self._answers is not None
-        left = self._options.result_timeout_s
-        while left > self._options.repeat_s and not self._stop.is_set():
-            if self._answers.wait(stamp_ns, self._options.repeat_s):
-                return True
-            left -= self._options.repeat_s
-            # a best-effort subscription that has not yet discovered this publisher misses the first picture
-            self.publish(frame, stamp_ns)
-        return self._answers.wait(stamp_ns, left)
+    def publish(self, frame: Frame, stamp_ns: int) -> None:
+        """Publishes one picture and its camera_info, now."""
+        if self._on_publish is not None:
+            self._on_publish(frame, stamp_ns)
+        header = header_at(stamp_ns, frame.frame_id)
+        self._infos.publish(camera_to_camera_info(frame.camera, header))
+        if self._options.compressed:
+            self._images.publish(compressed_message(frame.image, header, self._options.quality))
+        else:
+            self._images.publish(image_message(frame.image, header))
 
     def stop(self) -> None:
         """Ends `run` soon; may be called from any thread, but not from a signal handler (see `call_on_signals`)."""
@@ -228,6 +211,25 @@ class Player:
     ) -> None:
         self.close()
 
+    def _let_arrive(self) -> None:
+        """The last messages are still on their way to reliable subscriptions when the publishers could be gone."""
+        until = time.monotonic() + _ACKNOWLEDGED_S
+        publishers = [self._images] if self._stop.is_set() else [self._images, self._infos]
+        for publisher in publishers:  # camera_infos are small, and acknowledged every three seconds
+            publisher.wait_for_all_acked(Duration(seconds=max(until - time.monotonic(), 0.0)))
+
+    def _answered(self, frame: Frame, stamp_ns: int) -> bool:
+        """Whether the picture's result comes in time; the picture is published again where it seems to be lost."""
+        assert self._answers is not None
+        left = self._options.result_timeout_s
+        while left > self._options.repeat_s and not self._stop.is_set():
+            if self._answers.wait(stamp_ns, self._options.repeat_s):
+                return True
+            left -= self._options.repeat_s
+            # a best-effort subscription that has not yet discovered this publisher misses the first picture
+            self.publish(frame, stamp_ns)
+        return self._answers.wait(stamp_ns, left)
+
     def _once(self) -> Iterator[tuple[Frame, int]]:
         for frame in self._source:
             yield frame, frame.stamp_ns
@@ -244,17 +246,6 @@ class Player:
                 yield frame, frame.stamp_ns + offset_ns
             period_ns = stamps[-1] - stamps[-2] if len(stamps) > 1 else _DEFAULT_PERIOD_NS
             offset_ns += newest_ns - stamps[0] + max(period_ns, 1)
-
-    def publish(self, frame: Frame, stamp_ns: int) -> None:
-        """Publishes one picture and its camera_info, now."""
-        if self._on_publish is not None:
-            self._on_publish(frame, stamp_ns)
-        header = header_at(stamp_ns, frame.frame_id)
-        self._infos.publish(camera_to_camera_info(frame.camera, header))
-        if self._options.compressed:
-            self._images.publish(compressed_message(frame.image, header, self._options.quality))
-        else:
-            self._images.publish(image_message(frame.image, header))
 
     def _wait_for_listeners(self) -> None:
         options = self._options
@@ -321,6 +312,8 @@ class _Answers:
     """The stamps of the results that have come."""
 
     def __init__(self, node: Node, options: PlayerOptions) -> None:
+        """Raises RecordingError for a name that no topic can have, or a type that is not installed."""
+        resolved_topic(node, options.result_topic)
         kind = message_class(options.result_type)
         if kind is None:
             raise RecordingError(

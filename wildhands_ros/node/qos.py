@@ -151,7 +151,8 @@ def input_events(
     """Reports publishers of `topic`, a resolved name, that offer less than `ours` asks for."""
 
     def on_incompatible(event: object) -> None:
-        report("input_qos_mismatch", input_mismatch(topic, _policy_of(event), ours, publishers_of(node, topic)))
+        publishers = node.get_publishers_info_by_topic(topic)
+        report("input_qos_mismatch", input_mismatch(topic, _policy_of(event), ours, publishers))
 
     return SubscriptionEventCallbacks(incompatible_qos=on_incompatible, use_default_callbacks=False)
 
@@ -162,21 +163,14 @@ def output_events(
     """Reports subscribers of `topic`, a resolved name, that ask for more than `ours` offers."""
 
     def on_incompatible(event: object) -> None:
-        report("output_qos_mismatch", output_mismatch(topic, _policy_of(event), ours, subscribers_of(node, topic)))
+        subscribers = node.get_subscriptions_info_by_topic(topic)
+        report("output_qos_mismatch", output_mismatch(topic, _policy_of(event), ours, subscribers))
 
     return PublisherEventCallbacks(incompatible_qos=on_incompatible, use_default_callbacks=False)
 
 
 def _policy_of(event: object) -> QoSPolicyKind:
     return QoSPolicyKind(getattr(event, "last_policy_kind", QoSPolicyKind.INVALID))
-
-
-def publishers_of(node: Node, topic: str) -> list[TopicEndpointInfo]:
-    return list(node.get_publishers_info_by_topic(topic))
-
-
-def subscribers_of(node: Node, topic: str) -> list[TopicEndpointInfo]:
-    return list(node.get_subscriptions_info_by_topic(topic))
 
 
 def _words(value: ReliabilityPolicy | DurabilityPolicy | LivelinessPolicy | QoSPolicyKind) -> str:

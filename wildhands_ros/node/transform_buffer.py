@@ -164,7 +164,8 @@ class TransformBuffer:
                 return poses, str(error)
             if above is None:
                 return poses, None
-            frame, pose = above[0], above[1] @ pose
+            frame, place = above
+            pose = place @ pose
             if frame in poses:
                 return poses, f"the TF frames form a loop at '{frame}'"
             poses[frame] = pose
