@@ -76,6 +76,15 @@ def checkpoint(network, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A checkpoint for tests of how networks are kept and chosen: exporting and loading it takes half as long."""
+    variant = replace(SMALL, trunk=Trunk.LANDMARKS, frame_trunk=False)
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    save_checkpoint(path, made_up_network(variant, 1), CheckpointInfo(variant, "none", "open", "Apache-2.0"))
+    return path
+
+
+@pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
@@ -445,10 +454,10 @@ def test_cached_networks_are_checked_with_the_inputs_that_they_were_made_with():
         np.testing.assert_allclose([float(s.inputs.crops.mean()) for s in samples[:4]], means, atol=1e-3)
 
 
-def test_what_strays_too_far_is_refused(checkpoint, cache):
+def test_what_strays_too_far_is_refused(tiny, cache):
     strict = RuntimeConfig("cpu", Backend.OPENVINO, Precision.INT8, threads=1, tolerance_mm=1e-4, cache_dir=cache)
     with pytest.raises(ConfigError, match=r"mm from the float32 reference.*more than"):
-        load_network(checkpoint, strict)
+        load_network(tiny, strict)
 
 
 @pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME, Backend.OPENVINO])
@@ -463,14 +472,14 @@ def test_versions_are_told_without_importing_what_may_not_be_used(backend, monke
     assert accelerated.version(backend) == importlib.import_module(backend.value).__version__
 
 
-def test_auto_takes_something_within_the_tolerance_and_remembers_it(checkpoint, cache, monkeypatch):
+def test_auto_takes_something_within_the_tolerance_and_remembers_it(tiny, cache, monkeypatch):
     config = RuntimeConfig("cpu", precision=Precision.AUTO, threads=1, tolerance_mm=0.05, cache_dir=cache)
-    loaded = load_network(checkpoint, config)
+    loaded = load_network(tiny, config)
     assert loaded.agreement_mm <= 0.05 and "float32" in loaded.runtime.name
     tried = []
     real = loading_module._load_candidate
     monkeypatch.setattr(loading_module, "_load_candidate", lambda *a: tried.append(a[2]) or real(*a))
-    again = load_network(checkpoint, config)
+    again = load_network(tiny, config)
     assert again.runtime.name == loaded.runtime.name and len(tried) == 1
 
 
@@ -490,14 +499,14 @@ def test_auto_leaves_bfloat16_to_processors_that_have_it(has, monkeypatch):
 @pytest.mark.parametrize("precision", [Precision.BFLOAT16, Precision.INT8])
 @pytest.mark.parametrize(("has", "off", "heads"), [(True, 0.5, True), (True, 5.0, False), (False, 0.5, False)])
 def test_heads_are_coarse_where_the_processor_gains_by_it_and_joints_stay_within_the_tolerance(
-    checkpoint, cache, monkeypatch, precision, has, off, heads
+    tiny, cache, monkeypatch, precision, has, off, heads
 ):
     monkeypatch.setattr(accelerated, "openvino_has_bfloat16", lambda: has)
     monkeypatch.setattr(
         loading_module, "joint_distance", lambda variant, samples, a, b: off if "heads in bfloat16" in a.name else 0.2
     )
     config = RuntimeConfig("cpu", Backend.OPENVINO, precision, threads=1, tolerance_mm=1.0, cache_dir=cache)
-    loaded = load_network(checkpoint, config)
+    loaded = load_network(tiny, config)
     assert ("heads in bfloat16" in loaded.runtime.name) == heads
     assert loaded.agreement_mm == (off if heads else 0.2)
 
@@ -509,13 +518,13 @@ def test_openvino_tells_what_the_processor_has():
     assert not has or flags & {"avx512f", "avx_ne_convert", "bf16", "i8mm"}  # the last two of ARM's
 
 
-def test_exports_are_kept_and_mended(checkpoint, tmp_path, monkeypatch):
-    first = exported_network(checkpoint, tmp_path)
+def test_exports_are_kept_and_mended(tiny, tmp_path, monkeypatch):
+    first = exported_network(tiny, tmp_path)
     monkeypatch.setattr(loading_module, "load_checkpoint", lambda path: pytest.fail("exported again"))
-    assert exported_network(checkpoint, tmp_path).folder == first.folder
+    assert exported_network(tiny, tmp_path).folder == first.folder
     monkeypatch.undo()
     (first.folder / "info.json").write_text("{")
-    assert exported_network(checkpoint, tmp_path).info == first.info
+    assert exported_network(tiny, tmp_path).info == first.info
     assert not list(tmp_path.glob(".export-*"))
 
 
@@ -529,8 +538,8 @@ def test_exports_are_kept_and_mended(checkpoint, tmp_path, monkeypatch):
     ],
     ids=["info that is a list", "info with more", "half of what is expected", "part of a graph"],
 )
-def test_a_damaged_cache_is_made_anew(checkpoint, cache, tmp_path, monkeypatch, name, damaged):
-    whole = exported_network(checkpoint, cache).folder
+def test_a_damaged_cache_is_made_anew(tiny, cache, tmp_path, monkeypatch, name, damaged):
+    whole = exported_network(tiny, cache).folder
     again = []
 
     def write(path, folder):
@@ -543,25 +552,25 @@ def test_a_damaged_cache_is_made_anew(checkpoint, cache, tmp_path, monkeypatch, 
     shutil.copytree(whole, mine)
     (mine / name).write_bytes(damaged((whole / name).read_bytes()))
     config = RuntimeConfig("cpu", Backend.ONNXRUNTIME, threads=1, cache_dir=tmp_path)
-    assert load_network(checkpoint, config).agreement_mm < 0.01
-    assert again == [checkpoint]
+    assert load_network(tiny, config).agreement_mm < 0.01
+    assert again == [tiny]
 
 
 @pytest.mark.parametrize(
     ("backend", "name"),
     [(Backend.ONNXRUNTIME, "hands.onnx"), (Backend.OPENVINO, "hands.bin"), (Backend.OPENVINO, "trunks.bin")],
 )
-def test_damaged_weights_in_the_cache_are_made_anew(checkpoint, cache, tmp_path, backend, name):
+def test_damaged_weights_in_the_cache_are_made_anew(tiny, cache, tmp_path, backend, name):
     """Zeros, as a power failure leaves them: such a network runs, and is another one."""
     config = RuntimeConfig("cpu", backend, threads=1, tolerance_mm=0.1, cache_dir=tmp_path)
-    folder = tmp_path / exported_network(checkpoint, cache).folder.name
-    shutil.copytree(exported_network(checkpoint, cache).folder, folder)
-    load_network(checkpoint, config)
+    folder = tmp_path / exported_network(tiny, cache).folder.name
+    shutil.copytree(exported_network(tiny, cache).folder, folder)
+    load_network(tiny, config)
     content = bytearray((folder / name).read_bytes())
     place = len(content) // 2
     content[place : place + len(content) // 20] = bytes(len(content) // 20)
     (folder / name).write_bytes(content)
-    assert load_network(checkpoint, config).agreement_mm < 0.01
+    assert load_network(tiny, config).agreement_mm < 0.01
 
 
 @pytest.mark.parametrize(
@@ -573,24 +582,32 @@ def test_damaged_weights_in_the_cache_are_made_anew(checkpoint, cache, tmp_path,
     ],
     ids=["a range is missing", "no shifts", "short shifts"],
 )
-def test_a_damaged_calibration_in_the_cache_is_named_as_damage(checkpoint, cache, damage):
+def test_a_damaged_calibration_in_the_cache_is_named_as_damage(tiny, cache, damage):
     """By the error after which the network is exported, and calibrated, anew."""
-    exported = exported_network(checkpoint, cache)
+    exported = exported_network(tiny, cache)
     config = RuntimeConfig("cpu", Backend.OPENVINO, Precision.INT8, threads=1)
     found = damage(json.loads(json.dumps(asdict(loading_module.calibration(exported, config)))))
     with pytest.raises(ModelFileError):
         accelerated.openvino_graph(exported.trunks, Precision.INT8, 1, accelerated.Calibration(**found))
 
 
+KEPT = ("expected.npz", "hands.onnx", "info.json", "trunks.onnx")
+
+
+def just_exported(checkpoint, cache, folder):
+    """Makes the folder a cache that holds the exported network, and nothing yet that a backend made of it."""
+    whole = exported_network(checkpoint, cache).folder
+    (folder / whole.name).mkdir(parents=True)
+    for name in KEPT:
+        shutil.copy(whole / name, folder / whole.name / name)
+    return folder / whole.name
+
+
 @pytest.mark.parametrize(
     ("backend", "precision"), [(Backend.AUTO, Precision.FLOAT32), (Backend.OPENVINO, Precision.INT8)]
 )
-def test_a_cache_that_may_only_be_read_serves(checkpoint, cache, tmp_path, monkeypatch, backend, precision):
-    whole = exported_network(checkpoint, cache).folder
-    kept = ("trunks.onnx", "hands.onnx", "info.json", "expected.npz")
-    (tmp_path / whole.name).mkdir()
-    for name in kept:
-        shutil.copy(whole / name, tmp_path / whole.name / name)
+def test_a_cache_that_may_only_be_read_serves(tiny, cache, tmp_path, monkeypatch, backend, precision):
+    entry = just_exported(tiny, cache, tmp_path)
 
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
@@ -598,16 +615,12 @@ def test_a_cache_that_may_only_be_read_serves(checkpoint, cache, tmp_path, monke
     monkeypatch.setattr(accelerated.tempfile, "TemporaryDirectory", refuse)
     monkeypatch.setattr(Path, "write_text", refuse)
     config = RuntimeConfig("cpu", backend, precision, threads=1, tolerance_mm=50, cache_dir=tmp_path)
-    assert load_network(checkpoint, config).runtime.name
-    assert sorted(path.name for path in (tmp_path / whole.name).iterdir()) == sorted(kept)
+    assert load_network(tiny, config).runtime.name
+    assert sorted(path.name for path in entry.iterdir()) == list(KEPT)
 
 
 def test_a_disk_with_no_room_for_openvinos_copy_serves(checkpoint, cache, tmp_path):
-    whole = exported_network(checkpoint, cache).folder
-    kept = ("trunks.onnx", "hands.onnx", "info.json", "expected.npz")
-    (tmp_path / whole.name).mkdir()
-    for name in kept:
-        shutil.copy(whole / name, tmp_path / whole.name / name)
+    entry = just_exported(checkpoint, cache, tmp_path)
     config = RuntimeConfig("cpu", Backend.OPENVINO, threads=1, cache_dir=tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))  # where files end, as on a full disk
@@ -615,7 +628,7 @@ def test_a_disk_with_no_room_for_openvinos_copy_serves(checkpoint, cache, tmp_pa
         assert load_network(checkpoint, config).agreement_mm < 1e-2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert sorted(path.name for path in (tmp_path / whole.name).iterdir()) == sorted(kept)
+    assert sorted(path.name for path in entry.iterdir()) == list(KEPT)
 
 
 def test_calibration_pictures_are_used(checkpoint, tmp_path, cache):
@@ -670,55 +683,55 @@ def test_without_a_home_nothing_is_kept_and_no_folder_of_its_name_made(checkpoin
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_cache_is_an_error_with_a_name(checkpoint, tmp_path):
+def test_an_unwritable_cache_is_an_error_with_a_name(tiny, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(ModelFileError, match="cache_dir"):
-        exported_network(checkpoint, blocked)
+        exported_network(tiny, blocked)
 
 
-def test_where_nothing_can_be_kept_it_is_prepared_for_this_process_alone(checkpoint, tmp_path, monkeypatch, caplog):
+def test_where_nothing_can_be_kept_it_is_prepared_for_this_process_alone(tiny, tmp_path, monkeypatch, caplog):
     blocked = tmp_path / "file" / "networks"
     blocked.parent.write_text("")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(loading_module.tempfile, "tempdir", str(temporary))
-    loaded = load_network(checkpoint, RuntimeConfig("cpu", threads=1, cache_dir=blocked))
+    loaded = load_network(tiny, RuntimeConfig("cpu", threads=1, cache_dir=blocked))
     assert not loaded.runtime.name.startswith("torch") and list(temporary.iterdir()) == []
     loaded.runtime(hand_inputs(loaded.info.variant, check_pictures(0, 1))[0].inputs)  # also after they are gone
     (said,) = [message for message in caplog.messages if "every start" in message]
     assert "estimation.cache_dir" in said and "XDG_CACHE_HOME" in said and str(blocked) in said
 
 
-def test_where_there_is_no_room_at_all_torch_runs_it(checkpoint, network, tmp_path, monkeypatch, caplog):
+def test_where_there_is_no_room_at_all_torch_runs_it(tiny, network, tmp_path, monkeypatch, caplog):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch.onnx, "export", full)
     config = RuntimeConfig("cpu", threads=1, cache_dir=tmp_path)
-    assert load_network(checkpoint, config).runtime.name.startswith("torch") and "no room" in caplog.text
+    assert load_network(tiny, config).runtime.name.startswith("torch") and "no room" in caplog.text
     with pytest.raises(ModelFileError, match="No space left"):
-        load_network(checkpoint, replace(config, backend=Backend.ONNXRUNTIME))
+        load_network(tiny, replace(config, backend=Backend.ONNXRUNTIME))
     with pytest.raises(ModelFileError, match="cannot be written.*No space left"):
         export_onnx(network, tmp_path / "whole.onnx")
 
 
-def test_a_damaged_cache_that_cannot_be_made_anew_is_left_alone(checkpoint, cache, tmp_path, monkeypatch):
+def test_a_damaged_cache_that_cannot_be_made_anew_is_left_alone(tiny, cache, tmp_path, monkeypatch):
     def read_only(**options):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    folder = tmp_path / exported_network(checkpoint, cache).folder.name
+    folder = tmp_path / exported_network(tiny, cache).folder.name
     folder.mkdir()
     (folder / "info.json").write_text("{")
     monkeypatch.setattr(loading_module.tempfile, "TemporaryDirectory", read_only)
     with pytest.raises(ModelFileError, match="Read-only.*cache_dir"):
-        exported_network(checkpoint, tmp_path)
+        exported_network(tiny, tmp_path)
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_what_another_process_exports_meanwhile_is_left_to_it(checkpoint, cache, tmp_path, monkeypatch, damaged):
+def test_what_another_process_exports_meanwhile_is_left_to_it(tiny, cache, tmp_path, monkeypatch, damaged):
     """Of two nodes that start together, with no entry or with a damaged one, the first may be loading it already."""
-    whole = exported_network(checkpoint, cache).folder
+    whole = exported_network(tiny, cache).folder
     entry = tmp_path / whole.name
     if damaged:
         entry.mkdir()
@@ -732,18 +745,18 @@ def test_what_another_process_exports_meanwhile_is_left_to_it(checkpoint, cache,
         real(*arguments)
 
     monkeypatch.setattr(loading_module, "export_parts", slower)
-    assert exported_network(checkpoint, tmp_path).folder == entry
+    assert exported_network(tiny, tmp_path).folder == entry
     assert (entry / "in use").exists() and list(tmp_path.iterdir()) == [entry]
 
 
-def test_that_the_network_is_being_prepared_is_said_once(checkpoint, tmp_path, caplog):
+def test_that_the_network_is_being_prepared_is_said_once(tiny, tmp_path, caplog):
     for _ in range(2):
-        exported_network(checkpoint, tmp_path)
+        exported_network(tiny, tmp_path)
     said = [record for record in caplog.records if "preparing the network" in record.message]
     assert len(said) == 1 and said[0].levelno == logging.WARNING  # which the commands show
 
 
-def test_the_cache_forgets_what_was_used_longest_ago(checkpoint, tmp_path):
+def test_the_cache_forgets_what_was_used_longest_ago(tiny, tmp_path):
     kept = loading_module._KEPT
     others = [tmp_path / f"{index:024x}-6" for index in range(kept + 2)]
     for age, folder in enumerate(others):
@@ -754,16 +767,16 @@ def test_the_cache_forgets_what_was_used_longest_ago(checkpoint, tmp_path):
     used = others[-1]
     with pytest.raises(FileNotFoundError):
         loading_module._read_exported(used)  # the oldest, but just used
-    made = exported_network(checkpoint, tmp_path).folder
+    made = exported_network(tiny, tmp_path).folder
     assert set(tmp_path.iterdir()) == {made, mine, used, *others[: kept - 2]}
 
 
-def test_the_cache_forgets_what_killed_processes_left(checkpoint, tmp_path):
+def test_the_cache_forgets_what_killed_processes_left(tiny, tmp_path):
     for name, days in ((".export-killed", 2), (".export-at-work", 0.1)):
         (tmp_path / name / "made").mkdir(parents=True)
         before = time.time() - days * 24 * 3600
         os.utime(tmp_path / name, (before, before))
-    made = exported_network(checkpoint, tmp_path).folder
+    made = exported_network(tiny, tmp_path).folder
     assert set(tmp_path.iterdir()) == {made, tmp_path / ".export-at-work"}
 
 
@@ -861,17 +874,17 @@ def test_int8_takes_its_ranges_from_the_users_pictures(checkpoint, cache, hand_m
     assert own.ranges["crops:0"][1] < usual.ranges["crops:0"][1]  # where all is grey, no number is large
 
 
-def test_backends_say_what_they_cannot_do(checkpoint, cache, monkeypatch):
+def test_backends_say_what_they_cannot_do(tiny, cache, monkeypatch):
     half = RuntimeConfig("cpu", Backend.ONNXRUNTIME, Precision.INT8, tolerance_mm=9, cache_dir=cache)
     with pytest.raises(ConfigError, match="use openvino"):
-        load_network(checkpoint, half)
+        load_network(tiny, half)
     with pytest.raises(ConfigError, match="torch does not run"):
-        load_network(checkpoint, RuntimeConfig("cpu", Backend.TORCH, Precision.INT8))
+        load_network(tiny, RuntimeConfig("cpu", Backend.TORCH, Precision.INT8))
     monkeypatch.setattr(loading_module.accelerated, "installed", lambda backend: False)
     with pytest.raises(ConfigError, match="pip install onnx openvino"):
-        load_network(checkpoint, RuntimeConfig("cpu", precision=Precision.INT8))
+        load_network(tiny, RuntimeConfig("cpu", precision=Precision.INT8))
     with pytest.raises(ConfigError, match="onnxruntime is not installed"):
-        load_network(checkpoint, RuntimeConfig("cpu", Backend.ONNXRUNTIME, cache_dir=cache))
+        load_network(tiny, RuntimeConfig("cpu", Backend.ONNXRUNTIME, cache_dir=cache))
 
 
 @pytest.fixture
@@ -892,49 +905,50 @@ def broken(tmp_path, monkeypatch):
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.AUTO])
 @pytest.mark.parametrize("backend", [Backend.ONNXRUNTIME, Backend.OPENVINO])
 def test_a_backend_that_cannot_be_imported_is_named_and_passed_over(
-    checkpoint, tmp_path, broken, caplog, backend, precision
+    tiny, cache, tmp_path, broken, caplog, backend, precision
 ):
+    just_exported(tiny, cache, tmp_path / "networks")
     broken(backend)
     config = RuntimeConfig("cpu", precision=precision, threads=1, tolerance_mm=50, cache_dir=tmp_path / "networks")
-    name = load_network(checkpoint, config).runtime.name
+    name = load_network(tiny, config).runtime.name
     assert not name.startswith(("torch", backend.value))
     (said,) = [message for message in caplog.messages if "cannot be imported" in message]
     assert backend.value in said and "executable stack" in said and "install a version" in said
     with pytest.raises(ConfigError, match=f"{backend.value} is installed but cannot be imported"):
-        load_network(checkpoint, replace(config, backend=backend))
+        load_network(tiny, replace(config, backend=backend))
 
 
-def test_where_no_backend_can_be_imported_torch_runs_it(checkpoint, cache, broken, caplog):
+def test_where_no_backend_can_be_imported_torch_runs_it(tiny, cache, broken, caplog):
     for backend in (Backend.ONNXRUNTIME, Backend.OPENVINO):
         broken(backend)
     config = RuntimeConfig("cpu", threads=1, tolerance_mm=0.9, cache_dir=cache)  # of which no choice is remembered
-    assert load_network(checkpoint, config).runtime.name.startswith("torch")
+    assert load_network(tiny, config).runtime.name.startswith("torch")
     assert "eager torch" in caplog.messages[-1] and "cannot be imported" in caplog.messages[-1]
     assert accelerated.version(Backend.OPENVINO)  # is known all the same
 
 
-def test_without_faster_backends_it_runs_in_torch_and_says_so_once(checkpoint, monkeypatch, caplog):
+def test_without_faster_backends_it_runs_in_torch_and_says_so_once(tiny, monkeypatch, caplog):
     monkeypatch.setattr(loading_module.accelerated, "installed", lambda backend: False)
-    assert "torch" in load_network(checkpoint, RuntimeConfig("cpu", Backend.TORCH, threads=1)).runtime.name
+    assert "torch" in load_network(tiny, RuntimeConfig("cpu", Backend.TORCH, threads=1)).runtime.name
     assert not caplog.messages  # of what was asked for
-    assert "torch" in load_network(checkpoint, RuntimeConfig("cpu", threads=1)).runtime.name
+    assert "torch" in load_network(tiny, RuntimeConfig("cpu", threads=1)).runtime.name
     (said,) = caplog.messages
     assert "neither ONNX Runtime nor OpenVINO" in said and "pip install onnx onnxruntime openvino" in said
 
 
-def test_without_onnx_it_runs_in_torch_unless_it_was_exported_before(checkpoint, tmp_path, monkeypatch, caplog):
+def test_without_onnx_it_runs_in_torch_unless_it_was_exported_before(tiny, tmp_path, monkeypatch, caplog):
     config = RuntimeConfig("cpu", threads=1, cache_dir=tmp_path)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "onnx", None)
-        assert "torch" in load_network(checkpoint, config).runtime.name
+        assert "torch" in load_network(tiny, config).runtime.name
         assert "the library onnx" in caplog.messages[-1]
         with pytest.raises(ModelFileError, match="the library onnx"):
-            load_network(checkpoint, replace(config, backend=Backend.OPENVINO))
+            load_network(tiny, replace(config, backend=Backend.OPENVINO))
         (tmp_path / "file").write_text("")  # below which nothing can be kept
-        assert "torch" in load_network(checkpoint, replace(config, cache_dir=tmp_path / "file" / "x")).runtime.name
-    load_network(checkpoint, config)
+        assert "torch" in load_network(tiny, replace(config, cache_dir=tmp_path / "file" / "x")).runtime.name
+    load_network(tiny, config)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert "torch" not in load_network(checkpoint, config).runtime.name
+    assert "torch" not in load_network(tiny, config).runtime.name
 
 
 def test_torch_before_2_5_exports_too(network, tmp_path, monkeypatch):
@@ -978,7 +992,7 @@ def test_an_export_takes_the_place_of_no_device(network, tmp_path):
     assert pipe.is_fifo()
 
 
-def test_exporting_leaves_no_torch_weights_behind(checkpoint, tmp_path, monkeypatch):
+def test_exporting_leaves_no_torch_weights_behind(tiny, tmp_path, monkeypatch):
     """The exported network is the only copy of the weights: those that it was made from are gone."""
     made = []
     real = loading_module.load_checkpoint
@@ -989,7 +1003,7 @@ def test_exporting_leaves_no_torch_weights_behind(checkpoint, tmp_path, monkeypa
         return network, info
 
     monkeypatch.setattr(loading_module, "load_checkpoint", load)
-    loaded = load_network(checkpoint, RuntimeConfig("cpu", Backend.ONNXRUNTIME, threads=1, cache_dir=tmp_path))
+    loaded = load_network(tiny, RuntimeConfig("cpu", Backend.ONNXRUNTIME, threads=1, cache_dir=tmp_path))
     gc.collect()
     assert loaded.runtime is not None and len(made) == 1 and made[0]() is None
 
