@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -179,7 +180,7 @@ def _frames(source: FrameSource, args: argparse.Namespace) -> Iterator[Frame]:
 # --- outlets ----------------------------------------------------------------------------------------------------------
 
 
-class _Outlet:
+class _Outlet(ABC):
     """Where results go. A file that was there before stays until the first frame is written.
 
     path: to name to the user. wrote: whether a frame was written to it.
@@ -188,8 +189,9 @@ class _Outlet:
     path: Path
     wrote = False
 
+    @abstractmethod
     def write(self, frame: Frame, result: PipelineResult) -> None:
-        raise NotImplementedError
+        """Raises RecordingError where it cannot be written."""
 
 
 class _Pictures(_Outlet):
