@@ -1019,7 +1019,10 @@ def test_a_trunk_of_another_kind_learns_whole_goes_on_after_a_kill_and_estimates
     initialise(classifier)
     torch.save(classifier.state_dict(), weights)
     network = replace(SMALL, trunk=kind, trunk_weights=weights)
-    run = replace(config, steps=4, batch=4, validate_every=2, network=network, optimiser=OptimiserConfig(warmup=1))
+    run = replace(
+        config, steps=4, batch=4, validate_every=2, validation_samples=4, network=network,
+        optimiser=OptimiserConfig(warmup=1),
+    )  # fmt: skip
     watch, again = Watch(), Watch()
     whole = train(run, tmp_path / "whole", MODEL, None, progress=False, extra=(watch,))
     with pytest.raises(Killed):
