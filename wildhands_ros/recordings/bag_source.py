@@ -237,7 +237,9 @@ class BagSource(FrameSource):
 
 def choose_image_topic(topics: Mapping[str, BagTopic], wanted: str | None, where: str) -> BagTopic:
     """The wanted image topic (or its compressed form), or the only one. Raises RecordingError listing what there is."""
-    images = {n: t for n, t in topics.items() if t.msgtype in (IMAGE, COMPRESSED_IMAGE) and not _is_depth(n)}
+    images = {
+        n: t for n, t in topics.items() if t.msgtype in (IMAGE, COMPRESSED_IMAGE) and not _is_of_unread_transport(n)
+    }
     if wanted is not None:
         found = [images[name] for name in (wanted, f"{wanted}/compressed") if name in images]
         if found:
@@ -247,10 +249,10 @@ def choose_image_topic(topics: Mapping[str, BagTopic], wanted: str | None, where
                 f"{wanted} of {where} is of type {topics[wanted].msgtype}, not an image; {_list_images(images)}"
             )
         raise RecordingError(f"{where} has no topic {wanted}; {_list_images(images)}{_list_others(topics)}")
-    images_in = {n for n, t in images.items() if t.count}
+    with_messages = {n for n, t in images.items() if t.count}
     # the compressed twin of a raw topic shows the same pictures, only worse
-    twins = {n for n in images_in if _camera_topic(n) != n and _camera_topic(n) in images_in}
-    candidates = [images[n] for n in sorted(images_in - twins)]
+    twins = {n for n in with_messages if _camera_topic(n) != n and _camera_topic(n) in with_messages}
+    candidates = [images[n] for n in sorted(with_messages - twins)]
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
@@ -295,7 +297,8 @@ def _camera_topic(name: str) -> str:
     return name.removesuffix("/compressed")
 
 
-def _is_depth(name: str) -> bool:
+def _is_of_unread_transport(name: str) -> bool:
+    """Whether image_transport sends something on this topic that is not read here: depth, video, raw images packed."""
     return name.endswith(("/compressedDepth", "/theora", "/zstd"))
 
 
