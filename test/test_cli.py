@@ -948,6 +948,15 @@ def test_doctor_prints_the_line_that_lets_images_through(monkeypatch: pytest.Mon
     assert name.endswith("_DEFAULT_PROFILES_FILE") and Path(path).is_file()
 
 
+def test_doctor_does_not_advise_what_it_has_just_tried_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = SimpleNamespace(returncode=0, stdout="[30, 10, 5.0]\n", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: lost)
+    as_it_is, with_profile = doctor_module._topics()
+    assert as_it_is.level == "warn" and "_DEFAULT_PROFILES_FILE" in as_it_is.remedy
+    assert with_profile.level == "fail" and "10 of 30" in with_profile.text
+    assert "_DEFAULT_PROFILES_FILE" not in with_profile.remedy and "compressed" in with_profile.remedy
+
+
 def test_a_parameter_file_of_the_node_is_told_from_settings(capsys) -> None:
     assert run("run", "picture.jpg", "--config", Path(__file__).parents[1] / "config" / "wildhands.yaml") == 1
     assert "is a ROS parameter file" in capsys.readouterr().err
