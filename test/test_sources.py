@@ -30,6 +30,8 @@ from wildhands_ros.hand_model.pickles import RefusedPickle, read_plain_pickle
 from wildhands_ros.hands import KEYPOINT_NAMES, MANO_TO_KEYPOINTS, Side
 from wildhands_ros.recordings.pictures import read_picture
 from wildhands_ros.samples import BOX_FACTOR, CROP_SIZE, Sample, SampleError
+from wildhands_ros.training.config import SourceConfig
+from wildhands_ros.training.dataset import open_source as open_training_source
 from wildhands_ros.training.sources import EpicHandKps, PseudoLabelConfig, PseudoLabeller, VideoSource
 from wildhands_ros.training.sources import video as video_module
 from wildhands_ros.training.sources.crops import cut, square_of
@@ -176,6 +178,17 @@ def test_hands_of_too_few_joints_and_frames_that_are_absent_are_left_out(tmp_pat
     assert sample.keypoint_weights is not None and sample.keypoint_weights.sum() == 3
     assert sample.visible is not None and list(np.flatnonzero(sample.visible)) == [2, 3, 4]  # joints 2, 1, 0
     assert len(EpicHandKps(*paths, min_visible=4)) == 0
+
+
+def test_training_says_how_many_pictures_are_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hands = {"right": written_hand()}
+    annotations, frames = write_epic(tmp_path, {KEY: hands, KEY.replace("140", "141"): hands})
+    config = SourceConfig(kind="epic-hand-kps", path=annotations, frames=frames)
+    assert len(open_training_source(config, tmp_path)) == 1
+    assert f"1 of the pictures that {annotations} describes are not in {frames}" in caplog.text
+    caplog.clear()
+    (frames / FRAME.replace("140", "141")).write_bytes(next(frames.rglob(FRAME)).read_bytes())
+    assert len(open_training_source(config, tmp_path)) == 2 and not caplog.text
 
 
 def test_arrays_serve_as_well_as_lists(tmp_path: Path) -> None:

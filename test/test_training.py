@@ -673,6 +673,35 @@ def test_samples_that_are_not_there_come_with_the_command_that_makes_them(tmp_pa
         open_source(SourceConfig(path=tmp_path / "none"), None)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sources": ({}, {"path": Path("gone")})}, "gone is not there"),
+        ({"sources": ({}, {"path": Path("empty.tar")})}, "source 2 holds no samples"),
+        ({"sources": ({}, {"weight": 1e-6})}, "weight of source 2 is too small"),
+        ({"sources": ({},), "validation": Path("bare.tar")}, "none of the validation samples has 3D joints"),
+        ({"sources": ({},), "validation": Path("gone.tar")}, "gone.tar does not exist"),
+    ],
+)
+def test_what_is_wrong_with_any_source_is_said_before_hours_go_into_the_first(
+    config: TrainingConfig, landmark_weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any], said: str,
+) -> None:  # fmt: skip
+    (usual,) = config.sources
+    with ShardWriter(tmp_path / "empty.tar"):
+        pass
+    with ShardWriter(tmp_path / "bare.tar") as shard:
+        shard.add(replace(drawn_hand(np.random.default_rng(23), "0"), joints=None))
+    sources = tuple(replace(usual, **of_one) for of_one in changes["sources"])
+    cache = tmp_path / "cache"
+    monkeypatch.chdir(tmp_path)
+    wrong = replace(config, **changes | {"sources": sources, "cache": cache})
+    module = TrainingModule(fresh_network(variant_of(SMALL, MODEL), landmark_weights), wrong, MODEL)
+    with pytest.raises(WildHandsError, match=said):
+        TrainingData(wrong, module, module.manner, tmp_path / "run").setup()
+    assert not cache.exists()
+
+
 def test_an_interrupted_run_sees_the_same_batches() -> None:
     whole = list(MixingSampler([30, 7], [1, 1], batch=8, steps=20, seed=1))
     assert list(MixingSampler([30, 7], [1, 1], batch=8, steps=20, seed=1, first=12)) == whole[12:]

@@ -222,11 +222,7 @@ def _epic_hand_kps(args: argparse.Namespace) -> SampleSource:
         from wildhands_ros.training.sources import EpicHandKps
     least = {} if args.min_visible is None else {"min_visible": args.min_visible}
     source = EpicHandKps(args.epic_hand_kps, args.frames, boxes=args.boxes, whole=True, **least)
-    if source.missing_frames:
-        logger.warning(
-            "%d of the pictures that %s describes are not in %s: their hands are left out",
-            source.missing_frames, args.epic_hand_kps, args.frames,
-        )  # fmt: skip
+    source.warn_of_missing_frames()
     return ReadableSamples(source)
 
 

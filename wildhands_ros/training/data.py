@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -16,7 +16,7 @@ from wildhands_ros.estimation.wildhands.landmark_trunk import LandmarkTrunk
 from wildhands_ros.samples import Sample, SampleSource, ShardReader
 from wildhands_ros.training.cache import CachedDataset
 from wildhands_ros.training.config import LABELS, TrainingConfig
-from wildhands_ros.training.dataset import Drawn, FirstSamples, Manner, SampleDataset, open_source
+from wildhands_ros.training.dataset import Drawn, FirstSamples, Manner, SampleDataset, open_source, require_there
 from wildhands_ros.training.mixing import MixedDataset, MixingSampler
 from wildhands_ros.training.module import TrainingModule
 from wildhands_ros.training.pairs import ShownHand, shown_hands
@@ -71,16 +71,20 @@ class TrainingData(pl.LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         if self._parts:
             return
-        self._parts = [
-            self._dataset(_limited(open_source(s, self._labels, self._models_dir), s.first, self._most), s.only)
-            for s in self.config.sources
-        ]
+        # what is wrong with any of them is said now, and not after hours of labelling and caching another
+        for source in self.config.sources:
+            require_there(source)
         validation = ShardReader(self.config.validation)
         if not any(_has_joints(validation[index]) for index in self._validated(len(validation))):
             raise ConfigError(
                 f"{self.config.validation}: none of the validation samples has 3D joints, whose error decides which "
                 "weights are best"
             )
+        opened = [
+            _limited(open_source(s, self._labels, self._models_dir), s.first, self._most) for s in self.config.sources
+        ]
+        self._sampler([len(source) for source in opened])
+        self._parts = [self._dataset(source, s.only) for source, s in zip(opened, self.config.sources, strict=True)]
         self._validation = self._dataset(validation, ())
 
     def _validated(self, available: int) -> list[int]:
@@ -100,13 +104,19 @@ class TrainingData(pl.LightningDataModule):
             return CachedDataset(source, self._manner, trunk, self.config.network.trained_from, self.config.cache, only)
         return SampleDataset(source, self._manner, only)
 
+    def _sampler(self, lengths: Sequence[int], first: int = 0, share: tuple[int, int] = (0, 1)) -> MixingSampler:
+        """What draws from sources of these lengths. Raises ConfigError where one of them would never be drawn from."""
+        config = self.config
+        return MixingSampler(
+            lengths, [s.weight for s in config.sources], config.batch, config.steps, config.seed, first, share
+        )
+
     def train_dataloader(self) -> _Loader:
         trainer = self.trainer
         assert trainer is not None
-        sampler = MixingSampler(
-            [len(part) for part in self._parts], [s.weight for s in self.config.sources], self.config.batch,
-            self.config.steps, self.config.seed, trainer.global_step, (trainer.global_rank, trainer.world_size),
-        )  # fmt: skip
+        sampler = self._sampler(
+            [len(part) for part in self._parts], trainer.global_step, (trainer.global_rank, trainer.world_size)
+        )
         return _Loader(
             _Answers(MixedDataset(self._parts)), sampler=sampler, batch_size=None, num_workers=self.config.workers,
             persistent_workers=self.config.workers > 0, pin_memory=torch.cuda.is_available(),

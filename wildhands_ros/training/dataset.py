@@ -130,16 +130,23 @@ def open_source(config: SourceConfig, labels: Path, models_dir: Path | None = No
     labels: folder in which those of unlabelled video are kept. models_dir: of the detector that makes them.
     Raises ConfigError or SampleError for what is not there.
     """
-    if not config.path.exists():
-        raise ConfigError(
-            f"{config.path} is not there: 'wildhands render {config.path} --samples N' makes rendered samples"
-        )
+    require_there(config)
     if config.kind == "video":
         labeller = PseudoLabeller.from_directory(models_dir, PseudoLabelConfig(focal=config.focal or None))
         return VideoSource(config.path, labels, labeller, name=config.path.stem)
     if config.kind == "epic-hand-kps":
-        return EpicHandKps(config.path, config.frames)
+        source = EpicHandKps(config.path, config.frames)
+        source.warn_of_missing_frames()
+        return source
     return ShardReader(config.path, name=config.path.name)
+
+
+def require_there(config: SourceConfig) -> None:
+    """Raises ConfigError where there is no such file or folder."""
+    if not config.path.exists():
+        raise ConfigError(
+            f"{config.path} is not there: 'wildhands render {config.path} --samples N' makes rendered samples"
+        )
 
 
 def without(labels: Batch, only: Collection[str]) -> Batch:

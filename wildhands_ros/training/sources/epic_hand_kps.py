@@ -17,6 +17,7 @@ The layout is taken from what the published code reads; the files themselves hav
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,8 @@ from wildhands_ros.samples import Sample, SampleError
 from wildhands_ros.training.sources.crops import Box, cut, square_of
 
 FloatArray = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
 
 WIDTH, HEIGHT, FOCAL = 1920, 1080, 1000.0
 """Size of the annotated pictures, and the focal length that the paper assumes for them."""
@@ -75,6 +78,7 @@ class EpicHandKps:
     ) -> None:
         self.name = "epic_hand_kps"
         self._whole = whole
+        self._annotations, self._frames = annotations, frames
         self.missing_frames = 0
         entries = _entries(annotations)
         places = _pictures(frames, {_file_name(key) for key in entries})
@@ -95,6 +99,15 @@ class EpicHandKps:
                 f"{frames} holds none of the {len(entries)} pictures that {annotations} describes (such as "
                 f"{_file_name(next(iter(entries)))}): give the folder with VISOR's rgb_frames, unpacked"
             )
+
+    def warn_of_missing_frames(self) -> None:
+        """Logs how many pictures are missing, where any are: a folder that was unpacked in part looks like a whole one
+        otherwise."""
+        if self.missing_frames:
+            logger.warning(
+                "%d of the pictures that %s describes are not in %s: their hands are left out",
+                self.missing_frames, self._annotations, self._frames,
+            )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self._hands)
