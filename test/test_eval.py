@@ -213,6 +213,21 @@ def test_pairs_are_of_one_scene_source_and_camera(model: HandModel) -> None:
         assert np.isnan(errors(left, stranger)).all()
     assert np.isnan(errors(replace(left, scene=""), replace(right, scene=""))).all()
     assert np.isnan(errors(left, right, right)).all()
+    bare = {"joints": None, "mano": None}  # where one's wrist is not known, how far it is from the other's neither
+    for one, other in ((replace(left, **bare), right), (left, replace(right, **bare))):
+        scores = score_samples(Predictions(np.stack([joints_of(left), joints_of(right)])), [one, other])
+        assert np.isnan(scores.values["mrrpe_mm"]).all()
+
+
+def test_samples_of_no_scene_are_drawn_by_themselves(model: HandModel) -> None:
+    """Intervals are over draws of scenes: with all of them in one there would be none."""
+    sample = made_sample(model, scene="")
+    samples = [
+        replace(sample, key="a"), replace(sample, key="b"), replace(sample, key="a", source="other"),
+        replace(sample, key="c", scene="s"), replace(sample, key="d", scene="s"),
+    ]  # fmt: skip
+    scenes = score_samples(Predictions(np.stack([joints_of(sample)] * 5)), samples).scenes
+    assert len(set(scenes)) == 4 and scenes[3] == scenes[4]
 
 
 def test_who_else_is_in_the_picture_decides_on_pairs_whatever_was_said_of_them(model: HandModel) -> None:
@@ -340,6 +355,13 @@ def test_joints_behind_the_camera_are_far_off_but_not_endlessly(model: HandModel
     behind = joints_of(sample) * [1, 1, -1]
     error = score_samples(Predictions(behind[None]), [sample]).mean("keypoint_px")
     assert 10 < error <= 224 * np.hypot(1280, 720) / 1280
+    thumb_tip = joints_of(sample).copy()
+    thumb_tip[4] = 0.001, -0.002, -0.3
+    alone = replace(sample, keypoint_weights=np.eye(21)[4])  # seen from 1 cm: a tenth and a fifth of the focal lengths
+    assert sample.keypoints is not None
+    place = np.array([CAMERA.cx + 0.1 * CAMERA.fx, CAMERA.cy - 0.2 * CAMERA.fy])
+    error = score_samples(Predictions(thumb_tip[None]), [alone]).mean("keypoint_px")
+    assert error == pytest.approx(np.linalg.norm(place - sample.keypoints[4]) * 224 / 1280)
 
 
 def test_wrong_shapes_are_refused(model: HandModel) -> None:
