@@ -7,7 +7,9 @@ import io
 import json
 import math
 import os
+import runpy
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,7 +108,7 @@ from wildhands_ros.training.data import TrainingData
 from wildhands_ros.training.dataset import Drawn, FirstSamples, Manner, SampleDataset, normalised, open_source
 from wildhands_ros.training.directions import DirectionModule
 from wildhands_ros.training.losses import hand_losses, mask_loss, masked_mean
-from wildhands_ros.training.mixing import MixingSampler
+from wildhands_ros.training.mixing import MixedDataset, MixingSampler
 from wildhands_ros.training.module import TrainingModule, fresh_network, joint_errors, variant_of
 from wildhands_ros.training.pairs import shown_hands, shown_pair_errors
 from wildhands_ros.training.precision import bfloat16_is_slower, precision_here
@@ -700,6 +702,35 @@ def test_what_is_wrong_with_any_source_is_said_before_hours_go_into_the_first(
     with pytest.raises(WildHandsError, match=said):
         TrainingData(wrong, module, module.manner, tmp_path / "run").setup()
     assert not cache.exists()
+
+
+class _Numbered(SampleDataset):
+    """A source whose maps are its samples' numbers, and a hundred for each of its own."""
+
+    def __init__(self, keys: Sequence[str], hundreds: int) -> None:
+        rng = np.random.default_rng(hundreds)
+        super().__init__(Listed(drawn_hand(rng, key) for key in keys), Manner())
+        self._hundreds = hundreds
+
+    def take(self, indices: Sequence[int]) -> Drawn:
+        return replace(super().take(indices), maps=100.0 * self._hundreds + torch.tensor(indices)[:, None, None, None])
+
+
+def test_samples_put_together_keep_their_labels_and_their_maps() -> None:
+    parts = [_Numbered("abc", 1), _Numbered("defg", 2), _Numbered("h", 3)]
+    mixed = MixedDataset(parts)
+    assert len(mixed) == 8
+    drawn = mixed[[7, 3, 0, 6, 2, 3]]
+    assert drawn.maps is not None
+    numbers = drawn.maps.flatten().tolist()
+    assert sorted(numbers) == [100, 102, 200, 200, 203, 300]
+    for row, number in enumerate(numbers):
+        source, index = divmod(int(number), 100)
+        truth = batch_of(parts[source - 1].source[index])
+        assert torch.equal(drawn.batch.joints[row], truth.joints[0])
+        assert torch.equal(drawn.batch.crops[row], truth.crops[0])
+    plain = MixedDataset([parts[0], SampleDataset(parts[1].source, Manner())])  # of which one has no maps
+    assert plain[[0, 3]].maps is None and plain[[0, 1]].maps is not None
 
 
 def test_an_interrupted_run_sees_the_same_batches() -> None:
@@ -1469,6 +1500,36 @@ def test_a_run_goes_on_from_a_checkpoint_of_the_same_network(
     with pytest.raises(ConfigError, match="another network.*hidden 64 instead of 32"):
         other = replace(still, network=replace(network, hidden=32))
         train(other, tmp_path / "other", MODEL, landmark_weights, progress=False)
+
+
+def test_networks_are_averaged_by_the_share_of_the_second(
+    landmark_weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = runpy.run_path(str(Path(__file__).parent.parent / "tools" / "average_networks.py"))["main"]
+    paths = [tmp_path / f"{name}.safetensors" for name in ("first", "second", "mean")]
+    info = CheckpointInfo(training_data="drawn", hand_model="open", licence="Apache-2.0")
+    for value, path in enumerate(paths[:2]):
+        network = fresh_network(variant_of(SMALL, MODEL), landmark_weights)
+        with torch.no_grad():
+            network.head_r.cam_init[-1].bias.fill_(float(value))
+        save_checkpoint(path, network, info)
+
+    def run(*arguments: object) -> None:
+        monkeypatch.setattr("sys.argv", ["average_networks.py", *map(str, arguments)])
+        main()
+
+    run(*paths[:2], 0.75, paths[2])
+    mean, found = load_checkpoint(paths[2])
+    assert mean.head_r.cam_init[-1].bias.tolist() == [0.75] * 3
+    assert (found.training_data, found.hand_model, found.errors) == ("drawn", "open", None)
+    for arguments, said in (
+        ((paths[0], tmp_path / "third", 0.5, paths[2]), "third is missing"),
+        ((*paths[:2], 0.5, paths[2], "--held-out", tmp_path / "none"), "none does not exist"),
+        ((*paths[:2], 1.5, paths[2]), "the share must lie between 0 and 1"),
+    ):
+        with pytest.raises(SystemExit):
+            run(*arguments)
+        assert said in capsys.readouterr().err
 
 
 def test_configuration_from_yaml(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from wildhands_ros.errors import WildHandsError
 from wildhands_ros.estimation.wildhands.checkpoint import load_checkpoint, save_checkpoint
 from wildhands_ros.estimation.wildhands.expected_errors import FEWEST, ExpectedErrors
 from wildhands_ros.estimation.wildhands.network import WildHandsNetwork
@@ -37,8 +38,12 @@ def main() -> None:
     args = parser.parse_args()
     if not 0 <= args.share <= 1:
         parser.error(f"the share must lie between 0 and 1, not {args.share}")
-    first, first_info = load_checkpoint(args.first)
-    second, info = load_checkpoint(args.second)
+    try:
+        first, first_info = load_checkpoint(args.first)
+        second, info = load_checkpoint(args.second)
+        held_out = None if args.held_out is None else ShardReader(args.held_out)  # now, rather than after the work
+    except WildHandsError as error:
+        parser.error(str(error))
     if first_info.variant != info.variant:
         parser.error(f"{args.first} and {args.second} are different networks")
     mean = {
@@ -48,8 +53,8 @@ def main() -> None:
     if args.share < 1:  # else the second to the bit
         second.load_state_dict(mean)
     # what either had learned of its own errors does not hold for the mean
-    errors = None if args.held_out is None else _expected_errors(second, args.held_out)
-    if args.held_out is not None and errors is None:
+    errors = None if held_out is None else _expected_errors(second, held_out)
+    if held_out is not None and errors is None:
         parser.error(f"{args.held_out} teaches nothing of errors: that takes keypoints, and {FEWEST} hands with joints")
     info = replace(info, errors=errors)
     if args.training_data:
@@ -57,9 +62,9 @@ def main() -> None:
     save_checkpoint(args.output, second, info, half=True)
 
 
-def _expected_errors(network: WildHandsNetwork, held_out: Path) -> ExpectedErrors | None:
+def _expected_errors(network: WildHandsNetwork, held_out: ShardReader) -> ExpectedErrors | None:
     module = TrainingModule(network, TrainingConfig(sources=(SourceConfig(),)), load_hand_model())
-    samples = SampleDataset(ShardReader(held_out), module.manner)
+    samples = SampleDataset(held_out, module.manner)
     batches = [list(range(i, min(i + _BATCH, len(samples)))) for i in range(0, len(samples), _BATCH)]
     return learn_expected_errors(module, (samples.take(batch) for batch in batches))
 
