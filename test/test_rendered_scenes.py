@@ -9,13 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from wildhands_ros.camera import Camera
 from wildhands_ros.estimation.wildhands.variant import GRASPS
 from wildhands_ros.hand_model import HandLayer, HandModel, load_hand_model
 from wildhands_ros.hands import Side, wrist_rotation
 from wildhands_ros.rendered import things
 from wildhands_ros.rendered.arms import FOREARM, ArmMesh, ArmPose
 from wildhands_ros.rendered.backgrounds import _FAMILIES, _HELD_OUT, LEVELS, SIZE, TextureBank
-from wildhands_ros.rendered.cameras import sample_distance, sample_view
+from wildhands_ros.rendered.cameras import sample_distance, sample_place, sample_view
 from wildhands_ros.rendered.objects import THINGS
 from wildhands_ros.rendered.scenes import IDENTITIES, SceneSampler
 from wildhands_ros.rendered.things import HELD_OUT_THINGS, sample_thing
@@ -176,6 +177,17 @@ def test_forearm_leads_to_the_elbow(side):
     assert len(places) == len(sleeve) and faces.max() < len(sleeve) and np.isfinite(sleeve).all()
 
 
+def _magnification(camera: Camera, lens: Camera, angle: float) -> float:
+    """Pixels of one camera to one of another at an angle from the axis, as the areas of a small patch tell."""
+    radius, side = np.array([math.sin(0.7), math.cos(0.7), 0]), np.array([math.cos(0.7), -math.sin(0.7), 0])
+    ahead = np.array([0, 0, 1])
+    ray = math.sin(angle) * radius + math.cos(angle) * ahead
+    out = math.cos(angle) * radius - math.sin(angle) * ahead
+    patch = np.stack([ray, ray + 1e-4 * out, ray + 1e-4 * side])
+    a, b = (abs(np.linalg.det((seen := c.project(patch))[1:] - seen[0])) for c in (camera, lens))
+    return math.sqrt(a / b)
+
+
 def test_cameras_and_distances():
     rng = np.random.default_rng(3)
     views = [sample_view(rng) for _ in range(200)]
@@ -187,6 +199,32 @@ def test_cameras_and_distances():
         if view.lens == "pinhole":
             width = view.camera.width
             assert 54 < math.degrees(2 * math.atan(width / 2 / view.camera.fx)) < 121
+            assert view.fov == pytest.approx(math.degrees(2 * math.atan(width / 2 / view.camera.fx)))
+        lens = view.camera if view.source is None else view.source
+        if view.source is not None:  # as far as the focal length alone tells
+            assert 110 <= view.fov <= 190 and view.fov == pytest.approx(math.degrees(lens.width / lens.fx))
+        assert abs(lens.fy / lens.fx - 1) <= 0.01
+        assert abs(lens.cx - (lens.width - 1) / 2) <= 0.03 * lens.width
+        assert abs(lens.cy - (lens.height - 1) / 2) <= 0.03 * lens.height
+    lenses = [view.source or view.camera for view in views]
+    assert {np.sign(lens.cx - (lens.width - 1) / 2) for lens in lenses} == {-1, 1}
+    assert max(abs(lens.cx - (lens.width - 1) / 2) / lens.width for lens in lenses) > 0.02
+    assert max(abs(lens.fy / lens.fx - 1) for lens in lenses) > 0.005
+    # hands are in the view, in its lower part and on their own side more often than not
+    places = {lean: [view.camera.project(sample_place(rng, view, lean)) for view in views] for lean in (-1, 1)}
+    share = {
+        lean: np.array(
+            [(u / view.camera.width, v / view.camera.height) for (u, v), view in zip(found, views, strict=True)]
+        )
+        for lean, found in places.items()
+    }
+    for found in share.values():
+        assert found.min() > 0.015 and found.max() < 0.985 and 0.52 < np.median(found[:, 1]) < 0.7
+    assert np.median(share[-1][:, 0]) < 0.47 and np.median(share[1][:, 0]) > 0.53
+    for view in views:
+        for angle in (0.05, 0.4, 0.8):
+            measured = 1.0 if view.source is None else _magnification(view.camera, view.source, angle)
+            assert view.stretch(angle) == pytest.approx(max(1.0, measured), rel=0.1)
     distances = [sample_distance(rng) for _ in range(500)]
     assert min(distances) >= 0.18 and max(distances) <= 1.2
 

@@ -267,6 +267,37 @@ def test_what_lies_beyond_the_picture_is_unknown_of_a_mask() -> None:
     assert bool(torch.isnan(beyond[:, :22]).all()) and not bool(torch.isnan(beyond[4:, 24:]).any())
 
 
+@pytest.mark.parametrize("side", list(Side))
+def test_small_masks_are_shares_of_what_is_known(side: Side) -> None:
+    mask = np.zeros((224, 224), np.uint8)
+    mask[:, :114] = 255  # 28 and a half of the cells of 4 by 4 pixels
+    mask[40, 12:15] = HIDDEN  # three pixels of a cell that is the hand's
+    mask[80, 112:114] = HIDDEN  # two of the eight that a cell has of it
+    mask[120:122, 12:14] = HIDDEN  # four: nobody knows
+    sample = replace(
+        drawn_hand(np.random.default_rng(31), "a"), side=side, center=(640.0, 360.0), extent=224.0,
+        box=(565.0, 285.0, 715.0, 435.0), mask=mask,
+    )  # fmt: skip
+    expected = np.repeat([[1.0] * 28 + [0.5] + [0.0] * 27], 56, axis=0)
+    expected[20, 28], expected[30, 3] = 6 / 14, np.nan
+    if side is Side.LEFT:
+        expected = expected[:, ::-1]
+    np.testing.assert_allclose(batch_of(sample).mask[0].numpy(), expected, rtol=1e-5)
+
+
+def test_turned_masks_are_shares_of_what_is_known() -> None:
+    mask = np.full((224, 224), 255, np.uint8)
+    mask[:, :90] = HIDDEN
+    sample = replace(
+        drawn_hand(np.random.default_rng(31), "a"), side=Side.RIGHT, center=(640.0, 360.0), extent=224.0,
+        box=(565.0, 285.0, 715.0, 435.0), mask=mask,
+    )  # fmt: skip
+    turned = rolled(batch_of(sample), torch.tensor([0.3]), MODEL.right).mask[0]
+    known = turned[turned.isfinite()]
+    assert 1000 < len(known) < 2200
+    torch.testing.assert_close(known, torch.ones_like(known))  # all that is known is the hand, also at the border
+
+
 def test_samples_as_large_as_wanted_are_not_resampled() -> None:
     samples = [drawn_hand(np.random.default_rng(26), str(i)) for i in range(4)]
     factor = samples[0].extent / max(samples[0].box[2] - samples[0].box[0], samples[0].box[3] - samples[0].box[1])
@@ -1766,6 +1797,22 @@ def test_depths_are_those_at_the_heat() -> None:
     _, _, depths = head.read(head.look(maps))
     assert depths is not None and head.outputs == 84
     torch.testing.assert_close(depths, torch.full((1, 21), 0.3), atol=1e-4, rtol=0)
+
+
+def test_depths_are_in_half_crops_at_the_wrists_depth() -> None:
+    ray = np.array([0.3, -0.4, 1.0]) / np.linalg.norm([0.3, -0.4, 1.0])
+    joints = np.tile(0.5 * np.array([0.1, 0.2, 1.0]), (21, 1))  # the wrist at a depth of half a metre
+    joints[1] += 0.07 * ray
+    joints[2] -= 0.02 * ray
+    joints[3] += 0.05 * np.array([0.8, 0.6, 0.0])  # across the ray
+    joints[4] += 9.0 * ray
+    where = Geometry(
+        torch.tensor([200.0]), torch.tensor([[200.0, 200.0]]), torch.tensor([100.0]), torch.tensor([[0.3, -0.4]]), None
+    )
+    found = relative_depths(torch.tensor(joints[None], dtype=torch.float32), where)[0, :5]
+    half_crop = 0.5 * 50 / 200
+    expected = torch.tensor([0, 0.07 / half_crop, -0.02 / half_crop, 0, 3])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_depths_are_learned_from_joints_alone_and_along_the_crops_ray() -> None:
