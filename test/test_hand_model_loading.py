@@ -6,6 +6,7 @@ The MANO-like files here hold made-up numbers.
 import collections
 import copy
 import functools
+import gzip
 import io
 import os
 import pickle
@@ -431,6 +432,23 @@ def test_truncated_files(tmp_path, ending, dump, fraction):
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * fraction)])
     with pytest.raises(ModelFileError, match=f"MANO_RIGHT.{ending}"):
+        load_hand_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty: get it again"),
+        (b"<!DOCTYPE html><title>Login</title>", "is a web page, perhaps of a download that asks for a login"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (gzip.compress(b"hand"), "is compressed by gzip: unpack it"),
+        (b"hand", "is not a pickle, or a damaged one"),
+    ],
+)
+def test_what_lies_in_place_of_a_hand_is_named(content, says, tmp_path):
+    """MANO's page asks for a login, and what a script gets there instead of the file is a page."""
+    (write_pair(tmp_path, pickle.dumps) / "MANO_LEFT.pkl").write_bytes(content)
+    with pytest.raises(ModelFileError, match=f"MANO_LEFT.pkl .*{says}.*mano.is.tue.mpg.de"):
         load_hand_model(tmp_path)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from wildhands_ros.errors import ModelFileError
 from wildhands_ros.hand_model.data import OPTIONAL_KEYS, REQUIRED_KEYS, HandData
 from wildhands_ros.hand_model.layer import HandLayer
-from wildhands_ros.hand_model.pickles import RefusedPickle, read_pickle
+from wildhands_ros.hand_model.pickles import RefusedPickle, other_file, read_pickle
 from wildhands_ros.hands import FINGERS, INDEX_MCP, PINKY_MCP, Side
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def _arrays(content: bytes, source: str) -> tuple[dict[str, np.ndarray], str]:
             return _read_npz(content)
         return read_pickle(content, _KEYS), "mano"
     except RefusedPickle as refused:
-        raise ModelFileError(f"{source} {refused}. {_REMEDY}") from refused
+        raise ModelFileError(f"{source} {other_file(content[:64]) or refused}. {_REMEDY}") from refused
 
 
 def _read_npz(content: bytes) -> tuple[dict[str, np.ndarray], str]:

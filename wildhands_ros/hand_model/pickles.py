@@ -8,6 +8,7 @@ and chumpy code is never called on behalf of the file (chumpy is not even needed
 
 from __future__ import annotations
 
+import codecs
 import io
 import math
 import pickle
@@ -38,8 +39,25 @@ _MOST_PLAIN_INSTRUCTIONS = 20_000_000
 _DEEPEST = 20  # nesting of chumpy expressions; MANO's is 2
 
 
+_OTHER_FILES = (
+    (b"\x1f\x8b", "is compressed by gzip: unpack it"),
+    (b"version https://git-lfs", "is only git's note of where the file lies: get it by git lfs pull"),
+    (b"<", "is a web page, perhaps of a download that asks for a login: get the file itself"),
+)
+"""What people have in place of a file, by how it begins."""
+
+
 class RefusedPickle(Exception):
     """The pickle asks for something that arrays do not need, or does not hold what it should."""
+
+
+def other_file(start: bytes) -> str | None:
+    """What lies in place of a file that was not understood, and what to do, by its first bytes (30 at least where there
+    are so many); None where they do not tell."""
+    if not start:
+        return "is empty: get it again"
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    return next((says for begins, says in _OTHER_FILES if text.startswith(begins)), None)
 
 
 def read_pickle(content: bytes, keys: Iterable[str]) -> dict[str, np.ndarray]:

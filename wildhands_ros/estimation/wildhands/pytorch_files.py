@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import re
 import warnings
@@ -15,7 +14,7 @@ from typing import BinaryIO, cast
 import torch
 
 from wildhands_ros.errors import ModelFileError
-from wildhands_ros.hand_model.pickles import RefusedPickle, check_keys
+from wildhands_ros.hand_model.pickles import RefusedPickle, check_keys, other_file
 from wildhands_ros.texts import listed
 
 _PICKLES_BEFORE_ARCHIVES = 5  # in files that are no archives: two numbers, of the system, the content, its keys
@@ -195,25 +194,13 @@ def _refuse_endless_keys(path: Path, zipped: bool) -> None:
                 check_keys(file)
 
 
-_OTHER_FILES = (
-    (b"\x1f\x8b", "is compressed by gzip: unpack it"),
-    (b"version https://git-lfs", "is only git's note of where the file lies: get it by git lfs pull"),
-    (b"<", "is a web page, perhaps of a download that asks for a login: get the file itself"),
-)
-"""What people have in place of a checkpoint, by how it begins."""
-
-
 def _unreadable(error: Exception, path: Path) -> str:
     """What is wrong with a file that torch does not load, and what to do."""
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked is None:
         with opened(path) as file:
             start = file.read(64)
-        if not start:
-            return "is empty: get it again"
-        text = start.removeprefix(codecs.BOM_UTF8).lstrip()
-        known = next((says for begins, says in _OTHER_FILES if text.startswith(begins)), None)
-        return known or (
+        return other_file(start) or (
             f"is damaged, or not a PyTorch checkpoint of plain tensors ({type(error).__name__}): get it again, or save "
             "it with torch.save's own pickle protocol"
         )
