@@ -487,6 +487,20 @@ def test_counters_of_training_steps_may_be_left_out(full, tmp_path):
     assert torch.equal(network.backbone.bn1.running_var, full.backbone.bn1.running_var)
 
 
+def test_weights_that_are_no_tensors_are_named_as_that(full, tmp_path):
+    """Not as missing: the file holds what its user sees in it."""
+    array = np.zeros(2048, np.float32)
+    path = published_file(tmp_path / "arrays.ckpt", full, {"model.feature_conv.7.bias": array})
+    with pytest.raises(ModelFileError, match=r"holds 'model.feature_conv.7.bias' as something else than tensors"):
+        load_checkpoint(path)
+    torch.save({"model.backbone.conv1.weight": array, "model.backbone.bn1.bias": array}, path)
+    with pytest.raises(ModelFileError, match="holds 'model.backbone.conv1.weight', 'model.backbone.bn1.bias' as"):
+        load_checkpoint(path)
+    counters = {name: 5 for name in full.state_dict() if name.endswith("num_batches_tracked")}
+    network, _ = load_checkpoint(published_file(path, full, counters, prefix=""))  # these mean nothing, in any form
+    assert torch.equal(network.backbone.conv1.weight, full.backbone.conv1.weight)
+
+
 def test_files_from_before_they_were_archives_are_read(full, tmp_path):
     path = published_file(tmp_path / "old.ckpt", full)
     torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)

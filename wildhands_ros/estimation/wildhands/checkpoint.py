@@ -259,6 +259,17 @@ def _read_published(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor], dict
     ]
     keys = dict(named)
     tensors: dict[str, Tensor] = {name: state[key] for name, key in keys.items()}
+    without = {name for name in known if name not in tensors and not name.endswith(_COUNTER)}
+    strangers = [
+        key
+        for key, value in state.items()
+        if isinstance(key, str) and not isinstance(value, Tensor) and _our_name(key) in without
+    ]
+    if strangers:
+        raise ModelFileError(
+            f"{path} holds {listed([ascii(key[:60]) for key in strangers])} as something else than tensors (NumPy's "
+            "arrays?): save tensors (torch.from_numpy)"
+        )
     wrappers = Counter(key.removesuffix(_WRAPPERS.sub("", key)) for name, key in keys.items() if name in known)
     if not wrappers:
         if any(isinstance(key, str) and key.startswith("network.hand_backbone.") for key in state):
