@@ -53,6 +53,8 @@ BOX = HandBox(Side.RIGHT, (330.0, 180.0, 450.0, 310.0), 0.9)
 
 def test_the_law_is_a_power_law() -> None:
     np.testing.assert_allclose(LAW(np.array([0.25, 1.0]), np.array([0.0625, 1.0])), [0.1 * 0.5 * 0.5, 0.1])
+    none, least, more = LAW(np.array([0.0, 1e-3, 2e-3]), np.ones(3))
+    assert 0 < none == least < more  # nothing is surer than that, and no error is zero
 
 
 def test_a_law_is_learned_back_from_what_it_says() -> None:
@@ -85,6 +87,8 @@ def test_hands_of_unknown_error_are_left_out_and_too_few_teach_nothing() -> None
     errors[0], spreads[1] = np.nan, np.nan
     learned = ExpectedErrors.learned(spreads, apart, errors)
     assert learned is not None and learned.scale == pytest.approx(LAW.scale)
+    errors[0] = np.inf
+    assert ExpectedErrors.learned(spreads, apart, errors) == learned
     assert ExpectedErrors.learned(spreads[1:], apart[1:], errors[1:]) is not None
     assert ExpectedErrors.learned(spreads[3:], apart[3:], errors[3:]) is None
 

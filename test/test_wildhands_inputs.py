@@ -79,6 +79,13 @@ def test_boxes_are_of_float32_as_published():
     assert placed((50 - 1e-9, 60, 90, 100), camera, 1.75) == placed((50, 60, 90, 100), camera, 1.75)
 
 
+def test_the_far_corner_is_the_near_one_and_the_size_in_float32_as_published():
+    """Which may be a hair less than the corner, and then it is truncated to the pixel before."""
+    camera = Camera.pinhole(448, 448, 500)
+    assert placed((216, 15, 454, 63), camera, 1.75) == CropPlace((166.0, 20.0), 199.5, (67, 0, 223, 119))
+    assert placed((-12.5, -0.7, 15.2, 63.7), camera, 1.75) == CropPlace((4.0, 16.0), 54.25, (0, 0, 31, 43))
+
+
 @pytest.mark.filterwarnings("error")
 def test_boxes_beyond_float32_are_as_large_as_the_frame():
     camera = Camera.pinhole(224, 224, 200)
