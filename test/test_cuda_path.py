@@ -32,8 +32,8 @@ from wildhands_ros.estimation.wildhands import (
     Variant,
     WildHands,
     WildHandsConfig,
+    agreement,
     bench,
-    loading,
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.bench import bench_frame
@@ -73,7 +73,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
 @pytest.fixture(autouse=True)
 def fewer_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One picture instead of four when a network is loaded: here convolutions are slow."""
-    monkeypatch.setattr(loading, "_CHECKS", 1)
+    monkeypatch.setattr(agreement, "CHECKS", 1)
 
 
 @pytest.fixture(scope="module")

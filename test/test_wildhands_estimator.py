@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import weakref
@@ -40,12 +41,15 @@ from wildhands_ros.estimation.wildhands import (
     published,
     save_checkpoint,
 )
+from wildhands_ros.estimation.wildhands import exported as exported_module
 from wildhands_ros.estimation.wildhands import loading as loading_module
-from wildhands_ros.estimation.wildhands.agreement import hand_inputs, inputs_anywhere
+from wildhands_ros.estimation.wildhands.agreement import check_inputs, hand_inputs, inputs_anywhere
 from wildhands_ros.estimation.wildhands.bench import bench_frame, bench_wildhands, reference_way
+from wildhands_ros.estimation.wildhands.calibration import calibration
 from wildhands_ros.estimation.wildhands.check_pictures import COUNT, FOLDER, HEIGHT, WIDTH, check_pictures
 from wildhands_ros.estimation.wildhands.export import by_tracing, example_inputs, export_onnx, export_parts
-from wildhands_ros.estimation.wildhands.loading import exported_network, load_network
+from wildhands_ros.estimation.wildhands.exported import exported_network
+from wildhands_ros.estimation.wildhands.loading import load_network
 from wildhands_ros.estimation.wildhands.made_up import made_up_network
 from wildhands_ros.estimation.wildhands.runtime import TorchRuntime, resolve_device
 from wildhands_ros.frames import Frame
@@ -440,15 +444,15 @@ def test_coarser_precisions_stay_close(cache, tmp_path, precision):
 
 
 def test_cached_networks_are_checked_with_the_inputs_that_they_were_made_with():
-    """What the check expects lies in the cache: where its inputs change, `loading._LAYOUT` must, too."""
+    """What the check expects lies in the cache: where its inputs change, `exported._LAYOUT` must, too."""
     recorded = {
         Crops.PUBLISHED: ([78.75, 115.5, 45.5, 28.0, 45.5, 40.25, 84.0, 94.5], [-0.664, 0.101, 0.227, -0.422]),
         Crops.SHARP: ([77.33, 115.21, 45.39, 27.99, 46.30, 39.44, 84.34, 95.73], [-0.672, 0.074, 0.222, -0.418]),
     }
-    assert loading_module._LAYOUT == "12"
+    assert exported_module._LAYOUT == "12"
     for crops, (extents, means) in recorded.items():
         variant = Variant(crops=crops)
-        samples = loading_module._check_inputs(variant)
+        samples = check_inputs(variant)
         assert len(samples) == 8
         np.testing.assert_allclose(np.concatenate([s.extents for s in samples])[:8], extents, atol=0.01)
         np.testing.assert_allclose([float(s.inputs.crops.mean()) for s in samples[:4]], means, atol=1e-3)
@@ -520,7 +524,7 @@ def test_openvino_tells_what_the_processor_has():
 
 def test_exports_are_kept_and_mended(tiny, tmp_path, monkeypatch):
     first = exported_network(tiny, tmp_path)
-    monkeypatch.setattr(loading_module, "load_checkpoint", lambda path: pytest.fail("exported again"))
+    monkeypatch.setattr(exported_module, "load_checkpoint", lambda path: pytest.fail("exported again"))
     assert exported_network(tiny, tmp_path).folder == first.folder
     monkeypatch.undo()
     (first.folder / "info.json").write_text("{")
@@ -547,7 +551,7 @@ def test_a_damaged_cache_is_made_anew(tiny, cache, tmp_path, monkeypatch, name, 
         shutil.rmtree(folder)
         shutil.copytree(whole, folder)
 
-    monkeypatch.setattr(loading_module, "_write_exported", write)
+    monkeypatch.setattr(exported_module, "_write_exported", write)
     mine = tmp_path / whole.name
     shutil.copytree(whole, mine)
     (mine / name).write_bytes(damaged((whole / name).read_bytes()))
@@ -586,7 +590,7 @@ def test_a_damaged_calibration_in_the_cache_is_named_as_damage(tiny, cache, dama
     """By the error after which the network is exported, and calibrated, anew."""
     exported = exported_network(tiny, cache)
     config = RuntimeConfig("cpu", Backend.OPENVINO, Precision.INT8, threads=1)
-    found = damage(json.loads(json.dumps(asdict(loading_module.calibration(exported, config)))))
+    found = damage(json.loads(json.dumps(asdict(calibration(exported, config)))))
     with pytest.raises(ModelFileError):
         accelerated.openvino_graph(exported.trunks, Precision.INT8, 1, accelerated.Calibration(**found))
 
@@ -638,16 +642,16 @@ def test_calibration_pictures_are_used(checkpoint, tmp_path, cache):
     config = RuntimeConfig("cpu", calibration=folder, threads=1)
     for empty in (folder, Path("~nobody-of-this-name/pictures")):
         with pytest.raises(ConfigError, match="no readable"):
-            loading_module.calibration(exported, replace(config, calibration=empty))
+            calibration(exported, replace(config, calibration=empty))
     with pytest.raises(ModelFileError, match="is missing"):
         exported_network(Path("~nobody-of-this-name/none.ckpt"), cache)
     cv2.imwrite(str(folder / "dark.png"), np.full((120, 160, 3), 40, np.uint8))
-    dark = loading_module.calibration(exported, config)
-    usual = loading_module.calibration(exported, replace(config, calibration=None))
+    dark = calibration(exported, config)
+    usual = calibration(exported, replace(config, calibration=None))
     assert dark.ranges.keys() == usual.ranges.keys()
     widths = [np.mean([high - low for low, high in found.ranges.values()]) for found in (dark, usual)]
     assert widths[0] < widths[1]
-    kept = loading_module.calibration(exported, replace(config, calibration=None))  # from the cache, to the last bit
+    kept = calibration(exported, replace(config, calibration=None))  # from the cache, to the last bit
     assert kept == usual
 
 
@@ -695,7 +699,7 @@ def test_where_nothing_can_be_kept_it_is_prepared_for_this_process_alone(tiny, t
     blocked.parent.write_text("")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    monkeypatch.setattr(loading_module.tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     loaded = load_network(tiny, RuntimeConfig("cpu", threads=1, cache_dir=blocked))
     assert not loaded.runtime.name.startswith("torch") and list(temporary.iterdir()) == []
     loaded.runtime(hand_inputs(loaded.info.variant, check_pictures(0, 1))[0].inputs)  # also after they are gone
@@ -723,7 +727,7 @@ def test_a_damaged_cache_that_cannot_be_made_anew_is_left_alone(tiny, cache, tmp
     folder = tmp_path / exported_network(tiny, cache).folder.name
     folder.mkdir()
     (folder / "info.json").write_text("{")
-    monkeypatch.setattr(loading_module.tempfile, "TemporaryDirectory", read_only)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", read_only)
     with pytest.raises(ModelFileError, match="Read-only.*cache_dir"):
         exported_network(tiny, tmp_path)
 
@@ -736,7 +740,7 @@ def test_what_another_process_exports_meanwhile_is_left_to_it(tiny, cache, tmp_p
     if damaged:
         entry.mkdir()
         (entry / "info.json").write_text("{")
-    real = loading_module.export_parts
+    real = exported_module.export_parts
 
     def slower(*arguments):
         shutil.rmtree(entry, ignore_errors=True)
@@ -744,7 +748,7 @@ def test_what_another_process_exports_meanwhile_is_left_to_it(tiny, cache, tmp_p
         (entry / "in use").write_text("")
         real(*arguments)
 
-    monkeypatch.setattr(loading_module, "export_parts", slower)
+    monkeypatch.setattr(exported_module, "export_parts", slower)
     assert exported_network(tiny, tmp_path).folder == entry
     assert (entry / "in use").exists() and list(tmp_path.iterdir()) == [entry]
 
@@ -757,7 +761,7 @@ def test_that_the_network_is_being_prepared_is_said_once(tiny, tmp_path, caplog)
 
 
 def test_the_cache_forgets_what_was_used_longest_ago(tiny, tmp_path):
-    kept = loading_module._KEPT
+    kept = exported_module._KEPT
     others = [tmp_path / f"{index:024x}-6" for index in range(kept + 2)]
     for age, folder in enumerate(others):
         folder.mkdir()
@@ -766,7 +770,7 @@ def test_the_cache_forgets_what_was_used_longest_ago(tiny, tmp_path):
     mine.mkdir()
     used = others[-1]
     with pytest.raises(FileNotFoundError):
-        loading_module._read_exported(used)  # the oldest, but just used
+        exported_module._read_exported(used)  # the oldest, but just used
     made = exported_network(tiny, tmp_path).folder
     assert set(tmp_path.iterdir()) == {made, mine, used, *others[: kept - 2]}
 
@@ -851,7 +855,9 @@ def test_what_torch_cannot_run_is_said_in_a_line(checkpoint, monkeypatch):
         raise RuntimeError("inductor\n\nC++ compiler not found\n")
 
     monkeypatch.setattr(TorchRuntime, "_run", broken)
-    monkeypatch.setattr(loading_module, "_expected", lambda network, samples: [network(s.inputs) for s in samples])
+    monkeypatch.setattr(
+        loading_module, "expected_outputs", lambda network, samples: [network(s.inputs) for s in samples]
+    )
     with pytest.raises(ConfigError, match=r"bfloat16 on 'cpu' \(C\+\+ compiler not found\): choose another"):
         load_network(checkpoint, RuntimeConfig("cpu", Backend.TORCH, Precision.BFLOAT16))
 
@@ -867,9 +873,9 @@ def test_int8_takes_its_ranges_from_the_users_pictures(checkpoint, cache, hand_m
     done, grey = cv2.imencode(".png", np.full((480, 640, 3), 120, np.uint8))
     assert done
     (tmp_path / os.fsdecode(b"grey-\xff.png")).write_bytes(grey.tobytes())  # a name that is no text
-    exported = loading_module.exported_network(checkpoint, cache)
-    own = loading_module.calibration(exported, RuntimeConfig("cpu", Backend.OPENVINO, calibration=tmp_path))
-    usual = loading_module.calibration(exported, RuntimeConfig("cpu", Backend.OPENVINO))
+    exported = exported_network(checkpoint, cache)
+    own = calibration(exported, RuntimeConfig("cpu", Backend.OPENVINO, calibration=tmp_path))
+    usual = calibration(exported, RuntimeConfig("cpu", Backend.OPENVINO))
     assert own.ranges.keys() == usual.ranges.keys()
     assert own.ranges["crops:0"][1] < usual.ranges["crops:0"][1]  # where all is grey, no number is large
 
@@ -880,7 +886,7 @@ def test_backends_say_what_they_cannot_do(tiny, cache, monkeypatch):
         load_network(tiny, half)
     with pytest.raises(ConfigError, match="torch does not run"):
         load_network(tiny, RuntimeConfig("cpu", Backend.TORCH, Precision.INT8))
-    monkeypatch.setattr(loading_module.accelerated, "installed", lambda backend: False)
+    monkeypatch.setattr(accelerated, "installed", lambda backend: False)
     with pytest.raises(ConfigError, match="pip install onnx openvino"):
         load_network(tiny, RuntimeConfig("cpu", precision=Precision.INT8))
     with pytest.raises(ConfigError, match="onnxruntime is not installed"):
@@ -928,7 +934,7 @@ def test_where_no_backend_can_be_imported_torch_runs_it(tiny, cache, broken, cap
 
 
 def test_without_faster_backends_it_runs_in_torch_and_says_so_once(tiny, monkeypatch, caplog):
-    monkeypatch.setattr(loading_module.accelerated, "installed", lambda backend: False)
+    monkeypatch.setattr(accelerated, "installed", lambda backend: False)
     assert "torch" in load_network(tiny, RuntimeConfig("cpu", Backend.TORCH, threads=1)).runtime.name
     assert not caplog.messages  # of what was asked for
     assert "torch" in load_network(tiny, RuntimeConfig("cpu", threads=1)).runtime.name
@@ -995,14 +1001,14 @@ def test_an_export_takes_the_place_of_no_device(network, tmp_path):
 def test_exporting_leaves_no_torch_weights_behind(tiny, tmp_path, monkeypatch):
     """The exported network is the only copy of the weights: those that it was made from are gone."""
     made = []
-    real = loading_module.load_checkpoint
+    real = exported_module.load_checkpoint
 
     def load(path):
         network, info = real(path)
         made.append(weakref.ref(network))
         return network, info
 
-    monkeypatch.setattr(loading_module, "load_checkpoint", load)
+    monkeypatch.setattr(exported_module, "load_checkpoint", load)
     loaded = load_network(tiny, RuntimeConfig("cpu", Backend.ONNXRUNTIME, threads=1, cache_dir=tmp_path))
     gc.collect()
     assert loaded.runtime is not None and len(made) == 1 and made[0]() is None

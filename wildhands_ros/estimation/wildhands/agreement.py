@@ -10,16 +10,19 @@ import torch
 from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
-from wildhands_ros.estimation.wildhands.check_pictures import CheckPicture
+from wildhands_ros.estimation.wildhands.check_pictures import CheckPicture, check_pictures
 from wildhands_ros.estimation.wildhands.crops import CropMaker, Prepared
 from wildhands_ros.estimation.wildhands.decode import decode
-from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput
+from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput, WildHandsNetwork
 from wildhands_ros.estimation.wildhands.places import CropPlace
-from wildhands_ros.estimation.wildhands.runtime import Runtime
+from wildhands_ros.estimation.wildhands.runtime import Runtime, TorchRuntime
 from wildhands_ros.estimation.wildhands.upright import roll_of
 from wildhands_ros.estimation.wildhands.variant import Variant
 from wildhands_ros.hand_model import load_hand_model
 from wildhands_ros.hands import Side
+
+CHECKS = 8
+"""Pictures of hands that check; the others calibrate."""
 
 _FOCAL, _WIDTH = 800.0, 1280  # of the cameras of pictures that come without one
 
@@ -53,6 +56,17 @@ def inputs_anywhere(variant: Variant, pictures: Sequence[NDArray[np.uint8]], see
                 places.append(place)
         samples.append(maker.prepare(image, camera, places, [True, False]))
     return samples
+
+
+def check_inputs(variant: Variant) -> list[Prepared]:
+    """Inputs of the pictures to which every way of running a network is held."""
+    return hand_inputs(variant, check_pictures(0, CHECKS))
+
+
+def expected_outputs(network: WildHandsNetwork, samples: Sequence[Prepared]) -> list[NetworkOutput]:
+    """What eager float32 on the CPU makes of these inputs."""
+    reference = TorchRuntime(network)
+    return [to_cpu(reference(sample.inputs)) for sample in samples]
 
 
 def joint_distance(variant: Variant, samples: Sequence[Prepared], a: Runtime, b: Sequence[NetworkOutput]) -> float:

@@ -6,40 +6,29 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import re
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from wildhands_ros.cache_folders import default_cache_dir
-from wildhands_ros.errors import ConfigError, ImageError, ModelFileError
+from wildhands_ros.errors import ConfigError, ModelFileError
 from wildhands_ros.estimation.wildhands import accelerated
 from wildhands_ros.estimation.wildhands.agreement import (
-    hand_inputs,
-    inputs_anywhere,
+    check_inputs,
+    expected_outputs,
     joint_distance,
     output_to_device,
-    to_cpu,
     to_device,
 )
-from wildhands_ros.estimation.wildhands.check_pictures import COUNT, check_pictures
-from wildhands_ros.estimation.wildhands.checkpoint import (
-    CheckpointInfo,
-    checkpoint_missing,
-    load_checkpoint,
-)
-from wildhands_ros.estimation.wildhands.crops import Prepared
-from wildhands_ros.estimation.wildhands.export import PREPARING, NoExporter, export_parts
-from wildhands_ros.estimation.wildhands.network import NetworkInputs, NetworkOutput, WildHandsNetwork
-from wildhands_ros.estimation.wildhands.pytorch_files import file_sha256
+from wildhands_ros.estimation.wildhands.calibration import calibration
+from wildhands_ros.estimation.wildhands.checkpoint import CheckpointInfo, load_checkpoint
+from wildhands_ros.estimation.wildhands.export import NoExporter
+from wildhands_ros.estimation.wildhands.exported import ExportedNetwork, NotKept, exported_network
+from wildhands_ros.estimation.wildhands.network import NetworkInputs
 from wildhands_ros.estimation.wildhands.runtime import (
     Backend,
     Precision,
@@ -48,29 +37,14 @@ from wildhands_ros.estimation.wildhands.runtime import (
     TorchRuntime,
     resolve_device,
 )
-from wildhands_ros.estimation.wildhands.variant import Variant
-from wildhands_ros.images import decode_compressed
 from wildhands_ros.libraries import how_to_get
-from wildhands_ros.paths import expanded, require_home
 from wildhands_ros.processor import processor_kind
-from wildhands_ros.whole_files import checksum
 
 logger = logging.getLogger(__name__)
 
-_CHECKS = 8  # pictures of hands; the others calibrate
-_LOOKS, _PLACES_SEED = 12, 2  # at a user's pictures, at least; of where in them
 _TIMED_RUNS = 7
 _CLEARLY = 0.9  # of two that are as good as equally fast, the first is taken: timings are noisy
 _AT_ONCE = 2  # hands, where no trunk sees the frame
-_LAYOUT = "12"  # of the cache, and which inputs the check has; a change makes old entries unused
-_KEPT = 8  # entries of the cache, a hundred megabytes each and more: the least recently used go when one is added
-_ABANDONED_S = 24 * 3600  # after which whoever made one was killed before it could take its hundreds of megabytes away
-_ENTRY = re.compile(r"[0-9a-f]{24}-\d+")
-_TRUNKS, _HANDS, _INFO, _EXPECTED = "trunks.onnx", "hands.onnx", "info.json", "expected.npz"
-
-
-class _NotKept(ModelFileError):
-    """The cache cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +76,7 @@ def load_network(checkpoint: Path, config: RuntimeConfig) -> LoadedNetwork:
     candidates = _candidates(backends, config.precision)
     try:
         return _load_exported(checkpoint, config, candidates)
-    except (NoExporter, _NotKept, accelerated.Unusable) as error:
+    except (NoExporter, NotKept, accelerated.Unusable) as error:
         if not _may_be_torch(config):
             raise
         logger.warning("the network runs in eager torch, half as fast: %s", error)
@@ -115,19 +89,19 @@ def _may_be_torch(config: RuntimeConfig) -> bool:
 
 
 def _load_exported(checkpoint: Path, config: RuntimeConfig, candidates: list[_Candidate]) -> LoadedNetwork:
-    """From the cache, or exported for this process alone. Raises NoExporter, and _NotKept where there is no room."""
+    """From the cache, or exported for this process alone. Raises NoExporter, and NotKept where there is no room."""
     try:
         exported = exported_network(checkpoint, config.cache_dir)
         try:
             return _fastest(exported, config, candidates)
         except ModelFileError:  # of a graph that was damaged in the cache: once more with a new one
             return _fastest(exported_network(checkpoint, config.cache_dir, anew=True), config, candidates)
-    except _NotKept as error:
+    except NotKept as error:
         logger.warning("%s; meanwhile it is prepared anew at every start", error)
         try:
             with tempfile.TemporaryDirectory(prefix="wildhands-network-") as folder:
                 return _fastest(exported_network(checkpoint, Path(folder)), config, candidates)
-        except (_NotKept, OSError) as again:
+        except (NotKept, OSError) as again:
             logger.warning("there is no room for it in the folder for temporary files either")
             raise error from again
 
@@ -157,8 +131,8 @@ def _load_torch_in(
     compiled = config.backend is Backend.COMPILE
     if precision is Precision.FLOAT32 and device.type == "cpu" and not compiled:  # the reference itself
         return LoadedNetwork(info, TorchRuntime(network), 0.0)
-    samples = _check_inputs(info.variant)
-    reference = _expected(network, samples)
+    samples = check_inputs(info.variant)
+    reference = expected_outputs(network, samples)
     try:
         expected = [output_to_device(output, device) for output in reference]
         given = [to_device(sample, device) for sample in samples]
@@ -181,125 +155,6 @@ def _load_torch_in(
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__
-
-
-def _check_inputs(variant: Variant) -> list[Prepared]:
-    return hand_inputs(variant, check_pictures(0, _CHECKS))
-
-
-def _expected(network: WildHandsNetwork, samples: Sequence[Prepared]) -> list[NetworkOutput]:
-    reference = TorchRuntime(network)
-    return [to_cpu(reference(sample.inputs)) for sample in samples]
-
-
-# --- exported ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ExportedNetwork:
-    """A checkpoint's network in the cache: the folder, what it is, and what eager float32 says of the check samples."""
-
-    folder: Path
-    info: CheckpointInfo
-    samples: tuple[Prepared, ...]
-    expected: tuple[NetworkOutput, ...]
-
-    @property
-    def trunks(self) -> Path:
-        return self.folder / _TRUNKS
-
-    @property
-    def hands(self) -> Path:
-        return self.folder / _HANDS
-
-
-def exported_network(checkpoint: Path, cache_dir: Path | None = None, *, anew: bool = False) -> ExportedNetwork:
-    """The exported network of a checkpoint, from the cache or, also where `anew`, made now (some ten seconds)."""
-    checkpoint = expanded(checkpoint)
-    missing = checkpoint_missing(checkpoint)
-    if missing:
-        raise ModelFileError(missing)
-    folder = (cache_dir or default_cache_dir()) / f"{file_sha256(checkpoint)[:24]}-{_LAYOUT}"
-    if not anew:
-        with contextlib.suppress(Exception):  # not there, or damaged, which can show in any way: made anew
-            return _read_exported(folder)
-    _write_exported(checkpoint, folder)
-    _forget_oldest(folder.parent)
-    return _read_exported(folder)
-
-
-def _forget_oldest(cache: Path) -> None:
-    """Deletes what was used longest ago, so that every checkpoint ever tried does not stay on the disk, and what
-    processes left that were killed meanwhile."""
-    with contextlib.suppress(OSError):  # a cache that cannot be tidied still serves
-        entries = [path for path in cache.iterdir() if _ENTRY.fullmatch(path.name)]  # whatever else lies there stays
-        unused = sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]
-        latest = time.time() - _ABANDONED_S
-        unused += [path for path in cache.glob(f"{PREPARING}*") if path.stat().st_mtime < latest]
-        for folder in unused:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_exported(checkpoint: Path, folder: Path) -> None:
-    replaced = _identity(folder)
-    try:
-        require_home(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PREPARING, dir=folder.parent) as temporary:
-            # a warning, so that the commands show it: else they would seem to hang
-            logger.warning("preparing the network for this machine, which takes up to a minute: %s", folder.parent)
-            network, info = load_checkpoint(checkpoint)
-            expected = _expected(network, _check_inputs(info.variant))
-            made = Path(temporary) / "made"
-            made.mkdir()
-            export_parts(network, made / _TRUNKS, made / _HANDS)
-            arrays = {
-                f"{index}.{name}": value.numpy()
-                for index, output in enumerate(expected)
-                for name, value in vars(output).items()
-                if value is not None
-            }
-            np.savez(made / _EXPECTED, **arrays)
-            sums = {name: checksum(made / name) for name in (_TRUNKS, _HANDS)}
-            (made / _INFO).write_text(json.dumps({**info.to_dict(), "sums": sums}))
-            if _identity(folder) == replaced:  # else another process was faster, and may be loading what it made
-                shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)  # fails where there is one
-    except OSError as error:
-        try:
-            _read_exported(folder)  # made by another process meanwhile
-        except Exception:  # not there, or damaged, as above
-            raise _NotKept(
-                f"the exported network cannot be kept in {folder.parent} ({error.strerror or error}): name another "
-                "folder, as estimation.cache_dir (in --config FILE, or the node's parameter) or by XDG_CACHE_HOME"
-            ) from error
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """Tells an entry of the cache from another that was made in its place; None where there is none."""
-    try:
-        status = (folder / _INFO).stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
-def _read_exported(folder: Path) -> ExportedNetwork:
-    with contextlib.suppress(OSError):  # of a cache that may only be read
-        os.utime(folder)  # when it was last used
-    values = json.loads((folder / _INFO).read_text())
-    for name, expected_sum in values.pop("sums").items():
-        if checksum(folder / name) != expected_sum:  # of weights, which would be run all the same
-            raise ModelFileError(f"{folder / name} is damaged")
-    info = CheckpointInfo.from_dict(values)
-    with np.load(folder / _EXPECTED, allow_pickle=False) as arrays:
-        expected = tuple(
-            NetworkOutput(
-                **{key.split(".")[1]: torch.from_numpy(arrays[key]) for key in arrays if key.startswith(f"{index}.")}
-            )
-            for index in range(_CHECKS)
-        )
-    return ExportedNetwork(folder, info, tuple(_check_inputs(info.variant)), expected)
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
@@ -412,40 +267,3 @@ def _median_seconds(runtime: Runtime, inputs: NetworkInputs) -> float:
         runtime(inputs)
         times.append(time.perf_counter() - start)
     return float(np.median(times[2:]))
-
-
-def calibration(exported: ExportedNetwork, config: RuntimeConfig) -> accelerated.Calibration:
-    """For int8, from the configured pictures or the package's own of hands; the latter is kept beside the network."""
-    pictures = [] if config.calibration is None else _read_pictures(config.calibration)
-    kept = exported.folder / "calibration.json"
-    if not pictures and kept.is_file():
-        try:
-            values = json.loads(kept.read_text())
-            ranges = {name: (float(low), float(high)) for name, (low, high) in values["ranges"].items()}
-            return accelerated.Calibration(ranges, values["shifts"])
-        except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            pass
-    variant = exported.info.variant
-    if pictures:
-        looks = max(_LOOKS, len(pictures))
-        samples = inputs_anywhere(variant, (pictures * _LOOKS)[:looks], _PLACES_SEED)
-    else:
-        samples = hand_inputs(variant, check_pictures(_CHECKS, COUNT - _CHECKS))
-    arrays = [accelerated.as_arrays(sample.inputs) for sample in samples]
-    found = accelerated.calibrate(exported.trunks, arrays, config.threads)
-    if not pictures:
-        with contextlib.suppress(OSError):  # of a cache that may only be read
-            kept.write_text(json.dumps(asdict(found)))
-    return found
-
-
-def _read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
-    folder = expanded(folder)
-    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))[:64]
-    pictures = []
-    for path in paths:
-        with contextlib.suppress(OSError, ImageError):  # one of them more or less does not matter
-            pictures.append(decode_compressed(path.read_bytes(), turned=True))
-    if not pictures:
-        raise ConfigError(f"no readable .jpg or .png pictures in the calibration folder {folder}")
-    return pictures
