@@ -43,7 +43,13 @@ from wildhands_ros.estimation.wildhands import (
 )
 from wildhands_ros.estimation.wildhands import exported as exported_module
 from wildhands_ros.estimation.wildhands import loading as loading_module
-from wildhands_ros.estimation.wildhands.agreement import check_inputs, hand_inputs, inputs_anywhere
+from wildhands_ros.estimation.wildhands.agreement import (
+    check_inputs,
+    expected_outputs,
+    hand_inputs,
+    inputs_anywhere,
+    joint_distance,
+)
 from wildhands_ros.estimation.wildhands.bench import bench_frame, bench_wildhands, reference_way
 from wildhands_ros.estimation.wildhands.calibration import calibration
 from wildhands_ros.estimation.wildhands.check_pictures import COUNT, FOLDER, HEIGHT, WIDTH, check_pictures
@@ -456,6 +462,20 @@ def test_cached_networks_are_checked_with_the_inputs_that_they_were_made_with():
         assert len(samples) == 8
         np.testing.assert_allclose(np.concatenate([s.extents for s in samples])[:8], extents, atol=0.01)
         np.testing.assert_allclose([float(s.inputs.crops.mean()) for s in samples[:4]], means, atol=1e-3)
+
+
+def test_how_far_joints_stray_is_their_mean_in_millimetres(network):
+    (sample,) = hand_inputs(SMALL, check_pictures(0, 1))
+    (expected,) = expected_outputs(network, [sample])
+    moved = expected.camera + torch.tensor([[0.0, 0.012, 0.0], [0.0, 0.0, 0.0]])  # the first hand, 12 mm to the right
+    off = joint_distance(SMALL, [sample], lambda inputs: replace(expected, camera=moved), [expected])
+    assert off == pytest.approx(6.0, abs=1e-3)
+
+
+def test_a_way_of_running_that_gives_no_numbers_is_refused(tiny, cache, monkeypatch):
+    monkeypatch.setattr(loading_module, "joint_distance", lambda *arguments: float("nan"))
+    with pytest.raises(ConfigError, match="joints lie nan mm"):
+        load_network(tiny, RuntimeConfig("cpu", Backend.ONNXRUNTIME, threads=1, cache_dir=cache))
 
 
 def test_what_strays_too_far_is_refused(tiny, cache):
