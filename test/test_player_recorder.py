@@ -278,7 +278,7 @@ def test_a_player_that_cannot_play_leaves_no_node(
     with pytest.raises(RecordingError, match=said) as refused:
         Player(folder_of_pictures(tmp_path, 1), PlayerOptions(**change), context=context)  # type: ignore[arg-type]
     looker = Node("looker", context=context)
-    assert looker.get_node_names() == ["looker"], refused
+    assert "wildhands_play" not in looker.get_node_names(), refused  # nodes of earlier tests may still be seen
     looker.destroy_node()
 
 

@@ -390,7 +390,11 @@ class FakeVideo:
         self.times, self.count, self.now = iter(times), count, 0.0
 
     def get(self, what: int) -> float:
-        return {cv2.CAP_PROP_FRAME_COUNT: self.count, cv2.CAP_PROP_FPS: 25.0, cv2.CAP_PROP_POS_MSEC: self.now}[what]
+        height, width = scene(1).shape[:2]
+        return {
+            cv2.CAP_PROP_FRAME_COUNT: self.count, cv2.CAP_PROP_FPS: 25.0, cv2.CAP_PROP_POS_MSEC: self.now,
+            cv2.CAP_PROP_FRAME_WIDTH: width, cv2.CAP_PROP_FRAME_HEIGHT: height,
+        }[what]  # fmt: skip
 
     def read(self) -> tuple[bool, np.ndarray | None]:
         time_ms = next(self.times, None)
