@@ -249,6 +249,20 @@ def test_a_hand_that_does_not_fit_its_box_is_looked_at_as_it_was_found(
     assert np.median(off) < 0.6 * np.median(off_as_told)
 
 
+@pytest.mark.parametrize("factor", [0.6, 1.5, 2.0])
+def test_a_box_factor_that_makes_up_for_how_boxes_are_drawn_is_not_that_of_boxes_about_found_hands(
+    shipped: OpenHands, model: HandModel, factor: float
+) -> None:
+    own = shipped.network.info.variant.box_factor
+    making_up = OpenHands(shipped.network, model, replace(shipped.config, box_factor=own / factor), refine=False)
+    for picture in check_pictures(1, 2):
+        frame = Frame(picture.image, picture.camera)
+        for side, xyxy in picture.boxes.items():
+            tight = HandBox(side, xyxy, 1.0)
+            right = alone(shipped, frame, tight).joints
+            np.testing.assert_allclose(alone(making_up, frame, grown(tight, factor)).joints, right, atol=1e-3)
+
+
 def test_only_boxes_without_landmarks_are_drawn_again_and_none_of_followed_hands(
     checkpoint: Path, model: HandModel, frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,16 +85,17 @@ class CropMaker:
             return published.published_frame(camera)
         return square_frame(camera)
 
-    def place(self, camera: Camera, box: Box) -> CropPlace | str:
-        """The crop of one box (pixels of the picture), or the reason why there is none."""
+    def place(self, camera: Camera, box: Box, factor: float | None = None) -> CropPlace | str:
+        """The crop of one box (pixels of the picture), or the reason why there is none. factor: for this box alone."""
+        factor = self.factor if factor is None else factor
         reason = unusable(box, camera.width, camera.height)
         if reason is not None:
             return reason
         too_small = f"its box is less than a pixel in the network's {INPUT_SIZE} pixel frame"
         if self.variant.crops is Crops.PUBLISHED:
-            return published.place_published_crop(camera, box, self.factor) or too_small
-        place = place_crop(self.frame(camera), box, self.factor)
-        edge = place.extent / self.factor
+            return published.place_published_crop(camera, box, factor) or too_small
+        place = place_crop(self.frame(camera), box, factor)
+        edge = place.extent / factor
         if edge > _LARGEST_BOX * INPUT_SIZE:
             return f"its box is more than {_LARGEST_BOX} times as large as the picture"
         return too_small if edge < 1 else place

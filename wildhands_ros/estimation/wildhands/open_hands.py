@@ -197,10 +197,12 @@ class OpenHands(WildHands):
         if not np.isfinite(outline).all():
             return None
         (x0, y0), (x1, y1) = outline.min(axis=0), outline.max(axis=0)
-        fitting = self._crops.place(camera, _within((float(x0), float(y0), float(x1), float(y1)), camera))
+        # this box is drawn as the training's were, whatever factor makes up for how the given ones are
+        factor = self.network.info.variant.box_factor
+        fitting = self._crops.place(camera, _within((float(x0), float(y0), float(x1), float(y1)), camera), factor)
         if not isinstance(fitting, CropPlace):
             return None
-        beside = math.dist(place.center, fitting.center) / (fitting.extent / self._crops.factor)
+        beside = math.dist(place.center, fitting.center) / (fitting.extent / factor)
         fits = _FITS[0] <= fitting.extent / place.extent <= _FITS[1] and beside <= _BESIDE
         return None if fits else fitting
 
