@@ -141,6 +141,14 @@ def test_of_stills_every_doubtful_side_is_asked_about_and_nothing_remembered() -
     assert stream.judge.asked[2:] == [[5]]
 
 
+def test_a_still_of_another_time_does_not_make_the_stream_ask_again() -> None:
+    stream = Stream(right=-1.0)
+    stream.sides(0)
+    stream.pipeline.process_still(frame(10**10))
+    stream.sides(33)
+    assert stream.judge.asked == [[5], [-1]]
+
+
 def test_sides_that_somebody_gave_are_not_asked_about() -> None:
     stream = Stream()
     for process in (stream.pipeline.process, stream.pipeline.process_still):

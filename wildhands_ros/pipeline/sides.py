@@ -37,8 +37,9 @@ class SideQuestions:
         for i, right in zip(doubtful, estimator.side_log_odds(frame, [boxes[i] for i in doubtful]), strict=True):
             odds[i] = right
         asked = {boxes[i].follow_id: frame.stamp_ns for i in doubtful if boxes[i].follow_id >= 0}
-        recent = {k: stamp for k, stamp in self._asked.items() if frame.stamp_ns - stamp < _EVERY_NS}
-        self._asked = {**recent, **asked}
+        if asked:  # the time of a still is not the stream's
+            recent = {k: stamp for k, stamp in self._asked.items() if frame.stamp_ns - stamp < _EVERY_NS}
+            self._asked = {**recent, **asked}
         return odds
 
     def _is_due(self, box: HandBox, stamp_ns: int) -> bool:
