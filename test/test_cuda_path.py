@@ -72,7 +72,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
 
 @pytest.fixture(autouse=True)
 def fewer_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One picture instead of four when a network is loaded: here convolutions are slow."""
+    """One picture instead of eight when a network is loaded: here convolutions are slow."""
     monkeypatch.setattr(agreement, "CHECKS", 1)
 
 
