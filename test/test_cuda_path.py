@@ -37,6 +37,7 @@ from wildhands_ros.estimation.wildhands import (
     save_checkpoint,
 )
 from wildhands_ros.estimation.wildhands.bench import bench_frame
+from wildhands_ros.estimation.wildhands.check_pictures import check_pictures
 from wildhands_ros.estimation.wildhands.crops import CropMaker
 from wildhands_ros.estimation.wildhands.decode import decode
 from wildhands_ros.estimation.wildhands.devices import whole_float32
@@ -186,6 +187,30 @@ def test_looks_at_the_same_picture_need_one_upload(
     exact = int(cv2.__version__.partition(".")[0]) >= 5  # those before turn pictures in steps of a 32nd of a pixel
     expected = joints(here.estimate(upside_down, boxes))
     np.testing.assert_allclose(joints(found), expected, atol=1e-3 if exact else 3e-3)
+
+
+def test_hands_that_do_not_fit_their_boxes_and_their_sides_are_the_same_on_a_gpu(
+    gpu: PretendedGpu, model: HandModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = (OpenHands.load(config(None, device), model) for device in ("cpu", "cuda"))
+    (picture,) = check_pictures(3, 1)
+    frame = Frame(picture.image, picture.camera)
+    boxes = []
+    for side, (x0, y0, x1, y1) in picture.boxes.items():
+        less = 0.28 * (x1 - x0)
+        boxes.append(HandBox(side, (x0 + less, y0 + less, x1 - less, y1 - less), 1.0))
+    looks, look = [], there._look
+    monkeypatch.setattr(there, "_look", lambda *arguments: looks.append(arguments) or look(*arguments))
+    for ask, at_least in (
+        (lambda estimator: joints(estimator.estimate(frame, boxes)), 3),
+        (lambda estimator: estimator.side_log_odds(frame, boxes), 1),
+    ):
+        gpu.forget()
+        looks.clear()
+        found = ask(there)
+        assert len(looks) >= at_least
+        assert_one_upload_one_answer(gpu, answers=len(looks))
+        np.testing.assert_allclose(found, ask(here), atol=3e-3)
 
 
 def test_trunks_alone_are_in_half_precision_with_channels_last(
