@@ -43,7 +43,6 @@ from wildhands_ros.recordings import FrameSource, SourceKind, VideoWriter, open_
 from wildhands_ros.texts import listed
 from wildhands_ros.whole_files import keep_others_away, write_whole
 
-_STILLS = (SourceKind.PICTURE, SourceKind.FOLDER)
 _DEFAULT_FPS = 30.0
 _LONGEST_STAND_S = 2.0  # for which an annotated video shows its last picture where nothing came
 
