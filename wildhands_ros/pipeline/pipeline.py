@@ -59,7 +59,8 @@ class Detector(Protocol):
         ...
 
     def hear(self, sides: Mapping[int, float]) -> None:
-        """What somebody else makes of followed hands: log-odds of "right", by `follow_id`."""
+        """Takes independent evidence about the sides of followed hands into account from the next picture on: log-odds
+        of "right", by `follow_id`. The pipeline weighs it in for this picture alone."""
         ...
 
     def configure(self, config: DetectorConfig) -> bool:
