@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_detection_follower import FRAME_NS, PICTURE, UPRIGHT, Search
+from test_detection_follower import ACROSS, FRAME_NS, PICTURE, UPRIGHT, Search
 from test_pipeline import CAMERA, IMAGE, ScriptedDetector, frame, seen_hand
 
+from wildhands_ros.detection import DetectorConfig
 from wildhands_ros.detection.follower import HandFollower
 from wildhands_ros.estimation import KnownLength, LandmarkFit, SideJudge
 from wildhands_ros.estimation.wildhands import (
@@ -199,6 +200,30 @@ def test_a_follow_believes_what_it_hears_as_far_as_beliefs_go() -> None:
     assert follower._follows[0].belief == -6
     follower.hear({box.follow_id: 12.0})
     assert follower.step(PICTURE, 2 * FRAME_NS)[0].side is Side.RIGHT
+
+
+def test_two_hands_whose_sides_were_heard_keep_their_places() -> None:
+    """Their looks say the opposite as before, which is no sign that the hands have exchanged places."""
+    config = DetectorConfig(patrol_every=100, wearer_prior=0.0)
+    follower = HandFollower(Search([UPRIGHT, ACROSS], rights=(3.0, -3.0), config=config))  # type: ignore[arg-type]
+    first, second = follower.step(PICTURE, 0)
+    assert (first.side, second.side) == (Side.RIGHT, Side.LEFT)
+    follower.hear({first.follow_id: -6.0, second.follow_id: 6.0})
+    for i in range(1, 15):
+        boxes = follower.step(PICTURE, i * FRAME_NS)
+        assert [(box.follow_id, box.side) for box in boxes] == [(0, Side.LEFT), (1, Side.RIGHT)]
+        for box, places in zip(boxes, (UPRIGHT, ACROSS), strict=True):
+            assert box.landmarks is not None and np.array_equal(box.landmarks.image, places), i
+
+
+def test_a_hand_whose_side_was_heard_is_still_the_one_that_looks_like_it() -> None:
+    search = Search([UPRIGHT, ACROSS], rights=(5.0, -5.0), config=DetectorConfig(patrol_every=100, wearer_prior=0.0))
+    follower = HandFollower(search)  # type: ignore[arg-type]
+    follower.step(PICTURE, 0)
+    follower.hear({0: -8.0, 1: 8.0})
+    search.hands, search.rights = [ACROSS], (-5.0,)
+    (box,) = follower.step(PICTURE, FRAME_NS)
+    assert box.follow_id == 1
 
 
 # --- the open network -------------------------------------------------------------------------------------------------

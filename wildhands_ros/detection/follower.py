@@ -88,8 +88,9 @@ class _Follow:
     pixels per second, measured until `measured_ns`, since when the hand has moved by `moved`. palm: what the palm
     detector adds to the log-odds of a hand. presence: running log-odds from the landmark network. network: log-odds of
     "right" by the last look alone: an average would speak for another hand for seconds after a follow came to lie on
-    this one. bias: what upright looks say too much of that (`side_bias`). belief: log-odds of "right", gathered over
-    the frames.
+    this one. bias: what upright looks say too much of that (`side_bias`). looked: log-odds of "right", gathered over
+    the frames' looks; None before the first. belief: the same with what was heard of it. Whether a look fits this hand
+    is decided by `looked`: what somebody else says of its side does not change how it looks.
     """
 
     id: int
@@ -102,7 +103,8 @@ class _Follow:
     measured_ns: int = 0
     network: float = 0.0
     bias: _Mean = field(default_factory=_Mean)
-    belief: float | None = None
+    looked: float | None = None
+    belief: float = 0.0
     begun_ns: int = 0
     reported: bool = False
     lost: bool = False
@@ -119,9 +121,16 @@ class _Follow:
     def score(self) -> float:
         return hand_score(self.palm, self.presence)
 
-    def believe(self, right: float) -> None:
-        """Takes these log-odds of "right" for its belief, as far as a belief may go."""
-        self.belief = min(max(right, -_BELIEF_LIMIT), _BELIEF_LIMIT)
+    def gather(self, right: float, weight: float) -> None:
+        """Adds what a frame says, log-odds of "right". weight: how much of it is new, where it is not the first."""
+        if self.looked is None:
+            self.looked, weight = 0.0, 1.0
+        self.looked = _limited(self.looked + weight * right)
+        self.belief = _limited(self.belief + weight * right)
+
+    def hear(self, right: float) -> None:
+        """Adds what somebody else makes of it, log-odds of "right"."""
+        self.belief = _limited(self.belief + right)
 
     def presence_with(self, seen: LandmarkResult) -> float:
         """What `presence` becomes by another look."""
@@ -183,7 +192,7 @@ class HandFollower:
         """Adds what somebody else makes of followed hands, log-odds of "right" by id, to what is believed of them."""
         for follow in self._follows:
             if follow.id in sides:
-                follow.believe((follow.belief or 0.0) + sides[follow.id])
+                follow.hear(sides[follow.id])
 
     def _time(self, picture: Pyramid, stamp_ns: int) -> tuple[int, float]:
         """The stream's time in nanoseconds, and seconds since the picture before (`inf` for a stream's first one).
@@ -265,6 +274,7 @@ class HandFollower:
 
         For each pair, what the looks say against its sides is summed up as in Page's test (CUSUM): log-odds of
         exchanged places, less a drift, never below 0. Beliefs alone would turn over in a second, and the ids never.
+        Sides are those of the looks before: what was heard may contradict all of them.
         The order of the hands says nothing here: they may cross.
         """
         weight = min(1.0, gap / _EXCHANGE_S)
@@ -278,10 +288,11 @@ class HandFollower:
                 met = mean_distance(a.places, b.places) < _MEETING * max(a.size, b.size)
                 if not met and doubt == 0:
                     continue
-                sides = math.tanh((b.belief or 0.0) / 2) - math.tanh((a.belief or 0.0) / 2)
+                sides = math.tanh((b.looked or 0.0) / 2) - math.tanh((a.looked or 0.0) / 2)
                 doubt = max(0.0, doubt + weight * (sides * (told[a] - told[b]) - _EXCHANGE_DRIFT))
             if doubt > _EXCHANGE_LIMIT:
-                a.id, a.belief, a.bias, b.id, b.belief, b.bias = b.id, b.belief, b.bias, a.id, a.belief, a.bias
+                a.id, a.bias, b.id, b.bias = b.id, b.bias, a.id, a.bias
+                a.looked, a.belief, b.looked, b.belief = b.looked, b.belief, a.looked, a.belief
                 doubt = 0.0
             self._doubts[pair] = doubt
 
@@ -411,8 +422,8 @@ class HandFollower:
             follow = _Follow(next(self._ids), sighting.landmarks, stamp_ns, sighting.palm, sighting.presence)
             follow.begun_ns = stamp_ns
             self._follows.append(follow)
-        elif follow.belief is not None:
-            follow.belief *= 0.5  # it may be another hand after all
+        elif follow.looked is not None:  # it may be another hand after all
+            follow.looked, follow.belief = 0.5 * follow.looked, 0.5 * follow.belief
         follow.landmarks, follow.lost = sighting.landmarks, False
         follow.seen_ns = stamp_ns
         follow.palm, follow.presence = sighting.palm, sighting.presence
@@ -433,7 +444,7 @@ class HandFollower:
                 continue
             away = mean_distance(sighting.landmarks.image, follow.places) / max(size, follow.size)
             spread = 0.3 + 2.0 * (stamp_ns - follow.seen_ns) * 1e-9
-            contradicted = (follow.belief or 0.0) * sighting.right < -6
+            contradicted = (follow.looked or 0.0) * sighting.right < -6
             cost = 0.5 * (away / spread) ** 2 + 2 * math.log(spread)
             if away < 3 * spread and cost < least and not contradicted:
                 best, least = follow, cost
@@ -466,7 +477,7 @@ class HandFollower:
         shown = [follow for follow in self._seen() if follow.reported]
         cues = [side_cue(f.places, f.network, picture.width, picture.height) for f in shown]
         self._believe(shown, cues, gap)
-        rights = weighed_together(cues, [follow.belief or 0.0 for follow in shown], config.wearer_prior)
+        rights = weighed_together(cues, [follow.belief for follow in shown], config.wearer_prior)
         boxes = [
             make_box(follow.landmarks, follow.score, right, config.box_margin, follow.id)
             for follow, right in zip(shown, rights, strict=True)
@@ -479,10 +490,14 @@ class HandFollower:
         evidence = right_log_odds(cues, self._search.config.wearer_prior)
         weight = min(1.0, gap / _SIDE_CORRELATION_S)
         for follow, right in zip(follows, evidence, strict=True):
-            follow.believe(right if follow.belief is None else follow.belief + weight * right)
+            follow.gather(right, weight)
 
     def _seen(self) -> list[_Follow]:
         return [follow for follow in self._follows if not follow.lost]
+
+
+def _limited(belief: float) -> float:
+    return min(max(belief, -_BELIEF_LIMIT), _BELIEF_LIMIT)
 
 
 def _evidence(palm: Palm, near: bool) -> float:
@@ -504,7 +519,7 @@ def _without_duplicates(
 
 def _resemblance(follow: _Follow, seen: LandmarkResult, stamp_ns: int) -> float:
     """How well what is seen fits what was followed: side, certainty, steadiness and place, in log-odds."""
-    agreement = math.tanh((follow.belief or 0.0) / 2) * seen.right
+    agreement = math.tanh((follow.looked or 0.0) / 2) * seen.right
     away = mean_distance(seen.landmarks.image, follow.predicted(stamp_ns)) / follow.size
     return agreement + follow.palm + 0.5 * follow.presence_with(seen) - _AWAY_WEIGHT * min(away, 1.0)
 
