@@ -106,6 +106,17 @@ def test_evidence_adds_up_in_log_odds() -> None:
 # --- the pipeline -----------------------------------------------------------------------------------------------------
 
 
+def test_a_side_that_is_impossible_is_the_other_one() -> None:
+    box = HandBox(Side.LEFT, (0, 0, 1, 1), 1.0, 0.0).with_evidence(0.5)
+    assert box.side is Side.RIGHT and box.side_probability == pytest.approx(1.0)
+
+
+def test_an_answer_that_is_no_number_says_nothing() -> None:
+    stream = Stream(right=math.nan)
+    assert stream.sides(0) == [(Side.LEFT, 0.99), (Side.LEFT, 0.9)]
+    assert stream.detector.heard == []
+
+
 def test_only_sides_in_doubt_are_asked_about_and_the_detector_hears_the_answer() -> None:
     stream = Stream()
     expected = 1 / (1 + math.exp(-(4 - math.log(9))))

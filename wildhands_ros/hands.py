@@ -107,7 +107,7 @@ class HandBox:
     def with_evidence(self, right: float) -> HandBox:
         """The same with independent evidence about its side weighed in. right: its log-odds of "right"."""
         least = 1e-12  # of being wrong
-        known = math.log(self.side_probability / max(1 - self.side_probability, least))
+        known = math.log(max(self.side_probability, least) / max(1 - self.side_probability, least))
         odds = (known if self.side is Side.RIGHT else -known) + right
         side = self.side if odds == 0 else Side.RIGHT if odds > 0 else Side.LEFT
         return replace(self, side=side, side_probability=1 / (1 + math.exp(-min(abs(odds), -math.log(least)))))

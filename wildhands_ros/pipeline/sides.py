@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from wildhands_ros.estimation import Estimator, SideJudge
@@ -35,7 +36,7 @@ class SideQuestions:
         if not doubtful:
             return odds
         for i, right in zip(doubtful, estimator.side_log_odds(frame, [boxes[i] for i in doubtful]), strict=True):
-            odds[i] = right
+            odds[i] = right if math.isfinite(right) else 0.0
         asked = {boxes[i].follow_id: frame.stamp_ns for i in doubtful if boxes[i].follow_id >= 0}
         if asked:  # the time of a still is not the stream's
             recent = {k: stamp for k, stamp in self._asked.items() if frame.stamp_ns - stamp < _EVERY_NS}
