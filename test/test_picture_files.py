@@ -164,6 +164,18 @@ def test_jpegs_that_would_take_hours_are_refused_unopened() -> None:
         decode_compressed(endless)
 
 
+def test_scans_of_a_jpeg_cannot_be_hidden_behind_a_marker_that_is_none() -> None:
+    """In data with restart intervals decoders look for the next marker byte by byte, whatever follows this one."""
+    jpeg = _grey_jpeg(64, 100)
+    begin, rest = (jpeg.index(b"\xff\xda", jpeg.index(b"\xff\xda") + i) for i in (0, 1))
+    restarts, no_restarts = (_segment(0xDD, bytes([0, interval])) for interval in (1, 0))
+    for reserved in (0x02, 0xBF):
+        cover = b"\0\xff" + bytes([reserved]) + b"\xff\xff"
+        hidden = jpeg[:begin] + restarts + jpeg[begin : begin + 10] + cover + no_restarts + jpeg[rest:]
+        assert decode_compressed(hidden).shape == (64, 64, 3)
+        assert jpeg_scans(hidden) == jpeg_scans(jpeg) == 100
+
+
 def test_scans_of_a_jpeg_are_counted_whatever_else_is_in_its_file() -> None:
     progressive, restarted = FILES["progressive jpeg"], _file(".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 1)
     scans = jpeg_scans(progressive)

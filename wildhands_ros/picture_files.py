@@ -15,7 +15,8 @@ from collections.abc import Iterator
 _PNM = re.compile(rb"P[1-6]\s+(?:#[^\r\n]*[\r\n]\s*)*(\d{1,10})\s+(?:#[^\r\n]*[\r\n]\s*)*(\d{1,10})\s")
 _NO_SIZE = frozenset({0xC4, 0xC8, 0xCC})  # between the frame headers 0xC0 to 0xCF, but others
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a segment
-_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")  # with one; also behind a scan, whose data have none of these
+# with one; also behind a scan, whose data have none of these. What is reserved below has none: decoders go on behind it
+_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 _END, _SCAN = 0xD9, 0xDA
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_ENTRIES = 1000  # of one directory; pictures have a few dozen
