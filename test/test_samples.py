@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import io
 import json
@@ -24,10 +25,12 @@ import numpy as np
 import pytest
 
 from wildhands_ros.camera import Camera, Distortion
+from wildhands_ros.errors import RecordingError
 from wildhands_ros.estimation.wildhands.variant import GRASPS
 from wildhands_ros.hands import Side
 from wildhands_ros.samples import CROP_SIZE, HIDDEN, ManoLabels, Sample, SampleError, ShardReader, ShardWriter
 from wildhands_ros.samples.sample import GRASP_COUNT, inside_picture
+from wildhands_ros.whole_files import delete_abandoned
 
 RNG = np.random.default_rng(0)
 
@@ -136,6 +139,44 @@ def test_what_a_killed_process_left_of_a_shard_goes_with_the_next_run(
     with other:  # which still works at it
         other.add(made_sample("a"))
     assert [sample.key for sample in ShardReader(path)] == ["a"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_process_of_the_same_number_elsewhere_does_not_empty_a_shard(tmp_path: Path) -> None:
+    """As of two containers that share a folder."""
+    path = tmp_path / "x.tar"
+    with ShardWriter(path) as shard:
+        for i in range(3):
+            shard.add(made_sample(str(i)))
+        with pytest.raises(RecordingError, match="another program is writing .*x.tar"):
+            ShardWriter(path)
+        shard.add(made_sample("3"))
+    assert [sample.key for sample in ShardReader(path)] == ["0", "1", "2", "3"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_half_written_shards_are_told_by_their_locks_on_nfs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It locks only files that are open for writing. What is new is not locked even for a moment."""
+    flock, locked = fcntl.flock, []
+
+    def flock_of_nfs(file: int | io.IOBase, operation: int) -> None:
+        descriptor = file if isinstance(file, int) else file.fileno()
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+        locked.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
+    path, old, new = (tmp_path / name for name in ("x.tar", "x.tar.1.partial", "x.tar.2.partial"))
+    for partial in (old, new):
+        partial.touch()
+    os.utime(old, (0, 0))
+    with ShardWriter(path):
+        (own,) = set(tmp_path.iterdir()) - {new}
+        assert own.stat().st_ino in locked and new.stat().st_ino not in locked
+        os.utime(own, (0, 0))
+        delete_abandoned([own])
+        assert own.exists()
 
 
 def test_a_shard_for_which_the_disk_is_too_small_leaves_nothing(

@@ -99,7 +99,14 @@ def delete_abandoned(partials: Iterable[Path]) -> None:
     the last minute stays all the same, as it may be about to be locked; and so does all where there are no locks.
     """
     for partial in partials:
-        with contextlib.suppress(OSError), partial.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S:
-                partial.unlink()
+        # opened as for writing, or NFS does not lock it. Its age first: a new one's writer must not find it locked
+        with contextlib.suppress(OSError):
+            if _is_old(partial.stat()):
+                with partial.open("r+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if _is_old(os.fstat(file.fileno())):
+                        partial.unlink()
+
+
+def _is_old(status: os.stat_result) -> bool:
+    return time.time() - status.st_mtime > _ABANDONED_S

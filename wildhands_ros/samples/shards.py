@@ -37,6 +37,8 @@ class ShardWriter:
 
     with ShardWriter(Path("train-0000.tar")) as shard:
         shard.add(sample)
+
+    Raises RecordingError where a process of the same number is writing it, OSError where nothing can be written there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,9 +47,14 @@ class ShardWriter:
         # several processes may write the same shard, such as a run that was started again while the first still works
         self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         delete_abandoned(path.parent.glob(f"{glob.escape(path.name)}.*.partial"))
-        self._tar = tarfile.open(self._partial, "w", format=tarfile.GNU_FORMAT)
-        self._lock = os.open(self._partial, os.O_RDONLY)
-        keep_others_away(self._lock, path)
+        # locked before it is emptied: containers, or machines that share a folder, may give several the same number
+        self._lock = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            keep_others_away(self._lock, path)
+            self._tar = tarfile.open(self._partial, "w", format=tarfile.GNU_FORMAT)
+        except BaseException:
+            os.close(self._lock)
+            raise
 
     def __enter__(self) -> ShardWriter:
         return self
