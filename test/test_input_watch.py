@@ -19,7 +19,7 @@ def test_all_is_well_while_images_and_infos_come() -> None:
     watch = InputWatch(started=0)
     for now in range(1, 30):
         watch.image(now)
-        watch.info(now)
+        watch.info(now, "camera")
         assert watch.complaint(now + 0.5, AROUND) is None
 
 
@@ -27,7 +27,7 @@ def test_all_is_well_while_images_and_infos_come() -> None:
 def test_at_a_cameras_rate_only_less_than_half_of_the_images_is_a_trickle(every: int, complains: bool) -> None:
     watch = InputWatch(started=0)
     for i in range(300):
-        watch.info(i / 30)
+        watch.info(i / 30, "camera")
         if i % every == 0:
             watch.image(i / 30)
     assert (watch.complaint(10.0, AROUND) is not None) == complains
@@ -37,9 +37,9 @@ def test_a_few_camera_infos_without_images_may_be_chance() -> None:
     watch = InputWatch(started=0)
     watch.image(5.1)
     for i in range(7):
-        watch.info(5.2 + i / 30)
+        watch.info(5.2 + i / 30, "camera")
     assert watch.complaint(6.0, AROUND) is None
-    watch.info(5.9)
+    watch.info(5.9, "camera")
     assert watch.complaint(6.0, AROUND)[0] == "images_do_not_arrive"
 
 
@@ -69,7 +69,7 @@ def test_nobody_publishing_names_what_there_is() -> None:
 
 def test_images_announced_but_never_arriving_suggest_the_profile() -> None:
     watch = InputWatch(started=0)
-    watch.info(3.0)
+    watch.info(3.0, "camera")
     assert watch.complaint(4.0, AROUND) is None
     kind, text = watch.complaint(6.0, AROUND)
     assert kind == "images_do_not_arrive"
@@ -81,7 +81,7 @@ def test_images_announced_but_never_arriving_suggest_the_profile() -> None:
 def test_a_trickle_of_images_beside_steady_camera_info_is_noticed() -> None:
     watch = InputWatch(started=0)
     for i in range(300):
-        watch.info(i / 30)
+        watch.info(i / 30, "camera")
         if i % 100 == 0:
             watch.image(i / 30)
     kind, text = watch.complaint(10.0, AROUND)
@@ -113,7 +113,7 @@ def test_camera_info_that_cannot_come_is_explained() -> None:
 def test_who_begins_anew_has_patience_again() -> None:
     watch = InputWatch(started=0)
     watch.image(1.0)
-    watch.info(1.0)
+    watch.info(1.0, "camera")
     assert watch.complaint(20.0, AROUND)[0] == "images_stopped"
     watch.begin_anew(20.0)
     assert watch.complaint(21.0, AROUND) is None and watch.hears_info(6.0) and not watch.hears_info(21.0)
@@ -130,7 +130,7 @@ def test_who_begins_anew_has_patience_again() -> None:
 def test_a_stream_that_stops_is_noticed() -> None:
     watch = InputWatch(started=0)
     watch.image(1.0)
-    watch.info(1.0)
+    watch.info(1.0, "camera")
     assert watch.complaint(7.0, AROUND)[0] == "images_stopped"
 
 
@@ -162,13 +162,28 @@ def test_two_cameras_on_one_topic_are_noticed_once_they_are_no_ghosts(images, in
     topics = dataclasses.replace(AROUND, image_topic="/c/image", info_topic="/c/camera_info")
     one = dataclasses.replace(topics, image_publishers=1, info_publishers=1)
     several = dataclasses.replace(topics, image_publishers=images, info_publishers=infos)
-    assert watch.crowd(25.0, several) is None and watch.crowd(26.0, one) is None  # the driver before, killed
-    assert watch.crowd(55.0, several) is None
-    kind, text = watch.crowd(57.0, several)
+
+    def crowd(now: float, around: Surroundings) -> tuple[str, str] | None:
+        for publisher in range(infos):
+            watch.info(now, calibration=publisher)
+        return watch.crowd(now, around)
+
+    assert crowd(25.0, several) is None and crowd(26.0, one) is None  # the driver before, killed
+    assert crowd(55.0, several) is None
+    kind, text = crowd(57.0, several)
     assert kind == "several_publishers" and re.search(says, text) and "ros2 topic info -v /c/image" in text
-    assert watch.crowd(58.0, one) is None
+    assert crowd(58.0, one) is None
     watch.begin_anew(200.0)
-    assert watch.crowd(229.0, several) is None and watch.crowd(231.0, several) is not None
+    assert crowd(229.0, several) is None and crowd(231.0, several) is not None
+
+
+def test_several_may_publish_the_same_camera_info() -> None:
+    """As a driver does for each of its image topics, or who publishes a calibration for a driver that does so too."""
+    watch = InputWatch(started=0)
+    around = dataclasses.replace(AROUND, image_publishers=1, info_publishers=2)
+    for now in range(100):
+        watch.info(now, calibration="wide" if now < 50 else "zoomed")
+        assert watch.crowd(now + 0.5, around) is None
 
 
 @pytest.mark.parametrize(("topic", "seen"), [("/head/wildhands/hands", 3), ("/all_hands", 1)])
@@ -190,7 +205,7 @@ def test_throttle_knows_a_repetition_with_other_counts() -> None:
     watch = InputWatch(started=0)
     said = []
     for i in range(300):
-        watch.info(i / 30)
+        watch.info(i / 30, "camera")
         if i % 60 == 59:
             watch.image(i / 30)
         if i >= 180 and i % 30 == 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 _PATIENCE_S = 5.0  # how long images may fail to come
@@ -51,6 +53,8 @@ class InputWatch:
         self._first_image: float | None = None
         self._images: deque[float] = deque(maxlen=_MOST_KEPT)
         self._infos: deque[float] = deque(maxlen=_MOST_KEPT)
+        self._calibration: Hashable = None
+        self._calibration_changed_at = -math.inf
         self._alone_at = started
         self._uncrowded_at = started
 
@@ -70,8 +74,11 @@ class InputWatch:
         self._first_image = now if self._first_image is None else self._first_image
         self._images.append(now)
 
-    def info(self, now: float) -> None:
-        """Camera info came."""
+    def info(self, now: float, calibration: Hashable) -> None:
+        """Camera info came. calibration: all that it says but its stamp, to be compared."""
+        if self._infos and calibration != self._calibration:
+            self._calibration_changed_at = now
+        self._calibration = calibration
         self._infos.append(now)
 
     def hears_info(self, now: float) -> bool:
@@ -90,9 +97,15 @@ class InputWatch:
         )
 
     def crowd(self, now: float, around: Surroundings) -> tuple[str, str] | None:
-        """Kind and text of what is wrong where several have published one of the inputs for long; or None."""
-        publishers = {around.image_topic: around.image_publishers, around.info_topic: around.info_publishers}
-        crowded = [f"{topic} has {count} publishers" for topic, count in publishers.items() if count > 1]
+        """Kind and text of what is wrong where several have published one of the inputs for long; or None.
+
+        Several may publish the same camera_info, such as one driver for each of its image topics.
+        """
+        crowded = []
+        if around.image_publishers > 1:
+            crowded.append(f"{around.image_topic} has {around.image_publishers} publishers")
+        if around.info_publishers > 1 and now - self._calibration_changed_at <= _PATIENCE_S:
+            crowded.append(f"{around.info_topic} has {around.info_publishers} publishers")
         if not crowded:
             self._uncrowded_at = now
         if now - self._uncrowded_at <= _GHOSTS_S:

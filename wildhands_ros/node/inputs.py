@@ -89,7 +89,7 @@ class CameraCache:
 
     def __call__(self, info: CameraInfo) -> Camera:
         """Raises CameraError for what no camera can be."""
-        fields = _fields_of(info)
+        fields = calibration_of(info)
         if self._camera is None or fields != self._fields:
             self._camera = Camera.from_camera_info(info, rectified=self._rectified)
             self.left_out = ignored_skew(info, rectified=self._rectified)
@@ -145,8 +145,8 @@ def _wrong_type(publishers: Iterable[TopicEndpointInfo], expected: str) -> str:
     return "" if expected in types else ", ".join(sorted(types))
 
 
-def _fields_of(info: CameraInfo) -> _Fields:
-    """Everything of a camera_info but its header, comparable."""
+def calibration_of(info: CameraInfo) -> _Fields:
+    """Everything of a camera_info but its header, to be compared."""
     roi = info.roi
     arrays = (bytes(memoryview(v)) for v in (info.d, info.k, info.r, info.p))
     region = (roi.x_offset, roi.y_offset, roi.width, roi.height)

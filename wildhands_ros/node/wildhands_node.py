@@ -39,7 +39,7 @@ from wildhands_ros.node.diagnostics import State
 from wildhands_ros.node.executor import NodeExecutor, SlowCallbackGroup
 from wildhands_ros.node.images import find_bridge
 from wildhands_ros.node.input_watch import InputWatch, Surroundings
-from wildhands_ros.node.inputs import CameraCache, InputTopics, input_topics, survey
+from wildhands_ros.node.inputs import CameraCache, InputTopics, calibration_of, input_topics, survey
 from wildhands_ros.node.machine import memory_facts, model_facts
 from wildhands_ros.node.outlets import Outlets
 from wildhands_ros.node.rosout import library_messages_to
@@ -298,7 +298,7 @@ class WildhandsNode(LifecycleNodeMixin, Node):
             worker.put_image(message)
 
         def on_camera_info(message: CameraInfo) -> None:
-            watch.info(time.monotonic())
+            watch.info(time.monotonic(), calibration_of(message))
             worker.put_info(message)
 
         def listen_to_info(before: bool) -> Subscription:
