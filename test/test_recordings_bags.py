@@ -1162,6 +1162,24 @@ def test_no_damage_escapes_as_anything_but_our_errors(
             pass
 
 
+def test_files_that_are_missing_are_named_beside_a_write_ahead_log(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(4), SQLITE)
+    database = bag_file(path)
+    live = sqlite3.connect(database)
+    live.execute("PRAGMA journal_mode = WAL")
+    live.execute("INSERT INTO messages (topic_id, timestamp, data) SELECT topic_id, timestamp + 1, data FROM messages")
+    live.commit()
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    list_files(path / "metadata.yaml", crashed, [database.name, "bag_1.db3"])
+    for file in path.glob("*.db3*"):
+        shutil.copy(file, crashed)
+    live.close()
+    with open_source(crashed) as source:
+        assert source.length == 8
+        assert source.problems[0].endswith("lists are missing: bag_1.db3")
+
+
 @pytest.mark.parametrize("described", [False, True])
 def test_an_unfinished_sqlite_recording_keeps_its_write_ahead_log(
     tmp_path: Path, described: bool, monkeypatch: pytest.MonkeyPatch

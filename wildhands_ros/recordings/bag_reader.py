@@ -157,9 +157,9 @@ class BagReader:
         if not (path / "metadata.yaml").is_file():
             several = f"; its {len(files)} files are read as one recording" if len(files) > 1 else ""
             self._report(f"{path} has no metadata.yaml, as after a recording that was not finished{several}")
-        elif not few:
+        elif not few or any(write_ahead_log(f) for f in files):  # which rosbags does not look at
             self._report_missing_files(path, files)
-        elif not any(write_ahead_log(f) for f in files):
+        else:
             whole, files = self._open_as_listed(path, files)
             if whole is not None:
                 return [whole]
