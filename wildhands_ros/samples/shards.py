@@ -46,7 +46,7 @@ class ShardWriter:
         self._keys: set[str] = set()
         # several processes may write the same shard, such as a run that was started again while the first still works
         self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        delete_abandoned(path.parent.glob(f"{glob.escape(path.name)}.*.partial"))
+        self._delete_abandoned()
         # locked before it is emptied: containers, or machines that share a folder, may give several the same number
         self._lock = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -70,6 +70,10 @@ class ShardWriter:
         finally:
             self._partial.unlink(missing_ok=True)
             os.close(self._lock)
+            self._delete_abandoned()  # what was too new when this began: a whole shard is not written again
+
+    def _delete_abandoned(self) -> None:
+        delete_abandoned(self.path.parent.glob(f"{glob.escape(self.path.name)}.*.partial"))
 
     def add(self, sample: Sample) -> None:
         """Raises ValueError for a key that the shard has already, OSError with the shard's path for a full disk."""
