@@ -581,6 +581,29 @@ def test_files_that_the_metadata_lists_out_of_order_are_read_by_their_times(
     assert len(source.problems) == (1 if len(listed) == 3 else 2)
 
 
+@pytest.mark.parametrize("count", ["many", None, 2.5, -5, 10**30])
+def test_a_metadata_yaml_that_counts_in_no_numbers(tmp_path: Path, count: object) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(3))
+    told = yaml.safe_load((path / "metadata.yaml").read_text())
+    for topic in told["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        topic["message_count"] = count
+    (path / "metadata.yaml").write_text(json.dumps(told))
+    source = open_source(path)
+    assert source.length == 3 and read_all(source) == [0, 1, 2]
+    assert "counts messages in what is no number" in source.problems[0]
+
+
+@pytest.mark.parametrize("storage", [MCAP, SQLITE])
+def test_a_metadata_yaml_that_lists_a_file_twice(tmp_path: Path, storage: StoragePlugin) -> None:
+    path = write_bag(tmp_path / "bag", camera_messages(3), storage)
+    told = yaml.safe_load((path / "metadata.yaml").read_text())
+    told["rosbag2_bagfile_information"]["relative_file_paths"] *= 2
+    (path / "metadata.yaml").write_text(json.dumps(told))
+    source = open_source(path)
+    assert source.length == 3 and read_all(source) == [0, 1, 2]
+    assert "lists a file twice" in source.problems[0]
+
+
 def list_files(metadata: Path, folder: Path, missing: Collection[str] = ()) -> None:
     """Puts a metadata.yaml into a folder that lists the files there, and some that are not."""
     told = yaml.safe_load(metadata.read_text())

@@ -389,6 +389,13 @@ class _Directory(DirectoryReader):
     def open(self) -> None:
         read_yaml(cast(Path, self.path) / "metadata.yaml", RecordingError)  # refuses what has no end; rosbags does not
         super().open()
+        files = [storage.path for storage in cast("list[McapReader | Sqlite3Reader]", self.storages)]
+        if len(set(files)) < len(files):
+            self.close()
+            raise ReaderError("its metadata.yaml lists a file twice")
+        if not all(isinstance(c.msgcount, int) and 0 <= c.msgcount <= _64_BITS for c in self.connections):
+            self.close()
+            raise ReaderError("its metadata.yaml counts messages in what is no number of them")
         told = {connection.topic for connection in self.connections if connection.msgcount}
         hidden = {c.topic for storage in self.storages for c in storage.connections if c.msgcount} - told
         if hidden:
