@@ -199,6 +199,21 @@ def test_others_who_publish_the_nodes_results_are_counted_unless_it_was_told_to_
     assert (around.hands_topic, around.hands_publishers) == (topic, seen)
 
 
+def test_what_another_of_these_nodes_has_drawn_is_not_proposed_as_an_input() -> None:
+    types_of = {
+        "/chest/image": "Image", "/chest/wildhands/image_annotated": "Image",
+        "/chest/image/compressed": "CompressedImage", "/chest/wildhands/image_annotated/compressed": "CompressedImage",
+    }  # fmt: skip
+    node = types.SimpleNamespace(
+        get_fully_qualified_name=lambda: "/head/wildhands", resolve_topic_name=lambda _name: "/head/wildhands/hands",
+        get_topic_names_and_types=lambda: [(name, [f"sensor_msgs/msg/{kind}"]) for name, kind in types_of.items()],
+        count_publishers=lambda _name: 1, get_publishers_info_by_topic=lambda _name: [],
+    )  # fmt: skip
+    around = survey(node, InputTopics("/head/image", "/head/camera_info", False))
+    assert around.other_images == ("/chest/image",)
+    assert around.other_transport == ("/chest/image/compressed",)
+
+
 def test_throttle_knows_a_repetition_with_other_counts() -> None:
     now = [0.0]
     throttle = Throttle(10, clock=lambda: now[0])

@@ -106,7 +106,8 @@ def survey(node: Node, topics: InputTopics) -> Surroundings:
     published = [
         (name, types)
         for name, types in node.get_topic_names_and_types()
-        if name != topics.image and not name.startswith(f"{own}/") and node.count_publishers(name)
+        # nor what another node like this one has drawn its hands into
+        if name != topics.image and "/image_annotated" not in name and node.count_publishers(name)
     ]
     others, of_other_transport = (
         tuple(sorted(name for name, types in published if kind in types))
