@@ -107,6 +107,7 @@ def test_values_reach_their_place():
         ("target_frame", "/map", "no leading slash"),
         ("capture_dir", "captures", "absolute"),
         ("capture_dir", "/tmp/../etc", "without '..'"),
+        ("capture_dir", "~\0x/captures", "absolute"),
         ("estimation.cache_dir", "networks", "absolute"),
         ("estimation.cache_dir", "~/../networks", "without '..'"),
         ("estimation.cache_dir", "~nobody_of_this_name/x", "estimation.cache_dir"),

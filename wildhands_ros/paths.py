@@ -12,9 +12,12 @@ def expanded(path: str | Path) -> Path:
 
     Unlike with `Path.expanduser`, the home of somebody who is not here (~nobody/x) is no error: it stays as it is, a
     file that is not there. So does one's own where HOME is not set and the user is unknown, as in a container that
-    runs as some number.
+    runs as some number; and that of a name that nobody can have, as with NUL in it.
     """
-    return Path(os.path.expanduser(path))
+    try:
+        return Path(os.path.expanduser(path))
+    except ValueError:
+        return Path(path)
 
 
 def require_home(path: Path) -> None:
