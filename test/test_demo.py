@@ -104,6 +104,15 @@ def test_the_demo_says_what_is_missing(tmp_path: Path, arguments: list[str]) -> 
     assert result.returncode == 1 and "/nowhere" in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--focal", "900"], ["--camera", "head.yaml"], ["--topic", "/image"], ["--upright-rotation", "90"]]
+)
+def test_what_is_said_of_ones_own_pictures_needs_them(tmp_path: Path, arguments: list[str]) -> None:
+    result = demo("--out", tmp_path, *arguments)
+    assert result.returncode == 1 and f"{arguments[0]} tells something of your own pictures" in result.stderr
+    assert "--input PATH" in result.stderr and "Traceback" not in result.stderr
+
+
 def test_the_demo_never_replaces_what_it_plays(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     with VideoWriter(clip, 30) as video:

@@ -18,7 +18,7 @@ from wildhands_ros.cli.common import add_camera, read_camera, sigterm_interrupts
 from wildhands_ros.cli.light import add_models_dir, has_ros
 from wildhands_ros.detection import models_missing
 from wildhands_ros.drawing import TRUTH_STYLE, draw_hands, draw_status, fitted
-from wildhands_ros.errors import ModelFileError, RecordingError, WildHandsError
+from wildhands_ros.errors import ConfigError, ModelFileError, RecordingError, WildHandsError
 from wildhands_ros.evaluation import FrameTruth, SequenceScore, score_sequence
 from wildhands_ros.frames import Frame
 from wildhands_ros.hand_model import load_hand_model
@@ -109,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
     missing = models_missing(args.models_dir)
     if missing:
         raise ModelFileError("\n  ".join(missing))
+    _require_own_pictures(args)
     from wildhands_ros.node.chain import LiveChain  # needs ROS
 
     started = time.monotonic()
@@ -123,8 +124,16 @@ def run(args: argparse.Namespace) -> int:
         for scene in scenes:
             for estimator in args.estimators:
                 outcomes.append(_play(chain, scene, estimator, args))
-    _print_results(outcomes, time.monotonic() - started)
+    _print_results(outcomes, time.monotonic() - started, own=bool(args.input))
     return 0 if all(o.results for o in outcomes) else 1
+
+
+def _require_own_pictures(args: argparse.Namespace) -> None:
+    """Raises ConfigError for what is said of pictures where none were named: of ours it is known."""
+    of_pictures = ("focal", "camera", "topic", "rectified", "upright_rotation")
+    given = [f"--{name.replace('_', '-')}" for name in of_pictures if getattr(args, name) is not None]
+    if given and not args.input:
+        raise ConfigError(f"{', '.join(given)} tells something of your own pictures: name them, too (--input PATH)")
 
 
 def _own_scene(args: argparse.Namespace) -> Scene:
@@ -173,7 +182,7 @@ def _play(chain: LiveChain, scene: Scene, estimator: str, args: argparse.Namespa
     for option, path in (("checkpoint", args.checkpoint), ("mano_dir", args.mano_dir)):
         if path is not None:
             parameters[f"estimation.{option}"] = path.resolve()
-    if args.input and args.upright_rotation is not None:  # what it brings itself is upright
+    if args.upright_rotation is not None:
         parameters["upright_rotation"] = args.upright_rotation
     report = chain.play(scene.source, bag, parameters)
     results = [
@@ -252,7 +261,7 @@ def _truth_of(result: RecordedHands, outcome: Outcome) -> FrameTruth | None:
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def _print_results(outcomes: Sequence[Outcome], seconds: float) -> None:
+def _print_results(outcomes: Sequence[Outcome], seconds: float, *, own: bool) -> None:
     head = ["scene, estimator", "frames", "hands found", "frames/s", "latency ms (median, p95)", "processing ms"]
     print(f"\n{table(head, [_speed_row(o) for o in outcomes])}")
     scores = {f"{o.scene.name}, {o.estimator}": _score(o) for o in outcomes if o.scene.truth is not None}
@@ -261,10 +270,8 @@ def _print_results(outcomes: Sequence[Outcome], seconds: float) -> None:
 
         print(f"\nagainst the truth:\n{score_table(scores)}")
     if any(o.scene.focal_is_guess for o in outcomes):
-        print(
-            "\nthe focal length of the pictures is a guess, and so is their depth: give --focal PX or --camera "
-            "FILE (make demo: FOCAL=px)"
-        )
+        remedy = ": give --focal PX or --camera FILE (make demo: FOCAL=px)" if own else ""
+        print(f"\nthe focal length of the pictures is a guess, and so is their depth{remedy}")
     print("\nwritten:")
     for path in _written(outcomes):
         print(f"  {path}")
