@@ -15,6 +15,7 @@ from test_detection_follower import ACROSS, FRAME_NS, PICTURE, UPRIGHT, Search
 from test_pipeline import CAMERA, IMAGE, ScriptedDetector, frame, seen_hand
 
 from wildhands_ros.detection import DetectorConfig
+from wildhands_ros.detection.boxes import with_evidence
 from wildhands_ros.detection.follower import HandFollower
 from wildhands_ros.estimation import KnownLength, LandmarkFit, SideJudge
 from wildhands_ros.estimation.wildhands import (
@@ -78,8 +79,8 @@ class Stream:
 @given(SIDES, st.floats(0.5, 1.0), st.floats(-8, 8))
 def test_evidence_for_the_other_side_of_the_mirror_gives_the_other_side(side: Side, sure: float, right: float) -> None:
     box = HandBox(side, (0, 0, 1, 1), 1.0, sure)
-    weighed = box.with_evidence(right)
-    mirrored = replace(box, side=Side.LEFT if side is Side.RIGHT else Side.RIGHT).with_evidence(-right)
+    weighed = with_evidence(box, right)
+    mirrored = with_evidence(replace(box, side=Side.LEFT if side is Side.RIGHT else Side.RIGHT), -right)
     assert mirrored.side_probability == weighed.side_probability and 0.5 <= weighed.side_probability <= 1
     assert mirrored.side is not weighed.side
 
@@ -87,27 +88,27 @@ def test_evidence_for_the_other_side_of_the_mirror_gives_the_other_side(side: Si
 @given(SIDES, st.floats(0.5, 0.999), st.floats(-8, 8))
 def test_opposite_evidence_cancels(side: Side, sure: float, right: float) -> None:
     box = HandBox(side, (0, 0, 1, 1), 1.0, sure)
-    back = box.with_evidence(right).with_evidence(-right)
+    back = with_evidence(with_evidence(box, right), -right)
     assert back.side_probability == pytest.approx(sure, abs=1e-6)
     assert back.side is side or sure == pytest.approx(0.5, abs=1e-6)
 
 
 def test_evidence_adds_up_in_log_odds() -> None:
     box = HandBox(Side.LEFT, (0, 0, 1, 1), 1.0, 0.8)
-    assert box.with_evidence(math.log(4)).side_probability == pytest.approx(0.5)
-    other = box.with_evidence(math.log(36))
+    assert with_evidence(box, math.log(4)).side_probability == pytest.approx(0.5)
+    other = with_evidence(box, math.log(36))
     assert other.side is Side.RIGHT and other.side_probability == pytest.approx(0.9)
-    surer = box.with_evidence(-math.log(4))
+    surer = with_evidence(box, -math.log(4))
     assert surer.side is Side.LEFT and surer.side_probability == pytest.approx(16 / 17)
     certain = replace(box, side_probability=1.0)
-    assert certain.with_evidence(20.0).side is Side.LEFT  # what is certain needs more than that
+    assert with_evidence(certain, 20.0).side is Side.LEFT  # what is certain needs more than that
 
 
 # --- the pipeline -----------------------------------------------------------------------------------------------------
 
 
 def test_a_side_that_is_impossible_is_the_other_one() -> None:
-    box = HandBox(Side.LEFT, (0, 0, 1, 1), 1.0, 0.0).with_evidence(0.5)
+    box = with_evidence(HandBox(Side.LEFT, (0, 0, 1, 1), 1.0, 0.0), 0.5)
     assert box.side is Side.RIGHT and box.side_probability == pytest.approx(1.0)
 
 
@@ -193,7 +194,7 @@ def test_turned_cameras_are_asked_in_upright_pictures() -> None:
     stream.detector.boxes = [replace(box, landmarks=None) for box in stream.detector.boxes]
     boxes = stream.pipeline.process(frame()).boxes
     assert seen == [(CAMERA.height, CAMERA.width)]
-    expected = turn.back.boxes(stream.detector.boxes)[1].with_evidence(4.0)
+    expected = with_evidence(turn.back.boxes(stream.detector.boxes)[1], 4.0)
     assert (boxes[1].side, boxes[1].xyxy) == (Side.RIGHT, expected.xyxy)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
@@ -103,14 +102,6 @@ class HandBox:
             raise ValueError(f"a box has four numbers, not {len(self.xyxy)}")
         for name in ("score", "side_probability"):
             object.__setattr__(self, name, float(getattr(self, name)))
-
-    def with_evidence(self, right: float) -> HandBox:
-        """The same with independent evidence about its side weighed in. right: its log-odds of "right"."""
-        least = 1e-12  # of being wrong
-        known = math.log(max(self.side_probability, least) / max(1 - self.side_probability, least))
-        odds = (known if self.side is Side.RIGHT else -known) + right
-        side = self.side if odds == 0 else Side.RIGHT if odds > 0 else Side.LEFT
-        return replace(self, side=side, side_probability=1 / (1 + math.exp(-min(abs(odds), -math.log(least)))))
 
     @property
     def center(self) -> tuple[float, float]:

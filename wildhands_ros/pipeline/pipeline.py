@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wildhands_ros.camera import Camera
 from wildhands_ros.detection import DetectorConfig, HandDetector
+from wildhands_ros.detection.boxes import with_evidence
 from wildhands_ros.errors import ConfigError, ImageError
 from wildhands_ros.estimation import Estimates, Estimator, LandmarkFit
 from wildhands_ros.estimation.known_length import of_length
@@ -321,7 +322,7 @@ class Pipeline:
         told = {box.follow_id: right for box, right in zip(boxes, odds, strict=True) if right and box.follow_id >= 0}
         if told:
             self._require_detector().hear(told)
-        return [box.with_evidence(right) if right else box for box, right in zip(boxes, odds, strict=True)]
+        return [with_evidence(box, right) if right else box for box, right in zip(boxes, odds, strict=True)]
 
     def _hands(
         self, frame: Frame, seen: Frame, turn: Turn, boxes: Sequence[HandBox], start: float, left_out: Sequence[str],
