@@ -20,10 +20,15 @@ def expanded(path: str | Path) -> Path:
         return Path(path)
 
 
+def is_homeless(path: Path) -> bool:
+    """Whether nobody knows the home that a `~` stands for, of a path that was expanded."""
+    return str(path).startswith("~")
+
+
 def require_home(path: Path) -> None:
     """Before a folder is made: raises OSError where nobody knows the home that its `~` stands for.
 
     Else a folder called `~` would be made, wherever the process happens to be.
     """
-    if str(path).startswith("~"):
+    if is_homeless(path):
         raise FileNotFoundError(errno.ENOENT, "nobody knows that home folder (is HOME set?)", str(path))

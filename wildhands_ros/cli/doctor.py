@@ -21,6 +21,7 @@ from wildhands_ros.cache_folders import default_cache_dir
 from wildhands_ros.cli.light import add_models_dir
 from wildhands_ros.errors import ModelFileError, WildHandsError
 from wildhands_ros.libraries import NEEDED, how_to_get, on_distribution, version_of
+from wildhands_ros.paths import is_homeless
 from wildhands_ros.telemetry import keep_backends_silent
 
 _MARKS = {"ok": "✓", "note": "·", "warn": "!", "fail": "✗"}
@@ -205,8 +206,7 @@ def _cache(folder: Path) -> Finding:
     """Whether networks can be kept there, or in what will be made there."""
     # not Path.exists, which raises PermissionError behind closed doors
     nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
-    homeless = str(folder).startswith("~")
-    if not homeless and nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+    if not is_homeless(folder) and nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return Finding("Network", "ok", f"prepared for this machine in {folder}, the first time that it is used")
     return Finding(
         "Network", "warn", f"{folder} cannot be written: a network that is not there yet is prepared at every start",
