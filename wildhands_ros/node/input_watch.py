@@ -42,6 +42,22 @@ class Surroundings:
     hands_publishers: int = 1
 
 
+class _Lasting:
+    """Tells what lasts from what the middleware believes of publishers that were killed. now: monotonic seconds."""
+
+    def __init__(self, now: float) -> None:
+        self.begin_anew(now)
+
+    def begin_anew(self, now: float) -> None:
+        self._not_so_at = now
+
+    def __call__(self, now: float, is_so: bool) -> bool:
+        """Whether it has been so each time that somebody asked, for longer than ghosts live."""
+        if not is_so:
+            self._not_so_at = now
+        return now - self._not_so_at > _GHOSTS_S
+
+
 class InputWatch:
     """Notices inputs that stay silent. Times are monotonic seconds; one `complaint` a second is enough.
 
@@ -55,13 +71,15 @@ class InputWatch:
         self._infos: deque[float] = deque(maxlen=_MOST_KEPT)
         self._calibration: Hashable = None
         self._calibration_changed_at = -math.inf
-        self._alone_at = started
-        self._uncrowded_at = started
+        self._rivals = _Lasting(started)
+        self._crowds = _Lasting(started)
 
     def begin_anew(self, now: float) -> None:
         """Watches from now on as if nothing had been seen before: nobody looked meanwhile, and inputs may have been
         switched off."""
-        self._started = self._alone_at = self._uncrowded_at = now
+        self._started = now
+        self._rivals.begin_anew(now)
+        self._crowds.begin_anew(now)
         self._first_image = None
         self._images.clear()
 
@@ -87,9 +105,7 @@ class InputWatch:
 
     def rivalry(self, now: float, around: Surroundings) -> tuple[str, str] | None:
         """Kind and text of what is wrong where somebody else has published the node's results for long; or None."""
-        if around.hands_publishers <= 1:
-            self._alone_at = now
-        if now - self._alone_at <= _GHOSTS_S:
+        if not self._rivals(now, around.hands_publishers > 1):
             return None
         return "results_of_others", (
             f"somebody else publishes {around.hands_topic} too: another node of this name (of two cameras give each "
@@ -106,9 +122,7 @@ class InputWatch:
             crowded.append(f"{around.image_topic} has {around.image_publishers} publishers")
         if around.info_publishers > 1 and now - self._calibration_changed_at <= _PATIENCE_S:
             crowded.append(f"{around.info_topic} has {around.info_publishers} publishers")
-        if not crowded:
-            self._uncrowded_at = now
-        if now - self._uncrowded_at <= _GHOSTS_S:
+        if not self._crowds(now, bool(crowded)):
             return None
         return "several_publishers", (
             f"{' and '.join(crowded)}: images of two cameras, or another camera's camera_info, make hands jump to and "
